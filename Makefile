@@ -1,0 +1,62 @@
+# Two commands from nothing: `make demo` shows it, `make test` proves it. `make` alone lists the rest.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+# The interpreter to build the environment from; empty: the first Python >= 3.11 that is found.
+PYTHON ?=
+VENV := .venv
+BIN := $(VENV)/bin
+SERVERS := prometheus:prometheus prometheus:promtool prometheus-alertmanager:prometheus-alertmanager chromium:chromium
+CHECKED := exporter tests scripts/demo.py $(wildcard benchmarks)
+
+.PHONY: help demo test test-all lint bench docs lock clean
+
+help:
+	@echo 'make demo      replay a recorded training on 127.0.0.1:9108, with Prometheus beside it'
+	@echo 'make test      install all the tests need, then lint, types and tests'
+	@echo 'make test-all  the tests on every newer Python that is installed, too'
+	@echo 'make lint      ruff and mypy'
+	@echo 'make bench     measure against prometheus_client, side by side'
+	@echo 'make docs      generate docs/METRICS.md'
+	@echo 'make lock      renew constraints.txt'
+	@echo 'make clean     remove environments, caches and builds'
+
+INSTALL = @scripts/install $(VENV)
+
+demo:
+	$(INSTALL) runtime $(PYTHON)
+	@exec $(BIN)/python scripts/demo.py
+
+test: lint
+	@scripts/debian-packages $(SERVERS)
+	@echo "· pytest ($$($(BIN)/python --version))"
+	@$(BIN)/python -m pytest -q $(ARGS)
+
+test-all: test
+	@scripts/test-other-pythons $(ARGS)
+
+lint:
+	$(INSTALL) dev $(PYTHON)
+	@echo '· ruff'
+	@$(BIN)/ruff check --quiet $(CHECKED)
+	@echo '· mypy'
+	@$(BIN)/mypy --no-error-summary
+
+bench:
+	$(INSTALL) dev $(PYTHON)
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+docs:
+	$(INSTALL) runtime $(PYTHON)
+	@$(BIN)/python -m esper_exporter catalog --format markdown > docs/METRICS.md.new
+	@mv docs/METRICS.md.new docs/METRICS.md
+	@echo '· docs/METRICS.md'
+
+lock:
+	@scripts/lock constraints.txt $(PYTHON)
+
+clean:
+	@rm -rf $(VENV) .venvs build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""What goes out: the catalogue, the value table and the exposition formats."""

@@ -1,0 +1,200 @@
+"""The ASGI application: which path gives which answer."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from esper_exporter.serve.connection import STATE_KEY, Client
+from esper_exporter.serve.landing import CONTENT_SECURITY_POLICY, landing_html
+from esper_exporter.serve.limits import Limits
+from esper_exporter.serve.negotiation import accepts_gzip, negotiate
+from esper_exporter.serve.page import PageSource
+from esper_exporter.serve.rendering import Outflow, Rendering, ScrapeTimeout
+from esper_exporter.serve.trouble import Trouble
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Any]]
+Send = Callable[[Any], Awaitable[None]]
+Headers = Mapping[bytes, bytes]
+Fields = tuple[tuple[bytes, bytes], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A response that is complete in memory."""
+
+    status: int
+    body: bytes
+    fields: Fields = ((b"content-type", b"text/plain; charset=utf-8"),)
+    format: str | None = None
+    """The exposition format when this is a page of metrics, else None."""
+
+
+class Gate(Protocol):
+    """Who may come in, and which headers every answer carries; see the web configuration."""
+
+    async def refusal(self, headers: Headers, address: str) -> Answer | None:
+        """The answer for a request that may not pass, None for one that may."""
+
+    def fields(self) -> Fields:
+        """Header fields for every answer."""
+
+
+def plain(status: int, text: str, *fields: tuple[bytes, bytes]) -> Answer:
+    return Answer(
+        status, text.encode() + b"\n", ((b"content-type", b"text/plain; charset=utf-8"), *fields)
+    )
+
+
+_NOT_FOUND = plain(404, "Not found. The metrics are at /metrics.")
+_NOT_ALLOWED = plain(405, "Only GET and HEAD are answered here.", (b"allow", b"GET, HEAD"))
+_HEALTHY = plain(200, "esper-exporter is healthy.")
+_READY = plain(200, "esper-exporter is ready.")
+_NOT_READY = plain(503, "Not ready: no run has started yet.", (b"retry-after", b"5"))
+_FAILED = plain(500, "The page could not be made; the exporter's log says why.")
+_TIMED_OUT = plain(503, "The page was not ready within the scrape timeout.", (b"retry-after", b"5"))
+
+_DEFAULT_FIELDS: Fields = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"))
+
+
+class MetricsApp:
+    """Answers GET and HEAD for ``/metrics``, ``/-/healthy``, ``/-/ready`` and ``/``."""
+
+    def __init__(
+        self,
+        source: PageSource,
+        rendering: Rendering,
+        outflow: Outflow,
+        limits: Limits,
+        trouble: Trouble,
+        gate: Gate | None,
+    ) -> None:
+        self._source = source
+        self._rendering = rendering
+        self._outflow = outflow
+        self._limits = limits
+        self._trouble = trouble
+        self._gate = gate
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close"})  # before accepting: Hypercorn answers 403
+        if scope["type"] != "http":
+            return
+        started = time.perf_counter()
+        client: Client = scope["state"][STATE_KEY]
+        headers = _headers(scope["headers"])
+        try:
+            answer = await self._answer(scope, headers, client)
+        except ScrapeTimeout:
+            answer = _TIMED_OUT
+        except Exception as error:
+            self._trouble.report("page", error)
+            answer = _FAILED
+        self._outflow.add(answer.body)
+        try:
+            sent = await self._send(answer, scope["method"], client, send)
+        finally:
+            self._outflow.remove(answer.body)
+        if sent and answer.format is not None:
+            try:
+                self._source.scraped(
+                    seconds=time.perf_counter() - started,
+                    size=len(answer.body),
+                    format=answer.format,
+                )
+            except Exception as error:
+                self._trouble.report("scraped", error)
+
+    async def _answer(self, scope: Scope, headers: Headers, client: Client) -> Answer:
+        if self._gate is not None:
+            refusal = await self._gate.refusal(headers, client.address)
+            if refusal is not None:
+                return refusal
+        if scope["method"] not in {"GET", "HEAD"}:
+            return _NOT_ALLOWED
+        match scope["path"]:
+            case "/metrics":
+                return await self._metrics(headers)
+            case "/-/healthy":
+                return _HEALTHY
+            case "/-/ready":
+                return _READY if self._source.ready() else _NOT_READY
+            case "/":
+                fields = (
+                    (b"content-type", b"text/html; charset=utf-8"),
+                    (b"content-security-policy", CONTENT_SECURITY_POLICY.encode()),
+                )
+                return Answer(200, landing_html(self._source.landing()), fields)
+            case _:
+                return _NOT_FOUND
+
+    async def _metrics(self, headers: Headers) -> Answer:
+        media = negotiate(headers.get(b"accept"))
+        gzip = accepts_gzip(headers.get(b"accept-encoding"))
+        seconds = scrape_seconds(
+            headers.get(b"x-prometheus-scrape-timeout-seconds"), self._limits
+        )
+        started = time.perf_counter()
+        await self._outflow.room(seconds)
+        left = seconds - (time.perf_counter() - started)
+        page = await self._rendering.page(media, gzip, left)
+        fields: Fields = (
+            (b"content-type", media.content_type.encode()),
+            (b"vary", b"Accept, Accept-Encoding"),
+        )
+        if gzip:
+            fields += ((b"content-encoding", b"gzip"),)
+        return Answer(200, page, fields, media.format)
+
+    async def _send(self, answer: Answer, method: str, client: Client, send: Send) -> bool:
+        """Whether the whole body of a GET was handed to the connection."""
+        fields = {**dict(_DEFAULT_FIELDS), **dict(answer.fields)}
+        if self._gate is not None:
+            fields.update(self._gate.fields())
+        fields[b"content-length"] = str(len(answer.body)).encode()
+        await send(
+            {
+                "type": "http.response.start",
+                "status": answer.status,
+                "headers": list(fields.items()),
+            }
+        )
+        if method == "HEAD":
+            await send({"type": "http.response.body"})
+            return False
+        step = self._limits.body_chunk_bytes
+        for start in range(0, max(1, len(answer.body)), step):
+            chunk = answer.body[start : start + step]
+            more = start + step < len(answer.body)
+            await send({"type": "http.response.body", "body": chunk, "more_body": more})
+            if client.lost:
+                return False
+        return True
+
+
+def _headers(fields: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    """Header fields by lower-case name; those that come twice are joined by commas."""
+    headers: dict[bytes, bytes] = {}
+    for name, value in fields:
+        key = name.lower()
+        headers[key] = headers[key] + b", " + value if key in headers else value
+    return headers
+
+
+def scrape_seconds(header: bytes | None, limits: Limits) -> float:
+    """How long a page may take: the scraper's own timeout less a tenth for the way back.
+
+    An absent or unreadable header means the default; a value beyond reason is cut.
+    """
+    try:
+        seconds = float(header) if header is not None else limits.scrape_seconds
+    except ValueError:
+        seconds = limits.scrape_seconds
+    if not 0 < seconds < float("inf"):
+        seconds = limits.scrape_seconds
+    seconds = min(seconds, limits.longest_scrape_seconds)
+    return seconds - min(0.5, seconds * 0.1)

@@ -1,0 +1,126 @@
+"""From requests to pages: how many are rendered, where, and how much may be on its way out.
+
+Requests for the same format that wait at the same time share one page. It is always rendered
+after each of them came in, so nobody gets a page older than the request, and a flood costs no
+more than its share of the time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from functools import partial
+
+from esper_exporter.serve.limits import Limits
+from esper_exporter.serve.negotiation import MediaType
+from esper_exporter.serve.page import PageSource
+from esper_exporter.serve.workers import Workers
+
+
+class ScrapeTimeout(Exception):
+    """The page was not there within the scrape's own limit."""
+
+
+class Rendering:
+    """Renders pages on the event loop's thread, or on a worker where the source asks for one."""
+
+    def __init__(self, source: PageSource, workers: Workers, limits: Limits) -> None:
+        self._source = source
+        self._workers = workers
+        self._limits = limits
+        self._waiting: dict[tuple[MediaType, bool], asyncio.Future[bytes]] = {}
+        self._running: set[asyncio.Task[None]] = set()
+        self._slots = asyncio.Semaphore(limits.renders_at_once)
+        self._not_before = 0.0
+
+    async def page(self, media: MediaType, gzip: bool, seconds: float) -> bytes:
+        """A page rendered from now on. Raises ScrapeTimeout, or what the source raised."""
+        key = media, gzip
+        future = self._waiting.get(key)
+        if future is None:
+            future = asyncio.get_running_loop().create_future()
+            future.add_done_callback(_retrieve)
+            self._waiting[key] = future
+            task = asyncio.create_task(self._render(key, future))
+            self._running.add(task)
+            task.add_done_callback(self._running.discard)
+        done, _ = await asyncio.wait({future}, timeout=seconds)
+        if not done:
+            raise ScrapeTimeout
+        return future.result()
+
+    async def _render(
+        self, key: tuple[MediaType, bool], future: asyncio.Future[bytes]
+    ) -> None:
+        media, gzip = key
+        await asyncio.sleep(max(0.0, self._not_before - time.perf_counter()))
+        async with self._slots:
+            del self._waiting[key]  # whoever comes from here on needs a newer page
+            started = time.perf_counter()
+            try:
+                render = partial(self._source.render, media, gzip)
+                page = (
+                    await self._workers.submit(render)
+                    if self._source.needs_thread()
+                    else render()
+                )
+            except Exception as error:
+                future.set_exception(error)
+            else:
+                future.set_result(page)
+            finished = time.perf_counter()
+        pause = (finished - started) * (1 / self._limits.render_share - 1)
+        self._not_before = finished + min(pause, self._limits.longest_render_pause_seconds)
+
+
+def _retrieve(future: asyncio.Future[bytes]) -> None:
+    """Mark the error as seen: it may come after all who waited for it have given up."""
+    if not future.cancelled():
+        future.exception()
+
+
+class Outflow:
+    """How many bytes of pages are on their way to clients, and room for more.
+
+    A page is kept until its client has taken it, so slow readers hold memory. Beyond the limit a
+    new page waits, and readers that have stalled are cut for it.
+    """
+
+    def __init__(self, limit: int, cut_stalled: Callable[[], None]) -> None:
+        self._limit = limit
+        self._cut_stalled = cut_stalled
+        self._pages: dict[int, tuple[bytes, int]] = {}
+        """Each page on its way with the number of clients that share it, by its identity."""
+        self._bytes = 0
+        self._freed = asyncio.Event()
+
+    async def room(self, seconds: float) -> None:
+        """Return when a further page may be rendered. Raises ScrapeTimeout."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + seconds
+        while self._bytes >= self._limit:
+            self._cut_stalled()
+            if (left := deadline - loop.time()) <= 0:
+                raise ScrapeTimeout
+            self._freed.clear()
+            try:
+                # Waking up now and then as well: what was not stalled may be so by then.
+                await asyncio.wait_for(self._freed.wait(), min(left, 0.1))
+            except TimeoutError:
+                continue
+
+    def add(self, page: bytes) -> None:
+        _, clients = self._pages.get(id(page), (page, 0))
+        self._pages[id(page)] = page, clients + 1
+        if clients == 0:
+            self._bytes += len(page)
+
+    def remove(self, page: bytes) -> None:
+        _, clients = self._pages[id(page)]
+        if clients > 1:
+            self._pages[id(page)] = page, clients - 1
+            return
+        del self._pages[id(page)]
+        self._bytes -= len(page)
+        self._freed.set()

@@ -1,0 +1,301 @@
+"""The event loop's side of the server: accepting, serving, closing.
+
+Loaded only when a server starts, because it brings asyncio, ssl and Hypercorn along.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import resource
+import selectors
+import socket
+import threading
+import warnings
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from hypercorn.app_wrappers import ASGIWrapper
+from hypercorn.asyncio.worker_context import WorkerContext
+from hypercorn.config import Config
+from hypercorn.logging import Logger
+
+from esper_exporter.serve.app import Gate, MetricsApp
+from esper_exporter.serve.connection import Client, Clients, HttpConnection, Phase
+from esper_exporter.serve.limits import Limits
+from esper_exporter.serve.listening import Address, ListenError, TcpAddress
+from esper_exporter.serve.page import PageSource
+from esper_exporter.serve.rendering import Outflow, Rendering
+from esper_exporter.serve.trouble import LOG, Trouble
+from esper_exporter.serve.workers import Workers
+
+_ACCEPTS_AT_ONCE = 32
+_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+
+class Security(Gate, Protocol):
+    """What a web configuration adds to a connection: TLS, and who may come in."""
+
+    def tls(self) -> Any:
+        """The ``ssl.SSLContext`` for a new connection, None for plain HTTP."""
+
+    def admits(self, peer_certificate: dict[str, Any] | None) -> bool:
+        """Whether a client with this verified certificate may connect."""
+
+
+class _DebugLogger(Logger):
+    """Hypercorn's log at debug level: what a client does wrong is no event of the training."""
+
+    def __init__(self, config: Config) -> None:
+        self.access_logger = None
+        self.error_logger = LOG
+
+    async def log(self, level: int, message: str, *args: Any, **kwargs: Any) -> None:
+        LOG.debug(message, *args, **kwargs)
+
+    async def critical(self, message: str, *args: Any, **kwargs: Any) -> None:
+        LOG.debug(message, *args, **kwargs)
+
+    error = warning = info = debug = critical
+
+    async def exception(self, message: str, *args: Any, **kwargs: Any) -> None:
+        LOG.debug(message, *args, exc_info=True, **kwargs)
+
+
+def _hypercorn_config(limits: Limits) -> Config:
+    config = Config()
+    config.logger_class = _DebugLogger
+    config.accesslog = None
+    config.include_server_header = False
+    config.h11_max_incomplete_size = limits.head_bytes
+    config.keep_alive_max_requests = 10**9  # a scraper keeps its connection for days
+    return config
+
+
+def connection_limit(limits: Limits) -> int:
+    """The connections this process can afford: its descriptors are the training's first."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return limits.connections
+    return max(8, min(limits.connections, int(soft * limits.descriptor_share)))
+
+
+class Runtime:
+    """One event loop with its listening sockets and connections; lives on the server's thread.
+
+    ``guard`` is held while a socket is accepted and noted, so that a fork never falls between.
+    """
+
+    def __init__(
+        self,
+        source: PageSource,
+        listeners: dict[Address, socket.socket],
+        pending: dict[Address, ListenError],
+        security: Callable[[Workers], Security] | None,
+        limits: Limits,
+        trouble: Trouble,
+        guard: threading.Lock,
+        listening: Callable[[Address, socket.socket], None],
+    ) -> None:
+        self._source = source
+        self._listeners = listeners
+        self._pending = pending
+        self._security_of = security
+        self._limits = limits
+        self._trouble = trouble
+        self._guard = guard
+        self._listening = listening
+        self._selector = selectors.DefaultSelector()
+        self._loop = asyncio.SelectorEventLoop(self._selector)
+        self._loop.set_exception_handler(_quiet)
+        self._open: set[socket.socket] = set()
+        self._clients = Clients(connection_limit(limits), self._loop)
+        self._workers = Workers(limits.workers, "esper-exporter-worker")
+        self._stop = asyncio.Event()
+        self._stopping = False
+        self.started = threading.Event()
+
+    def run(self) -> None:
+        """Serve until stop() is called; everything is closed when this returns."""
+        try:
+            self._loop.run_until_complete(self._serve())
+        except Exception as error:
+            self._trouble.report("server", error)
+        finally:
+            self._close_listeners()
+            self._workers.close(0.0)
+            self._loop.close()
+            self.started.set()
+
+    def stop(self) -> None:
+        """Ask the loop to end; from any thread, any number of times."""
+        try:
+            self._loop.call_soon_threadsafe(self._stop.set)
+        except RuntimeError:
+            return  # it has ended already
+
+    def abandon(self) -> None:
+        """In a forked child: let go of every socket, without a word to the parent's clients.
+
+        The loop itself is left alone: it belongs to a thread that does not exist here, and its
+        own way of closing would reach into what parent and child still share.
+        """
+        for sock in [*self._listeners.values(), *self._open]:
+            fd = sock.detach()
+            if fd >= 0:
+                socket.close(fd)
+        self._selector.close()
+
+    async def _serve(self) -> None:
+        self._context = WorkerContext(None)
+        self._config = _hypercorn_config(self._limits)
+        outflow = Outflow(
+            self._limits.unsent_bytes,
+            lambda: self._clients.cut_stalled(self._limits.stall_seconds),
+        )
+        self._security = None if self._security_of is None else self._security_of(self._workers)
+        rendering = Rendering(self._source, self._workers, self._limits)
+        app = MetricsApp(
+            self._source, rendering, outflow, self._limits, self._trouble, self._security
+        )
+        self._app = ASGIWrapper(app)  # type: ignore[arg-type]  # our scope is a plain mapping
+        for listener in self._listeners.values():
+            self._loop.add_reader(listener, self._accept, listener)
+        retries = [
+            asyncio.create_task(self._listen_later(address, error))
+            for address, error in self._pending.items()
+        ]
+        self.started.set()
+        await self._stop.wait()
+        for task in retries:
+            task.cancel()
+        await self._shut_down()
+
+    async def _listen_later(self, address: Address, error: ListenError) -> None:
+        """Warn, then try again until the address is free."""
+        if isinstance(address, TcpAddress):
+            error = await self._workers.submit(lambda: address.explain(error))
+        LOG.warning(
+            "%s; metrics are not served there, trying again every %g s", error,
+            self._limits.retry_seconds,
+        )  # fmt: skip
+        while True:
+            await asyncio.sleep(self._limits.retry_seconds)
+            try:
+                # Under the guard for the fork's sake; a name that must be looked up is
+                # looked up before, so that nobody waits for it.
+                resolved = await self._workers.submit(address.resolve)
+                with self._guard:
+                    listener = resolved.listen()
+                    self._listeners[address] = listener
+            except ListenError as again:
+                LOG.debug("%s", again)
+                continue
+            self._loop.add_reader(listener, self._accept, listener)
+            self._listening(address, listener)
+            LOG.warning("now serving metrics on %s", address)
+            return
+
+    def _accept(self, listener: socket.socket) -> None:
+        for _ in range(_ACCEPTS_AT_ONCE):
+            if self._stopping:
+                return
+            with self._guard:
+                try:
+                    sock, peer = listener.accept()
+                except ConnectionAbortedError:
+                    continue
+                except (BlockingIOError, InterruptedError):
+                    return
+                except OSError as error:
+                    if error.errno not in _EXHAUSTED:
+                        self._trouble.report("accept", error)
+                    self._pause_accepting(listener)
+                    return
+                self._open.add(sock)
+            sock.setblocking(False)
+            address = str(peer[0]) if isinstance(peer, tuple) else "unix"
+            client = Client(sock, address, self._loop)
+            self._clients.admit(client)
+            client.task = self._loop.create_task(self._handle(client))
+
+    def _pause_accepting(self, listener: socket.socket) -> None:
+        """Out of descriptors: give one back and leave the rest to the training for a moment."""
+        self._clients.evict()
+        self._loop.remove_reader(listener)
+
+        def resume() -> None:
+            if not self._stopping:
+                self._loop.add_reader(listener, self._accept, listener)
+
+        self._loop.call_later(0.25, resume)
+
+    async def _handle(self, client: Client) -> None:
+        """A connection from its handshake to its end."""
+        limits = self._limits
+        try:
+            context = None if self._security is None else self._security.tls()
+            client.enter(Phase.HANDSHAKE, limits.handshake_seconds)
+            reader = asyncio.StreamReader(limit=limits.head_bytes, loop=self._loop)
+            protocol = asyncio.StreamReaderProtocol(reader, loop=self._loop)
+            client.transport, _ = await self._loop.connect_accepted_socket(
+                lambda: protocol,
+                client.sock,
+                ssl=context,
+                ssl_handshake_timeout=None if context is None else limits.handshake_seconds,
+                ssl_shutdown_timeout=None if context is None else 1.0,
+            )
+            # With an empty buffer as the mark, waiting for a write means: the kernel has it all.
+            client.transport.set_write_buffer_limits(high=0)
+            if self._security is not None and not self._security.admits(
+                client.transport.get_extra_info("peercert")
+            ):
+                client.abort()
+                return
+            client.enter(Phase.HEAD, limits.head_seconds)
+            writer = asyncio.StreamWriter(client.transport, protocol, reader, self._loop)
+            await HttpConnection(
+                self._app, self._loop, self._config, self._context, client, limits, reader, writer
+            )
+        except OSError as error:  # a handshake that failed, a client that is gone
+            LOG.debug("%s: %s", client.address, error)
+        except Exception as error:
+            self._trouble.report("connection", error)
+        finally:
+            client.disarm()
+            self._clients.drop(client)
+            if client.transport is not None and not client.transport.is_closing():
+                client.transport.abort()
+            # The transport closes its socket in a callback of its own, a step later.
+            self._loop.call_soon(self._open.discard, client.sock)
+
+    async def _shut_down(self) -> None:
+        """Refuse the new, let those at work finish, all within the time for closing."""
+        self._stopping = True
+        await self._context.terminated.set()
+        self._close_listeners()
+        tasks = self._clients.tasks()
+        self._clients.abort(busy=False)
+        if tasks:
+            await asyncio.wait(tasks, timeout=self._limits.close_seconds * 0.7)
+        self._clients.abort(busy=True)
+        leftover = asyncio.all_tasks(self._loop) - {asyncio.current_task()}
+        for task in leftover:
+            task.cancel()
+        if leftover:
+            await asyncio.wait(leftover, timeout=self._limits.close_seconds * 0.1)
+        await asyncio.sleep(0)  # transports close their sockets in a callback
+        self._workers.close(self._limits.close_seconds * 0.1)
+
+    def _close_listeners(self) -> None:
+        with self._guard:
+            for address, listener in self._listeners.items():
+                if listener.fileno() >= 0 and not self._loop.is_closed():
+                    self._loop.remove_reader(listener)
+                address.close(listener)
+            self._listeners.clear()
+
+
+def _quiet(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """What asyncio would print: failed handshakes and clients that went away mid-way."""
+    LOG.debug("%s", context.get("message"), exc_info=context.get("exception"))

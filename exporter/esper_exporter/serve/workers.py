@@ -1,0 +1,80 @@
+"""A few daemon threads for work that must not hold up the event loop.
+
+Not ``concurrent.futures``: its threads are joined when the interpreter exits, so a foreign
+collector that hangs would keep a finished training process alive.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+class Workers:
+    """At most ``limit`` threads, started when needed. All methods but ``close`` belong to the
+    event loop's thread."""
+
+    def __init__(self, limit: int, name: str) -> None:
+        self._limit = limit
+        self._name = name
+        self._threads: list[threading.Thread] = []
+        self._queue: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._unfinished = 0
+
+    def submit(self, work: Callable[[], T]) -> asyncio.Future[T]:
+        """Run ``work`` on a thread; the future belongs to the running loop.
+
+        Cancelling the future does not stop the work, it only drops its result.
+        """
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+
+        def settle(result: T | None, error: BaseException | None) -> None:
+            self._unfinished -= 1
+            if future.done():
+                return
+            if error is None:
+                future.set_result(result)  # type: ignore[arg-type]
+            else:
+                future.set_exception(error)
+
+        def run() -> None:
+            result: T | None = None
+            error: BaseException | None = None
+            try:
+                result = work()
+            except BaseException as raised:  # what it raised is the caller's to judge
+                error = raised
+            try:
+                loop.call_soon_threadsafe(settle, result, error)
+            except RuntimeError:  # the loop is closed: nobody waits any more
+                return
+
+        self._unfinished += 1
+        self._queue.put(run)
+        if self._unfinished > len(self._threads) < self._limit:
+            thread = threading.Thread(
+                target=self._work, name=f"{self._name}-{len(self._threads)}", daemon=True
+            )
+            self._threads.append(thread)
+            thread.start()
+        return future
+
+    def _work(self) -> None:
+        while (run := self._queue.get()) is not None:
+            run()
+
+    def close(self, seconds: float) -> None:
+        """End the threads, waiting so long for those at work; one that hangs stays behind."""
+        for _ in self._threads:
+            self._queue.put(None)
+        deadline = time.monotonic() + seconds
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        self._threads.clear()

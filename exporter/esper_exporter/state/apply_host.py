@@ -1,0 +1,248 @@
+"""Host training into the state: epochs, batches, rollbacks (Tolaria)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from esper_exporter.contract.events import Event
+from esper_exporter.contract.tolaria import (
+    SeedTelemetry,
+    TolariaBatchPayload,
+    TolariaEpochPayload,
+    TolariaRollbackPayload,
+)
+from esper_exporter.contract.vocabulary import OPS
+from esper_exporter.state.apply_analytics import see_observations
+from esper_exporter.state.attribution import CounterfactualSnapshot, ShapleySnapshot
+from esper_exporter.state.environment import EnvState
+from esper_exporter.state.lifecycle import SeedState
+from esper_exporter.state.rewards import RewardComponents
+from esper_exporter.state.run import MAX_SLOTS, RunState
+from esper_exporter.state.snapshot import BestRunRecord
+
+BEST_RUNS = 10
+SECONDS_PER_HOUR = 3600.0
+
+_SEED_INTERACTIONS = (
+    "contribution_velocity",
+    "interaction_sum",
+    "boost_received",
+    "upstream_alpha_sum",
+    "downstream_alpha_sum",
+)
+
+
+def apply_epoch(run: RunState, event: Event, payload: TolariaEpochPayload) -> None:
+    """TOLARIA_EPOCH_COMPLETED / EPOCH_COMPLETED: one environment finished one epoch."""
+    run.tallies.add("esper_tolaria_epochs_total")
+    env = run.env(payload.env_id)
+    if env is None:
+        run.tallies.add("esper_run_things_beyond_bounds_total")
+        return
+    if env.rolled_back:
+        env.rolled_back = False
+        env.rollback_reason = ""
+    if payload.inner_epoch <= 1 and env.shapley_snapshot.slot_ids:
+        # Shapley values are computed when an episode ends; the new one has none yet.
+        env.shapley_snapshot = ShapleySnapshot()
+        run.touched.attribution.add(env.env_id)
+    env.host_loss = payload.val_loss
+    for slot_id, told in (payload.seeds or {}).items():
+        seed = env.seeds.get(slot_id)
+        if seed is None:
+            if len(env.seeds) >= MAX_SLOTS:
+                run.tallies.add("esper_run_things_beyond_bounds_total")
+                continue
+            seed = env.seeds[slot_id] = SeedState(slot_id=slot_id)
+        _update_seed(seed, told)
+        run.touched.seeds.add((env.env_id, slot_id))
+    if not run.slots_locked:
+        run.see_slots(payload.seeds or ())
+    snapshot = run.snapshot
+    snapshot.current_epoch = payload.inner_epoch
+    env.add_accuracy(
+        payload.val_accuracy, payload.inner_epoch, snapshot.current_episode + env.env_id
+    )
+    env.last_update = event.timestamp
+    measured = [e.host_accuracy for e in snapshot.envs.values() if (e.host_accuracy or 0) > 0]
+    if measured:
+        snapshot.mean_accuracy_history.append(sum(measured) / len(measured))
+    run.host_epochs[env.env_id] = payload
+    if payload.observation_stats is not None:
+        see_observations(run, event, payload.observation_stats)
+    _observe_times(run, payload)
+    run.touched.envs.add(env.env_id)
+    run.touched.run = True
+
+
+def _update_seed(seed: SeedState, told: SeedTelemetry) -> None:
+    seed.stage = told.stage or seed.stage
+    seed.blueprint_id = told.blueprint_id
+    seed.accuracy_delta = told.accuracy_delta
+    seed.epochs_in_stage = told.epochs_in_stage or 0
+    seed.alpha = told.alpha
+    seed.grad_ratio = told.grad_ratio
+    seed.has_vanishing = bool(told.has_vanishing)
+    seed.has_exploding = bool(told.has_exploding)
+    for name in _SEED_INTERACTIONS:
+        value = getattr(told, name)
+        if value is not None:
+            setattr(seed, name, value)
+
+
+def _observe_times(run: RunState, payload: TolariaEpochPayload) -> None:
+    for phase, milliseconds in (
+        ("forward", payload.forward_time_ms),
+        ("backward", payload.backward_time_ms),
+        ("optimizer", payload.optimizer_step_time_ms),
+        ("data_transfer", payload.data_transfer_time_ms),
+        ("epoch", payload.host_epoch_time_ms),
+    ):
+        if milliseconds is not None:
+            run.distributions.observe(
+                "esper_tolaria_step_duration_seconds", milliseconds / 1000.0, phase
+            )
+
+
+def apply_batch(run: RunState, event: Event, payload: TolariaBatchPayload) -> None:
+    """TOLARIA_BATCH_COMPLETED / BATCH_EPOCH_COMPLETED: every environment ended its episode."""
+    run.tallies.add("esper_tolaria_batches_total")
+    run.end_attempt()
+    snapshot, tamiyo, vitals = run.snapshot, run.snapshot.tamiyo, run.snapshot.vitals
+    run.batch = payload
+    run.batches_completed += 1
+    now = event.timestamp.timestamp()
+    snapshot.current_episode = payload.episodes_completed
+    snapshot.current_batch = payload.batch_idx
+    snapshot.batch_avg_reward = payload.avg_reward
+    snapshot.batch_total_episodes = payload.total_episodes
+    run.episodes.completions.append((now, payload.episodes_completed))
+    tamiyo.current_episode_return = payload.avg_reward
+    tamiyo.episode_return_history.append(payload.avg_reward)
+    if payload.episodes_completed > 0:
+        for rates, count in (
+            (run.lifecycle.germination_rates, snapshot.cumulative_germinated),
+            (run.lifecycle.prune_rates, snapshot.cumulative_pruned),
+            (run.lifecycle.fossilize_rates, snapshot.cumulative_fossilized),
+        ):
+            rates.append(count / payload.episodes_completed)
+    elapsed = now - run.started_at.timestamp() if run.started_at else 0.0
+    if elapsed > 0:
+        vitals.epochs_per_second = payload.episodes_completed * snapshot.max_epochs / elapsed
+        vitals.batches_per_hour = run.batches_completed / elapsed * SECONDS_PER_HOUR
+        vitals.throughput_present = True
+    _record_best_runs(run, payload)
+    for env in snapshot.envs.values():
+        for op, count in env.action_counts.items():
+            total = tamiyo.cumulative_action_counts
+            total[op] = total.get(op, 0) + count
+        tamiyo.cumulative_total_actions += env.total_actions
+        _begin_episode(env)
+    run.pending.clear()
+    run.host_epochs.clear()
+    run.last_decision.clear()
+    run.touched.run = run.touched.all_envs = run.touched.best_runs = True
+
+
+def _record_best_runs(run: RunState, payload: TolariaBatchPayload) -> None:
+    """Keep the ten best episodes, each with what it looked like at its peak and at its end."""
+    snapshot = run.snapshot
+    first_episode = payload.episodes_completed - payload.n_envs
+    for env in snapshot.envs.values():
+        if env.best_accuracy <= 0:
+            continue
+        grown = sum(int(seed.seed_params or 0) for seed in env.best_seeds.values())
+        base = env.host_params
+        episode = first_episode + env.env_id
+        snapshot.best_runs.append(
+            BestRunRecord(
+                env_id=env.env_id,
+                episode=episode,
+                peak_accuracy=env.best_accuracy,
+                final_accuracy=env.host_accuracy or 0.0,
+                epoch=env.best_accuracy_epoch,
+                seeds={slot: replace(seed) for slot, seed in env.best_seeds.items()},
+                slot_ids=list(snapshot.slot_ids),
+                growth_ratio=(base + grown) / base if base > 0 else 1.0,
+                record_id=f"{env.env_id}-{episode}",
+                cumulative_reward=env.cumulative_reward,
+                peak_cumulative_reward=env.peak_cumulative_reward,
+                reward_components=env.best_reward_components,
+                counterfactual_matrix=env.best_counterfactual_matrix,
+                shapley_snapshot=env.best_shapley_snapshot,
+                action_history=list(env.best_action_history),
+                reward_history=list(env.reward_history),
+                accuracy_history=list(env.accuracy_history),
+                host_loss=env.host_loss or 0.0,
+                host_params=env.host_params,
+                fossilized_count=env.fossilized_count,
+                pruned_count=env.pruned_count,
+                reward_mode=env.reward_mode,
+                blueprint_spawns=dict(env.best_blueprint_spawns),
+                blueprint_fossilized=dict(env.best_blueprint_fossilized),
+                blueprint_prunes=dict(env.best_blueprint_prunes),
+                end_seeds={slot: replace(seed) for slot, seed in env.seeds.items()},
+                end_reward_components=replace(env.reward_components),
+                best_lifecycle_events=list(env.best_lifecycle_events),
+                end_lifecycle_events=list(env.lifecycle_events),
+            )
+        )
+    snapshot.best_runs.sort(key=lambda record: record.peak_accuracy, reverse=True)
+    del snapshot.best_runs[BEST_RUNS:]
+
+
+def _begin_episode(env: EnvState) -> None:
+    """Forget everything that belongs to the episode that just ended.
+
+    What the episode's end computed (Shapley values) and the hysteresis counters stay.
+    """
+    env.seeds.clear()
+    env.active_seed_count = env.fossilized_count = env.pruned_count = 0
+    env.fossilized_params = 0
+    env.current_epoch = 0
+    env.host_accuracy = 0.0
+    env.epochs_since_improvement = 0
+    env.status = "initializing"
+    env.reward_history.clear()
+    env.accuracy_history.clear()
+    env.cumulative_reward = env.peak_cumulative_reward = 0.0
+    env.best_reward = float("-inf")
+    env.best_reward_epoch = 0
+    env.best_accuracy = 0.0
+    env.best_accuracy_epoch = env.best_accuracy_episode = 0
+    env.best_seeds = {}
+    env.best_reward_components = None
+    env.best_counterfactual_matrix = None
+    env.best_action_history = []
+    env.best_blueprint_spawns = {}
+    env.best_blueprint_fossilized = {}
+    env.best_blueprint_prunes = {}
+    env.lifecycle_events = []
+    env.best_lifecycle_events = []
+    env.action_history.clear()
+    env.action_counts = dict.fromkeys(OPS, 0)
+    env.total_actions = 0
+    env.gaming_trigger_count = env.total_reward_steps = 0
+    env.reward_components = RewardComponents()
+    env.counterfactual_matrix = CounterfactualSnapshot()
+    env.blueprint_spawns = {}
+    env.blueprint_prunes = {}
+    env.blueprint_fossilized = {}
+
+
+def apply_rollback(run: RunState, event: Event, payload: TolariaRollbackPayload) -> None:
+    """TOLARIA_ROLLBACK / GOVERNOR_ROLLBACK: the governor restored an environment's last good state.
+
+    Counted here, because the policy update's own counts miss most of them.
+    """
+    reason = payload.panic_reason or payload.reason
+    run.tallies.add("esper_tolaria_rollbacks_total", reason)
+    run.rollback_times[reason] = event.timestamp
+    env = run.env(payload.env_id)
+    if env is None:
+        run.tallies.add("esper_run_things_beyond_bounds_total")
+        return
+    env.rolled_back = True
+    env.rollback_reason = payload.reason
+    env.rollback_timestamp = event.timestamp
+    run.touched.envs.add(env.env_id)

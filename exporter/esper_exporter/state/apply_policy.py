@@ -1,0 +1,249 @@
+"""A policy update into the state: TamiyoState, latches, and what a 15 s scrape would miss."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import fields
+from operator import attrgetter
+
+from esper_exporter import health
+from esper_exporter.contract.events import Event
+from esper_exporter.contract.tamiyo import TamiyoInitiatedPayload, TamiyoPolicyUpdatePayload
+from esper_exporter.contract.vocabulary import AUX_HEADS, HEADS, head_max_entropy
+from esper_exporter.state.policy import (
+    GradientQualityMetrics,
+    InfrastructureMetrics,
+    TamiyoState,
+    ValueFunctionMetrics,
+)
+from esper_exporter.state.run import RunState
+from esper_exporter.state.trends import (
+    compute_collapse_risk,
+    compute_correlation,
+    compute_entropy_velocity,
+)
+
+ENTROPY_COLLAPSE = 0.1
+ENTROPY_WARNING = 0.3
+ENTROPY_HEALTHY = 1.39
+VALUE_SPREAD_WARMUP_BATCHES = 50
+VALUE_SPREAD_MINIMUM = 0.1
+
+# Fields that go into the state under another name, or by a rule of their own.
+_RENAMED = {"lr": "learning_rate", "batch": "ppo_batch"}
+_BY_RULE = frozenset(
+    {"entropy_coef", "learning_rate", "layer_gradient_health", "pre_norm_advantage_std"}
+    | {"head_nan_latch", "head_inf_latch", "group_id"}
+)
+_HISTORIES = (
+    "policy_loss",
+    "value_loss",
+    "entropy",
+    "explained_variance",
+    "grad_norm",
+    "kl_divergence",
+    "clip_fraction",
+    "decision_density",
+)
+
+
+def _shared(target: type) -> tuple[str, ...]:
+    """Field names that the payload and a state class have in common."""
+    have = {f.name for f in fields(TamiyoPolicyUpdatePayload)}
+    return tuple(f.name for f in fields(target) if f.name in have and f.name not in _BY_RULE)
+
+
+class _Copy:
+    """Copies the shared fields of a payload into one state object, in one go."""
+
+    def __init__(self, target: type) -> None:
+        self._names = _shared(target)
+        self._get = attrgetter(*self._names)
+
+    def __call__(self, payload: TamiyoPolicyUpdatePayload, state: object) -> None:
+        state.__dict__.update(zip(self._names, self._get(payload), strict=True))
+
+
+_copy_policy = _Copy(TamiyoState)
+_copy_value_function = _Copy(ValueFunctionMetrics)
+_copy_gradient_quality = _Copy(GradientQualityMetrics)
+_copy_infrastructure = _Copy(InfrastructureMetrics)
+
+_ALL_HEADS = (*HEADS, *AUX_HEADS)
+_GRAD_NORM_FIELDS = tuple(
+    (head, f"head_{head}_grad_norm", f"head_{head}_grad_norm_prev") for head in _ALL_HEADS
+)
+_STATE_FIELDS = tuple((head, f"head_{head}_gradient_state") for head in _ALL_HEADS)
+_ENTROPY_FIELDS = tuple((head, f"head_{head}_entropy") for head in HEADS)
+_HAS_FIELD = frozenset(f.name for f in fields(TamiyoState))
+
+
+def light_latches(run: RunState, event: Event, payload: TamiyoPolicyUpdatePayload) -> None:
+    """Everything non-finite that a policy update tells of. Also for an update whose other fields
+    could not be read: a fault outlives a malformed event."""
+    attempt = run.begin_attempt("flags")
+    when, latches = event.timestamp, run.latches
+    index = payload.ppo_update_idx
+    latches.light_flags("nan", payload.head_nan_detected, when, attempt, index)
+    latches.light_flags("inf", payload.head_inf_detected, when, attempt, index)
+    nonfinite_gradients = bool(payload.nan_grad_count) or bool(payload.inf_grad_count)
+    for name in ("grad_norm", "pre_clip_grad_norm"):
+        value = getattr(payload, name)
+        if value is not None and not math.isfinite(value):
+            nonfinite_gradients = True
+    for _, name in _STATE_FIELDS:
+        if getattr(payload, name) == "nonfinite":
+            nonfinite_gradients = True
+    if nonfinite_gradients or payload.grad_nan_layers:
+        latches.light_source("gradients", when, attempt, index)
+    for loss in (payload.policy_loss, payload.value_loss):
+        if loss is not None and not math.isfinite(loss):
+            latches.light_source("loss", when, attempt, index)
+    if (
+        payload.lstm_has_nan
+        or payload.lstm_has_inf
+        or payload.rollout_lstm_has_nan
+        or payload.rollout_lstm_has_inf
+    ):
+        latches.light_source("lstm", when, attempt, index)
+    ratio = payload.ratio_max
+    if ratio is not None and not math.isfinite(ratio):
+        latches.light_source("ratio", when, attempt, index)
+    tamiyo = run.snapshot.tamiyo
+    for head, kind in latches.lit_heads():
+        board = tamiyo.head_nan_latch if kind == "nan" else tamiyo.head_inf_latch
+        board[head] = True
+
+
+def apply_policy_update(run: RunState, event: Event, payload: TamiyoPolicyUpdatePayload) -> None:
+    """TAMIYO_POLICY_UPDATE / PPO_UPDATE_COMPLETED."""
+    light_latches(run, event, payload)
+    if payload.skipped:
+        run.count_skip("rollback")
+        return
+    tamiyo = run.snapshot.tamiyo
+    previous = [getattr(tamiyo, now, None) for _, now, _ in _GRAD_NORM_FIELDS]
+    had_update = tamiyo.ppo_data_received
+    _copy_policy(payload, tamiyo)
+    _copy_value_function(payload, tamiyo.value_function)
+    _copy_gradient_quality(payload, tamiyo.gradient_quality)
+    compiled = tamiyo.infrastructure
+    _copy_infrastructure(payload, compiled)
+    for (_, now, before), value in zip(_GRAD_NORM_FIELDS, previous, strict=True):
+        if before in _HAS_FIELD and getattr(payload, now) is not None:
+            setattr(tamiyo, before, value if had_update else 0.0)
+    tamiyo.ppo_data_received = True
+    tamiyo.ppo_batch = payload.batch if payload.batch is not None else 0
+    if payload.lr is not None:
+        tamiyo.learning_rate = payload.lr
+    if payload.entropy_coef is not None:
+        tamiyo.entropy_coef = payload.entropy_coef
+    if payload.layer_gradient_health is not None:
+        tamiyo.layer_gradient_health = payload.layer_gradient_health
+        run.touched.layers = True
+    tamiyo.pre_norm_advantage_std = payload.d5_pre_norm_advantage_std
+    if event.group_id != "default":
+        tamiyo.group_id = event.group_id
+    _read_entropies(run, payload)
+    for name in _HISTORIES:
+        value = getattr(payload, name)
+        if value is None and name == "explained_variance":
+            value = 0.0
+        if value is not None:
+            getattr(tamiyo, f"{name}_history").append(value)
+    _predict_collapse(run)
+    run.update = payload
+    run.last_update_at = event.timestamp
+    _count(run, event, payload)
+    touched = run.touched
+    touched.policy = True
+    touched.layers = touched.layers or payload.grad_norm_per_layer is not None
+
+
+def _read_entropies(run: RunState, payload: TamiyoPolicyUpdatePayload) -> None:
+    """Head entropies as a share of their maximum, whichever of the two scales a run reports.
+
+    Today's events carry the share; those of the seed documents' age carry nats. A share cannot
+    exceed 1, so the first value that does settles it for the whole run.
+    """
+    values = [(head, name, getattr(payload, name)) for head, name in _ENTROPY_FIELDS]
+    if not run.entropy_in_nats:
+        run.entropy_in_nats = any(v is not None and v > 1.0 + 1e-6 for _, _, v in values)
+    if run.entropy_in_nats:
+        n_slots = len(run.snapshot.slot_ids)
+        for head, name, value in values:
+            limit = head_max_entropy(head, n_slots)
+            share = None if value is None or limit <= 0 else value / limit
+            setattr(run.snapshot.tamiyo, name, share)
+
+
+def _predict_collapse(run: RunState) -> None:
+    tamiyo = run.snapshot.tamiyo
+    if tamiyo.initial_value_spread is None and (
+        run.snapshot.current_batch >= VALUE_SPREAD_WARMUP_BATCHES
+        and tamiyo.value_max is not None
+        and tamiyo.value_min is not None
+    ):
+        spread = tamiyo.value_max - tamiyo.value_min
+        if spread > VALUE_SPREAD_MINIMUM:
+            tamiyo.initial_value_spread = spread
+    tamiyo.entropy_velocity = compute_entropy_velocity(tamiyo.entropy_history)
+    tamiyo.collapse_risk_score = compute_collapse_risk(
+        tamiyo.entropy_history,
+        critical_threshold=ENTROPY_COLLAPSE,
+        warning_threshold=ENTROPY_WARNING,
+        max_healthy_entropy=ENTROPY_HEALTHY,
+        previous_risk=tamiyo._previous_risk,
+    )
+    tamiyo._previous_risk = tamiyo.collapse_risk_score
+    tamiyo.entropy_clip_correlation = compute_correlation(
+        tamiyo.entropy_history, tamiyo.clip_fraction_history
+    )
+
+
+def _count(run: RunState, event: Event, payload: TamiyoPolicyUpdatePayload) -> None:
+    """What a gauge would show only if a scrape happened to come at the right moment."""
+    tallies, distributions = run.tallies, run.distributions
+    tallies.add("esper_tamiyo_updates_total")
+    norm = payload.pre_clip_grad_norm
+    if norm is None:
+        norm = payload.grad_norm
+    if norm is not None:
+        observed = distributions.observe("esper_tamiyo_update_grad_norm", norm)
+        if not observed:
+            tallies.add("esper_tamiyo_updates_nonfinite_grad_norm_total")
+        if norm > health.GRAD_NORM_CRITICAL:
+            tallies.add("esper_tamiyo_gradient_explosions_total")
+        run.grad_norm_window_max = run.grad_norms.add(event.timestamp.timestamp(), norm)
+    for head, name, _ in _GRAD_NORM_FIELDS:
+        value = getattr(payload, name)
+        if value is not None:
+            distributions.observe("esper_tamiyo_head_update_grad_norm", value, head)
+    if payload.update_time_ms is not None:
+        distributions.observe(
+            "esper_tamiyo_update_duration_seconds", payload.update_time_ms / 1000.0
+        )
+    if payload.ev_low_return_variance:
+        tallies.add("esper_tamiyo_updates_low_return_variance_total")
+    if payload.early_stop_epoch is not None:
+        tallies.add("esper_tamiyo_updates_early_stopped_total")
+    if payload.advantage_std_floored:
+        tallies.add("esper_tamiyo_updates_advantage_std_floored_total")
+    if payload.entropy_collapsed:
+        tallies.add("esper_tamiyo_updates_entropy_collapsed_total")
+    for name, field in (
+        ("esper_tamiyo_amp_overflows_total", payload.amp_overflow_count),
+        ("esper_tamiyo_loss_scale_updates_total", payload.loss_scale_updates),
+        ("esper_tamiyo_rollback_steps_zeroed_total", payload.rollback_steps_zeroed),
+        ("esper_tamiyo_trust_region_violations_total", payload.trust_region_violations),
+        ("esper_tamiyo_log_prob_underflows_total", payload.log_prob_underflow_count),
+    ):
+        if field:
+            tallies.add(name, by=float(field))
+    if payload.amp_overflow_detected and not payload.amp_overflow_count:
+        tallies.add("esper_tamiyo_amp_overflows_total")
+
+
+def apply_tamiyo_initiated(run: RunState, event: Event, payload: TamiyoInitiatedPayload) -> None:
+    """TAMIYO_INITIATED: the host is stable, seeds may germinate."""
+    run.tallies.add("esper_tamiyo_initiations_total")

@@ -1,0 +1,184 @@
+"""One run's state: the Sanctum snapshot, and beside it what the snapshot has no room for."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from esper_exporter.contract.simic import TrainingStartedPayload
+from esper_exporter.contract.tamiyo import TamiyoPolicyUpdatePayload
+from esper_exporter.state.counts import Distributions, Tallies, WindowMaximum
+from esper_exporter.state.decision import DecisionSnapshot
+from esper_exporter.state.environment import EnvState
+from esper_exporter.state.latches import Latches
+from esper_exporter.state.snapshot import SanctumSnapshot
+
+GRAD_NORM_WINDOW_SECONDS = 300.0
+MAX_ENVS = 1024
+MAX_SLOTS = 256
+MAX_DECISIONS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class RunIdentity:
+    """The labels on everything that belongs to a run."""
+
+    run_id: str
+    group_id: str
+    rank: int
+
+    def labels(self) -> tuple[tuple[str, str], ...]:
+        return (
+            ("run_id", self.run_id),
+            ("group_id", self.group_id),
+            ("rank", str(self.rank)),
+        )
+
+
+@dataclass(slots=True)
+class Touched:
+    """What the last event changed, so that only those rows are written."""
+
+    run: bool = False
+    policy: bool = False
+    layers: bool = False
+    observations: bool = False
+    best_runs: bool = False
+    summary: bool = False
+    all_envs: bool = False
+    envs: set[int] = field(default_factory=set)
+    seeds: set[tuple[int, str]] = field(default_factory=set)
+    attribution: set[int] = field(default_factory=set)
+    devices: set[str] = field(default_factory=set)
+
+    def clear(self) -> None:
+        self.run = self.policy = self.layers = self.observations = False
+        self.best_runs = self.all_envs = False
+        self.envs.clear()
+        self.seeds.clear()
+        self.attribution.clear()
+        self.devices.clear()
+
+
+@dataclass(slots=True)
+class PendingDecision:
+    """A decision whose TD advantage waits for the next value estimate of its environment."""
+
+    decision: DecisionSnapshot
+    reward: float
+    value: float
+
+
+@dataclass(slots=True)
+class EpisodeTally:
+    """Episode outcomes of the run, as the episode statistics need them."""
+
+    lengths: deque[int] = field(default_factory=lambda: deque(maxlen=100))
+    outcomes: deque[bool] = field(default_factory=lambda: deque(maxlen=20))
+    successes: int = 0
+    timeouts: int = 0
+    germinations: int = 0
+    prunes: int = 0
+    fossilizations: int = 0
+    completions: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=100))
+
+
+@dataclass(slots=True)
+class LifecycleTally:
+    """Seed lifespans and rates per episode, as the lifecycle statistics need them."""
+
+    lifespans: deque[int] = field(default_factory=lambda: deque(maxlen=100))
+    germination_rates: deque[float] = field(default_factory=lambda: deque(maxlen=20))
+    prune_rates: deque[float] = field(default_factory=lambda: deque(maxlen=20))
+    fossilize_rates: deque[float] = field(default_factory=lambda: deque(maxlen=20))
+
+
+@dataclass(slots=True)
+class RunState:
+    """Everything known about one (run, group).
+
+    Mutable, owned by one aggregator and read by whoever holds the exporter's lock.
+    """
+
+    identity: RunIdentity
+    distributions: Distributions
+    snapshot: SanctumSnapshot = field(default_factory=SanctumSnapshot)
+    started: TrainingStartedPayload | None = None
+    started_at: datetime | None = None
+    last_event_at: datetime | None = None
+    last_update_at: datetime | None = None
+    update: TamiyoPolicyUpdatePayload | None = None
+    entropy_in_nats: bool | None = None
+    tallies: Tallies = field(default_factory=Tallies)
+    latches: Latches = field(default_factory=Latches)
+    touched: Touched = field(default_factory=Touched)
+    episodes: EpisodeTally = field(default_factory=EpisodeTally)
+    lifecycle: LifecycleTally = field(default_factory=LifecycleTally)
+    pending: dict[int, PendingDecision] = field(default_factory=dict)
+    last_decision: dict[int, DecisionSnapshot] = field(default_factory=dict)
+    host_epochs: dict[int, TolariaEpochPayload] = field(default_factory=dict)
+    last_outcome: dict[int, EpisodeOutcomePayload] = field(default_factory=dict)
+    batch: TolariaBatchPayload | None = None
+    batch_stats: AnalyticsSnapshotPayload | None = None
+    trend: TrendDetectedPayload | None = None
+    anomaly_times: dict[str, datetime] = field(default_factory=dict)
+    rollback_times: dict[str, datetime] = field(default_factory=dict)
+    allocators: dict[str, AllocatorStatsPayload] = field(default_factory=dict)
+    infrastructure: InfrastructureSnapshotPayload | None = None
+    slots_locked: bool = False
+    batches_completed: int = 0
+    attempt: int = 0
+    attempt_ways: set[str] = field(default_factory=set)
+    attempt_skipped: bool = False
+    grad_norms: WindowMaximum = field(
+        default_factory=lambda: WindowMaximum(GRAD_NORM_WINDOW_SECONDS)
+    )
+    grad_norm_window_max: float | None = None
+
+    def env(self, env_id: int) -> EnvState | None:
+        """The environment's state, made on first sight; None beyond the bound on how many."""
+        found = self.snapshot.envs.get(env_id)
+        if found is None:
+            if len(self.snapshot.envs) >= MAX_ENVS:
+                return None
+            found = self.snapshot.envs[env_id] = EnvState(
+                env_id=env_id,
+                host_params=self.snapshot.vitals.host_params,
+                reward_mode=self.snapshot.reward_mode,
+            )
+        return found
+
+    def begin_attempt(self, way: str) -> int:
+        """The number of the policy update that an event speaks of.
+
+        The same update may be told in two ways (its own event's flags, an anomaly's text), so a
+        new attempt begins only when the same way is taken again, or after `end_attempt`.
+        """
+        if way in self.attempt_ways:
+            self.end_attempt()
+        self.attempt_ways.add(way)
+        return self.attempt
+
+    def end_attempt(self) -> None:
+        """The policy update is over; what comes now belongs to the next one."""
+        self.attempt += 1
+        self.attempt_ways.clear()
+        self.attempt_skipped = False
+
+    def count_skip(self, reason: str) -> None:
+        """Count the current policy update as skipped, once."""
+        if not self.attempt_skipped:
+            self.attempt_skipped = True
+            self.tallies.add("esper_tamiyo_updates_skipped_total", reason)
+
+    def see_slots(self, slot_ids: Iterable[str]) -> None:
+        """Slots learnt from events, while no TRAINING_STARTED has given the list."""
+        if self.slots_locked:
+            return
+        known = self.snapshot.slot_ids
+        for slot_id in slot_ids:
+            if slot_id and slot_id not in known and slot_id != "unknown" and len(known) < MAX_SLOTS:
+                known.append(slot_id)
+                known.sort()
