@@ -24,7 +24,10 @@ class Metric:
     ``read`` replaces the plain look-up where absence needs a rule ("0 means not measured") or
     where the value is derived; it gets the block's root object and returns None for "absent".
     ``states`` makes the family a one-hot: one column a state, labelled ``state_label``.
-    ``buckets`` are the upper bounds of a histogram, without ``+Inf``.
+    ``buckets`` are the upper bounds of a histogram, without ``+Inf``. ``zero_is_absent`` marks
+    what the source leaves at 0 when it did not measure. ``initial`` are the label values that a
+    counter or histogram has from the start of a run: a counter born above 0 is invisible to
+    ``increase()``.
     """
 
     name: str
@@ -36,9 +39,11 @@ class Metric:
     sources: tuple[str, ...] = ()
     scale: float = 1.0
     read: Callable[[Any], Any] | None = None
+    zero_is_absent: bool = False
     states: tuple[str, ...] = ()
     state_label: str = ""
     buckets: tuple[float, ...] = ()
+    initial: tuple[tuple[str, ...], ...] = ()
 
     @property
     def family(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shlex
@@ -9,6 +10,7 @@ import socket
 import stat
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 _BACKLOG = 512
 
@@ -31,11 +33,10 @@ class TcpAddress:
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
-    def listen(self) -> socket.socket:
-        """A listening socket, not inherited by programs that are started.
+    def resolve(self) -> Place:
+        """Where that is, which may ask a name server.
 
-        A name with several addresses listens on the first IPv4 one, else on the first. ``::``
-        takes IPv4 as well. Raises PortTaken or ListenError.
+        A name with several addresses means the first IPv4 one, else the first. Raises ListenError.
         """
         try:
             found = socket.getaddrinfo(
@@ -44,23 +45,18 @@ class TcpAddress:
         except (OSError, UnicodeError) as error:
             raise ListenError(f"cannot listen on {self}: {error}") from error
         found.sort(key=lambda entry: entry[0] != socket.AF_INET)
-        family, kind, protocol, _, address = found[0]
-        sock = socket.socket(family, kind, protocol)
-        try:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-            sock.bind(address)
-            sock.listen(_BACKLOG)
-            sock.setblocking(False)
-        except OSError as error:
-            sock.close()
-            if error.errno == errno.EADDRINUSE:
-                raise PortTaken(error.errno, f"{self} is in use") from error
-            raise ListenError(
-                error.errno, f"cannot listen on {self}: {error.strerror or error}"
-            ) from error
-        return sock
+        family, _, _, _, place = found[0]
+        return Place(self, family, place)
+
+    def explained(self, error: ListenError) -> ListenError:
+        """The same error, with the holder's name where the port is taken; may take a second."""
+        if not isinstance(error, PortTaken):
+            return error
+        return PortTaken(
+            errno.EADDRINUSE,
+            f"port {self.port} on {self.host or '*'} is taken by {holder(self.port)}; "
+            "choose another port, or port 0 for any free one",
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,51 +68,96 @@ class UnixAddress:
     def __str__(self) -> str:
         return f"unix:{self.path}"
 
-    def listen(self) -> socket.socket:
-        """A listening socket. One that nobody listens on any more is replaced, anything else at
-        the path is left alone. Raises PortTaken or ListenError."""
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        path = str(self.path)
-        try:
-            self._remove_stale(path)
-            sock.bind(path)
-            # Before listen() nobody can connect, so the mode is never wider than this.
-            os.chmod(path, 0o660)
-            sock.listen(_BACKLOG)
-            sock.setblocking(False)
-        except PortTaken:
-            sock.close()
-            raise
-        except OSError as error:
-            sock.close()
-            if error.errno == errno.EADDRINUSE:
-                raise PortTaken(error.errno, f"{self} is in use") from error
-            raise ListenError(
-                error.errno, f"cannot listen on {self}: {error.strerror or error}"
-            ) from error
-        return sock
+    def resolve(self) -> Place:
+        return Place(self, socket.AF_UNIX, str(self.path))
 
-    def _remove_stale(self, path: str) -> None:
-        try:
-            if not stat.S_ISSOCK(os.stat(path).st_mode):
-                raise PortTaken(errno.EADDRINUSE, f"{self} exists and is not a socket")
-        except FileNotFoundError:
-            return
-        probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            probe.settimeout(0.5)
-            probe.connect(path)
-        except ConnectionRefusedError:
-            os.unlink(path)
-        except OSError as error:
-            raise PortTaken(errno.EADDRINUSE, f"{self} is in use") from error
-        else:
-            raise PortTaken(errno.EADDRINUSE, f"{self} is in use")
-        finally:
-            probe.close()
+    def explained(self, error: ListenError) -> ListenError:
+        return error
 
 
 Address = TcpAddress | UnixAddress
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """A listening socket and what it was opened for."""
+
+    address: Address
+    sock: socket.socket
+    inode: int | None
+    """Of a unix socket's path, so that only our own is removed at the end."""
+
+    @property
+    def port(self) -> int | None:
+        """The TCP port, known also where port 0 was asked for; None for a unix socket."""
+        return self.sock.getsockname()[1] if isinstance(self.address, TcpAddress) else None
+
+    def close(self) -> None:
+        self.sock.close()
+        if isinstance(self.address, UnixAddress):
+            with contextlib.suppress(OSError):
+                if os.stat(self.address.path).st_ino == self.inode:
+                    os.unlink(self.address.path)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """An address as the system knows it, ready to be listened on."""
+
+    address: Address
+    family: socket.AddressFamily
+    where: Any
+
+    def listen(self) -> Listener:
+        """A listening socket that does not block and that no started program inherits.
+
+        ``::`` takes IPv4 as well. A unix socket that nobody listens on any more is replaced,
+        anything else at its path is left alone. Raises PortTaken or ListenError.
+        """
+        try:
+            sock = socket.socket(self.family, socket.SOCK_STREAM)
+        except OSError as error:
+            raise ListenError(f"cannot listen on {self.address}: {error}") from error
+        inode = None
+        try:
+            if self.family == socket.AF_UNIX:
+                _remove_stale(self.where)
+            else:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if self.family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+            sock.bind(self.where)
+            if self.family == socket.AF_UNIX:
+                # Before listen() nobody can connect, so the mode is never wider than this.
+                os.chmod(self.where, 0o660)
+                inode = os.stat(self.where).st_ino
+            sock.listen(_BACKLOG)
+            sock.setblocking(False)
+        except OSError as error:
+            sock.close()
+            if error.errno == errno.EADDRINUSE:
+                raise PortTaken(errno.EADDRINUSE, f"{self.address} is in use") from error
+            raise ListenError(f"cannot listen on {self.address}: {error}") from error
+        return Listener(self.address, sock, inode)
+
+
+def _remove_stale(path: str) -> None:
+    """Remove a socket that was left behind. Raises OSError (EADDRINUSE) for anything in use."""
+    try:
+        is_socket = stat.S_ISSOCK(os.stat(path).st_mode)
+    except FileNotFoundError:
+        return
+    if is_socket:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            probe.settimeout(0.5)
+            try:
+                probe.connect(path)
+            except ConnectionRefusedError:
+                os.unlink(path)
+                return
+            except TimeoutError:
+                pass  # somebody listens and does not answer
+    raise OSError(errno.EADDRINUSE, "in use")
 
 
 def holder(port: int) -> str:
@@ -156,10 +197,3 @@ def _process(pid: int) -> str:
         command = ""
     return f"pid {pid} ({command})" if command else f"pid {pid}"
 
-
-def taken_message(address: Address) -> str:
-    """What to tell the user about an address that is in use."""
-    if isinstance(address, UnixAddress):
-        return f"{address} is in use by another process; choose another unix socket path"
-    return f"port {address.port} on {address.host or '*'} is taken by {holder(address.port)}; " \
-        "choose another port, or port 0 for any free one"  # fmt: skip

@@ -6,13 +6,15 @@ Loaded only when a server starts, because it brings asyncio, ssl and Hypercorn a
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
+import os
 import resource
 import selectors
 import socket
 import threading
-import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol
 
 from hypercorn.app_wrappers import ASGIWrapper
@@ -23,7 +25,7 @@ from hypercorn.logging import Logger
 from esper_exporter.serve.app import Gate, MetricsApp
 from esper_exporter.serve.connection import Client, Clients, HttpConnection, Phase
 from esper_exporter.serve.limits import Limits
-from esper_exporter.serve.listening import Address, ListenError, TcpAddress
+from esper_exporter.serve.listening import Address, Listener, ListenError
 from esper_exporter.serve.page import PageSource
 from esper_exporter.serve.rendering import Outflow, Rendering
 from esper_exporter.serve.trouble import LOG, Trouble
@@ -89,22 +91,20 @@ class Runtime:
     def __init__(
         self,
         source: PageSource,
-        listeners: dict[Address, socket.socket],
+        listeners: list[Listener],
         pending: dict[Address, ListenError],
         security: Callable[[Workers], Security] | None,
         limits: Limits,
         trouble: Trouble,
-        guard: threading.Lock,
-        listening: Callable[[Address, socket.socket], None],
+        guard: contextlib.AbstractContextManager[object],
     ) -> None:
         self._source = source
-        self._listeners = listeners
+        self.listeners = listeners
         self._pending = pending
         self._security_of = security
         self._limits = limits
         self._trouble = trouble
         self._guard = guard
-        self._listening = listening
         self._selector = selectors.DefaultSelector()
         self._loop = asyncio.SelectorEventLoop(self._selector)
         self._loop.set_exception_handler(_quiet)
@@ -140,10 +140,10 @@ class Runtime:
         The loop itself is left alone: it belongs to a thread that does not exist here, and its
         own way of closing would reach into what parent and child still share.
         """
-        for sock in [*self._listeners.values(), *self._open]:
+        for sock in [*(listener.sock for listener in self.listeners), *self._open]:
             fd = sock.detach()
             if fd >= 0:
-                socket.close(fd)
+                os.close(fd)
         self._selector.close()
 
     async def _serve(self) -> None:
@@ -159,8 +159,8 @@ class Runtime:
             self._source, rendering, outflow, self._limits, self._trouble, self._security
         )
         self._app = ASGIWrapper(app)  # type: ignore[arg-type]  # our scope is a plain mapping
-        for listener in self._listeners.values():
-            self._loop.add_reader(listener, self._accept, listener)
+        for listener in self.listeners:
+            self._loop.add_reader(listener.sock, self._accept, listener.sock)
         retries = [
             asyncio.create_task(self._listen_later(address, error))
             for address, error in self._pending.items()
@@ -173,26 +173,23 @@ class Runtime:
 
     async def _listen_later(self, address: Address, error: ListenError) -> None:
         """Warn, then try again until the address is free."""
-        if isinstance(address, TcpAddress):
-            error = await self._workers.submit(lambda: address.explain(error))
+        error = await self._workers.submit(partial(address.explained, error))
         LOG.warning(
-            "%s; metrics are not served there, trying again every %g s", error,
+            "%s; no metrics are served there until it is free, trying again every %g s",
+            error.strerror or error,
             self._limits.retry_seconds,
-        )  # fmt: skip
+        )
         while True:
             await asyncio.sleep(self._limits.retry_seconds)
             try:
-                # Under the guard for the fork's sake; a name that must be looked up is
-                # looked up before, so that nobody waits for it.
-                resolved = await self._workers.submit(address.resolve)
+                place = await self._workers.submit(address.resolve)
                 with self._guard:
-                    listener = resolved.listen()
-                    self._listeners[address] = listener
+                    listener = place.listen()
+                    self.listeners.append(listener)
             except ListenError as again:
                 LOG.debug("%s", again)
                 continue
-            self._loop.add_reader(listener, self._accept, listener)
-            self._listening(address, listener)
+            self._loop.add_reader(listener.sock, self._accept, listener.sock)
             LOG.warning("now serving metrics on %s", address)
             return
 
@@ -207,17 +204,20 @@ class Runtime:
                     continue
                 except (BlockingIOError, InterruptedError):
                     return
-                except OSError as error:
-                    if error.errno not in _EXHAUSTED:
-                        self._trouble.report("accept", error)
-                    self._pause_accepting(listener)
-                    return
+                except OSError as raised:
+                    error = raised
+                    break
                 self._open.add(sock)
             sock.setblocking(False)
             address = str(peer[0]) if isinstance(peer, tuple) else "unix"
             client = Client(sock, address, self._loop)
             self._clients.admit(client)
             client.task = self._loop.create_task(self._handle(client))
+        else:
+            return
+        if error.errno not in _EXHAUSTED:
+            self._trouble.report("accept", error)
+        self._pause_accepting(listener)
 
     def _pause_accepting(self, listener: socket.socket) -> None:
         """Out of descriptors: give one back and leave the rest to the training for a moment."""
@@ -289,11 +289,11 @@ class Runtime:
 
     def _close_listeners(self) -> None:
         with self._guard:
-            for address, listener in self._listeners.items():
-                if listener.fileno() >= 0 and not self._loop.is_closed():
-                    self._loop.remove_reader(listener)
-                address.close(listener)
-            self._listeners.clear()
+            for listener in self.listeners:
+                if not self._loop.is_closed():
+                    self._loop.remove_reader(listener.sock)
+                listener.close()
+            self.listeners.clear()
 
 
 def _quiet(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

@@ -14,18 +14,40 @@ from collections.abc import Iterable
 Key = tuple[str, tuple[str, ...]]
 
 
+MAX_LABEL_SETS = 128
+"""Label sets of one name; further ones are counted together as ``other``."""
+
+
+class _Sets:
+    """Bounds how many label sets a name has, so that no event can make the page grow for ever."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, set[tuple[str, ...]]] = {}
+
+    def key(self, name: str, labels: tuple[str, ...]) -> Key:
+        known = self._known.setdefault(name, set())
+        if labels not in known:
+            if len(known) >= MAX_LABEL_SETS:
+                return (name, ("other",) * len(labels))
+            known.add(labels)
+        return (name, labels)
+
+
 class Tallies:
     """Monotonic counters by metric name and label values; remembers which ones changed."""
 
     def __init__(self) -> None:
         self.values: dict[Key, float] = {}
         self.changed: dict[Key, None] = {}
+        self._sets = _Sets()
 
     def add(self, name: str, *labels: str, by: float = 1.0) -> None:
         """Count ``by`` (finite and not negative; anything else would break a counter)."""
         if not 0.0 <= by < math.inf:
             return
         key = (name, labels)
+        if key not in self.values:
+            key = self._sets.key(name, labels)
         self.values[key] = self.values.get(key, 0.0) + by
         self.changed[key] = None
 
@@ -72,6 +94,7 @@ class Distributions:
         self._bounds = bounds
         self.values: dict[Key, Distribution] = {}
         self.changed: dict[Key, None] = {}
+        self._sets = _Sets()
 
     def observe(self, name: str, value: float | None, *labels: str) -> bool:
         """Observe a value; False if it was missing or not finite."""
@@ -80,7 +103,8 @@ class Distributions:
         key = (name, labels)
         found = self.values.get(key)
         if found is None:
-            found = self.values[key] = Distribution(self._bounds[name])
+            key = self._sets.key(name, labels)
+            found = self.values.setdefault(key, Distribution(self._bounds[name]))
         if not found.observe(value):
             return False
         self.changed[key] = None

@@ -7,8 +7,20 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from esper_exporter.contract.simic import TrainingStartedPayload
+from esper_exporter.contract.analytics import AnalyticsSnapshotPayload
+from esper_exporter.contract.infra import (
+    AllocatorStatsPayload,
+    InfrastructureSnapshotPayload,
+    MemoryWarningPayload,
+)
+from esper_exporter.contract.simic import (
+    CheckpointLoadedPayload,
+    EpisodeOutcomePayload,
+    TrainingStartedPayload,
+    TrendDetectedPayload,
+)
 from esper_exporter.contract.tamiyo import TamiyoPolicyUpdatePayload
+from esper_exporter.contract.tolaria import TolariaBatchPayload, TolariaEpochPayload
 from esper_exporter.state.counts import Distributions, Tallies, WindowMaximum
 from esper_exporter.state.decision import DecisionSnapshot
 from esper_exporter.state.environment import EnvState
@@ -105,6 +117,9 @@ class RunState:
     identity: RunIdentity
     distributions: Distributions
     snapshot: SanctumSnapshot = field(default_factory=SanctumSnapshot)
+    active: bool = True
+    given: bool = False
+    given_id: object = None
     started: TrainingStartedPayload | None = None
     started_at: datetime | None = None
     last_event_at: datetime | None = None
@@ -127,6 +142,11 @@ class RunState:
     rollback_times: dict[str, datetime] = field(default_factory=dict)
     allocators: dict[str, AllocatorStatsPayload] = field(default_factory=dict)
     infrastructure: InfrastructureSnapshotPayload | None = None
+    memory_warning: MemoryWarningPayload | None = None
+    checkpoint: CheckpointLoadedPayload | None = None
+    checkpoint_at: datetime | None = None
+    td_advantages: dict[int, float] = field(default_factory=dict)
+    observed: bool = False
     slots_locked: bool = False
     batches_completed: int = 0
     attempt: int = 0
@@ -136,6 +156,11 @@ class RunState:
         default_factory=lambda: WindowMaximum(GRAD_NORM_WINDOW_SECONDS)
     )
     grad_norm_window_max: float | None = None
+
+    @property
+    def began(self) -> bool:
+        """Whether the run's beginning is known: TRAINING_STARTED came, or a snapshot was given."""
+        return self.started is not None or self.given
 
     def env(self, env_id: int) -> EnvState | None:
         """The environment's state, made on first sight; None beyond the bound on how many."""

@@ -1,0 +1,52 @@
+"""The blocks of the table, compiled from the catalogue once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+from esper_exporter.metrics.catalogue import Catalogue, catalogue
+from esper_exporter.metrics.families.heads import HEAD_ROWS
+from esper_exporter.metrics.filling import Filler
+from esper_exporter.metrics.metric import Metric
+from esper_exporter.metrics.table import Block
+
+FILLED = ("run", "policy", "observations", "env", "slot", "shapley", "best_run", "device")
+
+
+@dataclass(frozen=True, slots=True)
+class Blocks:
+    """Every block by name, and what fills its rows."""
+
+    catalogue: Catalogue
+    blocks: tuple[Block, ...]
+    fillers: dict[str, Filler]
+    head_fillers: dict[str, Filler]
+    counters: dict[str, Metric]
+    histograms: dict[str, Metric]
+
+    @property
+    def bounds(self) -> dict[str, tuple[float, ...]]:
+        """Bucket bounds of each histogram."""
+        return {name: metric.buckets for name, metric in self.histograms.items()}
+
+
+@cache
+def compiled() -> Blocks:
+    """The blocks of the one catalogue."""
+    found = catalogue()
+    fillers = {name: Filler(found.block(name), name) for name in FILLED}
+    head_fillers = {head: Filler(found.block("head"), "head", head) for head in HEAD_ROWS}
+    ready = {name: filler.block for name, filler in fillers.items()}
+    ready["head"] = head_fillers[HEAD_ROWS[0]].block
+    names = dict.fromkeys(metric.block for metric in found.metrics)
+    blocks = tuple(ready.get(name) or Block.of(name, found.block(name)) for name in names)
+    own = [metric for metric in found.metrics if metric.block == metric.name]
+    return Blocks(
+        found,
+        blocks,
+        fillers,
+        head_fillers,
+        {metric.name: metric for metric in own if metric.kind == "counter"},
+        {metric.name: metric for metric in own if metric.kind == "histogram"},
+    )

@@ -1,0 +1,152 @@
+"""The catalogue: every metric there is, in page order, and every field that is none with its why."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cache
+
+from esper_exporter.metrics.families import exporter, heads, host, policy, run, seeds
+from esper_exporter.metrics.metric import Metric
+from esper_exporter.metrics.unexported import UNEXPORTED
+
+
+@dataclass(frozen=True, slots=True)
+class Unexported:
+    """A field that no metric shows: where it is, and why not."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Catalogue:
+    """All metrics in page order, and all fields left out."""
+
+    metrics: tuple[Metric, ...]
+    unexported: tuple[Unexported, ...]
+
+    def block(self, name: str) -> tuple[Metric, ...]:
+        """The metrics that describe one kind of thing."""
+        return tuple(metric for metric in self.metrics if metric.block == name)
+
+
+@cache
+def catalogue() -> Catalogue:
+    """The one catalogue of this version."""
+    metrics = (
+        *run.COUNTERS,
+        *run.METRICS,
+        *heads.METRICS,
+        *policy.METRICS,
+        *policy.OPS_METRICS,
+        *policy.RECOMMENDED,
+        *policy.COUNTERS,
+        *run.OBSERVATION_METRICS,
+        *host.ENV_METRICS,
+        *host.SHAPLEY_METRICS,
+        *host.BEST_RUN_METRICS,
+        *host.COUNTERS,
+        *seeds.STAGE_METRICS,
+        *seeds.SLOT_METRICS,
+        *seeds.INFOS,
+        *seeds.BLUEPRINT_METRICS,
+        *seeds.COUNTERS,
+        *run.DEVICE_METRICS,
+        *run.INFRASTRUCTURE_METRICS,
+        *exporter.METRICS,
+    )
+    return Catalogue(
+        metrics, tuple(Unexported(path, reason) for path, reason in UNEXPORTED.items())
+    )
+
+
+def as_json(found: Catalogue) -> str:
+    """The catalogue for programs; a source's sample is scale × the value found there."""
+    return json.dumps(
+        {
+            "metrics": [
+                {
+                    "name": metric.name,
+                    "type": metric.kind,
+                    "unit": metric.unit,
+                    "help": metric.help,
+                    "labels": list(metric.labels),
+                    "sources": list(metric.sources),
+                    "scale": metric.scale,
+                }
+                for metric in found.metrics
+            ],
+            "unexported": [
+                {"path": field.path, "reason": field.reason} for field in found.unexported
+            ],
+        },
+        indent=1,
+        ensure_ascii=False,
+    )
+
+
+def as_table(found: Catalogue) -> str:
+    """The catalogue for a terminal: one line a metric."""
+    width = max(len(metric.name) for metric in found.metrics)
+    lines = [
+        f"{metric.name:<{width}}  {metric.kind:<9}  {metric.help}" for metric in found.metrics
+    ]
+    return "\n".join(lines)
+
+
+_DOMAINS = (
+    ("esper_run_", "Run"),
+    ("esper_tamiyo_", "Tamiyo: the policy"),
+    ("esper_tolaria_", "Tolaria: host training"),
+    ("esper_kasmina_", "Kasmina: seeds"),
+    ("esper_simic_", "Simic: reward and fitness"),
+    ("esper_torch_", "torch"),
+    ("esper_gpu_", "GPU"),
+    ("esper_host_", "Host"),
+    ("esper_exporter_", "The exporter itself"),
+)
+
+_INTRODUCTION = """# Metrics
+
+Generated from the catalogue by `make docs`; do not edit.
+
+Every sample that belongs to a run carries `run_id`, `group_id` and `rank`. What was not measured is
+absent, never 0; what is NaN is NaN. Units are base units. For a plain source, the sample is scale ×
+the value found there; `event:TYPE.field` is a field of the last such event, other paths lead into
+the Sanctum snapshot, with labels in braces.
+"""
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def as_markdown(found: Catalogue) -> str:
+    """The catalogue as docs/METRICS.md."""
+    parts = [_INTRODUCTION]
+    for prefix, title in _DOMAINS:
+        chosen = [metric for metric in found.metrics if metric.name.startswith(prefix)]
+        if not chosen:
+            continue
+        parts.append(f"\n## {title}\n")
+        parts.append("| metric | type | labels | meaning | source |")
+        parts.append("|---|---|---|---|---|")
+        for metric in chosen:
+            labels = ", ".join(
+                f"`{label}`" for label in metric.labels if label not in ("run_id", "group_id", "rank")
+            )
+            scale = f" × {metric.scale:.10g}" if metric.scale != 1.0 else ""
+            sources = "<br>".join(
+                source if source.startswith("derived:") else f"`{source}`{scale}"
+                for source in metric.sources
+            )
+            parts.append(
+                f"| `{metric.name}` | {metric.kind} | {labels} | {_cell(metric.help)} |"
+                f" {_cell(sources)} |"
+            )
+    parts.append("\n## Not exported\n")
+    parts.append("| field | why |")
+    parts.append("|---|---|")
+    parts += [f"| `{_cell(f.path)}` | {_cell(f.reason)} |" for f in found.unexported]
+    return "\n".join(parts) + "\n"

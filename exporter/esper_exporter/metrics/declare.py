@@ -1,0 +1,148 @@
+"""How the catalogue's tables are written: one short line a metric."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from itertools import product
+from typing import Any
+
+from esper_exporter.metrics.metric import RUN_LABELS, Metric
+
+BLOCK_LABELS: dict[str, tuple[str, ...]] = {
+    "exporter": (),
+    "run": RUN_LABELS,
+    "policy": RUN_LABELS,
+    "observations": RUN_LABELS,
+    "head": (*RUN_LABELS, "head"),
+    "head_latch": (*RUN_LABELS, "head", "kind"),
+    "source_latch": (*RUN_LABELS, "source"),
+    "op": (*RUN_LABELS, "op"),
+    "stage": (*RUN_LABELS, "stage"),
+    "layer": (*RUN_LABELS, "layer"),
+    "layer_norm": (*RUN_LABELS, "layer"),
+    "env": (*RUN_LABELS, "env_id"),
+    "slot": (*RUN_LABELS, "env_id", "slot_id"),
+    "shapley": (*RUN_LABELS, "env_id", "slot_id"),
+    "best_run": (*RUN_LABELS, "place"),
+    "device": (*RUN_LABELS, "device"),
+    "env_blueprint": (*RUN_LABELS, "env_id", "blueprint"),
+}
+"""The labels of each kind of row. Counters, histograms and infos have blocks of their own."""
+
+UNIT_SUFFIXES = ("seconds", "bytes", "ratio", "nats", "epochs", "params", "hertz")
+
+
+def _unit(name: str) -> str:
+    last = name.removesuffix("_total").rsplit("_", 1)[-1]
+    return last if last in UNIT_SUFFIXES else ""
+
+
+def gauge(
+    block: str,
+    name: str,
+    source: str | tuple[str, ...],
+    help: str,
+    *,
+    scale: float = 1.0,
+    zero_is_absent: bool = False,
+    read: Callable[[Any], Any] | None = None,
+) -> Metric:
+    """A gauge in a row of a block."""
+    return Metric(
+        name=name,
+        kind="gauge",
+        help=help,
+        block=block,
+        unit=_unit(name),
+        labels=BLOCK_LABELS[block],
+        sources=(source,) if isinstance(source, str) else source,
+        scale=scale,
+        read=read,
+        zero_is_absent=zero_is_absent,
+    )
+
+
+def states(
+    block: str,
+    name: str,
+    label: str,
+    values: tuple[str, ...],
+    source: str,
+    help: str,
+    read: Callable[[Any], Any],
+) -> Metric:
+    """A one-hot gauge: 1 for the state that holds, 0 for the others."""
+    return Metric(
+        name=name,
+        kind="gauge",
+        help=help,
+        block=block,
+        labels=(*BLOCK_LABELS[block], label),
+        sources=(source,),
+        read=read,
+        states=values,
+        state_label=label,
+    )
+
+
+def counter(
+    name: str,
+    source: str,
+    help: str,
+    *,
+    labels: tuple[str, ...] = (),
+    initial: Iterable[tuple[str, ...]] | None = None,
+    of_run: bool = True,
+) -> Metric:
+    """A counter with rows of its own, one a set of label values."""
+    return Metric(
+        name=name,
+        kind="counter",
+        help=help,
+        block=name,
+        unit=_unit(name),
+        labels=(*(RUN_LABELS if of_run else ()), *labels),
+        sources=(source,),
+        initial=tuple(initial) if initial is not None else (() if labels else ((),)),
+    )
+
+
+def histogram(
+    name: str,
+    source: str,
+    help: str,
+    buckets: tuple[float, ...],
+    *,
+    labels: tuple[str, ...] = (),
+    initial: Iterable[tuple[str, ...]] | None = None,
+    of_run: bool = True,
+) -> Metric:
+    """A classic histogram with rows of its own, one a set of label values."""
+    return Metric(
+        name=name,
+        kind="histogram",
+        help=help,
+        block=name,
+        unit=_unit(name),
+        labels=(*(RUN_LABELS if of_run else ()), *labels),
+        sources=(source,),
+        buckets=buckets,
+        initial=tuple(initial) if initial is not None else (() if labels else ((),)),
+    )
+
+
+def info(name: str, labels: tuple[str, ...], source: str | tuple[str, ...], help: str) -> Metric:
+    """An info metric: always 1, the text is in the labels."""
+    return Metric(
+        name=name,
+        kind="info",
+        help=help,
+        block=name,
+        labels=labels,
+        sources=(source,) if isinstance(source, str) else source,
+    )
+
+
+def every(*values: Iterable[str]) -> tuple[tuple[str, ...], ...]:
+    """All combinations of label values."""
+    return tuple(product(*values))

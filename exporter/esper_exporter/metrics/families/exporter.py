@@ -1,0 +1,126 @@
+"""The exporter about itself: what came in, what was refused, what it costs."""
+
+from __future__ import annotations
+
+from esper_exporter.metrics.declare import counter, gauge, histogram, info
+from esper_exporter.metrics.metric import Metric
+
+EMIT_BUCKETS = (2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 5e-3, 0.025, 0.1)
+SCRAPE_BUCKETS = (1e-3, 2.5e-3, 5e-3, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
+REJECT_REASONS = (
+    "malformed",
+    "malformed_json",
+    "unknown_type",
+    "missing_field",
+    "wrong_type",
+    "invalid_value",
+    "internal_error",
+)
+
+METRICS: tuple[Metric, ...] = (
+    info(
+        "esper_exporter_build_info",
+        ("version", "python_version"),
+        "derived: versions of the exporter and of Python",
+        "Version of the exporter.",
+    ),
+    gauge(
+        "exporter",
+        "esper_exporter_start_timestamp_seconds",
+        "derived: when the exporter was made",
+        "When the exporter was made.",
+    ),
+    gauge(
+        "exporter",
+        "esper_exporter_runs",
+        "derived: runs on this page",
+        "Runs on this page.",
+    ),
+    gauge(
+        "exporter",
+        "esper_exporter_series",
+        "derived: samples on the page rendered last",
+        "Samples of the exporter's own on the page that was rendered last.",
+    ),
+    gauge(
+        "exporter",
+        "esper_exporter_series_limit",
+        "derived: the cap on series",
+        "Samples that the exporter keeps at most.",
+    ),
+    gauge(
+        "exporter",
+        "esper_exporter_events_in_flight",
+        "derived: events handed to emit and not yet on the page",
+        "Events handed to the exporter and not yet taken in.",
+    ),
+    gauge(
+        "exporter",
+        "esper_exporter_last_event_timestamp_seconds",
+        "derived: when the last event was handed to the exporter",
+        "When the last event was handed to the exporter, by its own clock.",
+    ),
+    counter(
+        "esper_exporter_events_total",
+        "derived: number of objects handed to emit",
+        "Events handed to the exporter, good or bad.",
+        of_run=False,
+    ),
+    counter(
+        "esper_exporter_events_rejected_total",
+        "derived: number of events that could not be used, by reason",
+        "Events that could not be used, by reason.",
+        labels=("reason",),
+        initial=tuple((reason,) for reason in REJECT_REASONS),
+        of_run=False,
+    ),
+    counter(
+        "esper_exporter_events_duplicate_total",
+        "derived: number of events that told what had been told",
+        "Events left out because they were told already: twice (repeated), or under both the old"
+        " and the new name (dual_emit).",
+        labels=("reason",),
+        initial=(("repeated",), ("dual_emit",)),
+        of_run=False,
+    ),
+    counter(
+        "esper_exporter_fields_ignored_total",
+        "derived: number of optional fields with a value of the wrong type",
+        "Fields of events that were left out because their value made no sense.",
+        of_run=False,
+    ),
+    counter(
+        "esper_exporter_series_dropped_total",
+        "derived: number of times a row found no room below the cap on series",
+        "Times that something could not be shown because the cap on series was reached.",
+        of_run=False,
+    ),
+    counter(
+        "esper_exporter_internal_errors_total",
+        "derived: number of errors caught inside the exporter, by where",
+        "Errors inside the exporter that the training was spared.",
+        labels=("where",),
+        initial=(("emit",), ("publish",), ("render",), ("snapshot",), ("server",)),
+        of_run=False,
+    ),
+    counter(
+        "esper_exporter_scrapes_total",
+        "derived: number of pages delivered",
+        "Pages delivered.",
+        of_run=False,
+    ),
+    histogram(
+        "esper_exporter_emit_duration_seconds",
+        "derived: time from emit's call to its return",
+        "Time that taking in an event took.",
+        EMIT_BUCKETS,
+        of_run=False,
+    ),
+    histogram(
+        "esper_exporter_scrape_duration_seconds",
+        "derived: time from a scrape's request to the last byte of its page",
+        "Time that delivering a page took.",
+        SCRAPE_BUCKETS,
+        of_run=False,
+    ),
+)

@@ -1,0 +1,524 @@
+"""Tolaria (host training) and Simic (reward, fitness, attribution), per environment and run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from esper_exporter.contract.vocabulary import ENV_STATUSES
+from esper_exporter.metrics.declare import counter, gauge, histogram, states
+from esper_exporter.metrics.metric import Metric
+
+PERCENT = 0.01
+ENV = "envs[{env_id}]."
+EPOCH = "event:EPOCH_COMPLETED."
+OUTCOME = "event:EPISODE_OUTCOME."
+DECISION = "event:ANALYTICS_SNAPSHOT[kind=last_action]."
+
+
+def _when(name: str, attribute: str) -> Any:
+    def read(roots: Any) -> Any:
+        moment = getattr(roots[name], attribute)
+        return None if moment is None else moment.timestamp()
+
+    return read
+
+
+def _measured(attribute: str) -> Any:
+    """A value of the running episode: there is none before the episode's first epoch."""
+
+    def read(roots: Any) -> Any:
+        env = roots["env"]
+        return getattr(env, attribute) if env.accuracy_history else None
+
+    return read
+
+
+def _env(name: str, path: str, help: str, **options: Any) -> Metric:
+    return gauge("env", name, ENV + path, help, **options)
+
+
+def _from_epoch(name: str, field: str, help: str, **options: Any) -> Metric:
+    return gauge("env", name, EPOCH + field, help, **options)
+
+
+def _from_outcome(name: str, field: str, help: str, **options: Any) -> Metric:
+    return gauge("env", name, OUTCOME + field, help, **options)
+
+
+def _reward(part: str, field: str, text: str) -> Metric:
+    def read(roots: Any) -> Any:
+        env = roots["env"]
+        return getattr(env.reward_components, field) if env.total_reward_steps else None
+
+    return _env(
+        f"esper_simic_reward_{part}", f"reward_components.{field}", f"Reward: {text}.", read=read
+    )
+
+
+def _decision(attribute: str) -> Any:
+    def read(roots: Any) -> Any:
+        decision = roots["decision"]
+        return None if decision is None else getattr(decision, attribute)
+
+    return read
+
+
+def _matrix(attribute: str) -> Any:
+    def read(roots: Any) -> Any:
+        matrix = roots["env"].counterfactual_matrix
+        if not matrix.configs:
+            return None
+        value = getattr(matrix, attribute)
+        return value() if callable(value) else value
+
+    return read
+
+
+def _best_reward(roots: Any) -> Any:
+    best = roots["env"].best_reward
+    return None if best == float("-inf") else best
+
+
+ENV_METRICS: tuple[Metric, ...] = (
+    _env(
+        "esper_tolaria_host_accuracy_ratio",
+        "host_accuracy",
+        "Validation accuracy of an environment's host, 0 to 1. Absent between two episodes.",
+        scale=PERCENT,
+        read=_measured("host_accuracy"),
+    ),
+    _env(
+        "esper_tolaria_host_loss",
+        "host_loss",
+        "Validation loss of an environment's host.",
+        read=_measured("host_loss"),
+    ),
+    _env(
+        "esper_tolaria_env_epoch",
+        "current_epoch",
+        "Epoch of the running episode.",
+        read=_measured("current_epoch"),
+    ),
+    _env("esper_tolaria_env_host_params", "host_params", "Parameters of the host.", zero_is_absent=True),
+    _env(
+        "esper_tolaria_env_best_accuracy_ratio",
+        "best_accuracy",
+        "Best validation accuracy of the running episode, 0 to 1.",
+        scale=PERCENT,
+        read=_measured("best_accuracy"),
+    ),
+    _env(
+        "esper_tolaria_env_best_accuracy_epoch",
+        "best_accuracy_epoch",
+        "Epoch of the running episode's best accuracy.",
+        read=_measured("best_accuracy_epoch"),
+    ),
+    _env(
+        "esper_tolaria_env_best_accuracy_episode",
+        "best_accuracy_episode",
+        "Episode that the best accuracy belongs to.",
+        read=_measured("best_accuracy_episode"),
+    ),
+    _env(
+        "esper_tolaria_env_epochs_since_improvement",
+        "epochs_since_improvement",
+        "Epochs since the accuracy last improved.",
+        read=_measured("epochs_since_improvement"),
+    ),
+    _env(
+        "esper_tolaria_env_stall_epochs",
+        "stall_counter",
+        "Epochs in a row in which the environment counted as stalling.",
+    ),
+    _env(
+        "esper_tolaria_env_degraded_epochs",
+        "degraded_counter",
+        "Epochs in a row in which the environment lost accuracy.",
+    ),
+    states(
+        "env",
+        "esper_tolaria_env_status",
+        "status",
+        tuple(ENV_STATUSES),
+        "derived: envs[{env_id}].status",
+        "Status of an environment: 1 for the one that holds.",
+        lambda roots: roots["env"].status,
+    ),
+    gauge(
+        "env",
+        "esper_tolaria_env_last_epoch_timestamp_seconds",
+        "derived: time of the environment's last EPOCH_COMPLETED",
+        "When the environment last finished an epoch.",
+        read=_when("env", "last_update"),
+    ),
+    gauge(
+        "env",
+        "esper_tolaria_env_last_rollback_timestamp_seconds",
+        "derived: time of the environment's last rollback",
+        "When the governor last rolled the environment back; absent if never.",
+        read=_when("env", "rollback_timestamp"),
+    ),
+    _from_epoch(
+        "esper_tolaria_train_loss", "train_loss", "Training loss of an environment's host."
+    ),
+    _from_epoch(
+        "esper_tolaria_train_accuracy_ratio",
+        "train_accuracy",
+        "Training accuracy of an environment's host, 0 to 1.",
+        scale=PERCENT,
+    ),
+    _from_epoch(
+        "esper_tolaria_host_grad_norm", "host_grad_norm", "Gradient norm of an environment's host."
+    ),
+    _from_epoch(
+        "esper_tolaria_host_grad_norm_pre_clip",
+        "host_grad_norm_pre_clip",
+        "Gradient norm of an environment's host before clipping.",
+    ),
+    _from_epoch(
+        "esper_tolaria_host_train_loss", "host_train_loss", "Training loss as the host reports it."
+    ),
+    _from_epoch(
+        "esper_tolaria_host_learning_rate", "host_lr", "Learning rate of an environment's host."
+    ),
+    _env("esper_kasmina_env_active_seeds", "active_seed_count", "Active seeds of an environment."),
+    _env(
+        "esper_kasmina_env_fossilized_seeds",
+        "fossilized_count",
+        "Seeds fossilised in the running episode.",
+    ),
+    _env("esper_kasmina_env_pruned_seeds", "pruned_count", "Seeds pruned in the running episode."),
+    _env(
+        "esper_kasmina_env_fossilized_params",
+        "fossilized_params",
+        "Parameters added for good in the running episode.",
+    ),
+    gauge(
+        "env",
+        "esper_kasmina_env_growth_ratio",
+        "derived: (host_params + fossilized_params) / host_params of the environment",
+        "Size of an environment's network over its host's; 1.2 is 20 % larger.",
+        read=lambda roots: roots["env"].growth_ratio if roots["env"].host_params else None,
+    ),
+    _env(
+        "esper_simic_env_cumulative_reward",
+        "cumulative_reward",
+        "Sum of rewards in the running episode.",
+    ),
+    _env(
+        "esper_simic_env_peak_cumulative_reward",
+        "peak_cumulative_reward",
+        "Cumulative reward at the moment of the episode's best accuracy.",
+    ),
+    _env(
+        "esper_simic_env_best_reward",
+        "best_reward",
+        "Best single reward of the running episode; absent where it is not tracked.",
+        read=_best_reward,
+    ),
+    _env(
+        "esper_simic_env_best_reward_epoch",
+        "best_reward_epoch",
+        "Epoch of the best single reward; absent where it is not tracked.",
+        zero_is_absent=True,
+    ),
+    _env("esper_simic_env_reward_steps", "total_reward_steps", "Steps rewarded in the episode."),
+    _env(
+        "esper_simic_env_gaming_steps",
+        "gaming_trigger_count",
+        "Steps of the episode in which an anti-gaming penalty struck.",
+    ),
+    _env("esper_tamiyo_env_actions", "total_actions", "Actions taken in the running episode."),
+    _env(
+        "esper_tamiyo_env_last_action_success",
+        "last_action_success",
+        "1 if the last action could be carried out.",
+        read=lambda roots: roots["env"].last_action_success
+        if roots["env"].total_actions
+        else None,
+    ),
+    _reward("total", "total", "the last step's total"),
+    _reward("base_accuracy_delta", "base_acc_delta", "part for the accuracy's change"),
+    _reward("bounded_attribution", "bounded_attribution", "part for the seed's own contribution"),
+    _reward("seed_contribution", "seed_contribution", "contribution of the seed, percent points"),
+    _reward("escrow_credit_previous", "escrow_credit_prev", "credit in escrow before the step"),
+    _reward("escrow_credit_target", "escrow_credit_target", "credit that escrow moves towards"),
+    _reward("escrow_delta", "escrow_delta", "part paid out of escrow"),
+    _reward("escrow_credit_next", "escrow_credit_next", "credit in escrow after the step"),
+    _reward("escrow_forfeit", "escrow_forfeit", "credit taken back at the end"),
+    _reward("compute_rent", "compute_rent", "rent for active seeds, negative"),
+    _reward("alpha_shock", "alpha_shock", "penalty for a jump of alpha"),
+    _reward("ratio_penalty", "ratio_penalty", "penalty for suspicious attribution"),
+    _reward("stage_bonus", "stage_bonus", "bonus for an advanced stage"),
+    _reward("fossilize_terminal_bonus", "fossilize_terminal_bonus", "bonus for fossilising"),
+    _reward("blending_warning", "blending_warning", "warning while blending"),
+    _reward("holding_warning", "holding_warning", "warning while holding"),
+    _reward("hindsight_credit", "hindsight_credit", "credit when a beneficiary fossilises"),
+    _reward("scaffold_count", "scaffold_count", "seeds that count as scaffolds"),
+    _reward("scaffold_delay_epochs", "avg_scaffold_delay", "mean epochs since scaffolding"),
+    _env(
+        "esper_simic_reward_accuracy_ratio",
+        "reward_components.val_acc",
+        "Validation accuracy that the last reward was computed with, 0 to 1.",
+        scale=PERCENT,
+        read=lambda roots: roots["env"].reward_components.val_acc
+        if roots["env"].total_reward_steps
+        else None,
+    ),
+    _env(
+        "esper_simic_reward_stable_accuracy_ratio",
+        "reward_components.stable_val_acc",
+        "Stable validation accuracy that escrow goes by, 0 to 1.",
+        scale=PERCENT,
+    ),
+    _env(
+        "esper_simic_counterfactual_compute_seconds",
+        "counterfactual_matrix.compute_time_ms",
+        "How long the last counterfactual matrix took.",
+        scale=0.001,
+        zero_is_absent=True,
+    ),
+    gauge(
+        "env",
+        "esper_simic_counterfactual_baseline_accuracy_ratio",
+        "derived: accuracy with every seed off, from the counterfactual matrix",
+        "Accuracy with every seed switched off, 0 to 1.",
+        scale=PERCENT,
+        read=_matrix("baseline_accuracy"),
+    ),
+    gauge(
+        "env",
+        "esper_simic_counterfactual_combined_accuracy_ratio",
+        "derived: accuracy with every seed on, from the counterfactual matrix",
+        "Accuracy with every seed switched on, 0 to 1.",
+        scale=PERCENT,
+        read=_matrix("combined_accuracy"),
+    ),
+    gauge(
+        "env",
+        "esper_simic_counterfactual_synergy_ratio",
+        "derived: combined accuracy less baseline and single contributions",
+        "Accuracy that the seeds give only together, 0 to 1; negative when they harm each other.",
+        scale=PERCENT,
+        read=_matrix("total_synergy"),
+    ),
+    gauge(
+        "env",
+        "esper_tamiyo_decision_value",
+        DECISION + "value_estimate",
+        "Value estimate at the last decision.",
+        read=_decision("expected_value"),
+    ),
+    gauge(
+        "env",
+        "esper_tamiyo_decision_reward",
+        DECISION + "total_reward",
+        "Reward of the last decision.",
+        read=_decision("actual_reward"),
+    ),
+    gauge(
+        "env",
+        "esper_tamiyo_decision_value_residual",
+        "derived: reward less value estimate of the last decision",
+        "Reward less value estimate of the last decision.",
+        read=_decision("value_residual"),
+    ),
+    gauge(
+        "env",
+        "esper_tamiyo_decision_td_advantage",
+        "derived: reward + 0.995 x next value estimate - value estimate, of the decision before",
+        "TD advantage of the last decision whose successor is known.",
+        read=lambda roots: roots["run"].td_advantages.get(roots["env"].env_id),
+    ),
+    gauge(
+        "env",
+        "esper_tamiyo_decision_entropy_nats",
+        DECISION + "decision_entropy",
+        "Entropy of the operation's distribution at the last decision.",
+        read=_decision("decision_entropy"),
+    ),
+    gauge(
+        "env",
+        "esper_tamiyo_decision_confidence",
+        DECISION + "action_confidence",
+        "Probability of the operation chosen last.",
+        read=_decision("confidence"),
+    ),
+    _from_outcome(
+        "esper_simic_episode_last_accuracy_ratio",
+        "final_accuracy",
+        "Final accuracy of the environment's last episode, 0 to 1.",
+        scale=PERCENT,
+    ),
+    _from_outcome(
+        "esper_simic_episode_last_reward", "episode_reward", "Reward of the last episode."
+    ),
+    _from_outcome(
+        "esper_simic_episode_last_param_ratio",
+        "param_ratio",
+        "Parameters added in the last episode over the host's.",
+    ),
+    _from_outcome(
+        "esper_simic_episode_last_stability_ratio",
+        "stability_score",
+        "Stability of the last episode, 0 to 1.",
+    ),
+    _from_outcome(
+        "esper_simic_episode_last_fossilized", "num_fossilized", "Seeds fossilised in it."
+    ),
+    _from_outcome(
+        "esper_simic_episode_last_contributing_fossilized",
+        "num_contributing_fossilized",
+        "Seeds fossilised in it that contribute.",
+    ),
+    _from_outcome("esper_simic_episode_last_steps", "episode_length", "Length of the last episode."),
+)
+
+SHAPLEY_METRICS: tuple[Metric, ...] = tuple(
+    gauge(
+        "shapley",
+        f"esper_simic_shapley_{part}",
+        f"{ENV}shapley_snapshot.values[{{slot_id}}].{field}",
+        text,
+    )
+    for part, field, text in (
+        ("mean", "mean", "Shapley value of a slot: its mean contribution, percent points."),
+        ("std", "std", "Standard deviation of a slot's Shapley value, percent points."),
+        ("samples", "n_samples", "Permutations that a slot's Shapley value was sampled from."),
+    )
+)
+
+BEST_RUN_METRICS: tuple[Metric, ...] = tuple(
+    gauge("best_run", f"esper_simic_best_run_{part}", f"best_runs[{{place}}].{field}", text, scale=scale)
+    for part, field, text, scale in (
+        ("peak_accuracy_ratio", "peak_accuracy", "Peak accuracy of the run's best episodes.", PERCENT),
+        ("final_accuracy_ratio", "final_accuracy", "Final accuracy of the best episodes.", PERCENT),
+        ("env", "env_id", "Environment of the best episodes.", 1.0),
+        ("episode", "episode", "Number of the best episodes.", 1.0),
+        ("epoch", "epoch", "Epoch of their peak.", 1.0),
+        ("growth_ratio", "growth_ratio", "Size of the network at the peak over the host's.", 1.0),
+        ("cumulative_reward", "cumulative_reward", "Sum of rewards at their end.", 1.0),
+        ("peak_cumulative_reward", "peak_cumulative_reward", "Sum of rewards at their peak.", 1.0),
+        ("host_loss", "host_loss", "Host loss at their end.", 1.0),
+    )
+)
+
+COUNTERS: tuple[Metric, ...] = (
+    counter(
+        "esper_tolaria_epochs_total",
+        "derived: number of EPOCH_COMPLETED events",
+        "Host epochs finished, all environments.",
+    ),
+    counter(
+        "esper_tolaria_batches_total",
+        "derived: number of BATCH_EPOCH_COMPLETED events",
+        "Batches of episodes finished.",
+    ),
+    counter(
+        "esper_tolaria_rollbacks_total",
+        "derived: number of GOVERNOR_ROLLBACK events by panic reason, else by reason",
+        "Emergency rollbacks by reason.",
+        labels=("reason",),
+        initial=(
+            ("nan",),
+            ("lobotomy",),
+            ("divergence",),
+        ),
+    ),
+    histogram(
+        "esper_tolaria_step_duration_seconds",
+        "derived: forward_time_ms and its siblings of every EPOCH_COMPLETED",
+        "Host training time by phase, from trainers that report it.",
+        (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0),
+        labels=("phase",),
+    ),
+    counter(
+        "esper_simic_episodes_total",
+        "derived: number of EPISODE_OUTCOME events by outcome_type",
+        "Episodes by outcome.",
+        labels=("outcome",),
+        initial=(("success",), ("timeout",), ("unknown",)),
+    ),
+    histogram(
+        "esper_simic_episode_reward",
+        "derived: episode_reward of every EPISODE_OUTCOME",
+        "Reward of episodes.",
+        (-100.0, -30.0, -10.0, -3.0, -1.0, 0.0, 1.0, 3.0, 10.0, 30.0, 100.0),
+    ),
+    histogram(
+        "esper_simic_episode_final_accuracy_ratio",
+        "derived: final_accuracy of every EPISODE_OUTCOME, 0 to 1",
+        "Final accuracy of episodes.",
+        (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0),
+    ),
+    counter(
+        "esper_simic_trends_total",
+        "derived: number of PLATEAU_, DEGRADATION_ and IMPROVEMENT_DETECTED events",
+        "Trends that the trainer detected.",
+        labels=("trend",),
+        initial=(("plateau",), ("degradation",), ("improvement",)),
+    ),
+    counter(
+        "esper_simic_anomalies_total",
+        "derived: number of anomaly events by anomaly_type",
+        "Anomalies by type. numerical_instability also comes for values that are NaN by design:"
+        " never alert on it.",
+        labels=("type",),
+        initial=(
+            *((f"entropy_collapse_{head}",) for head in (
+                "slot", "blueprint", "style", "tempo", "alpha_target", "alpha_speed",
+                "alpha_curve", "op",
+            )),
+            ("gradient_norm_drift",),
+            ("gradient_health_drift",),
+            ("numerical_instability",),
+            ("ppo_finiteness_skip",),
+            ("ppo_finiteness_failure",),
+            ("ratio_explosion",),
+            ("ratio_collapse",),
+            ("ratio_nan_inf",),
+            ("value_collapse",),
+        ),
+    ),
+    counter(
+        "esper_simic_performance_degradations_total",
+        "derived: number of PERFORMANCE_DEGRADATION events",
+        "Times an environment fell below its rolling accuracy.",
+    ),
+    counter(
+        "esper_simic_reward_hacking_suspected_total",
+        "derived: number of REWARD_HACKING_SUSPECTED events by pattern",
+        "Suspicions of reward hacking.",
+        labels=("pattern",),
+    ),
+    counter(
+        "esper_simic_gaming_steps_total",
+        "derived: number of steps with ratio_penalty or alpha_shock",
+        "Steps in which an anti-gaming penalty struck.",
+    ),
+    counter(
+        "esper_simic_counterfactual_matrices_total",
+        "derived: number of COUNTERFACTUAL_MATRIX_COMPUTED events",
+        "Counterfactual matrices computed.",
+    ),
+    counter(
+        "esper_simic_counterfactual_compute_seconds_total",
+        "derived: sum of compute_time_ms of the counterfactual matrices",
+        "Time spent on counterfactual matrices.",
+    ),
+    histogram(
+        "esper_simic_phase_duration_seconds",
+        "derived: wall_ms of every phase of every PHASE_PROFILE_COMPLETED",
+        "Wall time of the trainer's phases.",
+        (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0),
+        labels=("phase",),
+        initial=(("train",), ("val",), ("rollout",), ("action",), ("ppo_update",)),
+    ),
+    counter(
+        "esper_simic_phase_cpu_seconds_total",
+        "derived: sum of python_cpu_ms by phase",
+        "CPU time that Python spent in the trainer's phases.",
+        labels=("phase",),
+        initial=(("train",), ("val",), ("rollout",), ("action",), ("ppo_update",)),
+    ),
+)

@@ -1,0 +1,659 @@
+"""Tamiyo: what a policy update tells of the policy as a whole."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from esper_exporter.contract.vocabulary import OPS
+from esper_exporter.metrics.declare import counter, gauge, histogram
+from esper_exporter.metrics.metric import Metric
+
+UPDATE = "event:PPO_UPDATE_COMPLETED."
+
+GRAD_NORM_BUCKETS = (0.01, 0.03, 0.1, 0.3, 1.0, 2.0, 5.0, 10.0, 30.0, 100.0, 1000.0, 1e6)
+DURATION_BUCKETS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
+
+
+def _layers_measured(roots: Any, name: str) -> Any:
+    """Layer counts are filled only at debug level; at other times they are 0 unmeasured."""
+    update = roots["update"]
+    if update is None:
+        return None
+    value = getattr(update, name)
+    return value if value or update.layer_gradient_health is not None else None
+
+
+def _if_reserved(roots: Any, name: str) -> Any:
+    """CUDA memory of a process that has none reserved was not measured."""
+    update = roots["update"]
+    if update is None or not update.cuda_memory_reserved_gb:
+        return None
+    return getattr(update, name)
+
+
+def _tamiyo(name: str, path: str, help: str, **options: Any) -> Metric:
+    """A field of TamiyoState that the policy update carries under the same name."""
+    field = path.rsplit(".", 1)[-1]
+    payload = {"learning_rate": "lr", "pre_norm_advantage_std": "d5_pre_norm_advantage_std"}
+    event = UPDATE + payload.get(field, field)
+    return gauge("policy", name, (f"tamiyo.{path}", event), help, **options)
+
+
+def _state(name: str, path: str, help: str, **options: Any) -> Metric:
+    """A field of TamiyoState that is computed there."""
+    return gauge("policy", name, f"tamiyo.{path}", help, **options)
+
+
+def _update(name: str, field: str, help: str, **options: Any) -> Metric:
+    """A field of the last policy update that TamiyoState has no room for."""
+    return gauge("policy", name, UPDATE + field, help, **options)
+
+
+def _layer_count(name: str, field: str, help: str) -> Metric:
+    return gauge(
+        "policy",
+        name,
+        (f"tamiyo.{field}", UPDATE + field),
+        help + " Absent while the trainer does not measure it.",
+        read=lambda roots: _layers_measured(roots, field),
+    )
+
+
+def _cuda(name: str, field: str, help: str, scale: float = 1.0) -> Metric:
+    return Metric(
+        name=name,
+        kind="gauge",
+        help=help + " From the last policy update; absent without CUDA.",
+        block="policy",
+        unit="bytes" if name.endswith("bytes") else "ratio",
+        labels=("run_id", "group_id", "rank"),
+        sources=(f"tamiyo.infrastructure.{field}", UPDATE + field),
+        scale=scale,
+        read=lambda roots: _if_reserved(roots, field),
+    )
+
+
+GIB = float(1024**3)
+
+METRICS: tuple[Metric, ...] = (
+    _tamiyo("esper_tamiyo_policy_loss", "policy_loss", "Policy loss of the last update."),
+    _tamiyo("esper_tamiyo_value_loss", "value_loss", "Value loss of the last update."),
+    _tamiyo(
+        "esper_tamiyo_entropy_loss",
+        "entropy_loss",
+        "Entropy loss of the last update; absent when the trainer leaves it at 0.",
+        zero_is_absent=True,
+    ),
+    _tamiyo(
+        "esper_tamiyo_policy_entropy",
+        "entropy",
+        "Sum of the eight head entropies (each as a share of its maximum) weighted by their"
+        " entropy coefficients; at most 9.4.",
+    ),
+    _state(
+        "esper_tamiyo_entropy_velocity",
+        "entropy_velocity",
+        "Slope of the policy entropy over the last ten updates, per update.",
+    ),
+    _state(
+        "esper_tamiyo_collapse_risk_ratio",
+        "collapse_risk_score",
+        "Risk of entropy collapse, 0 to 1; above 0.7 is high.",
+    ),
+    _state(
+        "esper_tamiyo_entropy_clip_correlation",
+        "entropy_clip_correlation",
+        "Correlation of entropy and clip fraction over the last ten updates, -1 to 1.",
+    ),
+    _tamiyo("esper_tamiyo_entropy_coefficient", "entropy_coef", "Entropy coefficient in use."),
+    _tamiyo("esper_tamiyo_learning_rate", "learning_rate", "Learning rate of the policy."),
+    _tamiyo(
+        "esper_tamiyo_kl_divergence_nats",
+        "kl_divergence",
+        "Mean KL divergence from the policy before the update.",
+    ),
+    _tamiyo(
+        "esper_tamiyo_clip_fraction_ratio", "clip_fraction", "Share of samples PPO clipped, 0 to 1."
+    ),
+    _tamiyo(
+        "esper_tamiyo_clip_fraction_positive_ratio",
+        "gradient_quality.clip_fraction_positive",
+        "Share of samples clipped because their probability rose too far.",
+    ),
+    _tamiyo(
+        "esper_tamiyo_clip_fraction_negative_ratio",
+        "gradient_quality.clip_fraction_negative",
+        "Share of samples clipped because their probability fell too far.",
+    ),
+    _tamiyo("esper_tamiyo_importance_ratio_mean", "ratio_mean", "Mean PPO probability ratio."),
+    _tamiyo("esper_tamiyo_importance_ratio_min", "ratio_min", "Smallest PPO probability ratio."),
+    _tamiyo("esper_tamiyo_importance_ratio_max", "ratio_max", "Largest PPO probability ratio."),
+    _tamiyo(
+        "esper_tamiyo_importance_ratio_std",
+        "ratio_std",
+        "Standard deviation of the PPO probability ratio.",
+    ),
+    _tamiyo(
+        "esper_tamiyo_joint_ratio_max",
+        "joint_ratio_max",
+        "Largest product of all heads' probability ratios.",
+    ),
+    _tamiyo("esper_tamiyo_advantage_mean", "advantage_mean", "Mean advantage, normalised."),
+    _tamiyo(
+        "esper_tamiyo_advantage_std",
+        "advantage_std",
+        "Standard deviation of the advantages, normalised.",
+    ),
+    _tamiyo(
+        "esper_tamiyo_advantage_skewness",
+        "advantage_skewness",
+        "Skewness of the advantages; above 0: few big wins.",
+    ),
+    _tamiyo(
+        "esper_tamiyo_advantage_kurtosis",
+        "advantage_kurtosis",
+        "Excess kurtosis of the advantages; above 3: outliers.",
+    ),
+    _tamiyo("esper_tamiyo_advantage_min", "advantage_min", "Smallest advantage, normalised."),
+    _tamiyo("esper_tamiyo_advantage_max", "advantage_max", "Largest advantage, normalised."),
+    _tamiyo(
+        "esper_tamiyo_advantage_raw_mean", "advantage_raw_mean", "Mean advantage, not normalised."
+    ),
+    _tamiyo(
+        "esper_tamiyo_advantage_raw_std",
+        "advantage_raw_std",
+        "Standard deviation of the advantages, not normalised.",
+    ),
+    _update(
+        "esper_tamiyo_advantage_pre_norm_mean",
+        "pre_norm_advantage_mean",
+        "Mean advantage before normalisation.",
+    ),
+    _update(
+        "esper_tamiyo_advantage_pre_norm_std",
+        "pre_norm_advantage_std",
+        "Standard deviation of the advantages before normalisation.",
+    ),
+    _tamiyo(
+        "esper_tamiyo_advantage_usable_std",
+        "pre_norm_advantage_std",
+        "Standard deviation, before normalisation, of the advantages of steps with a choice.",
+    ),
+    _tamiyo(
+        "esper_tamiyo_advantage_std_floored",
+        "advantage_std_floored",
+        "1 if the last update's advantages were so alike that their spread was floored.",
+    ),
+    _tamiyo(
+        "esper_tamiyo_advantage_positive_ratio",
+        "advantage_positive_ratio",
+        "Share of positive advantages; 0.4 to 0.6 is usual.",
+    ),
+    _tamiyo(
+        "esper_tamiyo_decision_density_ratio",
+        "decision_density",
+        "Share of steps in which the policy had a choice.",
+    ),
+    _tamiyo(
+        "esper_tamiyo_forced_step_ratio",
+        "forced_step_ratio",
+        "Share of steps with one legal action only.",
+    ),
+    _update(
+        "esper_tamiyo_usable_timesteps",
+        "usable_actor_timesteps",
+        "Steps of the last update that trained the actor.",
+    ),
+    _tamiyo(
+        "esper_tamiyo_log_prob_min_nats",
+        "log_prob_min",
+        "Most negative log-probability of the last update; -50 warns of underflow, -100 is next"
+        " to NaN.",
+    ),
+    _tamiyo(
+        "esper_tamiyo_log_prob_max_nats",
+        "log_prob_max",
+        "Largest log-probability of the last update.",
+    ),
+    _tamiyo(
+        "esper_tamiyo_grad_norm",
+        "grad_norm",
+        "Gradient norm as the trainer reports it: before clipping today, after it in older runs.",
+    ),
+    _update(
+        "esper_tamiyo_grad_norm_pre_clip",
+        "pre_clip_grad_norm",
+        "Gradient norm before clipping.",
+        zero_is_absent=True,
+    ),
+    gauge(
+        "policy",
+        "esper_tamiyo_grad_norm_window_max",
+        "derived: largest gradient norm (before clipping) of the five minutes before the last"
+        " update",
+        "Largest gradient norm before clipping within five minutes of the last update.",
+        read=lambda roots: roots["run"].grad_norm_window_max,
+    ),
+    _tamiyo(
+        "esper_tamiyo_gradient_cv",
+        "gradient_quality.gradient_cv",
+        "Coefficient of variation of the gradients; below 0.5 stable, from 2.0 noise.",
+    ),
+    _layer_count("esper_tamiyo_dead_layers", "dead_layers", "Parameter tensors without gradient."),
+    _layer_count(
+        "esper_tamiyo_exploding_layers",
+        "exploding_layers",
+        "Parameter tensors with an exploding gradient.",
+    ),
+    _layer_count(
+        "esper_tamiyo_nan_gradient_tensors",
+        "nan_grad_count",
+        "Parameter tensors with NaN in their gradient.",
+    ),
+    _layer_count(
+        "esper_tamiyo_inf_gradient_tensors",
+        "inf_grad_count",
+        "Parameter tensors with Inf in their gradient.",
+    ),
+    _tamiyo(
+        "esper_tamiyo_entropy_collapsed",
+        "entropy_collapsed",
+        "1 if the trainer says the policy's entropy collapsed.",
+    ),
+    _tamiyo(
+        "esper_tamiyo_explained_variance",
+        "explained_variance",
+        "Explained variance of the value function: a diagnostic, NaN when returns do not vary."
+        " Never alert on it.",
+    ),
+    _tamiyo("esper_tamiyo_value_nrmse", "value_nrmse", "Normalised error of the value function."),
+    _tamiyo(
+        "esper_tamiyo_return_low_variance",
+        "ev_low_return_variance",
+        "1 if the last update's returns varied too little to judge the value function by.",
+    ),
+    _tamiyo(
+        "esper_tamiyo_explained_return_variance",
+        "ev_return_variance",
+        "Variance of the returns that explained variance was computed from.",
+    ),
+    _update(
+        "esper_tamiyo_return_low_variance_count",
+        "ev_low_return_variance_count",
+        "Low-variance updates so far, as the trainer counts them.",
+    ),
+    _tamiyo("esper_tamiyo_value_mean", "value_mean", "Mean value estimate."),
+    _tamiyo("esper_tamiyo_value_std", "value_std", "Standard deviation of the value estimates."),
+    _tamiyo("esper_tamiyo_value_min", "value_min", "Smallest value estimate."),
+    _tamiyo("esper_tamiyo_value_max", "value_max", "Largest value estimate."),
+    _state(
+        "esper_tamiyo_initial_value_spread",
+        "initial_value_spread",
+        "Spread of the value estimates after 50 batches, to judge later spreads by.",
+    ),
+    _update(
+        "esper_tamiyo_value_target_scale", "value_target_scale", "Scale of the value targets."
+    ),
+    _tamiyo(
+        "esper_tamiyo_value_return_correlation",
+        "value_function.v_return_correlation",
+        "Correlation of value estimates and returns, the first thing to look at; below 0.5 the"
+        " value function does not learn.",
+    ),
+    _tamiyo(
+        "esper_tamiyo_td_error_mean", "value_function.td_error_mean", "Mean TD error; its bias."
+    ),
+    _tamiyo(
+        "esper_tamiyo_td_error_std",
+        "value_function.td_error_std",
+        "Standard deviation of the TD error.",
+    ),
+    _tamiyo(
+        "esper_tamiyo_bellman_error",
+        "value_function.bellman_error",
+        "Mean squared Bellman error; spikes come before NaN losses.",
+    ),
+    _tamiyo("esper_tamiyo_return_p10", "value_function.return_p10", "10th percentile of returns."),
+    _tamiyo("esper_tamiyo_return_p50", "value_function.return_p50", "Median return."),
+    _tamiyo("esper_tamiyo_return_p90", "value_function.return_p90", "90th percentile of returns."),
+    _tamiyo(
+        "esper_tamiyo_return_variance", "value_function.return_variance", "Variance of returns."
+    ),
+    _tamiyo(
+        "esper_tamiyo_return_skewness", "value_function.return_skewness", "Skewness of returns."
+    ),
+    _update("esper_tamiyo_return_mean", "return_mean", "Mean return."),
+    _update("esper_tamiyo_return_std", "return_std", "Standard deviation of returns."),
+    _tamiyo(
+        "esper_tamiyo_q_value_variance",
+        "q_variance",
+        "Variance of the operations' Q-values; near 0 the critic ignores the operation.",
+    ),
+    _tamiyo(
+        "esper_tamiyo_q_value_spread", "q_spread", "Largest minus smallest operation's Q-value."
+    ),
+    _tamiyo("esper_tamiyo_q_aux_loss", "q_aux_loss", "Auxiliary loss of the Q head."),
+    _update("esper_tamiyo_loss_scale", "loss_scale", "AMP loss scale."),
+    _update(
+        "esper_tamiyo_rollback_attempts",
+        "rollback_attempt_count",
+        "Rollbacks attempted in the last update's batch, as the trainer counts them; misses some.",
+    ),
+    _update(
+        "esper_tamiyo_rollback_transitions",
+        "rollback_count",
+        "Transitions of the last update that a rollback touched.",
+    ),
+    _update(
+        "esper_tamiyo_rollbacks_unattributed",
+        "rollback_unattributed_count",
+        "Rollbacks of the last update's batch that no decision could be blamed for.",
+    ),
+    _tamiyo(
+        "esper_tamiyo_update_seconds",
+        "update_time_ms",
+        "How long the last update took.",
+        scale=0.001,
+    ),
+    _tamiyo(
+        "esper_tamiyo_early_stop_epoch",
+        "early_stop_epoch",
+        "Inner epoch at which KL stopped the last update early; absent if it did not.",
+    ),
+    _update("esper_tamiyo_update_index", "ppo_update_idx", "Index of the update in its batch, from 1."),
+    gauge(
+        "policy",
+        "esper_tamiyo_update_batch",
+        ("tamiyo.ppo_batch", UPDATE + "batch"),
+        "Batch that the last update belongs to.",
+    ),
+    gauge(
+        "policy",
+        "esper_tamiyo_last_update_timestamp_seconds",
+        "derived: time of the last policy update's event",
+        "When the last policy update was reported.",
+        read=lambda roots: roots["run"].last_update_at.timestamp()
+        if roots["run"].last_update_at
+        else None,
+    ),
+    *(
+        _tamiyo(f"esper_tamiyo_lstm_{part}", f"lstm_{field}", f"LSTM state: {text}.")
+        for part, field, text in (
+            ("hidden_l2", "h_l2_total", "L2 norm of h over all envs"),
+            ("cell_l2", "c_l2_total", "L2 norm of c over all envs"),
+            ("hidden_rms", "h_rms", "root mean square of h"),
+            ("cell_rms", "c_rms", "root mean square of c"),
+            ("hidden_env_rms_mean", "h_env_rms_mean", "mean over envs of the RMS of h"),
+            ("hidden_env_rms_max", "h_env_rms_max", "largest RMS of h of one env"),
+            ("cell_env_rms_mean", "c_env_rms_mean", "mean over envs of the RMS of c"),
+            ("cell_env_rms_max", "c_env_rms_max", "largest RMS of c of one env"),
+            ("hidden_max", "h_max", "largest absolute value in h"),
+            ("cell_max", "c_max", "largest absolute value in c"),
+            ("has_nan", "has_nan", "1 if the last update saw NaN in it"),
+            ("has_inf", "has_inf", "1 if the last update saw Inf in it"),
+        )
+    ),
+    *(
+        _update(
+            f"esper_tamiyo_rollout_lstm_{part}",
+            f"rollout_lstm_{field}",
+            f"LSTM state during the rollout: {text}.",
+        )
+        for part, field, text in (
+            ("hidden_l2", "h_l2_total", "L2 norm of h over all envs"),
+            ("cell_l2", "c_l2_total", "L2 norm of c over all envs"),
+            ("hidden_rms", "h_rms", "root mean square of h"),
+            ("cell_rms", "c_rms", "root mean square of c"),
+            ("hidden_env_rms_mean", "h_env_rms_mean", "mean over envs of the RMS of h"),
+            ("hidden_env_rms_max", "h_env_rms_max", "largest RMS of h of one env"),
+            ("cell_env_rms_mean", "c_env_rms_mean", "mean over envs of the RMS of c"),
+            ("cell_env_rms_max", "c_env_rms_max", "largest RMS of c of one env"),
+            ("hidden_max", "h_max", "largest absolute value in h"),
+            ("cell_max", "c_max", "largest absolute value in c"),
+            ("has_nan", "has_nan", "1 if the last rollout saw NaN in it"),
+            ("has_inf", "has_inf", "1 if the last rollout saw Inf in it"),
+        )
+    ),
+    _tamiyo(
+        "esper_torch_dataloader_wait_ratio",
+        "infrastructure.dataloader_wait_ratio",
+        "Share of step time spent waiting for data.",
+    ),
+    _cuda(
+        "esper_torch_cuda_memory_allocated_bytes",
+        "cuda_memory_allocated_gb",
+        "CUDA memory held by tensors (1 GB = 2^30 bytes at the source).",
+        GIB,
+    ),
+    _cuda(
+        "esper_torch_cuda_memory_reserved_bytes",
+        "cuda_memory_reserved_gb",
+        "CUDA memory held by torch's allocator (1 GB = 2^30 bytes at the source).",
+        GIB,
+    ),
+    _cuda(
+        "esper_torch_cuda_memory_peak_bytes",
+        "cuda_memory_peak_gb",
+        "Most CUDA memory ever held by tensors (1 GB = 2^30 bytes at the source).",
+        GIB,
+    ),
+    _cuda(
+        "esper_torch_cuda_memory_fragmentation_ratio",
+        "cuda_memory_fragmentation",
+        "Share of the reserved CUDA memory that no tensor uses; above 0.3 is pressure.",
+    ),
+)
+
+OPS_METRICS: tuple[Metric, ...] = (
+    gauge(
+        "op",
+        "esper_tamiyo_q_value",
+        "derived: the entry of tamiyo.op_q_values at the operation's place in the fixed order",
+        "Q-value of an operation in the last update; absent where the operation was not legal.",
+    ),
+    gauge(
+        "op",
+        "esper_tamiyo_op_valid",
+        "derived: the entry of tamiyo.op_valid_mask at the operation's place in the fixed order",
+        "1 if the operation was legal where the Q-values were taken.",
+    ),
+    gauge(
+        "op",
+        "esper_tamiyo_op_probability_ratio",
+        "event:PPO_UPDATE_COMPLETED.op_distribution[{op}]",
+        "Share of an operation in the policy's distribution, from trainers that report it.",
+    ),
+    gauge(
+        "op",
+        "esper_tamiyo_episode_actions",
+        "tamiyo.action_counts[{op}]",
+        "Actions of the running episode by operation, all environments.",
+    ),
+)
+
+RECOMMENDED: tuple[Metric, ...] = (
+    _update("esper_tamiyo_kl_divergence_max_nats", "approx_kl_max", "Largest KL of one step."),
+    _update("esper_tamiyo_kl_reverse_nats", "kl_reverse", "KL of the new policy from the old."),
+    _update(
+        "esper_tamiyo_trust_region_violations",
+        "trust_region_violations",
+        "Steps of the last update whose ratio left the clip range.",
+    ),
+    _update(
+        "esper_tamiyo_value_prediction_error_mean",
+        "value_prediction_error_mean",
+        "Mean of value estimate minus return.",
+    ),
+    _update(
+        "esper_tamiyo_value_prediction_error_std",
+        "value_prediction_error_std",
+        "Standard deviation of value estimate minus return.",
+    ),
+    _update(
+        "esper_tamiyo_value_target_correlation",
+        "value_target_correlation",
+        "Correlation of value estimates and their targets.",
+    ),
+    _update(
+        "esper_tamiyo_policy_determinism_ratio",
+        "policy_determinism",
+        "1 minus entropy over its maximum; above 0.95 the policy hardly chooses.",
+    ),
+    _update(
+        "esper_tamiyo_action_diversity",
+        "action_diversity",
+        "Different action combinations in the last update's batch.",
+    ),
+    _update(
+        "esper_tamiyo_dominant_action_ratio",
+        "dominant_action_ratio",
+        "Share of the commonest action; above 0.8 the policy collapsed onto it.",
+    ),
+    _update(
+        "esper_tamiyo_log_prob_underflows",
+        "log_prob_underflow_count",
+        "Steps of the last update with a log-probability below -50.",
+    ),
+    _update(
+        "esper_tamiyo_numerical_stability_ratio",
+        "numerical_stability_score",
+        "Numerical health of the last update, 0 to 1 (1 is healthy).",
+    ),
+    _update(
+        "esper_tamiyo_grad_clip_fraction_ratio",
+        "grad_clip_fraction",
+        "Share of updates whose gradients were clipped.",
+    ),
+    _update(
+        "esper_tamiyo_valid_sample_ratio",
+        "valid_sample_ratio",
+        "Samples left after masking, as a share.",
+    ),
+    _update(
+        "esper_tamiyo_weight_change_norm",
+        "policy_update_magnitude",
+        "L2 norm of the weights' change in the last update.",
+    ),
+    _update(
+        "esper_tamiyo_gradient_utilization_ratio",
+        "gradient_utilization",
+        "Gradient norm as a share of the clipping norm.",
+    ),
+    _update(
+        "esper_tamiyo_grad_zero_fraction_ratio",
+        "grad_zero_fraction",
+        "Share of gradient entries that are exactly 0.",
+    ),
+    _update(
+        "esper_tamiyo_layer_grad_norm_spread",
+        "grad_norm_ratio",
+        "Largest layer's gradient norm over the smallest's.",
+    ),
+)
+
+COUNTERS: tuple[Metric, ...] = (
+    counter(
+        "esper_tamiyo_updates_total",
+        "derived: number of policy updates that were carried out",
+        "Policy updates carried out.",
+    ),
+    counter(
+        "esper_tamiyo_updates_skipped_total",
+        "derived: number of policy updates that were skipped, each counted once however it was told",
+        "Policy updates skipped: nonfinite (the finiteness gate), rollback (no data left),"
+        " unexplained.",
+        labels=("reason",),
+        initial=(("nonfinite",), ("rollback",), ("unexplained",)),
+    ),
+    counter(
+        "esper_tamiyo_finiteness_failures_total",
+        "derived: number of ppo_finiteness_failure anomalies",
+        "Times the finiteness gate gave up and ended the run.",
+    ),
+    counter(
+        "esper_tamiyo_gradient_explosions_total",
+        "derived: number of policy updates whose gradient norm before clipping was above 10",
+        "Policy updates with an exploding gradient (norm before clipping above 10).",
+    ),
+    counter(
+        "esper_tamiyo_updates_nonfinite_grad_norm_total",
+        "derived: number of policy updates whose gradient norm was NaN or Inf",
+        "Policy updates whose gradient norm was NaN or Inf.",
+    ),
+    counter(
+        "esper_tamiyo_updates_low_return_variance_total",
+        "derived: number of policy updates with ev_low_return_variance",
+        "Policy updates whose returns hardly varied; above 20 % the value function cannot learn.",
+    ),
+    counter(
+        "esper_tamiyo_updates_early_stopped_total",
+        "derived: number of policy updates with early_stop_epoch",
+        "Policy updates that KL stopped early.",
+    ),
+    counter(
+        "esper_tamiyo_updates_advantage_std_floored_total",
+        "derived: number of policy updates with advantage_std_floored",
+        "Policy updates with degenerate advantages.",
+    ),
+    counter(
+        "esper_tamiyo_updates_entropy_collapsed_total",
+        "derived: number of policy updates with entropy_collapsed",
+        "Policy updates for which the trainer reported collapsed entropy.",
+    ),
+    counter(
+        "esper_tamiyo_amp_overflows_total",
+        "derived: sum of amp_overflow_count, or updates with amp_overflow_detected",
+        "AMP overflows.",
+    ),
+    counter(
+        "esper_tamiyo_loss_scale_updates_total",
+        "derived: sum of loss_scale_updates",
+        "Changes of the AMP loss scale.",
+    ),
+    counter(
+        "esper_tamiyo_rollback_steps_zeroed_total",
+        "derived: sum of rollback_steps_zeroed",
+        "Steps taken out of training by rollbacks.",
+    ),
+    counter(
+        "esper_tamiyo_trust_region_violations_total",
+        "derived: sum of trust_region_violations",
+        "Steps whose ratio left the clip range.",
+    ),
+    counter(
+        "esper_tamiyo_log_prob_underflows_total",
+        "derived: sum of log_prob_underflow_count",
+        "Steps with a log-probability below -50.",
+    ),
+    counter(
+        "esper_tamiyo_initiations_total",
+        "derived: number of TAMIYO_INITIATED events",
+        "Times an environment's host became stable and Tamiyo took over.",
+    ),
+    counter(
+        "esper_tamiyo_actions_total",
+        "derived: number of last_action snapshots by normalised action and success",
+        "Actions by operation and success.",
+        labels=("op", "success"),
+        initial=[(op, success) for op in OPS for success in ("true", "false")],
+    ),
+    counter(
+        "esper_tamiyo_observation_nonfinite_values_total",
+        "derived: sum of nan_count and inf_count of the observation statistics",
+        "NaN and Inf values seen in the policy's observations.",
+        labels=("kind",),
+        initial=(("nan",), ("inf",)),
+    ),
+    histogram(
+        "esper_tamiyo_update_grad_norm",
+        "derived: gradient norm before clipping of every policy update",
+        "Gradient norm before clipping of every policy update; non-finite ones are counted apart.",
+        GRAD_NORM_BUCKETS,
+    ),
+    histogram(
+        "esper_tamiyo_update_duration_seconds",
+        "derived: update_time_ms of every policy update",
+        "Duration of policy updates.",
+        DURATION_BUCKETS,
+    ),
+)

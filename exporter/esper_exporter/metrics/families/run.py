@@ -1,0 +1,530 @@
+"""The run: its configuration, progress, aggregates and resources."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from esper_exporter.contract.events import EVENT_TYPES
+from esper_exporter.metrics.declare import counter, gauge, info, states
+from esper_exporter.metrics.metric import RUN_LABELS, Metric
+
+PERCENT = 0.01
+STARTED = "event:TRAINING_STARTED."
+BATCH = "event:BATCH_EPOCH_COMPLETED."
+STATS = "event:ANALYTICS_SNAPSHOT[kind=batch_stats]."
+TREND = "event:PLATEAU_DETECTED."
+TRENDS = ("rising", "stable", "falling")
+COMPLETION_TRENDS = ("improving", "stable", "declining")
+
+RUN_INFO_LABELS = (
+    "task",
+    "reward_mode",
+    "episode_id",
+    "seed",
+    "policy_device",
+    "env_devices",
+    "world_size",
+    "local_rank",
+    "amp_dtype",
+    "compile_backend",
+    "compile_mode",
+    "resume_path",
+    "entropy_scale",
+    "proof_baseline_mode",
+)
+"""What is known of a run and is text; the numbers are gauges of their own."""
+
+
+def _clock(attribute: str) -> Any:
+    def read(roots: Any) -> Any:
+        moment = getattr(roots["run"], attribute)
+        return None if moment is None else moment.timestamp()
+
+    return read
+
+
+def _once_started(path: str) -> Any:
+    """A value of the snapshot that means nothing before a run has begun."""
+    head, _, rest = path.partition(".")
+
+    def read(roots: Any) -> Any:
+        if roots["run"].started is None:
+            return None
+        value = getattr(roots["snapshot"], head)
+        for part in rest.split(".") if rest else ():
+            value = getattr(value, part)
+        return value
+
+    return read
+
+
+def _after_batch(path: str) -> Any:
+    """A value that exists from the end of the first batch."""
+    head, _, rest = path.partition(".")
+
+    def read(roots: Any) -> Any:
+        if roots["batch"] is None:
+            return None
+        value = getattr(roots["snapshot"], head)
+        return getattr(value, rest) if rest else value
+
+    return read
+
+
+def _snapshot(name: str, path: str, help: str, **options: Any) -> Metric:
+    return gauge("run", name, path, help, read=_once_started(path), **options)
+
+
+def _batch_end(name: str, path: str, help: str, **options: Any) -> Metric:
+    return gauge("run", name, path, help, read=_after_batch(path), **options)
+
+
+def _from(event: str, name: str, field: str, help: str, **options: Any) -> Metric:
+    return gauge("run", name, event + field, help, **options)
+
+
+def _episodes(name: str, field: str, help: str, **options: Any) -> Metric:
+    """Episode statistics; absent until an episode has ended."""
+
+    def read(roots: Any) -> Any:
+        if not roots["run"].episodes.lengths or not roots["snapshot"].current_episode:
+            return None
+        return getattr(roots["snapshot"].episode_stats, field)
+
+    return gauge("run", name, f"episode_stats.{field}", help, read=read, **options)
+
+
+def _lifecycle(name: str, field: str, help: str, **options: Any) -> Metric:
+    """Life-cycle statistics; a mean or share of nothing is absent."""
+
+    def read(roots: Any) -> Any:
+        snapshot = roots["snapshot"]
+        needs = {
+            "avg_lifespan_epochs": roots["run"].lifecycle.lifespans,
+            "blend_success_rate": snapshot.cumulative_fossilized + snapshot.cumulative_pruned,
+        }
+        if field in needs and not needs[field]:
+            return None
+        return getattr(snapshot.seed_lifecycle, field)
+
+    return gauge("run", name, f"seed_lifecycle.{field}", help, read=read, **options)
+
+
+def _mean_of(path: str, history: str) -> Any:
+    def read(roots: Any) -> Any:
+        snapshot = roots["snapshot"]
+        measured = any(getattr(env, history) for env in snapshot.envs.values())
+        return getattr(snapshot, path) if measured else None
+
+    return read
+
+
+def _trend(kind: str) -> Metric:
+    field = f"{kind}_trend"
+    return states(
+        "run",
+        f"esper_kasmina_{kind}_trend",
+        "trend",
+        TRENDS,
+        f"derived: seed_lifecycle.{field}",
+        f"Trend of the {kind} rate: 1 for the one that holds.",
+        lambda roots: getattr(roots["snapshot"].seed_lifecycle, field)
+        if roots["batch"] is not None
+        else None,
+    )
+
+
+METRICS: tuple[Metric, ...] = (
+    gauge(
+        "run",
+        "esper_run_start_timestamp_seconds",
+        "derived: time of TRAINING_STARTED",
+        "When the run started.",
+        read=_clock("started_at"),
+    ),
+    gauge(
+        "run",
+        "esper_run_last_event_timestamp_seconds",
+        "derived: time of the newest event",
+        "Time of the run's newest event; its age tells a run that went silent.",
+        read=_clock("last_event_at"),
+    ),
+    gauge(
+        "run",
+        "esper_run_checkpoint_loaded_timestamp_seconds",
+        "derived: time of CHECKPOINT_LOADED",
+        "When the run went on from a checkpoint; absent if it did not.",
+        read=_clock("checkpoint_at"),
+    ),
+    _from(
+        "event:CHECKPOINT_LOADED.",
+        "esper_run_checkpoint_episode",
+        "start_episode",
+        "Episode that the loaded checkpoint goes on from.",
+    ),
+    _from(
+        "event:CHECKPOINT_LOADED.",
+        "esper_run_checkpoint_accuracy_ratio",
+        "avg_accuracy",
+        "Mean accuracy stored in the loaded checkpoint, 0 to 1.",
+        scale=PERCENT,
+    ),
+    gauge(
+        "run",
+        "esper_run_active",
+        "derived: 1 until another run of the same group begins in the process",
+        "1 while this is its process's current run, 0 once another one has begun.",
+        read=lambda roots: roots["run"].active,
+    ),
+    _snapshot("esper_run_episode", "current_episode", "Episodes finished."),
+    _snapshot("esper_run_batch", "current_batch", "Batches finished."),
+    _snapshot("esper_run_batches", "max_batches", "Batches that the run is to do."),
+    _snapshot("esper_run_epoch", "current_epoch", "Epoch within the running episode."),
+    _snapshot("esper_run_episode_epochs", "max_epochs", "Epochs of an episode."),
+    _batch_end(
+        "esper_run_episodes", "batch_total_episodes", "Episodes that the run is to do."
+    ),
+    gauge(
+        "run",
+        "esper_run_progress_ratio",
+        "derived: current_batch / max_batches",
+        "Share of the run's batches that are done, 0 to 1.",
+        read=lambda roots: roots["snapshot"].current_batch / roots["snapshot"].max_batches
+        if roots["snapshot"].max_batches
+        else None,
+    ),
+    _from(STARTED, "esper_run_environments", "n_envs", "Environments of the run."),
+    _from(STARTED, "esper_run_configured_episodes", "n_episodes", "Episodes configured."),
+    _from(STARTED, "esper_run_start_episode", "start_episode", "Episode the run began with."),
+    _from(STARTED, "esper_run_world_size", "world_size", "Processes of the run."),
+    _from(STARTED, "esper_run_amp_enabled", "amp_enabled", "1 if mixed precision is on."),
+    _snapshot(
+        "esper_run_initial_learning_rate", "run_config.lr", "Learning rate configured."
+    ),
+    _snapshot("esper_run_clip_ratio", "run_config.clip_ratio", "PPO clip range configured."),
+    _snapshot(
+        "esper_run_initial_entropy_coefficient",
+        "run_config.entropy_coef",
+        "Entropy coefficient configured.",
+    ),
+    _snapshot(
+        "esper_run_param_budget_params",
+        "run_config.param_budget",
+        "Parameters that all seeds together may have.",
+    ),
+    _snapshot("esper_tolaria_host_params", "vitals.host_params", "Parameters of the host."),
+    _snapshot(
+        "esper_torch_compile_enabled",
+        "tamiyo.infrastructure.compile_enabled",
+        "1 if torch.compile is on.",
+    ),
+    gauge(
+        "run",
+        "esper_tolaria_epochs_per_second",
+        "derived: episodes x epochs since the start, by the events' times",
+        "Host epochs a second since the start of the run.",
+        read=lambda roots: roots["snapshot"].vitals.epochs_per_second
+        if roots["snapshot"].vitals.throughput_present
+        else None,
+    ),
+    gauge(
+        "run",
+        "esper_tolaria_batches_per_second",
+        "derived: batches since the start, by the events' times",
+        "Batches a second since the start of the run.",
+        read=lambda roots: roots["snapshot"].vitals.batches_per_hour / 3600.0
+        if roots["snapshot"].vitals.throughput_present
+        else None,
+    ),
+    gauge(
+        "run",
+        "esper_simic_episodes_per_second",
+        "derived: episodes of the last batches, by the events' times",
+        "Episodes a second, over the last batches.",
+        read=lambda roots: roots["snapshot"].episode_stats.episodes_per_second or None,
+    ),
+    gauge(
+        "run",
+        "esper_tolaria_mean_accuracy_ratio",
+        "aggregate_mean_accuracy",
+        "Mean accuracy of the environments' hosts, 0 to 1. Absent between two episodes.",
+        scale=PERCENT,
+        read=_mean_of("aggregate_mean_accuracy", "accuracy_history"),
+    ),
+    gauge(
+        "run",
+        "esper_simic_mean_reward",
+        "aggregate_mean_reward",
+        "Mean of the environments' last rewards.",
+        read=_mean_of("aggregate_mean_reward", "reward_history"),
+    ),
+    gauge(
+        "run",
+        "esper_simic_episode_return",
+        ("tamiyo.current_episode_return", "batch_avg_reward", BATCH + "avg_reward"),
+        "Mean return of the last batch's episodes.",
+        read=_after_batch("batch_avg_reward"),
+    ),
+    _from(
+        BATCH,
+        "esper_tolaria_batch_accuracy_ratio",
+        "avg_accuracy",
+        "Mean final accuracy of the last batch, 0 to 1.",
+        scale=PERCENT,
+    ),
+    _from(
+        BATCH,
+        "esper_tolaria_rolling_accuracy_ratio",
+        "rolling_accuracy",
+        "Rolling mean of the batches' accuracies, 0 to 1.",
+        scale=PERCENT,
+    ),
+    _from(
+        TREND,
+        "esper_simic_rolling_accuracy_change_ratio",
+        "rolling_delta",
+        "Change of the rolling accuracy when the last trend was detected, 0 to 1.",
+        scale=PERCENT,
+    ),
+    _from(
+        STATS,
+        "esper_kasmina_batch_seeds_created",
+        "seeds_created",
+        "Seeds created in the last batch.",
+    ),
+    _from(
+        STATS,
+        "esper_kasmina_batch_seeds_fossilized",
+        "seeds_fossilized",
+        "Seeds fossilised in the last batch.",
+    ),
+    _from(STATS, "esper_simic_step_seconds", "step_time_ms", "Time of a step.", scale=0.001),
+    _from(
+        STATS,
+        "esper_simic_dataloader_wait_seconds",
+        "dataloader_wait_ms",
+        "Time a step waits for data.",
+        scale=0.001,
+    ),
+    _from(STATS, "esper_simic_frames_per_second", "fps", "Environment steps a second."),
+    gauge(
+        "run",
+        "esper_tamiyo_episode_actions_sum",
+        "tamiyo.total_actions",
+        "Actions of the running episode, all environments.",
+    ),
+    gauge(
+        "run",
+        "esper_tamiyo_wait_share_ratio",
+        "derived: share of WAIT in tamiyo.action_counts",
+        "Share of WAIT among the running episode's actions; above 0.7 the policy avoids risk.",
+        read=lambda roots: roots["snapshot"].tamiyo.action_counts.get("WAIT", 0)
+        / roots["snapshot"].tamiyo.total_actions
+        if roots["snapshot"].tamiyo.total_actions
+        else None,
+    ),
+    _snapshot("esper_kasmina_slots_sum", "total_slots", "Slots of all environments."),
+    _snapshot("esper_kasmina_active_slots", "active_slots", "Slots that hold a seed."),
+    _snapshot(
+        "esper_kasmina_mean_stage_epochs",
+        "avg_epochs_in_stage",
+        "Mean epochs that seeds have been in their stage.",
+    ),
+    _lifecycle(
+        "esper_kasmina_germinations_per_episode", "germination_rate", "Germinations an episode."
+    ),
+    _lifecycle("esper_kasmina_prunes_per_episode", "prune_rate", "Prunes an episode."),
+    _lifecycle(
+        "esper_kasmina_fossilizations_per_episode", "fossilize_rate", "Fossilisations an episode."
+    ),
+    _lifecycle(
+        "esper_kasmina_blend_success_ratio",
+        "blend_success_rate",
+        "Share of ended seeds that were fossilised.",
+    ),
+    _lifecycle(
+        "esper_kasmina_mean_lifespan_epochs", "avg_lifespan_epochs", "Mean life of ended seeds."
+    ),
+    _trend("germination"),
+    _trend("prune"),
+    _trend("fossilize"),
+    _episodes("esper_simic_episode_steps_mean", "length_mean", "Mean length of episodes."),
+    _episodes("esper_simic_episode_steps_std", "length_std", "Spread of the episodes' lengths."),
+    _episodes("esper_simic_episode_steps_min", "length_min", "Shortest episode."),
+    _episodes("esper_simic_episode_steps_max", "length_max", "Longest episode."),
+    _episodes(
+        "esper_simic_episode_timeout_ratio",
+        "timeout_rate",
+        "Timeouts over episodes as the trainer counts episodes; it can exceed 1.",
+    ),
+    _episodes(
+        "esper_simic_episode_success_ratio",
+        "success_rate",
+        "Successes over episodes as the trainer counts episodes.",
+    ),
+    _episodes(
+        "esper_simic_steps_per_germination", "steps_per_germinate", "Steps from one to the next."
+    ),
+    _episodes("esper_simic_steps_per_prune", "steps_per_prune", "Steps from one to the next."),
+    _episodes(
+        "esper_simic_steps_per_fossilization", "steps_per_fossilize", "Steps from one to the next."
+    ),
+    gauge(
+        "run",
+        "esper_simic_action_entropy_ratio",
+        "episode_stats.action_entropy",
+        "Entropy of the finished episodes' action mix, 0 (one action) to 1 (all alike).",
+        read=lambda roots: roots["snapshot"].episode_stats.action_entropy
+        if roots["snapshot"].tamiyo.cumulative_total_actions
+        else None,
+    ),
+    gauge(
+        "run",
+        "esper_simic_seed_yield_ratio",
+        "episode_stats.yield_rate",
+        "Fossilisations over germinations.",
+        read=lambda roots: roots["snapshot"].episode_stats.yield_rate
+        if roots["snapshot"].cumulative_germinated
+        else None,
+    ),
+    _snapshot(
+        "esper_simic_slot_utilization_ratio",
+        "episode_stats.slot_utilization",
+        "Share of slots that hold a seed.",
+    ),
+    states(
+        "run",
+        "esper_simic_completion_trend",
+        "trend",
+        COMPLETION_TRENDS,
+        "derived: episode_stats.completion_trend",
+        "Trend of episode successes: 1 for the one that holds.",
+        lambda roots: roots["snapshot"].episode_stats.completion_trend
+        if roots["run"].episodes.lengths
+        else None,
+    ),
+)
+
+OBSERVATION_METRICS: tuple[Metric, ...] = tuple(
+    gauge("observations", f"esper_tamiyo_observation_{part}", f"observation_stats.{field}", text)
+    for part, field, text in (
+        ("slot_features_mean", "slot_features_mean", "Mean of the slot features."),
+        ("slot_features_std", "slot_features_std", "Spread of the slot features."),
+        ("host_features_mean", "host_features_mean", "Mean of the host features."),
+        ("host_features_std", "host_features_std", "Spread of the host features."),
+        ("context_features_mean", "context_features_mean", "Mean of the context features."),
+        ("context_features_std", "context_features_std", "Spread of the context features."),
+        ("outlier_ratio", "outlier_pct", "Share of observations beyond three sigma, 0 to 1."),
+        ("near_clip_ratio", "near_clip_pct", "Share of observations near the clip, 0 to 1."),
+        ("clip_ratio", "clip_pct", "Share of observations clipped, 0 to 1."),
+        ("nan_values", "nan_count", "NaN values in the last observations."),
+        ("inf_values", "inf_count", "Inf values in the last observations."),
+        ("nan_ratio", "nan_pct", "Share of NaN in the last observations, 0 to 1."),
+        ("inf_ratio", "inf_pct", "Share of Inf in the last observations, 0 to 1."),
+        ("normalization_drift", "normalization_drift", "Drift of the normalisation's statistics."),
+        ("batch_size", "batch_size", "Environments in the last observations."),
+    )
+)
+
+GIB = float(1024**3)
+
+DEVICE_METRICS: tuple[Metric, ...] = tuple(
+    gauge("device", f"esper_torch_allocator_{part}", f"event:ALLOCATOR_STATS.{field}", text)
+    for part, field, text in (
+        ("allocated_bytes", "allocated_bytes", "CUDA memory held by tensors, by device."),
+        ("reserved_bytes", "reserved_bytes", "CUDA memory held by torch's allocator, by device."),
+        (
+            "fragmentation_bytes",
+            "fragmentation_bytes",
+            "CUDA memory reserved and not used by tensors, by device.",
+        ),
+        ("retries", "num_alloc_retries", "Failed CUDA allocations that a flush solved, so far."),
+        ("ooms", "num_ooms", "CUDA out-of-memory errors so far."),
+    )
+)
+
+
+def _infra(name: str, field: str, help: str, **options: Any) -> Metric:
+    return _from("event:INFRASTRUCTURE_SNAPSHOT.", name, field, help, **options)
+
+
+INFRASTRUCTURE_METRICS: tuple[Metric, ...] = (
+    _infra("esper_torch_memory_allocated_bytes", "cuda_memory_allocated_gb",
+           "CUDA memory held by tensors (1 GB = 2^30 bytes at the source).", scale=GIB),
+    _infra("esper_torch_memory_reserved_bytes", "cuda_memory_reserved_gb",
+           "CUDA memory held by torch's allocator (1 GB = 2^30 bytes at the source).", scale=GIB),
+    _infra("esper_torch_memory_active_bytes", "cuda_memory_active_gb",
+           "CUDA memory in active blocks (1 GB = 2^30 bytes at the source).", scale=GIB),
+    _infra("esper_torch_memory_inactive_bytes", "cuda_memory_inactive_gb",
+           "CUDA memory cached and not active (1 GB = 2^30 bytes at the source).", scale=GIB),
+    _infra("esper_torch_memory_peak_bytes", "cuda_memory_peak_gb",
+           "Most CUDA memory ever held by tensors (1 GB = 2^30 bytes at the source).", scale=GIB),
+    _infra("esper_torch_memory_fragmentation_ratio", "cuda_memory_fragmentation",
+           "Share of the reserved CUDA memory that no tensor uses."),
+    _infra("esper_torch_memory_delta_bytes", "memory_allocated_delta_gb",
+           "Change of CUDA memory since the batch before (1 GB = 2^30 bytes).", scale=GIB),
+    _infra("esper_torch_oom_events", "cuda_oom_events", "CUDA out-of-memory errors so far."),
+    _infra("esper_torch_gpu_utilization_ratio", "gpu_utilization_pct",
+           "Share of time the GPU was busy, as the trainer saw it, 0 to 1.", scale=PERCENT),
+    _infra("esper_torch_gpu_memory_bandwidth_ratio", "gpu_memory_bandwidth_pct",
+           "Share of time the GPU's memory was busy, 0 to 1.", scale=PERCENT),
+    _infra("esper_torch_compile_graph_breaks", "compile_graph_breaks",
+           "Graph breaks of torch.compile so far."),
+    _infra("esper_torch_compile_recompilations", "compile_recompilations",
+           "Recompilations of torch.compile so far."),
+    _infra("esper_torch_compile_cache_hits", "compile_cache_hits",
+           "Cache hits of torch.compile so far."),
+    _infra("esper_torch_compile_cache_misses", "compile_cache_misses",
+           "Cache misses of torch.compile so far."),
+    _infra("esper_torch_compile_guard_failures", "dynamo_guard_failures",
+           "Guard failures of torch.compile so far."),
+    _infra("esper_torch_forward_seconds", "avg_forward_time_ms",
+           "Mean time of a forward pass.", scale=0.001),
+    _infra("esper_torch_backward_seconds", "avg_backward_time_ms",
+           "Mean time of a backward pass.", scale=0.001),
+    _infra("esper_torch_optimizer_seconds", "avg_optimizer_time_ms",
+           "Mean time of an optimizer step.", scale=0.001),
+    _infra("esper_torch_data_transfer_seconds", "avg_data_transfer_time_ms",
+           "Mean time of moving a batch to the device.", scale=0.001),
+    _infra("esper_torch_infrastructure_window_batches", "batch_window",
+           "Batches that these means cover."),
+    _from("event:MEMORY_WARNING.", "esper_torch_memory_warning_ratio", "gpu_utilization",
+          "GPU memory in use at the trainer's last memory warning, 0 to 1."),
+    _from("event:MEMORY_WARNING.", "esper_torch_memory_warning_allocated_bytes",
+          "gpu_allocated_gb", "GPU memory allocated at the last warning (1 GB = 2^30).", scale=GIB),
+    _from("event:MEMORY_WARNING.", "esper_torch_memory_warning_capacity_bytes", "gpu_total_gb",
+          "GPU memory there is, at the last warning (1 GB = 2^30).", scale=GIB),
+    _from("event:MEMORY_WARNING.", "esper_torch_memory_warning_threshold_ratio", "threshold",
+          "Share of GPU memory from which the trainer warns, 0 to 1."),
+)
+
+COUNTERS: tuple[Metric, ...] = (
+    info(
+        "esper_run_info",
+        (*RUN_LABELS, *RUN_INFO_LABELS),
+        "derived: the text fields of TRAINING_STARTED",
+        "What is known of a run and is text.",
+    ),
+    counter(
+        "esper_run_events_total",
+        "derived: number of events taken in, by the name they came with",
+        "Events of the run by type.",
+        labels=("type",),
+        initial=tuple((name,) for name in sorted(EVENT_TYPES)),
+    ),
+    counter(
+        "esper_run_things_beyond_bounds_total",
+        "derived: number of events about an environment or slot beyond the bound on how many",
+        "Events whose environment or slot is not shown because there are too many.",
+    ),
+    counter(
+        "esper_run_checkpoints_loaded_total",
+        "derived: number of CHECKPOINT_LOADED events",
+        "Checkpoints loaded.",
+    ),
+    counter(
+        "esper_torch_memory_warnings_total",
+        "derived: number of MEMORY_WARNING events",
+        "Memory warnings of the trainer.",
+    ),
+)

@@ -1,0 +1,145 @@
+"""From state to rows: each block's values, gathered in one pass and written in one assignment."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from operator import attrgetter
+from typing import Any
+
+from esper_exporter.metrics.metric import Metric
+from esper_exporter.metrics.table import ABSENT, Block
+
+Roots = Mapping[str, Any]
+
+# Which object a plain source starts from, by block; the rest of the source is an attribute path.
+_STARTS: dict[str, tuple[tuple[str, str], ...]] = {
+    "env": (
+        ("envs[{env_id}].", "env"),
+        ("event:EPOCH_COMPLETED.", "epoch"),
+        ("event:EPISODE_OUTCOME.", "outcome"),
+    ),
+    "slot": (("envs[{env_id}].seeds[{slot_id}].", "seed"),),
+    "shapley": (("envs[{env_id}].shapley_snapshot.values[{slot_id}].", "estimate"),),
+    "best_run": (("best_runs[{place}].", "record"),),
+    "device": (("event:ALLOCATOR_STATS.", "allocator"),),
+    "observations": (("observation_stats.", "observations"),),
+}
+_RUN_STARTS = (
+    ("event:PPO_UPDATE_COMPLETED.", "update"),
+    ("event:BATCH_EPOCH_COMPLETED.", "batch"),
+    ("event:TRAINING_STARTED.", "started"),
+    ("event:CHECKPOINT_LOADED.", "checkpoint"),
+    ("event:PLATEAU_DETECTED.", "trend"),
+    ("event:ANALYTICS_SNAPSHOT[kind=batch_stats].", "batch_stats"),
+    ("event:INFRASTRUCTURE_SNAPSHOT.", "infrastructure"),
+    ("event:MEMORY_WARNING.", "memory_warning"),
+    ("", "snapshot"),
+)
+_PATH = re.compile(r"[A-Za-z_][\w.]*")
+
+
+def plain_start(metric: Metric) -> tuple[str, str] | None:
+    """Where a metric's first source starts and the attribute path from there; None if derived."""
+    source = metric.sources[0]
+    if source.startswith("derived:"):
+        return None
+    for prefix, root in _STARTS.get(metric.block, _RUN_STARTS):
+        if source.startswith(prefix):
+            path = source[len(prefix) :]
+            return (root, path) if _PATH.fullmatch(path) else None
+    return None
+
+
+class Filler:
+    """Gathers the values of one row of a block from the objects it describes.
+
+    Compiled once per block (and per head, whose fields differ by name): plain sources of one
+    object become a single ``attrgetter``; metrics with a ``read`` of their own are called.
+    Returns the values in the order of ``block.columns``.
+    """
+
+    def __init__(self, metrics: tuple[Metric, ...], block_name: str, head: str | None = None) -> None:
+        plain: dict[str, list[tuple[Metric, str]]] = {}
+        own: list[Metric] = []
+        for metric in metrics:
+            start = None if metric.read is not None else plain_start(_for_head(metric, head))
+            if start is None:
+                own.append(metric)
+            else:
+                plain.setdefault(start[0], []).append((metric, start[1]))
+        ordered: list[Metric] = []
+        self._parts: list[tuple[str, Callable[[Any], Any], int]] = []
+        for root, chosen in plain.items():
+            paths = [path for _, path in chosen]
+            get = _getter(paths) if head is None else _tolerant_getter(paths)
+            self._parts.append((root, get, len(paths)))
+            ordered += [metric for metric, _ in chosen]
+        self._own = own
+        self.block = Block.of(block_name, (*ordered, *own))
+        spans = self.block.spans
+        self._scaled = [(spans[m.name][0], m.scale) for m in self.block.metrics if m.scale != 1.0]
+        self._zero_absent = [spans[m.name][0] for m in self.block.metrics if m.zero_is_absent]
+
+    def values(self, roots: Roots) -> list[float]:
+        """One row's values; ``ABSENT`` where nothing was measured."""
+        row: list[Any] = []
+        for root, get, count in self._parts:
+            source = roots[root]
+            row += (None,) * count if source is None else get(source)
+        for metric in self._own:
+            value = metric.read(roots) if metric.read is not None else None
+            if metric.states:
+                row += _one_hot(metric.states, value)
+            else:
+                row.append(value)
+        for place, scale in self._scaled:
+            if row[place] is not None:
+                row[place] *= scale
+        for place in self._zero_absent:
+            if not row[place]:
+                row[place] = None
+        return [ABSENT if value is None else value for value in row]
+
+
+def _for_head(metric: Metric, head: str | None) -> Metric:
+    if head is None or "{head}" not in metric.sources[0]:
+        return metric
+    return Metric(
+        name=metric.name,
+        kind=metric.kind,
+        help=metric.help,
+        block=metric.block,
+        sources=tuple(source.replace("{head}", head) for source in metric.sources),
+    )
+
+
+def _getter(paths: list[str]) -> Callable[[Any], Any]:
+    """All paths of one object at once, as a tuple."""
+    if len(paths) == 1:
+        single = attrgetter(paths[0])
+        return lambda source: (single(source),)
+    return attrgetter(*paths)
+
+
+def _tolerant_getter(paths: list[str]) -> Callable[[Any], Any]:
+    """As `_getter`, with None for what the object does not have: ``value`` and ``q`` are heads
+    with a gradient and nothing else."""
+    getters = [attrgetter(path) for path in paths]
+
+    def get(source: Any) -> list[Any]:
+        found = []
+        for getter in getters:
+            try:
+                found.append(getter(source))
+            except AttributeError:
+                found.append(None)
+        return found
+
+    return get
+
+
+def _one_hot(states: tuple[str, ...], value: Any) -> list[float | None]:
+    if value is None:
+        return [None] * len(states)
+    return [1.0 if state == value else 0.0 for state in states]

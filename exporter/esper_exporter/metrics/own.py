@@ -1,0 +1,75 @@
+"""The exporter's own metrics: what it took in, what it refused, what it costs."""
+
+from __future__ import annotations
+
+import platform
+
+from esper_exporter import __version__
+from esper_exporter.metrics.blocks import Blocks
+from esper_exporter.metrics.publisher import RowSet, TallyRows
+from esper_exporter.metrics.table import ABSENT, ValueTable
+from esper_exporter.state.counts import Distributions, Tallies
+
+
+class OwnMetrics:
+    """Owns the exporter's counters and their rows. Its owner calls it under one lock."""
+
+    def __init__(
+        self, table: ValueTable, blocks: Blocks, max_series: int, started: float
+    ) -> None:
+        self._tallies = Tallies()
+        self._distributions = Distributions(blocks.bounds)
+        self._rows = TallyRows(table, blocks, (), self._no_room)
+        own = [
+            name
+            for name, metric in (*blocks.counters.items(), *blocks.histograms.items())
+            if metric.labels[:1] != ("run_id",)
+        ]
+        self._rows.begin(blocks, own)
+        self._gauges = RowSet(table, "exporter", (), (), self._no_room)
+        self._columns = [metric.name for metric in blocks.catalogue.block("exporter")]
+        build = RowSet(
+            table,
+            "esper_exporter_build_info",
+            (),
+            ("version", "python_version"),
+            self._no_room,
+        )
+        build.write([1.0], __version__, platform.python_version())
+        self._started = started
+        self._max_series = max_series
+        self.last_event: float | None = None
+        self.scrapes = 0
+        self.series = 0
+
+    @staticmethod
+    def _no_room() -> None:
+        raise AssertionError("the exporter's own rows come first and always fit")
+
+    def count(self, name: str, *labels: str, by: float = 1.0) -> None:
+        """Count something."""
+        self._tallies.add(name, *labels, by=by)
+
+    def observe(self, name: str, seconds: float) -> None:
+        """Observe a duration."""
+        self._distributions.observe(name, seconds)
+
+    def refresh(self, runs: int, in_flight: int) -> None:
+        """Write the rows."""
+        cells = {
+            "esper_exporter_start_timestamp_seconds": self._started,
+            "esper_exporter_runs": float(runs),
+            "esper_exporter_series": float(self.series),
+            "esper_exporter_series_limit": float(self._max_series),
+            "esper_exporter_events_in_flight": float(in_flight),
+            "esper_exporter_last_event_timestamp_seconds": ABSENT
+            if self.last_event is None
+            else self.last_event,
+        }
+        self._gauges.write([cells[name] for name in self._columns])
+        for name, labels in self._tallies.changed:
+            self._rows.write(name, labels, [self._tallies.values[name, labels]])
+        self._tallies.changed.clear()
+        for name, labels in self._distributions.changed:
+            self._rows.write(name, labels, self._distributions.values[name, labels].cells())
+        self._distributions.changed.clear()

@@ -1,0 +1,381 @@
+"""Brings one run's state into the value table.
+
+Rows are written when somebody looks, not per event: events outnumber scrapes by hundreds to one,
+and what an event touched is remembered until then. Whoever calls `refresh` holds the exporter's
+lock, so a page never shows half an update.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from esper_exporter.contract.vocabulary import OPS
+from esper_exporter.metrics.blocks import Blocks
+from esper_exporter.metrics.families.heads import HEAD_LATCH_ROWS, HEAD_ROWS, SOURCE_LATCH_ROWS
+from esper_exporter.metrics.families.run import RUN_INFO_LABELS
+from esper_exporter.metrics.table import ABSENT, Labels, Row, ValueTable
+from esper_exporter.state.aggregator import Aggregator
+from esper_exporter.state.latches import Latch
+
+MAX_LAYERS = 512
+
+
+class RowSet:
+    """Rows of one block by key, made when first needed and given up together."""
+
+    def __init__(
+        self, table: ValueTable, block: str, base: Labels, names: tuple[str, ...], drop: Drop
+    ) -> None:
+        self._table = table
+        self._block = block
+        self._base = tuple(base)
+        self._names = names
+        self._drop = drop
+        self.rows: dict[tuple[str, ...], Row] = {}
+
+    def get(self, *key: str) -> Row | None:
+        """The row for a key, or None if there is no room for it."""
+        row = self.rows.get(key)
+        if row is None:
+            row = self._table.add_row(
+                self._block, (*self._base, *zip(self._names, key, strict=True))
+            )
+            if row is None:
+                self._drop()
+                return None
+            self.rows[key] = row
+        return row
+
+    def write(self, values: list[float], *key: str) -> None:
+        """Fill the row for a key."""
+        row = self.get(*key)
+        if row is not None:
+            self._table.values[row.start : row.stop] = values
+
+    def clear(self, *key: str) -> None:
+        """Make a row's cells absent; the row stays, for things that come back."""
+        row = self.rows.get(key)
+        if row is not None:
+            self._table.clear(row)
+
+    def keep(self, wanted: Iterable[tuple[str, ...]]) -> None:
+        """Make all rows absent but the wanted ones."""
+        kept = set(wanted)
+        for key, row in self.rows.items():
+            if key not in kept:
+                self._table.clear(row)
+
+    def remove(self) -> None:
+        """Take all rows off the page."""
+        for row in self.rows.values():
+            self._table.remove_row(row)
+        self.rows.clear()
+
+
+Drop = Callable[[], None]
+
+
+class TallyRows:
+    """Rows of counters and histograms: one a name and set of label values."""
+
+    def __init__(self, table: ValueTable, blocks: Blocks, base: Labels, drop: Drop) -> None:
+        self._table = table
+        self._base = tuple(base)
+        self._sets: dict[str, RowSet] = {}
+        for metric in (*blocks.counters.values(), *blocks.histograms.values()):
+            names = metric.labels
+            if names[: len(base)] == tuple(name for name, _ in base):
+                own = names[len(base) :]
+                self._sets[metric.name] = RowSet(table, metric.name, base, own, drop)
+
+    def begin(self, blocks: Blocks, names: Iterable[str]) -> None:
+        """Put everything on the page at 0, with all label values that are known beforehand."""
+        for name in names:
+            metric = blocks.counters.get(name) or blocks.histograms[name]
+            for labels in metric.initial:
+                row = self._sets[name].get(*labels)
+                if row is not None:
+                    self._table.values[row.start : row.stop] = 0.0
+
+    def write(self, name: str, labels: tuple[str, ...], values: list[float]) -> None:
+        self._sets[name].write(values, *labels)
+
+    def remove(self) -> None:
+        for rows in self._sets.values():
+            rows.remove()
+
+
+class RunPublisher:
+    """Owns one run's rows in the table."""
+
+    def __init__(
+        self, table: ValueTable, blocks: Blocks, aggregator: Aggregator, drop: Drop
+    ) -> None:
+        self._table = table
+        self._blocks = blocks
+        self._aggregator = aggregator
+        self._state = aggregator.state
+        base = self._base = self._state.identity.labels()
+
+        def rows(block: str, *names: str) -> RowSet:
+            return RowSet(table, block, base, names, drop)
+
+        self._run = rows("run")
+        self._info = rows("esper_run_info", *RUN_INFO_LABELS)
+        self._policy = rows("policy")
+        self._observations = rows("observations")
+        self._heads = rows("head", "head")
+        self._ops = rows("op", "op")
+        self._stages = rows("stage", "stage")
+        self._layers = rows("layer", "layer")
+        self._layer_norms = rows("layer_norm", "layer")
+        self._head_latches = rows("head_latch", "head", "kind")
+        self._source_latches = rows("source_latch", "source")
+        self._envs = rows("env", "env_id")
+        self._slots = rows("slot", "env_id", "slot_id")
+        self._seed_info = rows(
+            "esper_kasmina_seed_info", "env_id", "slot_id", "blueprint", "alpha_curve"
+        )
+        self._blueprints = rows("env_blueprint", "env_id", "blueprint")
+        self._shapley = rows("shapley", "env_id", "slot_id")
+        self._best_runs = rows("best_run", "place")
+        self._devices = rows("device", "device")
+        self._tallies = TallyRows(table, blocks, base, drop)
+        self._of_run = tuple(
+            name
+            for name, metric in (*blocks.counters.items(), *blocks.histograms.items())
+            if metric.labels[:1] == ("run_id",)
+        )
+        self._tallies.begin(blocks, self._of_run)
+        self._latch_columns = {
+            block.name: [metric.name for metric in block.metrics]
+            for block in blocks.blocks
+            if block.name in ("head_latch", "source_latch")
+        }
+        self._info_labels: tuple[str, ...] | None = None
+        self._seed_labels: dict[tuple[str, str], tuple[str, str]] = {}
+
+    def _roots(self, **more: Any) -> dict[str, Any]:
+        state = self._state
+        return {"run": state, "snapshot": state.snapshot, "update": state.update, **more}
+
+    def refresh(self) -> None:
+        """Write what changed since the last time."""
+        state = self._state
+        touched = state.touched
+        self._aggregator.refresh()
+        self._write_run()
+        if touched.policy:
+            self._write_policy()
+        if touched.layers:
+            self._write_layers()
+        if touched.observations and state.observed:
+            roots = {"observations": state.snapshot.observation_stats}
+            self._observations.write(self._blocks.fillers["observations"].values(roots))
+        if state.latches.changed:
+            state.latches.changed = False
+            self._write_latches()
+        envs = set(state.snapshot.envs) if touched.all_envs else touched.envs
+        for env_id in envs:
+            self._write_env(env_id)
+        if touched.all_envs:
+            self._write_all_slots()
+        else:
+            for env_id, slot_id in touched.seeds:
+                self._write_slot(env_id, slot_id)
+        for env_id in touched.attribution:
+            self._write_attribution(env_id)
+        if touched.best_runs:
+            self._write_best_runs()
+        for device in touched.devices:
+            filler = self._blocks.fillers["device"]
+            self._devices.write(filler.values({"allocator": state.allocators[device]}), device)
+        self._write_tallies()
+        touched.clear()
+
+    def _write_run(self) -> None:
+        state = self._state
+        roots = self._roots(
+            batch=state.batch,
+            started=state.started,
+            checkpoint=state.checkpoint,
+            trend=state.trend,
+            batch_stats=state.batch_stats,
+            infrastructure=state.infrastructure,
+            memory_warning=state.memory_warning,
+        )
+        self._run.write(self._blocks.fillers["run"].values(roots))
+        snapshot = state.snapshot
+        if state.started is not None:
+            for stage, count in snapshot.slot_stage_counts.items():
+                self._stages.write([float(count)], stage)
+        self._write_ops()
+        self._write_info()
+
+    def _write_info(self) -> None:
+        started = self._state.started
+        if started is None:
+            return
+        scale = {None: "", True: "nats", False: "ratio"}[self._state.entropy_in_nats]
+        known: dict[str, object] = {
+            **started.__dict__,
+            "env_devices": ",".join(dict.fromkeys(started.env_devices)),
+            "entropy_scale": scale,
+        }
+        labels = tuple(
+            "" if known.get(name) is None else str(known[name]) for name in RUN_INFO_LABELS
+        )
+        if labels != self._info_labels:
+            self._info_labels = labels
+            self._info.remove()
+            self._info.write([1.0], *labels)
+
+    def _write_ops(self) -> None:
+        tamiyo, update = self._state.snapshot.tamiyo, self._state.update
+        columns = [metric.name for metric in self._blocks.catalogue.block("op")]
+        shares = (update.op_distribution if update is not None else None) or {}
+        for place, op in enumerate(OPS):
+            valid = tamiyo.op_valid_mask[place] if place < len(tamiyo.op_valid_mask) else False
+            known = update is not None and update.op_q_values is not None
+            told = update is not None and update.op_valid_mask is not None
+            values: dict[str, Any] = {
+                "esper_tamiyo_q_value": tamiyo.op_q_values[place]
+                if known and (valid or not told) and place < len(tamiyo.op_q_values)
+                else None,
+                "esper_tamiyo_op_valid": valid if told else None,
+                "esper_tamiyo_op_probability_ratio": shares.get(op),
+                "esper_tamiyo_episode_actions": tamiyo.action_counts.get(op),
+            }
+            self._ops.write([_cell(values[name]) for name in columns], op)
+
+    def _write_policy(self) -> None:
+        roots = self._roots()
+        self._policy.write(self._blocks.fillers["policy"].values(roots))
+        for head in HEAD_ROWS:
+            filler = self._blocks.head_fillers[head]
+            self._heads.write(filler.values({**roots, "head": head}), head)
+
+    def _write_layers(self) -> None:
+        update = self._state.update
+        for rows, told in (
+            (self._layers, update.layer_gradient_health if update else None),
+            (self._layer_norms, update.grad_norm_per_layer if update else None),
+        ):
+            shown = list((told or {}).items())[:MAX_LAYERS]
+            rows.keep((layer,) for layer, _ in shown)
+            for layer, value in shown:
+                rows.write([_cell(value)], layer)
+
+    def _write_latches(self) -> None:
+        latches = self._state.latches
+        columns = self._latch_columns["head_latch"]
+        for head, kind in HEAD_LATCH_ROWS:
+            self._head_latches.write(_latch(latches.heads[head, kind], columns), head, kind)
+        columns = self._latch_columns["source_latch"]
+        for source in SOURCE_LATCH_ROWS:
+            self._source_latches.write(_latch(latches.sources[source], columns), source)
+
+    def _write_env(self, env_id: int) -> None:
+        state = self._state
+        env = state.snapshot.envs[env_id]
+        outcome = state.last_outcome.get(env_id)
+        if env.last_update is None and not env.total_reward_steps and outcome is None:
+            if not env.active_seed_count and env.rollback_timestamp is None:
+                return
+        roots = {
+            "env": env,
+            "run": state,
+            "epoch": state.host_epochs.get(env_id),
+            "outcome": outcome,
+            "decision": state.last_decision.get(env_id),
+        }
+        key = str(env_id)
+        self._envs.write(self._blocks.fillers["env"].values(roots), key)
+        counts = (env.blueprint_spawns, env.blueprint_prunes, env.blueprint_fossilized)
+        for blueprint in dict.fromkeys(name for told in counts for name in told):
+            self._blueprints.write(
+                [_cell(told.get(blueprint)) for told in counts], key, blueprint
+            )
+
+    def _write_slot(self, env_id: int, slot_id: str) -> None:
+        env = self._state.snapshot.envs.get(env_id)
+        seed = env.seeds.get(slot_id) if env is not None else None
+        key = (str(env_id), slot_id)
+        if seed is None:
+            self._slots.clear(*key)
+        else:
+            self._slots.write(self._blocks.fillers["slot"].values({"seed": seed}), *key)
+        told = (seed.blueprint_id, seed.alpha_curve) if seed and seed.blueprint_id else None
+        before = self._seed_labels.get(key)
+        if before is not None and before != told:
+            self._seed_info.clear(*key, *before)
+            del self._seed_labels[key]
+        if told is not None and before != told:
+            self._seed_labels[key] = told
+            self._seed_info.write([1.0], *key, *told)
+
+    def _write_all_slots(self) -> None:
+        """After a batch every slot is empty: what is not in the state any more goes."""
+        envs = self._state.snapshot.envs
+        for env_id, slot_id in list(self._slots.rows):
+            self._write_slot(int(env_id), slot_id)
+        for env_id, env in envs.items():
+            for slot_id in env.seeds:
+                self._write_slot(env_id, slot_id)
+            self._write_attribution(env_id)
+        self._blueprints.keep(
+            (str(env_id), blueprint)
+            for env_id, env in envs.items()
+            for blueprint in (*env.blueprint_spawns, *env.blueprint_prunes)
+        )
+
+    def _write_attribution(self, env_id: int) -> None:
+        env = self._state.snapshot.envs[env_id]
+        key = str(env_id)
+        estimates = env.shapley_snapshot.values
+        for of_env, slot_id in self._shapley.rows:
+            if of_env == key and slot_id not in estimates:
+                self._shapley.clear(key, slot_id)
+        filler = self._blocks.fillers["shapley"]
+        for slot_id, estimate in estimates.items():
+            self._shapley.write(filler.values({"estimate": estimate}), key, slot_id)
+        self._write_env(env_id)
+
+    def _write_best_runs(self) -> None:
+        filler = self._blocks.fillers["best_run"]
+        records = self._state.snapshot.best_runs
+        self._best_runs.keep((str(place),) for place in range(len(records)))
+        for place, record in enumerate(records):
+            self._best_runs.write(filler.values({"record": record}), str(place))
+
+    def _write_tallies(self) -> None:
+        tallies, distributions = self._state.tallies, self._state.distributions
+        for name, labels in tallies.changed:
+            self._tallies.write(name, labels, [tallies.values[name, labels]])
+        tallies.changed.clear()
+        for name, labels in distributions.changed:
+            self._tallies.write(name, labels, distributions.values[name, labels].cells())
+        distributions.changed.clear()
+
+    def remove(self) -> None:
+        """Take the run off the page."""
+        for value in self.__dict__.values():
+            if isinstance(value, RowSet | TallyRows):
+                value.remove()
+
+
+def _cell(value: Any) -> float:
+    return ABSENT if value is None else float(value)
+
+
+def _latch(latch: Latch, columns: list[str]) -> list[float]:
+    """A latch's row: the columns' names end in what they hold."""
+    cells = {
+        "latched": 1.0 if latch.lit else 0.0,
+        "updates_total": float(latch.updates),
+        "first_timestamp_seconds": latch.first.timestamp() if latch.first else ABSENT,
+        "last_timestamp_seconds": latch.last.timestamp() if latch.last else ABSENT,
+        "first_update": _cell(latch.first_update),
+    }
+    return [next(v for suffix, v in cells.items() if name.endswith(suffix)) for name in columns]

@@ -1,0 +1,185 @@
+"""All runs of one process: which event belongs to which run, and when a run gives way to the next.
+
+Also where an event that told nothing new is left out: delivered twice, or under both its names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from esper_exporter.contract.dual_emit import DualEmitFilter, EventIdFilter
+from esper_exporter.contract.events import PHANTOM_GROUP_TYPES, Event
+from esper_exporter.contract.simic import TrainingStartedPayload
+from esper_exporter.metrics.blocks import Blocks
+from esper_exporter.metrics.publisher import Drop, RunPublisher
+from esper_exporter.metrics.table import ValueTable
+from esper_exporter.state.aggregator import Aggregator
+from esper_exporter.state.counts import Distributions
+from esper_exporter.state.run import RunIdentity, RunState
+
+DEFAULT_GROUP = "default"
+MAX_GROUPS = 64
+MAX_RETIRED = 4
+SCRAPES_BEFORE_GONE = 2
+
+
+def _field(thing: object, name: str) -> Any:
+    """A field of a foreign object or mapping, None where it has none."""
+    return thing.get(name) if isinstance(thing, Mapping) else getattr(thing, name, None)
+
+
+class NoRun(Exception):
+    """An event that belongs to no run: it has no group of its own and nothing runs, or there are
+    too many groups. ``reason`` is a label value."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+@dataclass(slots=True)
+class Entry:
+    """One run on the page."""
+
+    aggregator: Aggregator
+    publisher: RunPublisher
+    dual_emit: DualEmitFilter = field(default_factory=DualEmitFilter)
+    retired_at_scrape: int | None = None
+
+    @property
+    def state(self) -> RunState:
+        return self.aggregator.state
+
+
+class Runs:
+    """The current run of each group, and those that were superseded and not yet seen by a scrape.
+
+    Not thread-safe: its owner calls it under one lock.
+    """
+
+    def __init__(
+        self, table: ValueTable, blocks: Blocks, drop: Drop, run_id: str | None, rank: int | None
+    ) -> None:
+        self._table = table
+        self._blocks = blocks
+        self._drop = drop
+        self._run_id = run_id
+        self._rank = rank
+        self.current: dict[str, Entry] = {}
+        self.retired: list[Entry] = []
+        self._newest: str | None = None
+        self._event_ids = EventIdFilter()
+        self._identities: set[tuple[str, str]] = set()
+
+    def everything(self) -> list[Entry]:
+        """All runs on the page, superseded ones first."""
+        return [*self.retired, *self.current.values()]
+
+    def take(self, event: Event, scrapes: int) -> str | None:
+        """Bring an event to its run. Returns why it was left out as a duplicate, else None."""
+        if event.event_id is not None and self._event_ids.seen(event.event_id):
+            return "repeated"
+        if event.type == "TRAINING_STARTED" and isinstance(event.data, TrainingStartedPayload):
+            entry = self._begin(event, event.data, scrapes)
+        else:
+            entry = self._entry(event)
+        if entry.dual_emit.is_duplicate(event):
+            return "dual_emit"
+        self._newest = entry.state.identity.group_id
+        entry.aggregator.apply(event)
+        return None
+
+    def salvage(self, event: Event) -> None:
+        """Keep the latches of a policy update that could not be read."""
+        self._entry(event).aggregator.salvage(event)
+
+    def given(self, snapshot: object, group_id: str | None, now: datetime) -> Entry:
+        """The run that a snapshot from elsewhere belongs to, by its own id and group."""
+        told = _field(snapshot, "run_id") or "run"
+        group = group_id or _field(_field(snapshot, "tamiyo"), "group_id") or DEFAULT_GROUP
+        begun = _field(snapshot, "start_time")
+        found = self.current.get(str(group))
+        if found is not None and found.state.given_id == (told, begun):
+            return found
+        if found is not None:
+            self._retire(self.current.pop(str(group)), 0)
+        when = begun if isinstance(begun, datetime) else now
+        entry = self._add(
+            RunIdentity(self._free_name(str(told), str(group), when), str(group), self._rank or 0)
+        )
+        entry.state.given_id = (told, begun)
+        return entry
+
+    def _entry(self, event: Event) -> Entry:
+        group = event.group_id
+        found = self.current.get(group)
+        if found is not None:
+            return found
+        if event.type in PHANTOM_GROUP_TYPES and group == DEFAULT_GROUP:
+            # Emitted with the wrong group, whatever the run's is: it belongs to whoever spoke last.
+            if self._newest is None:
+                raise NoRun("no_run")
+            return self.current[self._newest]
+        if len(self.current) >= MAX_GROUPS:
+            raise NoRun("too_many_groups")
+        return self._add(RunIdentity(self._name(event, ""), group, self._rank or 0))
+
+    def _begin(self, event: Event, payload: TrainingStartedPayload, scrapes: int) -> Entry:
+        """A new run begins; the group's run before it is over."""
+        group = event.group_id
+        before = self.current.pop(group, None)
+        if before is None and len(self.current) >= MAX_GROUPS:
+            raise NoRun("too_many_groups")
+        rank = self._rank if self._rank is not None else payload.rank or 0
+        if before is not None:
+            self._retire(before, scrapes)
+            if self._run_id is not None and payload.resume_path:
+                entry = self._add(RunIdentity(before.state.identity.run_id, group, rank))
+                entry.state.latches = before.state.latches
+                before.publisher.remove()
+                self.retired.remove(before)
+                return entry
+        return self._add(RunIdentity(self._name(event, payload.episode_id or ""), group, rank))
+
+    def _name(self, event: Event, told: str) -> str:
+        """A run id that no other run of this process has: the user's, or the event's and the time,
+        since the real system gives the same id to a rerun and to a second group."""
+        return self._free_name(told, event.group_id, event.timestamp)
+
+    def _free_name(self, told: str, group: str, begun: datetime) -> str:
+        stem = self._run_id or f"{told or 'run'}-{begun:%Y%m%dT%H%M%SZ}"
+        name, number = stem, 1
+        while (name, group) in self._identities:
+            number += 1
+            name = f"{stem}-{number}"
+        self._identities.add((name, group))
+        return name
+
+    def _add(self, identity: RunIdentity) -> Entry:
+        state = RunState(identity, Distributions(self._blocks.bounds))
+        aggregator = Aggregator(state)
+        publisher = RunPublisher(self._table, self._blocks, aggregator, self._drop)
+        entry = self.current[identity.group_id] = Entry(aggregator, publisher)
+        return entry
+
+    def _retire(self, entry: Entry, scrapes: int) -> None:
+        """Keep a superseded run on the page until two scrapes have seen its end."""
+        entry.state.active = False
+        entry.publisher.refresh()
+        entry.retired_at_scrape = scrapes
+        self.retired.append(entry)
+        while len(self.retired) > MAX_RETIRED:
+            self.retired.pop(0).publisher.remove()
+
+    def refresh(self, scrapes: int) -> None:
+        """Write all rows, and take superseded runs off that have been seen."""
+        for entry in list(self.retired):
+            since = entry.retired_at_scrape
+            if since is not None and scrapes - since >= SCRAPES_BEFORE_GONE:
+                entry.publisher.remove()
+                self.retired.remove(entry)
+        for entry in self.current.values():
+            entry.publisher.refresh()

@@ -1,0 +1,86 @@
+"""What an exporter can be told, as arguments or as environment variables."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+PREFIX = "ESPER_EXPORTER_"
+RUN_ID_VARIABLE = "ESPER_RUN_ID"
+
+TRUE = frozenset({"1", "true", "yes", "on"})
+FALSE = frozenset({"0", "false", "no", "off", ""})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Settings of one exporter; `ESPER_EXPORTER_<NAME>` sets each that was not given.
+
+    An argument wins over the environment. Bad values raise ValueError with the setting's name.
+    """
+
+    port: int = 9108
+    host: str = "127.0.0.1"
+    run_id: str | None = None
+    web_config: Path | None = None
+    unix_socket: Path | None = None
+    strict: bool = False
+    max_series: int = 100_000
+    state_dir: Path | None = None
+    linger: float = 45.0
+    rank: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.port <= 65535:
+            raise ValueError(f"port must lie between 0 and 65535, not {self.port}")
+        if self.max_series < 1000:
+            raise ValueError(f"max_series must be at least 1000, not {self.max_series}")
+        if not 0 <= self.linger < float("inf"):
+            raise ValueError(f"linger must be a number of seconds, 0 for none, not {self.linger}")
+        if self.run_id is not None and not 0 < len(self.run_id) <= 256:
+            raise ValueError("run_id must have 1 to 256 characters")
+
+
+def _flag(text: str) -> bool:
+    lowered = text.strip().lower()
+    if lowered not in TRUE | FALSE:
+        raise ValueError(f"want one of {', '.join(sorted((TRUE | FALSE) - {''}))}, not {text!r}")
+    return lowered in TRUE
+
+
+_READERS: dict[str, Callable[[str], Any]] = {
+    "port": int,
+    "host": str,
+    "run_id": str,
+    "web_config": Path,
+    "unix_socket": Path,
+    "strict": _flag,
+    "max_series": int,
+    "state_dir": Path,
+    "linger": float,
+    "rank": int,
+}
+
+
+def read_settings(given: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> Settings:
+    """Settings from arguments (None: not given) and, for the rest, from the environment."""
+    chosen: dict[str, Any] = {}
+    for field in fields(Settings):
+        name = field.name
+        if given.get(name) is not None:
+            value = given[name]
+            chosen[name] = Path(value) if _READERS[name] is Path else value
+            continue
+        variable = PREFIX + name.upper()
+        text = environ.get(variable)
+        if text is None and name == "run_id":
+            variable, text = RUN_ID_VARIABLE, environ.get(RUN_ID_VARIABLE)
+        if text:
+            try:
+                chosen[name] = _READERS[name](text)
+            except ValueError as error:
+                raise ValueError(f"{variable}: {error}") from None
+    return Settings(**chosen)

@@ -1,0 +1,295 @@
+"""Analytics snapshots into the state: decisions, rewards, Shapley values, action mix."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import TypeVar
+
+from esper_exporter.contract.analytics import (
+    AnalyticsSnapshotPayload,
+    CounterfactualMatrixPayload,
+    ObservationStatsTelemetry,
+    RewardComponentsTelemetry,
+)
+from esper_exporter.contract.events import Event
+from esper_exporter.contract.vocabulary import HEADS, OPS, TEMPOS, normalize_action
+from esper_exporter.state.attribution import (
+    CounterfactualConfig,
+    CounterfactualSnapshot,
+    ShapleyEstimate,
+    ShapleySnapshot,
+)
+from esper_exporter.state.decision import DecisionSnapshot
+from esper_exporter.state.environment import EnvState
+from esper_exporter.state.rewards import RewardComponents
+from esper_exporter.state.run import MAX_DECISIONS, MAX_SLOTS, PendingDecision, RunState
+from esper_exporter.state.statistics import ObservationStats
+
+T = TypeVar("T")
+
+GAMMA = 0.995
+"""The discount of the real system; a decision's TD advantage is r + γ·V(s') − V(s)."""
+
+DECISION_EXPIRY_SECONDS = 120.0
+_ALPHA_TARGETS = {0.5: "HALF", 0.7: "SEVENTY", 1.0: "FULL"}
+_DECISION_HEADS = tuple((head, "curve" if head == "alpha_curve" else head) for head in HEADS)
+
+# Reward components: name in the event → name in the state; None in the event leaves the state.
+_COMPONENTS = {
+    "base_acc_delta": "base_acc_delta",
+    "bounded_attribution": "bounded_attribution",
+    "seed_contribution": "seed_contribution",
+    "escrow_credit_prev": "escrow_credit_prev",
+    "escrow_credit_target": "escrow_credit_target",
+    "escrow_delta": "escrow_delta",
+    "escrow_credit_next": "escrow_credit_next",
+    "escrow_forfeit": "escrow_forfeit",
+    "compute_rent": "compute_rent",
+    "alpha_shock": "alpha_shock",
+    "ratio_penalty": "ratio_penalty",
+    "stage_bonus": "stage_bonus",
+    "fossilize_terminal_bonus": "fossilize_terminal_bonus",
+    "blending_warning": "blending_warning",
+    "holding_warning": "holding_warning",
+    "hindsight_credit": "hindsight_credit",
+    "num_fossilized_seeds": "scaffold_count",
+    "stable_val_acc": "stable_val_acc",
+    "total_reward": "total",
+}
+# What the snapshot carries itself when the typed breakdown is missing (events of the seed age).
+_FLAT = (
+    "base_acc_delta",
+    "bounded_attribution",
+    "compute_rent",
+    "stage_bonus",
+    "ratio_penalty",
+    "alpha_shock",
+    "hindsight_credit",
+    "scaffold_count",
+    "avg_scaffold_delay",
+)
+
+
+def apply_analytics(run: RunState, event: Event, payload: AnalyticsSnapshotPayload) -> None:
+    """ANALYTICS_SNAPSHOT, by its kind."""
+    if payload.observation_stats is not None:
+        see_observations(run, event, payload.observation_stats)
+    if payload.kind == "last_action":
+        _apply_last_action(run, event, payload)
+    elif payload.kind == "shapley_computed":
+        _apply_shapley(run, event, payload)
+    elif payload.kind == "action_distribution":
+        if payload.action_counts:
+            tamiyo = run.snapshot.tamiyo
+            tamiyo.action_counts = dict(payload.action_counts)
+            tamiyo.total_actions = sum(payload.action_counts.values())
+            run.touched.run = True
+    elif payload.kind == "batch_stats":
+        run.batch_stats = payload
+        if payload.skipped_update:
+            run.count_skip("unexplained")
+        run.end_attempt()
+        run.touched.run = True
+
+
+def see_observations(run: RunState, event: Event, stats: ObservationStatsTelemetry) -> None:
+    """Take in the health of the policy's inputs; NaN or Inf in them is a fault of its own."""
+    for name, value in stats.__dict__.items():
+        if value is not None and hasattr(run.snapshot.observation_stats, name):
+            setattr(run.snapshot.observation_stats, name, value)
+    run.observed = True
+    run.touched.observations = True
+    if stats.nan_count or stats.inf_count:
+        run.latches.light_source("observations", event.timestamp, run.attempt)
+        for kind, count in (("nan", stats.nan_count), ("inf", stats.inf_count)):
+            if count:
+                run.tallies.add(
+                    "esper_tamiyo_observation_nonfinite_values_total", kind, by=float(count)
+                )
+
+
+def _apply_last_action(run: RunState, event: Event, payload: AnalyticsSnapshotPayload) -> None:
+    env_id = payload.env_id
+    op = normalize_action(payload.action_name or "UNKNOWN")
+    success = payload.action_success
+    run.tallies.add(
+        "esper_tamiyo_actions_total",
+        op if op in OPS else "other",
+        "unknown" if success is None else "true" if success else "false",
+    )
+    if env_id is None or payload.action_confidence is None:
+        return
+    env = run.env(env_id)
+    if env is None:
+        run.tallies.add("esper_run_things_beyond_bounds_total")
+        return
+    reward = payload.total_reward if payload.total_reward is not None else 0.0
+    env.reward_history.append(reward)
+    env.cumulative_reward += reward
+    env.current_epoch = event.epoch if event.epoch is not None else 0
+    env.action_history.append(op)
+    if op in env.action_counts or len(env.action_counts) < MAX_SLOTS:
+        env.action_counts[op] = env.action_counts.get(op, 0) + 1
+    env.total_actions += 1
+    if success is not None:
+        env.last_action_success = success
+    _take_reward_components(env, payload, op)
+    env.total_reward_steps += 1
+    components = env.reward_components
+    if components.ratio_penalty != 0 or components.alpha_shock != 0:
+        env.gaming_trigger_count += 1
+        run.tallies.add("esper_simic_gaming_steps_total")
+    run.snapshot.last_action_env_id = env_id
+    run.snapshot.last_action_timestamp = event.timestamp
+    run.snapshot.last_reward_update = event.timestamp
+    _decide(run, event, payload, env, op, reward)
+    run.touched.envs.add(env_id)
+    run.touched.run = True
+
+
+def _take_reward_components(env: EnvState, payload: AnalyticsSnapshotPayload, op: str) -> None:
+    state = env.reward_components
+    told = payload.reward_components
+    if told is not None:
+        _copy_components(state, told)
+    else:
+        for name in _FLAT:
+            value = getattr(payload, name)
+            if value is not None:
+                setattr(state, name, value)
+        if payload.total_reward is None:
+            return
+        state.total = payload.total_reward
+    state.last_action = op
+    state.env_id = env.env_id
+    state.val_acc = env.host_accuracy or 0.0
+
+
+def _copy_components(state: RewardComponents, told: RewardComponentsTelemetry) -> None:
+    values = told.__dict__
+    for name, target in _COMPONENTS.items():
+        value = values[name]
+        if value is not None:
+            setattr(state, target, value)
+
+
+def _decide(
+    run: RunState,
+    event: Event,
+    payload: AnalyticsSnapshotPayload,
+    env: EnvState,
+    op: str,
+    reward: float,
+) -> None:
+    """Record a decision, and settle the TD advantage of the one before it."""
+    value = payload.value_estimate if payload.value_estimate is not None else 0.0
+    pending = run.pending.pop(env.env_id, None)
+    if pending is not None:
+        pending.decision.td_advantage = pending.reward + GAMMA * value - pending.value
+        run.td_advantages[env.env_id] = pending.decision.td_advantage
+    snapshot, tamiyo = run.snapshot, run.snapshot.tamiyo
+    tempo = payload.tempo_idx
+    heads = payload.head_telemetry
+    per_head: dict[str, float] = {}
+    if heads is not None:
+        per_head = {name: v for name, v in heads.__dict__.items() if v is not None}
+        for head, spelled in _DECISION_HEADS:
+            run.distributions.observe(
+                "esper_tamiyo_decision_confidence_ratio",
+                per_head.get(f"{spelled}_confidence"),
+                head,
+            )
+            run.distributions.observe(
+                "esper_tamiyo_decision_entropy_ratio", per_head.get(f"{spelled}_entropy"), head
+            )
+    decision = DecisionSnapshot(
+        timestamp=event.timestamp,
+        slot_states=dict(payload.slot_states or {}),
+        host_accuracy=env.host_accuracy or 0.0,
+        chosen_action=op,
+        chosen_slot=payload.slot_id,
+        confidence=payload.action_confidence or 0.0,
+        expected_value=value,
+        actual_reward=reward,
+        alternatives=list(payload.alternatives or ()),
+        action_success=payload.action_success,
+        decision_id=(event.event_id or "")[:8],
+        env_id=env.env_id,
+        episode=snapshot.current_episode,
+        epoch=snapshot.current_epoch,
+        batch=snapshot.current_batch,
+        value_residual=reward - value,
+        decision_entropy=payload.decision_entropy,
+        chosen_blueprint=payload.blueprint_id,
+        chosen_tempo=TEMPOS[tempo] if tempo is not None and 0 <= tempo < len(TEMPOS) else None,
+        chosen_style=payload.style,
+        chosen_curve=payload.alpha_curve,
+        chosen_alpha_target=_ALPHA_TARGETS.get(payload.alpha_target)
+        if payload.alpha_target is not None
+        else None,
+        chosen_alpha_speed=payload.alpha_speed,
+        **per_head,  # type: ignore[arg-type]
+    )
+    run.pending[env.env_id] = PendingDecision(decision, reward, value)
+    run.last_decision[env.env_id] = decision
+    tamiyo.recent_decisions.insert(0, decision)
+    expire_decisions(tamiyo.recent_decisions, event.timestamp)
+    tamiyo.last_action_op = op
+    if payload.action_success is not None:
+        tamiyo.last_action_success = payload.action_success
+
+
+def expire_decisions(decisions: list[DecisionSnapshot], now: datetime) -> None:
+    """Keep at most eight decisions, and none older than two minutes."""
+    del decisions[MAX_DECISIONS:]
+    while decisions and (now - decisions[-1].timestamp).total_seconds() > DECISION_EXPIRY_SECONDS:
+        decisions.pop()
+
+
+def _apply_shapley(run: RunState, event: Event, payload: AnalyticsSnapshotPayload) -> None:
+    if payload.env_id is None or payload.shapley_values is None:
+        return
+    env = run.env(payload.env_id)
+    if env is None:
+        run.tallies.add("esper_run_things_beyond_bounds_total")
+        return
+    values = {
+        slot_id: ShapleyEstimate(
+            mean=told.get("mean", 0.0),
+            std=told.get("std", 0.0),
+            n_samples=int(told.get("n_samples", 0)),
+        )
+        for slot_id, told in _first(payload.shapley_values.items(), MAX_SLOTS)
+    }
+    env.shapley_snapshot = ShapleySnapshot(
+        tuple(values), values, payload.batch or 0, event.timestamp
+    )
+    env.best_shapley_snapshot = ShapleySnapshot(
+        tuple(values), dict(values), payload.batch or 0, event.timestamp
+    )
+    run.touched.attribution.add(env.env_id)
+
+
+def apply_counterfactual(run: RunState, event: Event, payload: CounterfactualMatrixPayload) -> None:
+    """COUNTERFACTUAL_MATRIX_COMPUTED: accuracies of an environment with seeds switched off."""
+    env = run.env(payload.env_id)
+    if env is None:
+        run.tallies.add("esper_run_things_beyond_bounds_total")
+        return
+    env.counterfactual_matrix = CounterfactualSnapshot(
+        slot_ids=payload.slot_ids,
+        configs=[CounterfactualConfig(c.seed_mask, c.accuracy) for c in payload.configs],
+        strategy=payload.strategy or "unavailable",
+        compute_time_ms=payload.compute_time_ms or 0.0,
+    )
+    if payload.compute_time_ms:
+        run.tallies.add(
+            "esper_simic_counterfactual_compute_seconds_total", by=payload.compute_time_ms / 1000.0
+        )
+    run.tallies.add("esper_simic_counterfactual_matrices_total")
+    run.touched.attribution.add(env.env_id)
+
+
+def _first(items: Iterable[T], count: int) -> list[T]:
+    return [item for item, _ in zip(items, range(count), strict=False)]

@@ -1,0 +1,196 @@
+"""The run itself and what is said about it: start, trends, anomalies, outcomes, resources."""
+
+from __future__ import annotations
+
+from esper_exporter.contract.events import Event
+from esper_exporter.contract.infra import (
+    AllocatorStatsPayload,
+    InfrastructureSnapshotPayload,
+    MemoryWarningPayload,
+    PhaseProfileReport,
+)
+from esper_exporter.contract.kasmina import MorphologyCausalLogPayload, TopologyManifestPayload
+from esper_exporter.contract.simic import (
+    AnomalyDetectedPayload,
+    CheckpointLoadedPayload,
+    EpisodeOutcomePayload,
+    PerformanceDegradationPayload,
+    RewardHackingSuspectedPayload,
+    TrainingStartedPayload,
+    TrendDetectedPayload,
+)
+from esper_exporter.state.environment import EnvState
+from esper_exporter.state.latches import FINITENESS_ANOMALIES
+from esper_exporter.state.run import MAX_ENVS, MAX_SLOTS, RunState
+from esper_exporter.state.snapshot import RunConfig
+
+MAX_DEVICES = 64
+
+
+def apply_training_started(run: RunState, event: Event, payload: TrainingStartedPayload) -> None:
+    """TRAINING_STARTED: the run's configuration. The run is new; its aggregator sees to that."""
+    snapshot = run.snapshot
+    run.started = payload
+    run.started_at = event.timestamp
+    snapshot.run_id = payload.episode_id or ""
+    snapshot.task_name = payload.task
+    snapshot.max_epochs = payload.max_epochs
+    snapshot.max_batches = payload.max_batches
+    snapshot.current_episode = payload.start_episode or 0
+    snapshot.connected = True
+    snapshot.start_time = event.timestamp
+    snapshot.reward_mode = payload.reward_mode
+    snapshot.vitals.host_params = payload.host_params
+    snapshot.run_config = RunConfig(
+        seed=payload.seed,
+        n_episodes=payload.n_episodes,
+        lr=payload.lr,
+        clip_ratio=payload.clip_ratio,
+        entropy_coef=payload.entropy_coef,
+        param_budget=payload.param_budget,
+        resume_path=payload.resume_path or "",
+        entropy_anneal=dict(payload.entropy_anneal or {}),
+    )
+    snapshot.slot_ids = list(payload.slot_ids[:MAX_SLOTS])
+    run.slots_locked = True
+    for env_id in range(min(payload.n_envs, MAX_ENVS)):
+        snapshot.envs[env_id] = EnvState(
+            env_id=env_id, host_params=payload.host_params, reward_mode=payload.reward_mode
+        )
+    infrastructure = snapshot.tamiyo.infrastructure
+    infrastructure.compile_enabled = bool(payload.compile_enabled)
+    infrastructure.compile_backend = payload.compile_backend or ""
+    infrastructure.compile_mode = payload.compile_mode or ""
+    run.touched.run = True
+
+
+def apply_checkpoint_loaded(
+    run: RunState, event: Event, payload: CheckpointLoadedPayload | None
+) -> None:
+    """CHECKPOINT_LOADED: the run goes on from an earlier one."""
+    run.tallies.add("esper_run_checkpoints_loaded_total")
+    run.checkpoint = payload
+    run.checkpoint_at = event.timestamp
+    run.touched.run = True
+
+
+def apply_trend(run: RunState, event: Event, payload: TrendDetectedPayload) -> None:
+    """PLATEAU_, DEGRADATION_ and IMPROVEMENT_DETECTED."""
+    run.tallies.add("esper_simic_trends_total", event.type.removesuffix("_DETECTED").lower())
+    run.trend = payload
+    run.touched.run = True
+
+
+def apply_anomaly(run: RunState, event: Event, payload: AnomalyDetectedPayload) -> None:
+    """All anomaly events. Only the finiteness anomalies light latches: a plain
+    ``numerical_instability`` also comes for values that are NaN by design."""
+    kind = payload.anomaly_type
+    run.tallies.add("esper_simic_anomalies_total", kind)
+    if kind in run.anomaly_times or len(run.anomaly_times) < MAX_DEVICES:
+        run.anomaly_times[kind] = event.timestamp
+    if kind in FINITENESS_ANOMALIES:
+        attempt = run.begin_attempt("anomaly")
+        run.latches.light_detail(payload.detail or "", event.timestamp, attempt)
+        run.count_skip("nonfinite")
+        if kind == "ppo_finiteness_failure":
+            run.tallies.add("esper_tamiyo_finiteness_failures_total")
+        tamiyo = run.snapshot.tamiyo
+        for head, which in run.latches.lit_heads():
+            (tamiyo.head_nan_latch if which == "nan" else tamiyo.head_inf_latch)[head] = True
+    elif kind == "ratio_nan_inf":
+        run.latches.light_source("ratio", event.timestamp, run.attempt)
+    elif kind.startswith("lstm_") and ("nan" in kind or "inf" in kind):
+        run.latches.light_source("lstm", event.timestamp, run.attempt)
+    run.touched.run = True
+
+
+def apply_performance_degradation(
+    run: RunState, event: Event, payload: PerformanceDegradationPayload
+) -> None:
+    """PERFORMANCE_DEGRADATION: an environment fell below its rolling accuracy."""
+    run.tallies.add("esper_simic_performance_degradations_total")
+
+
+def apply_reward_hacking(
+    run: RunState, event: Event, payload: RewardHackingSuspectedPayload
+) -> None:
+    """REWARD_HACKING_SUSPECTED."""
+    run.tallies.add("esper_simic_reward_hacking_suspected_total", payload.pattern)
+
+
+def apply_episode_outcome(run: RunState, event: Event, payload: EpisodeOutcomePayload) -> None:
+    """EPISODE_OUTCOME."""
+    outcome = payload.outcome_type or "unknown"
+    tallies, distributions, episodes = run.tallies, run.distributions, run.episodes
+    tallies.add("esper_simic_episodes_total", outcome)
+    distributions.observe("esper_simic_episode_reward", payload.episode_reward)
+    distributions.observe(
+        "esper_simic_episode_final_accuracy_ratio", payload.final_accuracy / 100.0
+    )
+    episodes.lengths.append(payload.episode_length or 0)
+    episodes.outcomes.append(outcome == "success")
+    episodes.successes += outcome == "success"
+    episodes.timeouts += outcome == "timeout"
+    episodes.germinations += payload.germinate_count or 0
+    episodes.prunes += payload.prune_count or 0
+    episodes.fossilizations += payload.fossilize_count or 0
+    env = run.env(payload.env_id)
+    if env is None:
+        tallies.add("esper_run_things_beyond_bounds_total")
+        return
+    run.last_outcome[payload.env_id] = payload
+    run.touched.envs.add(payload.env_id)
+
+
+def apply_phase_profile(run: RunState, event: Event, payload: PhaseProfileReport) -> None:
+    """PHASE_PROFILE_COMPLETED: where the trainer's time went."""
+    for phase, timing in payload.phases.items():
+        run.distributions.observe(
+            "esper_simic_phase_duration_seconds", timing.wall_ms / 1000.0, phase
+        )
+        run.tallies.add(
+            "esper_simic_phase_cpu_seconds_total", phase, by=timing.python_cpu_ms / 1000.0
+        )
+
+
+def apply_memory_warning(run: RunState, event: Event, payload: MemoryWarningPayload) -> None:
+    """MEMORY_WARNING."""
+    run.tallies.add("esper_torch_memory_warnings_total")
+    run.memory_warning = payload
+    run.touched.run = True
+
+
+def apply_allocator_stats(run: RunState, event: Event, payload: AllocatorStatsPayload) -> None:
+    """ALLOCATOR_STATS: torch's CUDA allocator, one device."""
+    if payload.device in run.allocators or len(run.allocators) < MAX_DEVICES:
+        run.allocators[payload.device] = payload
+        run.touched.devices.add(payload.device)
+
+
+def apply_infrastructure(
+    run: RunState, event: Event, payload: InfrastructureSnapshotPayload
+) -> None:
+    """INFRASTRUCTURE_SNAPSHOT: torch.compile, memory and step times, every N batches."""
+    run.infrastructure = payload
+    run.touched.run = True
+
+
+def apply_morphology(run: RunState, event: Event, payload: MorphologyCausalLogPayload) -> None:
+    """MORPHOLOGY_CAUSAL_LOG: the governor's word on each change of a network's shape."""
+    approved = payload.governor_approved
+    run.tallies.add(
+        "esper_kasmina_morphology_events_total",
+        payload.phase,
+        payload.operation,
+        "unknown" if approved is None else "approved" if approved else "refused",
+    )
+
+
+def apply_topology_manifest(run: RunState, event: Event, payload: TopologyManifestPayload) -> None:
+    """TOPOLOGY_MANIFEST_RECORDED: did a replayed topology match the one recorded?"""
+    match = payload.manifest_match
+    run.tallies.add(
+        "esper_kasmina_topology_manifests_total",
+        payload.manifest_role,
+        "unknown" if match is None else "match" if match else "mismatch",
+    )
