@@ -1,0 +1,280 @@
+"""Every threshold, once: what is healthy, what warns, what is critical.
+
+The dashboards, the alerts and the pages use these. Sources: the ActionHeadsPanel document (per-head
+thresholds, head states, footer, decisions) and the thresholds in use in the real system. Every
+function is total: what was not measured (None) or is NaN is ``UNKNOWN``.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Final
+
+Number = float | None
+
+
+class Level(Enum):
+    """How something is."""
+
+    HEALTHY = "healthy"
+    WARNING = "warning"
+    CRITICAL = "critical"
+    UNKNOWN = "unknown"
+
+
+# Per head (ActionHeadsPanel)
+HEAD_ENTROPY_WARNING: Final = 0.5
+HEAD_ENTROPY_CRITICAL: Final = 0.25
+HEAD_GRAD_NORM_DEAD: Final = 0.01
+HEAD_GRAD_NORM_LOW: Final = 0.1
+HEAD_GRAD_NORM_HIGH: Final = 2.0
+HEAD_GRAD_NORM_EXPLODING: Final = 5.0
+HEAD_RATIO_WARNING: Final = (0.8, 1.2)
+HEAD_RATIO_CRITICAL: Final = (0.5, 1.5)
+GRAD_TREND_STABLE: Final = 0.01
+STATE_ENTROPY_COLLAPSED: Final = 0.1
+STATE_ENTROPY_CONFUSED: Final = 0.9
+STATE_ENTROPY_HEALTHY: Final = (0.3, 0.7)
+
+# Gradient-flow footer and decisions (ActionHeadsPanel)
+GRADIENT_CV_WARNING: Final = 0.5
+GRADIENT_CV_CRITICAL: Final = 2.0
+DECISION_MAX_AGE_SECONDS: Final = 30.0
+DECISION_AGE_SHARES: Final = (0.4, 0.7, 0.9)
+
+# The policy as a whole (thresholds in use)
+GRAD_NORM_WARNING: Final = 5.0
+GRAD_NORM_CRITICAL: Final = 10.0
+RATIO_MAX_WARNING: Final = 1.5
+RATIO_MAX_CRITICAL: Final = 2.0
+RATIO_MIN_WARNING: Final = 0.5
+RATIO_MIN_CRITICAL: Final = 0.3
+CLIP_FRACTION_WARNING: Final = 0.25
+CLIP_FRACTION_CRITICAL: Final = 0.30
+KL_WARNING: Final = 0.015
+KL_CRITICAL: Final = 0.03
+EXPLAINED_VARIANCE_WARNING: Final = 0.3
+EXPLAINED_VARIANCE_CRITICAL: Final = 0.0
+VALUE_CORRELATION_WARNING: Final = 0.6
+VALUE_CORRELATION_CRITICAL: Final = 0.3
+LOG_PROB_WARNING: Final = -50.0
+LOG_PROB_CRITICAL: Final = -100.0
+COLLAPSE_RISK_CRITICAL: Final = 0.7
+WAIT_SHARE_WARNING: Final = 0.7
+LOW_RETURN_VARIANCE_WARNING: Final = 0.20
+FRAGMENTATION_WARNING: Final = 0.3
+MEMORY_CRITICAL: Final = 0.90
+
+
+class HeadState(Enum):
+    """State of an action head, in the order in which the panel's table is read."""
+
+    DEAD = "dead"
+    EXPLODING = "exploding"
+    DETERMINISTIC = "deterministic"
+    COLLAPSED = "collapsed"
+    CONFUSED = "confused"
+    HEALTHY = "healthy"
+    INDETERMINATE = "indeterminate"
+    UNKNOWN = "unknown"
+
+
+HEAD_STATES: Final = tuple(state.value for state in HeadState)
+
+
+def _unknown(value: Number) -> bool:
+    return value is None or value != value
+
+
+def _falling(value: Number, warning: float, critical: float) -> Level:
+    """Low is bad: at or below a threshold counts as that level."""
+    if value is None or value != value:
+        return Level.UNKNOWN
+    if value <= critical:
+        return Level.CRITICAL
+    return Level.WARNING if value <= warning else Level.HEALTHY
+
+
+def _rising(value: Number, warning: float, critical: float) -> Level:
+    """High is bad: above a threshold counts as that level."""
+    if value is None or value != value:
+        return Level.UNKNOWN
+    if value > critical:
+        return Level.CRITICAL
+    return Level.WARNING if value > warning else Level.HEALTHY
+
+
+def entropy_level(share: Number) -> Level:
+    """A head's entropy as a share of its maximum."""
+    return _falling(share, HEAD_ENTROPY_WARNING, HEAD_ENTROPY_CRITICAL)
+
+
+def head_gradient_level(norm: Number) -> Level:
+    """A head's gradient norm: healthy from 0.1 to 2."""
+    if norm is None or norm != norm:
+        return Level.UNKNOWN
+    if norm < HEAD_GRAD_NORM_DEAD or norm > HEAD_GRAD_NORM_EXPLODING:
+        return Level.CRITICAL
+    if norm < HEAD_GRAD_NORM_LOW or norm > HEAD_GRAD_NORM_HIGH:
+        return Level.WARNING
+    return Level.HEALTHY
+
+
+def gradient_trend(norm: Number, previous: Number) -> tuple[str, Level]:
+    """An arrow, and whether that way is good news.
+
+    Rising is good from below and bad from above; within the healthy range it means nothing, which
+    is ``UNKNOWN`` (drawn dim).
+    """
+    if norm is None or previous is None or norm != norm or previous != previous:
+        return ("", Level.UNKNOWN)
+    if norm == previous or abs(norm - previous) < GRAD_TREND_STABLE:
+        return ("→", Level.UNKNOWN)
+    rising = norm > previous
+    arrow = "↗" if rising else "↘"
+    if norm < HEAD_GRAD_NORM_LOW:
+        return (arrow, Level.HEALTHY if rising else Level.CRITICAL)
+    if norm > HEAD_GRAD_NORM_HIGH:
+        return (arrow, Level.CRITICAL if rising else Level.HEALTHY)
+    return (arrow, Level.UNKNOWN)
+
+
+def head_ratio_level(ratio: Number) -> Level:
+    """A head's probability ratio: healthy within PPO's clip range."""
+    if ratio is None or ratio != ratio:
+        return Level.UNKNOWN
+    if HEAD_RATIO_WARNING[0] <= ratio <= HEAD_RATIO_WARNING[1]:
+        return Level.HEALTHY
+    if HEAD_RATIO_CRITICAL[0] <= ratio <= HEAD_RATIO_CRITICAL[1]:
+        return Level.WARNING
+    return Level.CRITICAL
+
+
+def classify_head(head: str, grad_norm: Number, entropy: Number, n_slots: int) -> HeadState:
+    """The state of a head by the panel's table: the first row that fits.
+
+    ``entropy`` is a share of the maximum. A slot head with one slot cannot choose, so its low
+    entropy is expected.
+    """
+    if grad_norm is None or entropy is None or _unknown(grad_norm) or _unknown(entropy):
+        return HeadState.UNKNOWN
+    low = entropy < STATE_ENTROPY_COLLAPSED
+    if grad_norm < HEAD_GRAD_NORM_DEAD and low:
+        return HeadState.DEAD
+    if grad_norm > HEAD_GRAD_NORM_EXPLODING:
+        return HeadState.EXPLODING
+    if low:
+        single = head == "slot" and n_slots == 1
+        return HeadState.DETERMINISTIC if single else HeadState.COLLAPSED
+    if not HEAD_GRAD_NORM_LOW <= grad_norm <= HEAD_GRAD_NORM_HIGH:
+        return HeadState.INDETERMINATE
+    if entropy > STATE_ENTROPY_CONFUSED:
+        return HeadState.CONFUSED
+    if STATE_ENTROPY_HEALTHY[0] <= entropy <= STATE_ENTROPY_HEALTHY[1]:
+        return HeadState.HEALTHY
+    return HeadState.INDETERMINATE
+
+
+def normalized_entropy_where_choice(entropy: Number, learnable_fraction: Number) -> Number:
+    """A head's entropy where it had a choice, from the mean over all steps.
+
+    Steps with one legal choice have entropy 0 and pull the mean down; dividing by the share of
+    steps with a choice takes them out. None when it had none, or when that share is not known.
+    """
+    if entropy is None or learnable_fraction is None or not learnable_fraction > 0:
+        return None
+    return entropy / learnable_fraction
+
+
+def gradient_cv_level(cv: Number) -> Level:
+    """Coefficient of variation of the gradients: stable below 0.5, bad from 2."""
+    if cv is None or cv != cv:
+        return Level.UNKNOWN
+    if cv >= GRADIENT_CV_CRITICAL:
+        return Level.CRITICAL
+    return Level.WARNING if cv >= GRADIENT_CV_WARNING else Level.HEALTHY
+
+
+def count_level(count: Number) -> Level:
+    """Dead or exploding layers, NaN or Inf gradients: any is too many."""
+    if count is None or count != count:
+        return Level.UNKNOWN
+    return Level.CRITICAL if count > 0 else Level.HEALTHY
+
+
+def decision_freshness(age_seconds: Number) -> str:
+    """``fresh``, ``aging``, ``old``, ``expiring`` or ``unknown``: a decision's age on display."""
+    if age_seconds is None or age_seconds != age_seconds:
+        return "unknown"
+    share = age_seconds / DECISION_MAX_AGE_SECONDS
+    words = ("fresh", "aging", "old")
+    return next(
+        (w for w, s in zip(words, DECISION_AGE_SHARES, strict=True) if share < s), "expiring"
+    )
+
+
+def confidence_blocks(confidence: Number) -> int:
+    """How many of five blocks a confidence fills."""
+    if confidence is None or not confidence > 0:
+        return 0
+    return 5 if confidence >= 1 else 1 + int(confidence * 4)
+
+
+def grad_norm_level(norm: Number) -> Level:
+    """The policy's gradient norm before clipping."""
+    return _rising(norm, GRAD_NORM_WARNING, GRAD_NORM_CRITICAL)
+
+
+def ratio_max_level(ratio: Number) -> Level:
+    """The largest probability ratio."""
+    return _rising(ratio, RATIO_MAX_WARNING, RATIO_MAX_CRITICAL)
+
+
+def ratio_min_level(ratio: Number) -> Level:
+    """The smallest probability ratio."""
+    return _falling(ratio, RATIO_MIN_WARNING, RATIO_MIN_CRITICAL)
+
+
+def clip_fraction_level(share: Number) -> Level:
+    """Share of samples that PPO clipped."""
+    return _rising(share, CLIP_FRACTION_WARNING, CLIP_FRACTION_CRITICAL)
+
+
+def kl_level(kl: Number) -> Level:
+    """Mean KL divergence in nats."""
+    return _rising(kl, KL_WARNING, KL_CRITICAL)
+
+
+def explained_variance_level(value: Number) -> Level:
+    """Explained variance: a diagnostic, never a reason to alert."""
+    return _falling(value, EXPLAINED_VARIANCE_WARNING, EXPLAINED_VARIANCE_CRITICAL)
+
+
+def value_correlation_level(value: Number) -> Level:
+    """Correlation of value estimates and returns."""
+    return _falling(value, VALUE_CORRELATION_WARNING, VALUE_CORRELATION_CRITICAL)
+
+
+def log_prob_level(smallest: Number) -> Level:
+    """The most negative log-probability: what comes before NaN."""
+    return _falling(smallest, LOG_PROB_WARNING, LOG_PROB_CRITICAL)
+
+
+def fragmentation_level(share: Number) -> Level:
+    """Share of reserved CUDA memory that no tensor uses; it warns, it is never critical."""
+    return _rising(share, FRAGMENTATION_WARNING, float("inf"))
+
+
+def memory_level(share: Number) -> Level:
+    """Share of a memory that is in use: above 90 % is an alarm."""
+    return _rising(share, MEMORY_CRITICAL, MEMORY_CRITICAL)
+
+
+def wait_share_level(share: Number) -> Level:
+    """Share of WAIT among the actions; it warns, it is never critical."""
+    return _rising(share, WAIT_SHARE_WARNING, float("inf"))
+
+
+def low_return_variance_level(share: Number) -> Level:
+    """Share of updates whose returns hardly varied; it warns, it is never critical."""
+    return _rising(share, LOW_RETURN_VARIANCE_WARNING, float("inf"))

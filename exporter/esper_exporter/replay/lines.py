@@ -1,0 +1,157 @@
+"""The lines of a recording: a file, a pipe or standard input, compressed with gzip or not."""
+
+from __future__ import annotations
+
+import os
+import stat
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import chain
+
+from esper_exporter.replay.stop import Waiter
+
+STANDARD_INPUT = "-"
+
+LONGEST_LINE = 16 * 2**20
+"""Bytes of a line that are kept; a longer one is no event, and what is kept shows that."""
+
+_GZIP_MAGIC = b"\x1f\x8b"
+_CHUNK = 65536
+_COMPRESSED_CHUNK = 4096
+
+OnBytes = Callable[[int], object]
+"""Is told how many bytes of a file, as it is on disk, were read."""
+
+
+class Damaged(Exception):
+    """A recording that cannot be read to its end; the lines before that were given."""
+
+
+class LineSplitter:
+    """Cuts a stream of bytes into lines and holds the last one until its end has come."""
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+        self._size = 0
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """The lines, without their ends, that ``data`` completes."""
+        *ended, rest = data.split(b"\n")
+        if ended:
+            self._hold(ended[0])
+            ended[0] = self.take()
+            ended = [line[:LONGEST_LINE] for line in ended]
+        self._hold(rest)
+        return ended
+
+    def take(self) -> bytes:
+        """The line that has no end yet; it is held no longer."""
+        line = b"".join(self._parts)
+        self._parts.clear()
+        self._size = 0
+        return line
+
+    def _hold(self, part: bytes) -> None:
+        kept = part[: LONGEST_LINE - self._size]
+        if kept:
+            self._parts.append(kept)
+            self._size += len(kept)
+
+
+def read_lines(name: str, waiter: Waiter, on_bytes: OnBytes) -> Iterator[bytes]:
+    """The lines of a file, or of standard input for ``-``, until its end or a request to stop.
+
+    Compression is seen from the content, not from the name. The last line needs no line end.
+    Raises OSError when the file cannot be opened, Damaged when it cannot be read to its end.
+    """
+    splitter = LineSplitter()
+    with _opened(name) as descriptor:
+        try:
+            for data in _decoded(_pieces(descriptor, waiter, on_bytes)):
+                yield from splitter.feed(data)
+        except OSError as error:
+            raise Damaged(error.strerror or str(error)) from error
+        except Damaged:
+            # A stream that was left before its end has none, and nothing is wrong with it.
+            if waiter.wait(0.0):
+                return
+            raise
+    if last := splitter.take():
+        yield last
+
+
+@contextmanager
+def _opened(name: str) -> Iterator[int]:
+    if name == STANDARD_INPUT:
+        yield 0
+        return
+    # A named pipe that nobody writes to would block here, where no request to stop is seen.
+    flags = os.O_NONBLOCK if stat.S_ISFIFO(os.stat(name).st_mode) else 0
+    descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC | flags)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _pieces(descriptor: int, waiter: Waiter, on_bytes: OnBytes) -> Iterator[bytes]:
+    """What a file holds, piece by piece, as soon as there is something."""
+    while not waiter.wait(None, descriptor):
+        try:
+            piece = os.read(descriptor, _CHUNK)
+        except BlockingIOError:
+            continue
+        if not piece:
+            return
+        on_bytes(len(piece))
+        yield piece
+
+
+def _decoded(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """The pieces, decompressed when they are gzip."""
+    first = next(pieces, b"")
+    if len(first) == 1:
+        first += next(pieces, b"")
+    everything = chain((first,), pieces)
+    return _unzipped(everything) if first.startswith(_GZIP_MAGIC) else everything
+
+
+def _unzipped(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """The content of one gzip stream, or of several in a row.
+
+    Raises Damaged when the last one has no end, or where one cannot be decoded.
+    """
+    stream: zlib._Decompress | None = None
+    for piece in pieces:
+        for start in range(0, len(piece), _COMPRESSED_CHUNK):
+            data = piece[start : start + _COMPRESSED_CHUNK]
+            while data:
+                if stream is None:
+                    data = data.lstrip(b"\0")  # padding between streams and after the last
+                    if not data:
+                        break
+                    stream = zlib.decompressobj(wbits=31)
+                before = stream.copy()
+                try:
+                    content = stream.decompress(data)
+                except zlib.error as error:
+                    yield _sound_part(before, data)
+                    raise Damaged(f"its gzip data is damaged ({error})") from error
+                yield content
+                data = stream.unused_data
+                if stream.eof:
+                    stream = None
+    if stream is not None:
+        raise Damaged("it ends in the middle of its gzip data")
+
+
+def _sound_part(stream: zlib._Decompress, data: bytes) -> bytes:
+    """What ``data`` holds before the byte that cannot be decoded."""
+    content = bytearray()
+    try:
+        for byte in data:
+            content += stream.decompress(bytes((byte,)))
+    except zlib.error:
+        pass
+    return bytes(content)

@@ -1,0 +1,88 @@
+"""One replay: the lines of some recordings, fed in order."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from esper_exporter.replay.lines import Damaged, read_lines
+from esper_exporter.replay.pace import Pace
+from esper_exporter.replay.stop import Waiter
+from esper_exporter.replay.tail import follow_lines
+
+LOG = logging.getLogger("esper_exporter.replay")
+
+
+class Watcher(Protocol):
+    """Sees a replay go on."""
+
+    def on_bytes(self, count: int) -> None:
+        """So many bytes of a file were read."""
+
+    def on_line(self) -> None:
+        """One more line was fed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to replay.
+
+    ``files`` are paths, ``-`` is standard input. ``speed`` divides recorded time; 0 is as fast
+    as possible. ``until`` is the number of the last line, counted over all files, bad and empty
+    ones included; None is all. ``follow``: the last file is read on as it grows.
+    """
+
+    files: Sequence[str]
+    speed: float = 1.0
+    until: int | None = None
+    follow: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a replay ended: lines fed, files that could not be read to their end, and whether
+    somebody asked to stop before it was through."""
+
+    lines: int
+    damaged: tuple[str, ...]
+    stopped: bool
+
+
+def replay(
+    plan: Plan, feed: Callable[[bytes], object], waiter: Waiter, watcher: Watcher
+) -> Outcome:
+    """Feed the lines of the plan, each file in its own recorded time, and say how it ended.
+
+    A file that cannot be read to its end is warned about once, and the next one follows.
+    """
+    count = 0
+    damaged = []
+    last = len(plan.files) - 1
+    for place, name in enumerate(plan.files):
+        if plan.until is not None and count >= plan.until:
+            break
+        read = follow_lines if plan.follow and place == last else read_lines
+        pace = Pace(plan.speed, waiter) if plan.speed > 0 else None
+        lines = read(name, waiter, watcher.on_bytes)
+        try:
+            for line in lines:
+                if pace is not None and pace.hold(line):
+                    break
+                if waiter.stopping:
+                    break
+                count += 1
+                if not line.isspace() and line:
+                    feed(line)
+                watcher.on_line()
+                if plan.until is not None and count >= plan.until:
+                    break
+        except Damaged as error:
+            damaged.append(name)
+            LOG.warning("%s: %s; the %d lines before that were replayed", name, error, count)
+        finally:
+            lines.close()
+        if waiter.stopping:
+            return Outcome(count, tuple(damaged), stopped=True)
+    return Outcome(count, tuple(damaged), stopped=False)

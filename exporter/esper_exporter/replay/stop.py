@@ -1,0 +1,83 @@
+"""A request to stop that every wait sees at once, and that a signal handler may make."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Protocol
+
+_LONGEST_WAIT = 3600.0
+
+
+class Waiter(Protocol):
+    """Lets time pass until it is over or somebody asks to stop."""
+
+    def wait(self, seconds: float | None, readable: int | None = None) -> bool:
+        """Wait, and say whether to stop; ``readable`` ends it early when that file has data."""
+
+
+class Stop:
+    """A Waiter whose waits a signal ends.
+
+    A pipe and not a threading.Event: an Event's lock is not reentrant, so a signal that arrives
+    in the wrong moment of a wait would lock the process up for good.
+    """
+
+    def __init__(self) -> None:
+        self._read, self._write = os.pipe()
+        os.set_blocking(self._write, False)
+        self.requested = False
+
+    def request(self) -> None:
+        """Ask to stop; from any thread or signal handler, any number of times."""
+        if not self.requested:
+            self.requested = True
+            os.write(self._write, b"x")
+
+    def wait(self, seconds: float | None, readable: int | None = None) -> bool:
+        """Wait at most ``seconds`` (None: for ever), and say whether to stop.
+
+        ``readable`` is a file descriptor: when it has something to read, or has ended, the wait
+        is over. A regular file always has.
+        """
+        if seconds is not None:
+            # poll() takes no more milliseconds than fit an int; the caller looks again anyway.
+            seconds = min(max(seconds, 0.0), _LONGEST_WAIT)
+        poll = select.poll()
+        poll.register(self._read, select.POLLIN)
+        if readable is not None:
+            poll.register(readable, select.POLLIN)
+        poll.poll(None if seconds is None else seconds * 1000)
+        return self.requested
+
+    def close(self) -> None:
+        """Give the pipe back."""
+        os.close(self._read)
+        os.close(self._write)
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[Stop]:
+    """A Stop that SIGINT and SIGTERM request; must be entered on the main thread.
+
+    The second signal is not caught: it ends the process in the system's own way.
+    """
+    stop = Stop()
+    caught = (signal.SIGINT, signal.SIGTERM)
+
+    def request(number: int, frame: FrameType | None) -> None:
+        for each in caught:
+            signal.signal(each, signal.SIG_DFL)
+        stop.request()
+
+    before = {number: signal.signal(number, request) for number in caught}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        stop.close()

@@ -1,0 +1,81 @@
+"""Following a file that somebody still writes: new lines as they come, rotations survived."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+
+from esper_exporter.replay.lines import Damaged, LineSplitter, OnBytes
+from esper_exporter.replay.stop import Waiter
+
+POLL_SECONDS = 0.2
+"""How often a file that has nothing new is looked at; polling works on network file systems too."""
+
+_CHUNK = 65536
+
+
+def follow_lines(
+    name: str, waiter: Waiter, on_bytes: OnBytes, poll_seconds: float = POLL_SECONDS
+) -> Iterator[bytes]:
+    """The lines of a growing file from its beginning, until a request to stop.
+
+    A file that does not exist yet is waited for. A line is given when its end has been written.
+    A file that became shorter is read from its beginning again; when another file takes the
+    name, the old one is read to its end first. Raises Damaged for what cannot be followed: a
+    compressed file, something that is no file, or one that cannot be read.
+    """
+    splitter = LineSplitter()
+    descriptor = -1
+    try:
+        descriptor = _open_when_there(name, waiter, poll_seconds)
+        position = 0
+        while descriptor >= 0:
+            replaced = _is_replaced(name, descriptor)
+            while piece := os.read(descriptor, _CHUNK):
+                if position == 0 and piece.startswith(b"\x1f\x8b"):
+                    raise Damaged("a compressed file cannot be followed")
+                position += len(piece)
+                on_bytes(len(piece))
+                yield from splitter.feed(piece)
+            if replaced:
+                if last := splitter.take():
+                    yield last
+                os.close(descriptor)
+                descriptor = -1
+                descriptor = _open_when_there(name, waiter, poll_seconds)
+                position = 0
+            elif os.fstat(descriptor).st_size < position:
+                splitter.take()
+                position = os.lseek(descriptor, 0, os.SEEK_SET)
+            elif waiter.wait(poll_seconds):
+                return
+    except OSError as error:
+        raise Damaged(error.strerror or str(error)) from error
+    finally:
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
+def _open_when_there(name: str, waiter: Waiter, poll_seconds: float) -> int:
+    """A descriptor of the file; -1 when asked to stop before it exists."""
+    while True:
+        try:
+            descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        except FileNotFoundError:
+            if waiter.wait(poll_seconds):
+                return -1
+            continue
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise Damaged("only a regular file can be followed")
+        return descriptor
+
+
+def _is_replaced(name: str, descriptor: int) -> bool:
+    """Whether the name now stands for another file; one that is only gone may come back."""
+    try:
+        found = os.stat(name)
+    except FileNotFoundError:
+        return False
+    return not os.path.samestat(found, os.fstat(descriptor))

@@ -1,0 +1,1 @@
+"""What is known of a run: the Sanctum snapshot, and the aggregator that fills it."""

@@ -1,0 +1,80 @@
+"""Seeds in their slots, and the events of their lives (Sanctum schema)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(slots=True)
+class SeedState:
+    """One slot's seed.
+
+    ``alpha`` is 0 to 1; accuracies, improvement and counterfactual are percent points;
+    ``blend_tempo_epochs`` is 3 (fast), 5 (standard) or 8 (slow).
+    """
+
+    slot_id: str
+    stage: str = "DORMANT"
+    blueprint_id: str | None = None
+    alpha: float | None = 0.0
+    accuracy_delta: float | None = 0.0
+    seed_params: int | None = 0
+    grad_ratio: float | None = 0.0
+    has_vanishing: bool = False
+    has_exploding: bool = False
+    epochs_in_stage: int = 0
+    improvement: float = 0.0
+    prune_reason: str = ""
+    auto_pruned: bool = False
+    epochs_total: int = 0
+    counterfactual: float = 0.0
+    blend_tempo_epochs: int = 5
+    alpha_curve: str = "LINEAR"
+    contribution_velocity: float = 0.0
+    interaction_sum: float = 0.0
+    boost_received: float = 0.0
+    upstream_alpha_sum: float = 0.0
+    downstream_alpha_sum: float = 0.0
+
+
+@dataclass(slots=True)
+class SeedLifecycleEvent:
+    """One transition of a seed, with the ids that tie it to the morphology log."""
+
+    epoch: int
+    action: str
+    from_stage: str
+    to_stage: str
+    blueprint_id: str
+    slot_id: str
+    alpha: float | None = None
+    accuracy_delta: float | None = None
+    morphology_proposal_id: str | None = None
+    morphology_verdict_id: str | None = None
+    morphology_mutation_id: str | None = None
+    rng_stream: str | None = None
+    rng_seed: int | None = None
+
+
+@dataclass(slots=True)
+class MorphologyCausalLogEntry:
+    """One step of a change to a network's shape: who proposed, who approved, what came of it."""
+
+    phase: str
+    env_id: int
+    slot_id: str
+    operation: str
+    action_id: str
+    proposal_id: str
+    verdict_id: str
+    mutation_id: str
+    observation_hash: str
+    rng_stream: str
+    rng_seed: int
+    topology: str
+    blueprint_id: str | None
+    governor_approved: bool | None = None
+    governor_reason: str | None = None
+    governor_blocked_factor: str | None = None
+    watch_window_evidence: float | None = None
+    linked_event_id: str | None = None

@@ -1,0 +1,146 @@
+"""The whole of what is known of a run (Sanctum schema: SanctumSnapshot)."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from esper_exporter.state.attribution import CounterfactualSnapshot, ShapleySnapshot
+from esper_exporter.state.environment import EnvState
+from esper_exporter.state.lifecycle import (
+    MorphologyCausalLogEntry,
+    SeedLifecycleEvent,
+    SeedState,
+)
+from esper_exporter.state.policy import TamiyoState
+from esper_exporter.state.rewards import RewardComponents
+from esper_exporter.state.statistics import EpisodeStats, ObservationStats, SeedLifecycleStats
+from esper_exporter.state.vitals import SystemVitals
+
+STALE_SECONDS = 5.0
+
+
+@dataclass
+class RunConfig:
+    """Hyperparameters as TRAINING_STARTED told them."""
+
+    seed: int | None = None
+    n_episodes: int = 0
+    lr: float = 0.0
+    clip_ratio: float = 0.2
+    entropy_coef: float = 0.01
+    param_budget: int = 0
+    resume_path: str = ""
+    entropy_anneal: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass
+class BestRunRecord:
+    """One of the run's best episodes: how it was at its peak, and at its end.
+
+    Accuracies are in percent; ``end_*`` is the end, the rest of the parts the peak.
+    """
+
+    env_id: int
+    episode: int
+    peak_accuracy: float
+    final_accuracy: float
+    epoch: int = 0
+    seeds: dict[str, SeedState] = field(default_factory=dict)
+    slot_ids: list[str] = field(default_factory=list)
+    growth_ratio: float = 1.0
+    record_id: str = ""
+    cumulative_reward: float = 0.0
+    peak_cumulative_reward: float = 0.0
+    reward_components: RewardComponents | None = None
+    counterfactual_matrix: CounterfactualSnapshot | None = None
+    shapley_snapshot: ShapleySnapshot | None = None
+    action_history: list[str] = field(default_factory=list)
+    reward_history: list[float] = field(default_factory=list)
+    accuracy_history: list[float] = field(default_factory=list)
+    host_loss: float = 0.0
+    host_params: int = 0
+    fossilized_count: int = 0
+    pruned_count: int = 0
+    reward_mode: str | None = None
+    blueprint_spawns: dict[str, int] = field(default_factory=dict)
+    blueprint_fossilized: dict[str, int] = field(default_factory=dict)
+    blueprint_prunes: dict[str, int] = field(default_factory=dict)
+    end_seeds: dict[str, SeedState] = field(default_factory=dict)
+    end_reward_components: RewardComponents | None = None
+    best_lifecycle_events: list[SeedLifecycleEvent] = field(default_factory=list)
+    end_lifecycle_events: list[SeedLifecycleEvent] = field(default_factory=list)
+
+
+@dataclass
+class EventLogEntry:
+    """One line of the event log; details are in ``metadata``."""
+
+    timestamp: str
+    event_type: str
+    env_id: int | None
+    message: str
+    episode: int = 0
+    relative_time: str = ""
+    metadata: dict[str, str | int | float] = field(default_factory=dict)
+
+
+@dataclass
+class SanctumSnapshot:
+    """A run at one moment. Accuracies are in percent, times aware datetimes or seconds."""
+
+    envs: dict[int, EnvState] = field(default_factory=dict)
+    tamiyo: TamiyoState = field(default_factory=TamiyoState)
+    vitals: SystemVitals = field(default_factory=SystemVitals)
+    rewards: RewardComponents = field(default_factory=RewardComponents)
+    slot_ids: list[str] = field(default_factory=list)
+    current_episode: int = 0
+    current_batch: int = 0
+    max_batches: int = 0
+    current_epoch: int = 0
+    max_epochs: int = 0
+    run_id: str = ""
+    task_name: str = ""
+    reward_mode: str | None = None
+    run_config: RunConfig = field(default_factory=RunConfig)
+    start_time: datetime | None = None
+    connected: bool = False
+    runtime_seconds: float = 0.0
+    staleness_seconds: float = math.inf
+    captured_at: str = ""
+    total_events_received: int = 0
+    poll_count: int = 0
+    training_thread_alive: bool | None = None
+    aggregate_mean_accuracy: float = 0.0
+    aggregate_mean_reward: float = 0.0
+    batch_avg_reward: float = 0.0
+    batch_total_episodes: int = 0
+    mean_accuracy_history: deque[float] = field(default_factory=lambda: deque(maxlen=50))
+    event_log: list[EventLogEntry] = field(default_factory=list)
+    best_runs: list[BestRunRecord] = field(default_factory=list)
+    cumulative_germinated: int = 0
+    cumulative_fossilized: int = 0
+    cumulative_pruned: int = 0
+    cumulative_blueprint_spawns: dict[str, int] = field(default_factory=dict)
+    cumulative_blueprint_fossilized: dict[str, int] = field(default_factory=dict)
+    cumulative_blueprint_prunes: dict[str, int] = field(default_factory=dict)
+    slot_stage_counts: dict[str, int] = field(default_factory=dict)
+    total_slots: int = 0
+    active_slots: int = 0
+    avg_epochs_in_stage: float = 0.0
+    last_ppo_update: datetime | None = None
+    last_reward_update: datetime | None = None
+    seed_lifecycle: SeedLifecycleStats = field(default_factory=SeedLifecycleStats)
+    observation_stats: ObservationStats = field(default_factory=ObservationStats)
+    episode_stats: EpisodeStats = field(default_factory=EpisodeStats)
+    focused_env_id: int = 0
+    last_action_env_id: int | None = None
+    last_action_timestamp: datetime | None = None
+    morphology_causal_log: list[MorphologyCausalLogEntry] = field(default_factory=list)
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether the last event is more than five seconds old."""
+        return self.staleness_seconds > STALE_SECONDS

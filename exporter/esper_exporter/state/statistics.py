@@ -1,0 +1,73 @@
+"""Statistics over a run: seed life cycles, observations, episodes (Sanctum schema)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass
+class SeedLifecycleStats:
+    """Seed life cycles over the whole run. Rates are per episode, the success rate is 0 to 1;
+    trends are ``rising``, ``stable`` or ``falling``."""
+
+    germination_count: int = 0
+    prune_count: int = 0
+    fossilize_count: int = 0
+    active_count: int = 0
+    total_slots: int = 0
+    germination_rate: float = 0.0
+    prune_rate: float = 0.0
+    fossilize_rate: float = 0.0
+    blend_success_rate: float = 0.0
+    avg_lifespan_epochs: float = 0.0
+    germination_trend: str = "stable"
+    prune_trend: str = "stable"
+    fossilize_trend: str = "stable"
+
+
+@dataclass
+class ObservationStats:
+    """Health of the policy's inputs. Despite their names the ``_pct`` fields are shares, 0 to 1."""
+
+    slot_features_mean: float = 0.0
+    slot_features_std: float = 0.0
+    host_features_mean: float = 0.0
+    host_features_std: float = 0.0
+    context_features_mean: float = 0.0
+    context_features_std: float = 0.0
+    outlier_pct: float = 0.0
+    near_clip_pct: float = 0.0
+    clip_pct: float = 0.0
+    nan_count: int = 0
+    inf_count: int = 0
+    nan_pct: float = 0.0
+    inf_pct: float = 0.0
+    normalization_drift: float = 0.0
+    batch_size: int = 0
+
+
+@dataclass
+class EpisodeStats:
+    """Episodes as such. Lengths are in steps, rates and shares 0 to 1 (``timeout_rate`` can exceed
+    1: the real system counts episodes of one environment and timeouts of all); the completion
+    trend is ``improving``, ``stable`` or ``declining``."""
+
+    length_mean: float = 0.0
+    length_std: float = 0.0
+    length_min: int = 0
+    length_max: int = 0
+    total_episodes: int = 0
+    episodes_per_second: float = 0.0
+    timeout_count: int = 0
+    success_count: int = 0
+    early_termination_count: int = 0
+    timeout_rate: float = 0.0
+    success_rate: float = 0.0
+    early_termination_rate: float = 0.0
+    steps_per_germinate: float = 0.0
+    steps_per_prune: float = 0.0
+    steps_per_fossilize: float = 0.0
+    action_entropy: float = 0.0
+    yield_rate: float = 0.0
+    slot_utilization: float = 0.0
+    completion_trend: str = "stable"

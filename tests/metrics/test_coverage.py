@@ -1,0 +1,117 @@
+"""Every number of the snapshot and of the events is on the page, or is left out with a reason."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import types
+import typing
+from typing import Any, get_args, get_origin, get_type_hints
+
+import pytest
+
+from esper_exporter.contract.events import canonical
+from esper_exporter.contract.registry import PAYLOADS
+from esper_exporter.metrics.catalogue import catalogue
+from esper_exporter.state.snapshot import SanctumSnapshot
+
+NUMBERS = (int, float, bool)
+
+
+def inner_types(hint: Any) -> list[Any]:
+    origin = get_origin(hint)
+    if origin in (typing.Union, types.UnionType):
+        return [t for arg in get_args(hint) for t in inner_types(arg)]
+    return [hint]
+
+
+def numeric_leaves(kind: type, path: str, seen: tuple[type, ...] = ()) -> dict[str, str]:
+    """Path → ``Class.field`` of every number or flag below a dataclass."""
+    found: dict[str, str] = {}
+    if kind in seen:
+        return found
+    for field in dataclasses.fields(kind):
+        name = f"{path}.{field.name}" if path else field.name
+        own = f"{kind.__name__}.{field.name}"
+        for hint in inner_types(get_type_hints(kind)[field.name]):
+            args = get_args(hint)
+            origin = get_origin(hint)
+            values = [t for arg in args[-1:] for t in inner_types(arg)] if origin is dict else []
+            values += [t for arg in args[:1] for t in inner_types(arg)] if origin in (
+                list, tuple, typing.Deque, __import__("collections").deque,
+            ) else []
+            if hint in NUMBERS or any(v in NUMBERS for v in values):
+                found[name] = own
+            for nested in (hint, *values):
+                if isinstance(nested, type) and dataclasses.is_dataclass(nested):
+                    found |= numeric_leaves(nested, name, (*seen, kind))
+    return found
+
+
+def covered() -> tuple[set[str], set[str]]:
+    """Paths that are sources (label braces and indices taken out), and those left out."""
+    found = catalogue()
+    sources = {
+        _flat(source) for m in found.metrics for source in m.sources if "derived" not in source
+    }
+    return sources, {entry.path for entry in found.unexported}
+
+
+def _flat(source: str) -> str:
+    source = re.sub(r"\[kind=[^\]]*\]", "", source)
+    source = re.sub(r"\[[^\]]*\]", "", source)
+    return source
+
+
+def matches(path: str, sources: set[str]) -> bool:
+    return any(
+        re.fullmatch(re.sub(r"\\\{\w+\\\}", r"\\w+", re.escape(source)), path)
+        for source in sources
+    )
+
+
+def test_every_number_of_the_snapshot_is_exported_or_left_out_with_a_reason() -> None:
+    sources, left_out = covered()
+    missing = [
+        f"{path} ({own})"
+        for path, own in numeric_leaves(SanctumSnapshot, "").items()
+        if not matches(path, sources) and path not in left_out and own not in left_out
+    ]
+    assert missing == []
+
+
+@pytest.mark.parametrize("name", sorted(PAYLOADS))
+def test_every_number_of_an_event_is_exported_or_left_out_with_a_reason(name: str) -> None:
+    payload = PAYLOADS[name]
+    if payload is None:
+        return
+    sources, left_out = covered()
+    by_type: dict[str, str] = {}
+    for source in sources:
+        if source.startswith("event:"):
+            kind, _, field = source.removeprefix("event:").partition(".")
+            if canonical(kind) == name:
+                by_type[field] = source
+    leaves = numeric_leaves(payload, "")
+    missing = [
+        f"event:{name}.{path} ({own})"
+        for path, own in leaves.items()
+        if not matches(path, set(by_type)) and own not in left_out
+    ]
+    assert missing == []
+
+
+def test_no_reason_is_given_for_a_field_that_is_exported() -> None:
+    sources, left_out = covered()
+    assert sorted(path for path in left_out if path in sources) == []
+
+
+def test_every_metric_has_a_name_of_the_conventions() -> None:
+    for metric in catalogue().metrics:
+        assert re.fullmatch(r"esper_(run|tamiyo|tolaria|kasmina|simic|torch|exporter)_[a-z0-9_]+",
+                            metric.name), metric.name
+        assert metric.name.endswith("_total") == (metric.kind == "counter"), metric.name
+        assert metric.help.endswith("."), metric.name
+        assert metric.sources, metric.name
+    names = [metric.name for metric in catalogue().metrics]
+    assert len(names) == len(set(names))
