@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from itertools import chain
 
@@ -59,24 +59,24 @@ class LineSplitter:
             self._size += len(kept)
 
 
-def read_lines(name: str, waiter: Waiter, on_bytes: OnBytes) -> Iterator[bytes]:
+def read_lines(name: str, waiter: Waiter, on_bytes: OnBytes) -> Generator[bytes]:
     """The lines of a file, or of standard input for ``-``, until its end or a request to stop.
 
     Compression is seen from the content, not from the name. The last line needs no line end.
-    Raises OSError when the file cannot be opened, Damaged when it cannot be read to its end.
+    Raises Damaged when the file cannot be read to its end.
     """
     splitter = LineSplitter()
-    with _opened(name) as descriptor:
-        try:
+    try:
+        with _opened(name) as descriptor:
             for data in _decoded(_pieces(descriptor, waiter, on_bytes)):
                 yield from splitter.feed(data)
-        except OSError as error:
-            raise Damaged(error.strerror or str(error)) from error
-        except Damaged:
-            # A stream that was left before its end has none, and nothing is wrong with it.
-            if waiter.wait(0.0):
-                return
-            raise
+    except OSError as error:
+        raise Damaged(error.strerror or str(error)) from error
+    except Damaged:
+        # A stream that was left before its end has none, and nothing is wrong with it.
+        if waiter.stopping:
+            return
+        raise
     if last := splitter.take():
         yield last
 

@@ -80,7 +80,7 @@ def replay(
                     break
         except Damaged as error:
             damaged.append(name)
-            LOG.warning("%s: %s; the %d lines before that were replayed", name, error, count)
+            LOG.warning("%s: %s; what came before that was replayed", name, error)
         finally:
             lines.close()
         if waiter.stopping:

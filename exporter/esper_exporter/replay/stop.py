@@ -16,6 +16,10 @@ _LONGEST_WAIT = 3600.0
 class Waiter(Protocol):
     """Lets time pass until it is over or somebody asks to stop."""
 
+    @property
+    def stopping(self) -> bool:
+        """Whether somebody asked to stop."""
+
     def wait(self, seconds: float | None, readable: int | None = None) -> bool:
         """Wait, and say whether to stop; ``readable`` ends it early when that file has data."""
 
@@ -30,12 +34,17 @@ class Stop:
     def __init__(self) -> None:
         self._read, self._write = os.pipe()
         os.set_blocking(self._write, False)
-        self.requested = False
+        self._requested = False
+
+    @property
+    def stopping(self) -> bool:
+        """Whether somebody asked to stop."""
+        return self._requested
 
     def request(self) -> None:
         """Ask to stop; from any thread or signal handler, any number of times."""
-        if not self.requested:
-            self.requested = True
+        if not self._requested:
+            self._requested = True
             os.write(self._write, b"x")
 
     def wait(self, seconds: float | None, readable: int | None = None) -> bool:
@@ -52,7 +61,7 @@ class Stop:
         if readable is not None:
             poll.register(readable, select.POLLIN)
         poll.poll(None if seconds is None else seconds * 1000)
-        return self.requested
+        return self._requested
 
     def close(self) -> None:
         """Give the pipe back."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Generator
 
 from esper_exporter.replay.lines import Damaged, LineSplitter, OnBytes
 from esper_exporter.replay.stop import Waiter
@@ -17,7 +17,7 @@ _CHUNK = 65536
 
 def follow_lines(
     name: str, waiter: Waiter, on_bytes: OnBytes, poll_seconds: float = POLL_SECONDS
-) -> Iterator[bytes]:
+) -> Generator[bytes]:
     """The lines of a growing file from its beginning, until a request to stop.
 
     A file that does not exist yet is waited for. A line is given when its end has been written.

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from esper_exporter.contract.events import Event
+from esper_exporter.contract.simic import AnomalyDetectedPayload
+from esper_exporter.contract.tamiyo import TamiyoPolicyUpdatePayload
 from esper_exporter.state import apply_analytics as analytics
 from esper_exporter.state import apply_host as host
 from esper_exporter.state import apply_policy as policy
@@ -75,9 +77,12 @@ class Aggregator:
         state.touched.summary = True
 
     def salvage(self, event: Event) -> None:
-        """Take from a policy update that could not be read what must not be lost: its latches."""
+        """Take from an event that could not be read whole what must not be lost: its latches."""
         self._see(event)
-        policy.light_latches(self.state, event, event.data)  # type: ignore[arg-type]
+        if isinstance(event.data, TamiyoPolicyUpdatePayload):
+            policy.light_latches(self.state, event, event.data)
+        elif isinstance(event.data, AnomalyDetectedPayload):
+            run_events.light_anomaly(self.state, event, event.data)
 
     def _see(self, event: Event) -> None:
         state = self.state

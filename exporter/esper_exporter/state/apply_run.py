@@ -88,6 +88,15 @@ def apply_anomaly(run: RunState, event: Event, payload: AnomalyDetectedPayload) 
     run.tallies.add("esper_simic_anomalies_total", kind)
     if kind in run.anomaly_times or len(run.anomaly_times) < MAX_DEVICES:
         run.anomaly_times[kind] = event.timestamp
+    light_anomaly(run, event, payload)
+    run.touched.run = True
+
+
+def light_anomaly(run: RunState, event: Event, payload: AnomalyDetectedPayload) -> None:
+    """Light the latches that an anomaly tells of, and count the update it tells was skipped."""
+    kind = payload.anomaly_type
+    if kind is None:
+        return
     if kind in FINITENESS_ANOMALIES:
         attempt = run.begin_attempt("anomaly")
         run.latches.light_detail(payload.detail or "", event.timestamp, attempt)
@@ -101,7 +110,6 @@ def apply_anomaly(run: RunState, event: Event, payload: AnomalyDetectedPayload) 
         run.latches.light_source("ratio", event.timestamp, run.attempt)
     elif kind.startswith("lstm_") and ("nan" in kind or "inf" in kind):
         run.latches.light_source("lstm", event.timestamp, run.attempt)
-    run.touched.run = True
 
 
 def apply_performance_degradation(

@@ -1,0 +1,206 @@
+"""Analytics snapshots and what they nest: decisions, rewards, observations, attribution."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class HeadTelemetry:
+    """Confidence (a probability) and entropy (share of the maximum) of each head."""
+
+    op_confidence: float
+    slot_confidence: float
+    blueprint_confidence: float
+    style_confidence: float
+    tempo_confidence: float
+    alpha_target_confidence: float
+    alpha_speed_confidence: float
+    curve_confidence: float
+    op_entropy: float
+    slot_entropy: float
+    blueprint_entropy: float
+    style_entropy: float
+    tempo_entropy: float
+    alpha_target_entropy: float
+    alpha_speed_entropy: float
+    curve_entropy: float
+
+
+@dataclass(frozen=True)
+class RewardComponentsTelemetry:
+    """One step's reward, taken apart."""
+
+    base_acc_delta: float | None = None
+    seed_contribution: float | None = None
+    bounded_attribution: float | None = None
+    progress_since_germination: float | None = None
+    stable_val_acc: float | None = None
+    attribution_discount: float | None = None
+    ratio_penalty: float | None = None
+    escrow_credit_prev: float | None = None
+    escrow_credit_target: float | None = None
+    escrow_delta: float | None = None
+    escrow_credit_next: float | None = None
+    escrow_forfeit: float | None = None
+    compute_rent: float | None = None
+    alpha_shock: float | None = None
+    blending_warning: float | None = None
+    holding_warning: float | None = None
+    stage_bonus: float | None = None
+    pbrs_bonus: float | None = None
+    synergy_bonus: float | None = None
+    action_shaping: float | None = None
+    terminal_bonus: float | None = None
+    fossilize_terminal_bonus: float | None = None
+    hindsight_credit: float | None = None
+    num_fossilized_seeds: int | None = None
+    num_contributing_fossilized: int | None = None
+    occupancy_rent: float | None = None
+    fossilized_rent: float | None = None
+    n_active_seeds: int | None = None
+    timing_discount: float | None = None
+    drip_this_epoch: float | None = None
+    drip_immediate_bonus: float | None = None
+    drip_deferred_total: float | None = None
+    num_drip_sources: int | None = None
+    action_name: str | None = None
+    action_success: bool | None = None
+    seed_stage: int | None = None
+    epoch: int | None = None
+    val_acc: float | None = None
+    acc_at_germination: float | None = None
+    host_baseline_acc: float | None = None
+    growth_ratio: float | None = None
+    total_reward: float | None = None
+
+
+@dataclass(frozen=True)
+class ObservationStatsTelemetry:
+    """Health of the policy's inputs; the ``_pct`` fields are shares, 0 to 1."""
+
+    slot_features_mean: float | None = None
+    slot_features_std: float | None = None
+    host_features_mean: float | None = None
+    host_features_std: float | None = None
+    context_features_mean: float | None = None
+    context_features_std: float | None = None
+    outlier_pct: float | None = None
+    near_clip_pct: float | None = None
+    clip_pct: float | None = None
+    nan_count: int | None = None
+    inf_count: int | None = None
+    nan_pct: float | None = None
+    inf_pct: float | None = None
+    normalization_drift: float | None = None
+    batch_size: int | None = None
+
+
+@dataclass(frozen=True)
+class AnalyticsSnapshotPayload:
+    """A snapshot of one of several kinds; ``kind`` tells which fields matter."""
+
+    kind: str
+    action_counts: dict[str, int] | None = None
+    env_id: int | None = None
+    episode_idx: int | None = None
+    total_reward: float | None = None
+    action_name: str | None = None
+    action_confidence: float | None = None
+    head_telemetry: HeadTelemetry | None = None
+    value_estimate: float | None = None
+    slot_id: str | None = None
+    blueprint_id: str | None = None
+    style: str | None = None
+    blend_id: str | None = None
+    tempo_idx: int | None = None
+    alpha_target: float | None = None
+    alpha_speed: str | None = None
+    alpha_curve: str | None = None
+    alpha_algorithm: str | None = None
+    alpha_algorithm_selected: str | None = None
+    action_success: bool | None = None
+    op_masked: bool | None = None
+    slot_masked: bool | None = None
+    blueprint_masked: bool | None = None
+    style_masked: bool | None = None
+    tempo_masked: bool | None = None
+    alpha_target_masked: bool | None = None
+    alpha_speed_masked: bool | None = None
+    alpha_curve_masked: bool | None = None
+    base_acc_delta: float | None = None
+    bounded_attribution: float | None = None
+    compute_rent: float | None = None
+    stage_bonus: float | None = None
+    ratio_penalty: float | None = None
+    alpha_shock: float | None = None
+    reward_components: RewardComponentsTelemetry | None = None
+    observation_stats: ObservationStatsTelemetry | None = None
+    slot_states: dict[str, str] | None = None
+    alternatives: tuple[tuple[str, float], ...] | None = None
+    decision_entropy: float | None = None
+    batch: int | None = None
+    episodes_completed: int | None = None
+    fps: float | None = None
+    step_time_ms: float | None = None
+    dataloader_wait_ms: float | None = None
+    summary: dict[str, float] | None = None
+    hindsight_credit: float | None = None
+    scaffold_count: int | None = None
+    avg_scaffold_delay: float | None = None
+    mask_hits: dict[str, int] | None = None
+    mask_total: dict[str, int] | None = None
+    inner_epoch: int | None = None
+    accuracy: float | None = None
+    host_accuracy: float | None = None
+    entropy: float | None = None
+    kl_divergence: float | None = None
+    explained_variance: float | None = None
+    seeds_created: int | None = None
+    seeds_fossilized: int | None = None
+    skipped_update: bool | None = None
+    rollback_attempt_count: int | None = None
+    rollback_unattributed_count: int | None = None
+    summary_table: str | None = None
+    scoreboard_tables: dict[int, str] | None = None
+    mode: str | None = None
+    task: str | None = None
+    topology: str | None = None
+    device: str | None = None
+    slots: tuple[str, ...] | None = None
+    episodes: int | None = None
+    max_epochs: int | None = None
+    max_batches: int | None = None
+    min_fossilize_improvement: float | None = None
+    max_seeds: int | None = None
+    reward_mode: str | None = None
+    telemetry_lifecycle_only: bool | None = None
+    telemetry_level: str | None = None
+    episode_id: str | None = None
+    episode: int | None = None
+    episodes_total: int | None = None
+    base_seed: int | None = None
+    final_accuracy: float | None = None
+    shapley_values: dict[str, dict[str, float]] | None = None
+    num_slots: int | None = None
+
+
+@dataclass(frozen=True)
+class CounterfactualConfigTelemetry:
+    """Accuracy (percent) with a choice of seeds switched on."""
+
+    seed_mask: tuple[bool, ...]
+    accuracy: float
+
+
+@dataclass(frozen=True)
+class CounterfactualMatrixPayload:
+    """Accuracies of one environment with seeds switched on and off."""
+
+    env_id: int
+    slot_ids: tuple[str, ...]
+    configs: tuple[CounterfactualConfigTelemetry, ...]
+    episode_idx: int | None = None
+    strategy: str | None = None
+    compute_time_ms: float | None = None

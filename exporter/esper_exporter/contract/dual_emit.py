@@ -1,0 +1,82 @@
+"""What was told already: the same event twice, or the same happening under its old and new name."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from esper_exporter.contract.events import RENAMED, Event
+
+MAX_PENDING = 1024
+MAX_IDS = 8192
+
+_FINGERPRINTS: dict[str, tuple[str, ...]] = {
+    "TAMIYO_POLICY_UPDATE": (
+        "batch",
+        "ppo_update_idx",
+        "policy_loss",
+        "value_loss",
+        "entropy",
+        "kl_divergence",
+        "clip_fraction",
+    ),
+    "TOLARIA_EPOCH_COMPLETED": (
+        "env_id",
+        "inner_epoch",
+        "episode_idx",
+        "val_accuracy",
+        "val_loss",
+    ),
+    "TOLARIA_BATCH_COMPLETED": ("batch_idx", "episodes_completed", "avg_accuracy", "avg_reward"),
+    "TOLARIA_ROLLBACK": ("env_id", "reason", "episode_idx", "loss_at_panic"),
+}
+"""Canonical type → fields that both ages carry and that together tell one happening."""
+
+
+class DualEmitFilter:
+    """Counts a happening once that is emitted under both its names, in whichever order.
+
+    A repeat under the same name is another happening; one under the other name uses up the
+    arrival that it repeats. Remembers the last 1024 that wait for their other name.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: OrderedDict[tuple[str, ...], dict[str, int]] = OrderedDict()
+
+    def is_duplicate(self, event: Event) -> bool:
+        """Whether the event repeats, under the other name, what was told before."""
+        fields = _FINGERPRINTS.get(event.type)
+        if fields is None:
+            return False
+        # As text, since NaN does not equal itself.
+        values = event.data.__dict__
+        key = (event.type, *[repr(values[name]) for name in fields])
+        waiting = self._waiting.get(key)
+        if waiting is None:
+            waiting = self._waiting[key] = {}
+            if len(self._waiting) > MAX_PENDING:
+                self._waiting.popitem(last=False)
+        other = event.type if event.name in RENAMED else _OLD[event.type]
+        if waiting.get(other, 0) > 0:
+            waiting[other] -= 1
+            return True
+        waiting[event.name] = waiting.get(event.name, 0) + 1
+        return False
+
+
+_OLD = {new: old for old, new in RENAMED.items()}
+
+
+class EventIdFilter:
+    """Tells an event that was delivered before, by its id; remembers the last 8192."""
+
+    def __init__(self) -> None:
+        self._ids: OrderedDict[str, None] = OrderedDict()
+
+    def seen(self, event_id: str) -> bool:
+        """Whether this id came before; from now on it did."""
+        if event_id in self._ids:
+            return True
+        self._ids[event_id] = None
+        if len(self._ids) > MAX_IDS:
+            self._ids.popitem(last=False)
+        return False

@@ -1,0 +1,75 @@
+"""Infrastructure: memory, phases, compilation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class MemoryWarningPayload:
+    """GPU memory (GiB) is nearly full; utilisation and threshold are 0 to 1."""
+
+    gpu_utilization: float
+    gpu_allocated_gb: float
+    gpu_total_gb: float
+    threshold: float
+
+
+@dataclass(frozen=True)
+class AllocatorStatsPayload:
+    """torch's CUDA allocator on one device."""
+
+    batch_idx: int
+    device: str
+    allocated_bytes: int
+    reserved_bytes: int
+    fragmentation_bytes: int
+    num_alloc_retries: int
+    num_ooms: int
+
+
+@dataclass(frozen=True)
+class PhaseTiming:
+    """One phase: wall and CPU time in milliseconds, their ratio 0 to 1."""
+
+    wall_ms: float
+    python_cpu_ms: float
+    python_cpu_ratio: float
+
+
+@dataclass(frozen=True)
+class PhaseProfileReport:
+    """Where the trainer's time went, by phase."""
+
+    phases: dict[str, PhaseTiming]
+    epoch: int | None = None
+    batch_idx: int | None = None
+
+
+@dataclass(frozen=True)
+class InfrastructureSnapshotPayload:
+    """torch's memory (GiB), compilation counts and mean step times (ms) over some batches.
+
+    Source: domain separation plan, D.1, D.2 and D.7.
+    """
+
+    cuda_memory_allocated_gb: float
+    cuda_memory_reserved_gb: float
+    cuda_memory_active_gb: float
+    cuda_memory_inactive_gb: float
+    cuda_memory_peak_gb: float
+    cuda_memory_fragmentation: float
+    gpu_utilization_pct: float | None = None
+    gpu_memory_bandwidth_pct: float | None = None
+    compile_graph_breaks: int | None = None
+    compile_recompilations: int | None = None
+    compile_cache_hits: int | None = None
+    compile_cache_misses: int | None = None
+    dynamo_guard_failures: int | None = None
+    cuda_oom_events: int | None = None
+    memory_allocated_delta_gb: float | None = None
+    avg_forward_time_ms: float | None = None
+    avg_backward_time_ms: float | None = None
+    avg_optimizer_time_ms: float | None = None
+    avg_data_transfer_time_ms: float | None = None
+    batch_window: int | None = None

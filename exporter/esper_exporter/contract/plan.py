@@ -1,0 +1,181 @@
+"""How a payload class is read: one converter a field, worked out once from its annotations."""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from functools import cache
+from typing import Any, get_args, get_origin, get_type_hints
+
+from esper_exporter.contract.composites import (
+    diagnostics,
+    group_of,
+    head_name,
+    mapping_of,
+    number_key,
+    records_of,
+    sequence_of,
+)
+from esper_exporter.contract.rejection import INVALID_VALUE, MISSING_FIELD, WRONG_TYPE, Rejected
+from esper_exporter.contract.scalars import (
+    Converter,
+    InvalidValue,
+    WrongType,
+    flag,
+    free_text,
+    name,
+    real,
+    real_or_text,
+    whole,
+)
+
+MAX_ENV_ID = 1_000_000
+
+_FREE_TEXT = frozenset(
+    {"detail", "message", "summary_table", "topology_manifest_json", "scoreboard_tables"}
+)
+_BY_HEAD = frozenset({"head_nan_detected", "head_inf_detected", "causal_mask_coverage"})
+_any_whole = whole(-(2**63), 2**64 - 1)
+_env_id = whole(0, MAX_ENV_ID, fatal=True)
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedField:
+    """One field: how it is read, whether the event is nothing without it, and its fast type."""
+
+    name: str
+    convert: Converter
+    required: bool
+    may_be_none: bool
+    exact: type | None
+    """A value of exactly this type needs no conversion."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All fields of a payload class, and the values of one that carries nothing."""
+
+    payload: type
+    fields: tuple[PlannedField, ...]
+    empty: dict[str, Any]
+
+
+@cache
+def plan_of(payload: type) -> Plan:
+    """The plan of a payload class."""
+    hints = get_type_hints(payload)
+    planned = []
+    for field in fields(payload):
+        hint, optional = _without_none(hints[field.name])
+        required = field.default is MISSING
+        planned.append(
+            PlannedField(
+                field.name,
+                _converter(field.name, hint, required),
+                required,
+                optional,
+                hint if hint in (float, bool) else None,
+            )
+        )
+    return Plan(payload, tuple(planned), dict.fromkeys(f.name for f in planned))
+
+
+def _without_none(hint: Any) -> tuple[Any, bool]:
+    if get_origin(hint) in (typing.Union, types.UnionType):
+        rest = [arg for arg in get_args(hint) if arg is not types.NoneType]
+        return rest[0], len(rest) < len(get_args(hint))
+    return hint, False
+
+
+def _converter(field: str, hint: Any, required: bool) -> Converter:
+    if field == "env_id":
+        return _env_id
+    if field in _FREE_TEXT and hint is str:
+        return free_text
+    scalars: dict[Any, Converter] = {
+        float: real_or_text,
+        int: _any_whole,
+        bool: flag,
+        str: name(fatal=required or field in ("slot_id", "blueprint_id")),
+    }
+    if hint in scalars:
+        return scalars[hint]
+    if isinstance(hint, type) and is_dataclass(hint):
+        return nested(hint)
+    origin, args = get_origin(hint), get_args(hint)
+    if origin is dict:
+        if args[1] is Any:
+            return diagnostics
+        keys = {str: head_name if field in _BY_HEAD else name(), int: number_key}
+        return mapping_of(keys[args[0]], _converter("", args[1], False))
+    if origin is tuple:
+        if args[-1] is not Ellipsis:
+            return group_of(*(_converter("", arg, False) for arg in args))
+        inner = args[0]
+        one = diagnostics if get_origin(inner) is dict else _converter("", inner, False)
+        if inner in scalars:
+            return sequence_of(real if inner is float else one)
+        return records_of(one)
+    raise TypeError(f"no way to read {field}: {hint}")
+
+
+def nested(payload: type) -> Converter:
+    """Converter for a payload inside a payload."""
+
+    def convert(value: Any, path: str, ignored: list[str]) -> Any:
+        if value is None or issubclass(type(value), str | int | float | list | tuple):
+            raise WrongType(f"expected a {payload.__name__}, got {type(value).__name__[:64]}")
+        inner: list[str] = []
+        try:
+            made = read_payload(plan_of(payload), value, inner)
+        except Rejected as refused:
+            raise WrongType(refused.detail) from None
+        ignored += (f"{path}.{each}" for each in inner)
+        return made
+
+    return convert
+
+
+def read_payload(
+    plan: Plan, source: object, ignored: list[str], lenient: bool = False
+) -> Any:
+    """A payload from a mapping or, by attribute, from any other object.
+
+    Raises Rejected for a required field that is missing or of the wrong type; an optional one
+    that makes no sense is None and named in ``ignored``. ``lenient`` takes whatever can be read.
+    """
+    values = plan.empty.copy()
+    if type(source) is dict or isinstance(source, Mapping):
+        get = source.get
+    else:
+
+        def get(wanted: str, _source: object = source) -> Any:
+            return getattr(_source, wanted, None)
+
+    for field in plan.fields:
+        raw = get(field.name)
+        if raw is None:
+            if field.required and not field.may_be_none and not lenient:
+                raise Rejected(MISSING_FIELD, field.name)
+        elif type(raw) is field.exact:
+            values[field.name] = raw
+        else:
+            values[field.name] = _convert(field, raw, ignored, lenient)
+    made = object.__new__(plan.payload)
+    made.__dict__.update(values)
+    return made
+
+
+def _convert(field: PlannedField, raw: Any, ignored: list[str], lenient: bool) -> Any:
+    try:
+        return field.convert(raw, field.name, ignored)
+    except WrongType as problem:
+        if field.required and not lenient:
+            raise Rejected(WRONG_TYPE, f"{field.name}: {problem}") from None
+    except InvalidValue as problem:
+        if (field.required or problem.fatal) and not lenient:
+            raise Rejected(INVALID_VALUE, f"{field.name}: {problem}") from None
+    ignored.append(field.name)
+    return None

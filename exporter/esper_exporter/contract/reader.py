@@ -1,0 +1,161 @@
+"""The border: whatever is handed in becomes an Event of ours, or is refused with a reason."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from enum import Enum
+from typing import Any
+
+from esper_exporter.contract.events import DEFAULT_GROUP, EVENT_TYPES, Event, canonical
+from esper_exporter.contract.plan import plan_of, read_payload
+from esper_exporter.contract.registry import PAYLOADS, WITHOUT_PAYLOAD
+from esper_exporter.contract.rejection import (
+    INVALID_VALUE,
+    MALFORMED,
+    MISSING_FIELD,
+    UNKNOWN_TYPE,
+    Rejected,
+)
+from esper_exporter.contract.scalars import InvalidValue, WrongType, free_text, name, whole
+from esper_exporter.contract.tamiyo import TamiyoPolicyUpdatePayload
+from esper_exporter.contract.vocabulary import OPS
+
+_MAX_SECONDS = 253_402_300_799.0  # the last second of the year 9999
+_label = name()
+_whole = whole(-(2**63), 2**63 - 1)
+_Q_OF_OP = {
+    "WAIT": "q_wait",
+    "GERMINATE": "q_germinate",
+    "SET_ALPHA_TARGET": "q_set_alpha",
+    "PRUNE": "q_prune",
+    "FOSSILIZE": "q_fossilize",
+    "ADVANCE": "q_advance",
+}
+_FAULT_TYPES = frozenset({"TAMIYO_POLICY_UPDATE", "NUMERICAL_INSTABILITY_DETECTED"})
+
+Now = Callable[[], datetime]
+
+
+def read(obj: object, now: Now) -> Event:
+    """One event from a live esper event (by attribute) or its dict form.
+
+    ``now`` stands in for a timestamp that is missing or makes no sense. Raises Rejected, and
+    nothing else, for what is no usable event.
+    """
+    try:
+        return _read(obj, now)
+    except Rejected:
+        raise
+    except Exception as problem:
+        # Foreign objects may raise anything when they are looked at.
+        raise Rejected(MALFORMED, f"reading it raised {type(problem).__name__}") from None
+
+
+def _read(obj: object, now: Now) -> Event:
+    if isinstance(obj, Mapping):
+        get: Callable[[str], Any] = obj.get
+    elif obj is None or isinstance(obj, str | bytes | int | float | list | tuple | set):
+        raise Rejected(MALFORMED, f"an event was expected, got {type(obj).__name__[:64]}")
+    else:
+
+        def get(wanted: str) -> Any:
+            return getattr(obj, wanted, None)
+
+    event_name = _event_name(get("event_type"))
+    kind = canonical(event_name)
+    ignored: list[str] = []
+    envelope = _envelope(get, now, event_name, ignored)
+    data = get("data")
+    if data is None:
+        if kind not in WITHOUT_PAYLOAD:
+            raise Rejected(MISSING_FIELD, "data", event_name)
+        return Event(event_name, kind, data=None, ignored=tuple(ignored), **envelope)
+    if isinstance(data, str | bytes | int | float | list | tuple):
+        raise Rejected(MALFORMED, f"data is a {type(data).__name__[:64]}", event_name)
+    plan = plan_of(PAYLOADS[kind])
+    try:
+        payload = read_payload(plan, data, ignored)
+    except Rejected as refused:
+        refused.event_name = event_name
+        if kind in _FAULT_TYPES:
+            saved = read_payload(plan, data, [], lenient=True)
+            refused.event = Event(event_name, kind, data=saved, **envelope)
+        raise
+    if kind == "TAMIYO_POLICY_UPDATE":
+        _fill_aliases(payload, data)
+    return Event(event_name, kind, data=payload, ignored=tuple(ignored), **envelope)
+
+
+def _event_name(raw: Any) -> str:
+    if isinstance(raw, Enum):
+        raw = raw.name
+    if raw is None:
+        raise Rejected(MALFORMED, "there is no event_type")
+    if type(raw) is not str:
+        raise Rejected(MALFORMED, f"event_type is a {type(raw).__name__[:64]}")
+    if raw not in EVENT_TYPES:
+        raise Rejected(UNKNOWN_TYPE, "not a type of either age of the contract", raw[:256])
+    return raw
+
+
+def _envelope(get: Callable[[str], Any], now: Now, event: str, ignored: list[str]) -> dict[str, Any]:
+    found: dict[str, Any] = {"timestamp": _timestamp(get("timestamp"), now, ignored)}
+    for field in ("event_id", "group_id", "seed_id", "slot_id", "severity"):
+        raw = get(field)
+        value = None
+        if raw is not None:
+            try:
+                value = _label(raw, field, ignored)
+            except WrongType:
+                ignored.append(field)
+            except InvalidValue as problem:
+                # Without its slot or group the event cannot be attributed to the right thing.
+                if field in ("group_id", "slot_id"):
+                    raise Rejected(INVALID_VALUE, f"{field}: {problem}", event) from None
+                ignored.append(field)
+        found[field] = value
+    found["group_id"] = found["group_id"] or DEFAULT_GROUP
+    found["severity"] = found["severity"] or "info"
+    found["epoch"] = _optional(get("epoch"), _whole, "epoch", ignored)
+    found["message"] = _optional(get("message"), free_text, "message", ignored) or ""
+    return found
+
+
+def _optional(raw: Any, convert: Callable[..., Any], field: str, ignored: list[str]) -> Any:
+    if raw is None:
+        return None
+    try:
+        return convert(raw, field, ignored)
+    except (WrongType, InvalidValue):
+        ignored.append(field)
+        return None
+
+
+def _timestamp(raw: Any, now: Now, ignored: list[str]) -> datetime:
+    """An aware UTC time: from a datetime, ISO text (naive: UTC) or unix seconds."""
+    try:
+        if type(raw) is str:
+            raw = datetime.fromisoformat(raw)
+        elif type(raw) in (int, float) and 0 <= raw <= _MAX_SECONDS:
+            return datetime.fromtimestamp(raw, UTC)
+        if isinstance(raw, datetime):
+            moment = raw.replace(tzinfo=UTC) if raw.tzinfo is None else raw.astimezone(UTC)
+            if moment.year >= 1970:
+                return moment
+    except (ValueError, OverflowError):
+        pass
+    ignored.append("timestamp")
+    return now()
+
+
+def _fill_aliases(payload: TamiyoPolicyUpdatePayload, data: Any) -> None:
+    """What the other age calls by another name."""
+    values = payload.__dict__
+    if values["ppo_update_idx"] is None:
+        values["ppo_update_idx"] = values["ppo_updates_count"]
+    if values["op_q_values"] is None:
+        get = data.get if isinstance(data, Mapping) else lambda n: getattr(data, n, None)
+        told = [get(_Q_OF_OP[op]) for op in OPS]
+        if all(type(value) is float for value in told):
+            values["op_q_values"] = tuple(told)

@@ -1,0 +1,235 @@
+"""Tamiyo, the policy: its updates, as both ages of the contract tell them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class TamiyoPolicyUpdatePayload:
+    """One policy update (PPO).
+
+    Losses, norms and ratios are plain numbers; entropies of heads are shares of their maximum today
+    and nats in the seed documents' age; log-probabilities and KL are nats; ``*_time_ms`` are
+    milliseconds, ``*_gb`` GiB, fractions and ratios of counts 0 to 1. ``inner_epoch`` is always
+    the maximum and says nothing; the update's index within its batch is ``ppo_update_idx``
+    (today ``ppo_updates_count``). None: the event did not carry the field.
+    """
+
+    policy_loss: float
+    value_loss: float
+    entropy: float
+    grad_norm: float
+    kl_divergence: float
+    clip_fraction: float
+    nan_grad_count: int
+    pre_clip_grad_norm: float | None = None
+    explained_variance: float | None = None
+    value_nrmse: float | None = None
+    ev_low_return_variance: bool | None = None
+    ev_return_variance: float | None = None
+    ev_low_return_variance_count: int | None = None
+    entropy_loss: float | None = None
+    advantage_mean: float | None = None
+    advantage_std: float | None = None
+    advantage_skewness: float | None = None
+    advantage_kurtosis: float | None = None
+    advantage_positive_ratio: float | None = None
+    pre_norm_advantage_mean: float | None = None
+    pre_norm_advantage_std: float | None = None
+    return_mean: float | None = None
+    return_std: float | None = None
+    v_return_correlation: float | None = None
+    td_error_mean: float | None = None
+    td_error_std: float | None = None
+    bellman_error: float | None = None
+    return_p10: float | None = None
+    return_p50: float | None = None
+    return_p90: float | None = None
+    return_variance: float | None = None
+    return_skewness: float | None = None
+    value_target_scale: float | None = None
+    ratio_mean: float | None = None
+    ratio_min: float | None = None
+    ratio_max: float | None = None
+    ratio_std: float | None = None
+    log_prob_min: float | None = None
+    log_prob_max: float | None = None
+    lr: float | None = None
+    entropy_coef: float | None = None
+    inf_grad_count: int | None = None
+    dead_layers: int | None = None
+    exploding_layers: int | None = None
+    layer_gradient_health: dict[str, float] | None = None
+    entropy_collapsed: bool | None = None
+    head_nan_detected: dict[str, bool] | None = None
+    head_inf_detected: dict[str, bool] | None = None
+    loss_scale: float | None = None
+    amp_overflow_detected: bool | None = None
+    update_skipped: bool | None = None
+    update_time_ms: float | None = None
+    early_stop_epoch: int | None = None
+    head_slot_entropy: float | None = None
+    head_blueprint_entropy: float | None = None
+    head_slot_grad_norm: float | None = None
+    head_blueprint_grad_norm: float | None = None
+    head_style_grad_norm: float | None = None
+    head_tempo_grad_norm: float | None = None
+    head_alpha_target_grad_norm: float | None = None
+    head_alpha_speed_grad_norm: float | None = None
+    head_alpha_curve_grad_norm: float | None = None
+    head_op_grad_norm: float | None = None
+    head_value_grad_norm: float | None = None
+    head_q_grad_norm: float | None = None
+    head_style_entropy: float | None = None
+    head_tempo_entropy: float | None = None
+    head_alpha_target_entropy: float | None = None
+    head_alpha_speed_entropy: float | None = None
+    head_alpha_curve_entropy: float | None = None
+    head_op_entropy: float | None = None
+    head_slot_learnable_fraction: float | None = None
+    head_blueprint_learnable_fraction: float | None = None
+    head_style_learnable_fraction: float | None = None
+    head_tempo_learnable_fraction: float | None = None
+    head_alpha_target_learnable_fraction: float | None = None
+    head_alpha_speed_learnable_fraction: float | None = None
+    head_alpha_curve_learnable_fraction: float | None = None
+    head_op_learnable_fraction: float | None = None
+    head_slot_gradient_state: str | None = None
+    head_blueprint_gradient_state: str | None = None
+    head_style_gradient_state: str | None = None
+    head_tempo_gradient_state: str | None = None
+    head_alpha_target_gradient_state: str | None = None
+    head_alpha_speed_gradient_state: str | None = None
+    head_alpha_curve_gradient_state: str | None = None
+    head_op_gradient_state: str | None = None
+    head_value_gradient_state: str | None = None
+    head_q_gradient_state: str | None = None
+    head_slot_ratio_max: float | None = None
+    head_blueprint_ratio_max: float | None = None
+    head_style_ratio_max: float | None = None
+    head_tempo_ratio_max: float | None = None
+    head_alpha_target_ratio_max: float | None = None
+    head_alpha_speed_ratio_max: float | None = None
+    head_alpha_curve_ratio_max: float | None = None
+    head_op_ratio_max: float | None = None
+    joint_ratio_max: float | None = None
+    head_slot_clip_fraction: float | None = None
+    head_blueprint_clip_fraction: float | None = None
+    head_style_clip_fraction: float | None = None
+    head_tempo_clip_fraction: float | None = None
+    head_alpha_target_clip_fraction: float | None = None
+    head_alpha_speed_clip_fraction: float | None = None
+    head_alpha_curve_clip_fraction: float | None = None
+    head_op_clip_fraction: float | None = None
+    inner_epoch: int | None = None
+    batch: int | None = None
+    ppo_updates_count: int | None = None
+    skipped: bool | None = None
+    value_mean: float | None = None
+    value_std: float | None = None
+    value_min: float | None = None
+    value_max: float | None = None
+    op_q_values: tuple[float, ...] | None = None
+    op_valid_mask: tuple[bool, ...] | None = None
+    q_variance: float | None = None
+    q_spread: float | None = None
+    q_aux_loss: float | None = None
+    clip_fraction_positive: float | None = None
+    clip_fraction_negative: float | None = None
+    gradient_cv: float | None = None
+    cuda_memory_allocated_gb: float | None = None
+    cuda_memory_reserved_gb: float | None = None
+    cuda_memory_peak_gb: float | None = None
+    cuda_memory_fragmentation: float | None = None
+    dataloader_wait_ratio: float | None = None
+    lstm_h_l2_total: float | None = None
+    lstm_c_l2_total: float | None = None
+    lstm_h_rms: float | None = None
+    lstm_c_rms: float | None = None
+    lstm_h_env_rms_mean: float | None = None
+    lstm_h_env_rms_max: float | None = None
+    lstm_c_env_rms_mean: float | None = None
+    lstm_c_env_rms_max: float | None = None
+    lstm_h_max: float | None = None
+    lstm_c_max: float | None = None
+    lstm_has_nan: bool | None = None
+    lstm_has_inf: bool | None = None
+    rollout_lstm_h_l2_total: float | None = None
+    rollout_lstm_c_l2_total: float | None = None
+    rollout_lstm_h_rms: float | None = None
+    rollout_lstm_c_rms: float | None = None
+    rollout_lstm_h_env_rms_mean: float | None = None
+    rollout_lstm_h_env_rms_max: float | None = None
+    rollout_lstm_c_env_rms_mean: float | None = None
+    rollout_lstm_c_env_rms_max: float | None = None
+    rollout_lstm_h_max: float | None = None
+    rollout_lstm_c_max: float | None = None
+    rollout_lstm_has_nan: bool | None = None
+    rollout_lstm_has_inf: bool | None = None
+    forced_step_ratio: float | None = None
+    usable_actor_timesteps: int | None = None
+    decision_density: float | None = None
+    advantage_std_floored: bool | None = None
+    d5_pre_norm_advantage_std: float | None = None
+    rollback_count: int | None = None
+    rollback_steps_zeroed: int | None = None
+    rollback_attempt_count: int | None = None
+    rollback_unattributed_count: int | None = None
+    ppo_update_idx: int | None = None
+    approx_kl_max: float | None = None
+    kl_reverse: float | None = None
+    trust_region_violations: int | None = None
+    value_prediction_error_mean: float | None = None
+    value_prediction_error_std: float | None = None
+    value_target_correlation: float | None = None
+    head_slot_kl: float | None = None
+    head_blueprint_kl: float | None = None
+    head_style_kl: float | None = None
+    head_tempo_kl: float | None = None
+    head_alpha_target_kl: float | None = None
+    head_alpha_speed_kl: float | None = None
+    head_alpha_curve_kl: float | None = None
+    head_op_kl: float | None = None
+    head_slot_active_ratio: float | None = None
+    head_blueprint_active_ratio: float | None = None
+    head_style_active_ratio: float | None = None
+    head_tempo_active_ratio: float | None = None
+    head_alpha_target_active_ratio: float | None = None
+    head_alpha_speed_active_ratio: float | None = None
+    head_alpha_curve_active_ratio: float | None = None
+    head_op_active_ratio: float | None = None
+    causal_mask_coverage: dict[str, float] | None = None
+    policy_determinism: float | None = None
+    action_diversity: int | None = None
+    dominant_action_ratio: float | None = None
+    op_distribution: dict[str, float] | None = None
+    log_prob_underflow_count: int | None = None
+    numerical_stability_score: float | None = None
+    grad_clip_fraction: float | None = None
+    valid_sample_ratio: float | None = None
+    policy_update_magnitude: float | None = None
+    gradient_utilization: float | None = None
+    grad_norm_per_layer: dict[str, float] | None = None
+    grad_zero_fraction: float | None = None
+    grad_norm_ratio: float | None = None
+    grad_nan_layers: tuple[str, ...] | None = None
+    loss_scale_updates: int | None = None
+    amp_overflow_count: int | None = None
+    grad_scaler_state: str | None = None
+    advantage_min: float | None = None
+    advantage_max: float | None = None
+    advantage_raw_mean: float | None = None
+    advantage_raw_std: float | None = None
+
+
+@dataclass(frozen=True)
+class TamiyoInitiatedPayload:
+    """A host became stable: Tamiyo may germinate from here on."""
+
+    env_id: int
+    epoch: int
+    stable_count: int
+    stabilization_epochs: int
+    val_loss: float
+    episode_idx: int | None = None

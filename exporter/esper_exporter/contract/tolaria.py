@@ -1,0 +1,87 @@
+"""Tolaria, host training: epochs, batches, rollbacks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from esper_exporter.contract.analytics import ObservationStatsTelemetry
+
+
+@dataclass(frozen=True)
+class SeedTelemetry:
+    """One slot's seed at the end of an epoch; ``alpha`` 0 to 1, ``accuracy_delta`` percent points."""
+
+    stage: str
+    blueprint_id: str | None = None
+    accuracy_delta: float | None = None
+    epochs_in_stage: int | None = None
+    alpha: float | None = None
+    grad_ratio: float | None = None
+    has_vanishing: bool | None = None
+    has_exploding: bool | None = None
+    contribution_velocity: float | None = None
+    interaction_sum: float | None = None
+    boost_received: float | None = None
+    upstream_alpha_sum: float | None = None
+    downstream_alpha_sum: float | None = None
+
+
+@dataclass(frozen=True)
+class TolariaEpochPayload:
+    """One environment finished one epoch. Accuracies are percent, times milliseconds."""
+
+    env_id: int
+    val_accuracy: float
+    val_loss: float
+    inner_epoch: int
+    episode_idx: int | None = None
+    train_loss: float | None = None
+    train_accuracy: float | None = None
+    host_grad_norm: float | None = None
+    seeds: dict[str, SeedTelemetry] | None = None
+    observation_stats: ObservationStatsTelemetry | None = None
+    forward_time_ms: float | None = None
+    backward_time_ms: float | None = None
+    optimizer_step_time_ms: float | None = None
+    data_transfer_time_ms: float | None = None
+    host_epoch_time_ms: float | None = None
+    host_train_loss: float | None = None
+    host_grad_norm_pre_clip: float | None = None
+    host_lr: float | None = None
+
+
+@dataclass(frozen=True)
+class TolariaBatchPayload:
+    """All environments ended their episodes. Accuracies are percent."""
+
+    episodes_completed: int
+    batch_idx: int
+    avg_accuracy: float
+    avg_reward: float
+    total_episodes: int
+    n_envs: int
+    start_episode: int | None = None
+    requested_episodes: int | None = None
+    rolling_accuracy: float | None = None
+    env_accuracies: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True)
+class TolariaRollbackPayload:
+    """The governor restored an environment after its training went wrong."""
+
+    env_id: int
+    device: str
+    reason: str
+    episode_idx: int | None = None
+    loss_at_panic: float | None = None
+    loss_threshold: float | None = None
+    consecutive_panics: int | None = None
+    panic_reason: str | None = None
+    triggering_action_id: str | None = None
+    raw_penalty: float | None = None
+    normalized_penalty: float | None = None
+    rollback_severity: float | None = None
+    watch_window_evidence: float | None = None
+    missing_keys: tuple[str, ...] | None = None
+    unexpected_keys: tuple[str, ...] | None = None

@@ -1,0 +1,127 @@
+"""The command ``esper-exporter replay``: an exporter, a replay into it, and what is said of it."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+
+from esper_exporter.demo.bundled import recording
+from esper_exporter.exporter import Exporter
+from esper_exporter.replay.lines import STANDARD_INPUT
+from esper_exporter.replay.progress import Progress, progress_for
+from esper_exporter.replay.session import Outcome, Plan, replay
+from esper_exporter.replay.stop import Stop, stop_on_signals
+from esper_exporter.terminal import FAILED, INTERRUPTED, OK, PROGRAM, CommandError, write_out
+
+_ACCEPT = {"text": None, "openmetrics": "application/openmetrics-text; version=1.0.0"}
+
+
+def run(options: argparse.Namespace) -> int:
+    """Do what the checked options say, and return the exit code. Raises CommandError."""
+    bundled = recording(options.recording) if options.recording else nullcontext()
+    with bundled as path, stop_on_signals() as stop:
+        files = [str(path)] if path is not None else options.files
+        follow: bool = options.follow
+        _check_readable(files[:-1] if follow else files)
+        speed = options.speed
+        if speed is None:
+            speed = 0.0 if options.once or follow else 1.0
+        plan = Plan(files, speed, options.until, follow)
+        exporter = _exporter(options)
+        if options.once:
+            return _print(exporter, plan, stop, options.format)
+        return _serve(exporter, plan, stop)
+
+
+def _check_readable(files: Sequence[str]) -> None:
+    """Better told before a server is started than after an hour of replay."""
+    for name in files:
+        if name == STANDARD_INPUT:
+            continue
+        try:
+            mode = os.stat(name).st_mode
+        except OSError as error:
+            raise CommandError(f"{name}: {error.strerror}") from error
+        if stat.S_ISDIR(mode):
+            raise CommandError(f"{name}: is a directory")
+        if not os.access(name, os.R_OK):
+            raise CommandError(f"{name}: not readable")
+
+
+def _exporter(options: argparse.Namespace) -> Exporter:
+    try:
+        return Exporter(
+            port=options.port,
+            host=options.host,
+            run_id=options.run_id,
+            web_config=options.web_config,
+            strict=True,
+            # A recording has nobody to warn. What follows a live run has.
+            linger=None if options.follow else 0.0,
+        )
+    except ValueError as error:
+        raise CommandError(str(error)) from error
+
+
+def _print(exporter: Exporter, plan: Plan, stop: Stop, form: str | None) -> int:
+    with _shown(plan) as progress:
+        outcome = replay(plan, exporter.emit_line, stop, progress)
+    if outcome.stopped:
+        return INTERRUPTED
+    write_out(exporter.render(_ACCEPT[form or "text"]))
+    return FAILED if outcome.damaged else OK
+
+
+def _serve(exporter: Exporter, plan: Plan, stop: Stop) -> int:
+    try:
+        exporter.start()
+    except OSError as error:
+        raise CommandError(error.strerror or str(error)) from error
+    except ValueError as error:
+        raise CommandError(str(error)) from error
+    try:
+        with _shown(plan) as progress:
+            progress.say(f"serving {exporter.url}/metrics")
+            outcome = replay(plan, exporter.emit_line, stop, progress)
+            progress.close()
+            if not outcome.stopped:
+                progress.say(_told(outcome, exporter.url))
+                stop.wait(None)
+    finally:
+        exporter.close()
+    return FAILED if outcome.damaged else OK
+
+
+def _told(outcome: Outcome, url: str | None) -> str:
+    lines = f"{outcome.lines:,} line" + ("" if outcome.lines == 1 else "s")
+    return f"replayed {lines}; still serving {url}/metrics, Ctrl-C ends"
+
+
+@contextmanager
+def _shown(plan: Plan) -> Iterator[Progress]:
+    """A progress display, through which warnings are told as well."""
+    progress = progress_for(plan.files, plan.follow)
+    handler = _Told(progress)
+    root = logging.getLogger()
+    root.addHandler(handler)
+    try:
+        yield progress
+    finally:
+        root.removeHandler(handler)
+        progress.close()
+
+
+class _Told(logging.Handler):
+    """Says log records as lines of the command."""
+
+    def __init__(self, progress: Progress) -> None:
+        super().__init__(logging.WARNING)
+        self._progress = progress
+        self.setFormatter(logging.Formatter("%(message)s"))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._progress.say(f"{PROGRAM}: {record.levelname.lower()}: {self.format(record)}")

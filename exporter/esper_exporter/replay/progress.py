@@ -1,0 +1,97 @@
+"""What a person sees of a replay: a bar on a terminal, lines of text anywhere."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Sequence
+from typing import IO, Any, Protocol
+
+from esper_exporter.replay.lines import STANDARD_INPUT
+
+_REDRAW_SECONDS = 0.1
+
+
+class Progress(Protocol):
+    """Shows how far a replay is, and lets text be said without disturbing that."""
+
+    def on_bytes(self, count: int) -> None:
+        """So many bytes of a file, as it is on disk, were read."""
+
+    def on_line(self) -> None:
+        """One more line was fed."""
+
+    def say(self, text: str) -> None:
+        """A line of text for the person who watches."""
+
+    def close(self) -> None:
+        """The replay is over."""
+
+
+class Text:
+    """Says what there is to say, and shows nothing else."""
+
+    def on_bytes(self, count: int) -> None: ...
+
+    def on_line(self) -> None: ...
+
+    def say(self, text: str) -> None:
+        # Whoever listened may have gone; serving the page goes on.
+        with contextlib.suppress(OSError, ValueError):
+            print(text, file=sys.stderr, flush=True)
+
+    def close(self) -> None: ...
+
+
+class Bar:
+    """A progress bar: the share of the files' bytes where that is known, and the line number."""
+
+    def __init__(self, total_bytes: int | None, stream: IO[str]) -> None:
+        from tqdm import tqdm
+
+        form = "{desc} {percentage:3.0f}% |{bar}| {elapsed}<{remaining}"
+        self._bar: Any = tqdm(
+            total=total_bytes,
+            file=stream,
+            desc="line 0",
+            bar_format=form if total_bytes else "{desc} {elapsed}",
+            dynamic_ncols=True,
+            leave=True,
+        )
+        self._write = tqdm.write
+        self._stream = stream
+        self._lines = 0
+        self._drawn = 0.0
+
+    def on_bytes(self, count: int) -> None:
+        self._bar.n += count
+
+    def on_line(self) -> None:
+        self._lines += 1
+        now = time.monotonic()
+        if now - self._drawn >= _REDRAW_SECONDS:
+            self._drawn = now
+            self._draw()
+
+    def say(self, text: str) -> None:
+        self._write(text, file=self._stream)
+
+    def close(self) -> None:
+        if not self._bar.disable:
+            self._draw()
+            self._bar.close()
+
+    def _draw(self) -> None:
+        self._bar.set_description_str(f"line {self._lines:,}", refresh=False)
+        self._bar.refresh()
+
+
+def progress_for(files: Sequence[str], grows: bool) -> Progress:
+    """A bar when standard error is a terminal, plain text otherwise."""
+    stream = sys.stderr
+    if stream is None or not stream.isatty():
+        return Text()
+    known = not grows and STANDARD_INPUT not in files
+    return Bar(sum(os.path.getsize(name) for name in files) if known else None, stream)

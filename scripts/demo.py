@@ -1,0 +1,105 @@
+"""The demo: a recorded training replayed on 127.0.0.1:9108, with Prometheus beside it if installed.
+
+Ctrl-C ends both.
+"""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import urllib.parse
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from esper_exporter.cli import main
+
+RECORDING = "run1"
+SCRAPE_SECONDS = 2
+GRAPHS = (
+    "esper_tamiyo_head_entropy_ratio",
+    "esper_tamiyo_head_grad_norm",
+)
+
+
+def port_near(wanted: int) -> int:
+    """The wanted port, or a free one when it is taken."""
+    for port in (wanted, 0):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            found: int = probe.getsockname()[1]
+            return found
+    raise SystemExit("no free port on 127.0.0.1")
+
+
+@contextmanager
+def prometheus(exporter_port: int) -> Iterator[str | None]:
+    """A Prometheus that scrapes the exporter; its address, or None when it is not installed."""
+    command = shutil.which("prometheus")
+    if command is None:
+        yield None
+        return
+    port = port_near(9090)
+    with tempfile.TemporaryDirectory(prefix="esper-demo-") as name:
+        folder = Path(name)
+        (folder / "prometheus.yml").write_text(
+            f"global: {{scrape_interval: {SCRAPE_SECONDS}s, scrape_timeout: {SCRAPE_SECONDS}s}}\n"
+            "scrape_configs:\n"
+            "  - job_name: esper\n"
+            f"    static_configs: [{{targets: ['127.0.0.1:{exporter_port}']}}]\n"
+        )
+        arguments = [
+            command,
+            f"--config.file={folder / 'prometheus.yml'}",
+            f"--storage.tsdb.path={folder / 'data'}",
+            f"--web.listen-address=127.0.0.1:{port}",
+            "--log.level=error",
+        ]
+        if setpriv := shutil.which("setpriv"):
+            # So that it ends with this process even when that is killed.
+            arguments = [setpriv, "--pdeathsig", "TERM", *arguments]
+        with (folder / "prometheus.log").open("wb") as log:
+            process = subprocess.Popen(arguments, stdout=log, stderr=log)
+        try:
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            process.terminate()
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def graph(server: str, expression: str) -> str:
+    """The address of a graph of the last five minutes."""
+    query = urllib.parse.urlencode(
+        {"g0.expr": expression, "g0.tab": "0", "g0.range_input": "5m"}
+    )
+    return f"{server}/graph?{query}"
+
+
+def run() -> int:
+    """Show the demo until Ctrl-C."""
+    port = port_near(9108)
+    with prometheus(port) as server:
+        print(f"exporter    http://127.0.0.1:{port}/  (the page: /metrics)")
+        if server is None:
+            print("Prometheus  not installed; with it the demo has graphs: apt-get install prometheus")
+        else:
+            print(f"Prometheus  {server}/")
+            for expression in GRAPHS:
+                print(f"            {graph(server, expression)}")
+        print("Ctrl-C ends the demo.", flush=True)
+        return main(["replay", "--recording", RECORDING, "--port", str(port)])
+
+
+if __name__ == "__main__":
+    sys.exit(run())

@@ -1,0 +1,1 @@
+"""What several test folders need: free ports, real servers, recordings."""
