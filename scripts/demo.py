@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import urllib.parse
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -68,7 +69,11 @@ def prometheus(exporter_port: int) -> Iterator[str | None]:
         with (folder / "prometheus.log").open("wb") as log:
             process = subprocess.Popen(arguments, stdout=log, stderr=log)
         try:
-            yield f"http://127.0.0.1:{port}"
+            address = f"http://127.0.0.1:{port}"
+            if not answers(process, address):
+                last = (folder / "prometheus.log").read_text(errors="replace").strip()[-500:]
+                print(f"Prometheus did not start: {last or 'it does not answer'}")
+            yield address if process.poll() is None else None
         finally:
             process.terminate()
             try:
@@ -76,6 +81,22 @@ def prometheus(exporter_port: int) -> Iterator[str | None]:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+
+def answers(process: subprocess.Popen[bytes], address: str) -> bool:
+    """Wait until a server is ready, at most ten seconds."""
+    for _ in range(100):
+        try:
+            with urllib.request.urlopen(f"{address}/-/ready", timeout=1):
+                return True
+        except OSError:
+            pass
+        try:
+            process.wait(0.1)
+            return False
+        except subprocess.TimeoutExpired:
+            continue
+    return False
 
 
 def graph(server: str, expression: str) -> str:
@@ -92,7 +113,7 @@ def run() -> int:
     with prometheus(port) as server:
         print(f"exporter    http://127.0.0.1:{port}/  (the page: /metrics)")
         if server is None:
-            print("Prometheus  not installed; with it the demo has graphs: apt-get install prometheus")
+            print("Prometheus  not running; with it there are graphs: apt-get install prometheus")
         else:
             print(f"Prometheus  {server}/")
             for expression in GRAPHS:
@@ -102,4 +123,7 @@ def run() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(run())
+    try:
+        sys.exit(run())
+    except KeyboardInterrupt:
+        sys.exit(0)

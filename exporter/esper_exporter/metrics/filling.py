@@ -34,6 +34,9 @@ _RUN_STARTS = (
     ("event:ANALYTICS_SNAPSHOT[kind=batch_stats].", "batch_stats"),
     ("event:INFRASTRUCTURE_SNAPSHOT.", "infrastructure"),
     ("event:MEMORY_WARNING.", "memory_warning"),
+    ("event:GOVERNOR_ROLLBACK.", "rollback"),
+    ("event:PERFORMANCE_DEGRADATION.", "degradation"),
+    ("event:REWARD_HACKING_SUSPECTED.", "hacking"),
     ("", "snapshot"),
 )
 _PATH = re.compile(r"[A-Za-z_][\w.]*")

@@ -204,6 +204,9 @@ class RunPublisher:
             batch_stats=state.batch_stats,
             infrastructure=state.infrastructure,
             memory_warning=state.memory_warning,
+            rollback=state.rollback,
+            degradation=state.degradation,
+            hacking=state.hacking,
         )
         self._run.write(self._blocks.fillers["run"].values(roots))
         snapshot = state.snapshot
@@ -234,6 +237,7 @@ class RunPublisher:
     def _write_ops(self) -> None:
         tamiyo, update = self._state.snapshot.tamiyo, self._state.update
         columns = [metric.name for metric in self._blocks.catalogue.block("op")]
+        running = self._running_actions()
         shares = (update.op_distribution if update is not None else None) or {}
         for place, op in enumerate(OPS):
             valid = tamiyo.op_valid_mask[place] if place < len(tamiyo.op_valid_mask) else False
@@ -245,9 +249,18 @@ class RunPublisher:
                 else None,
                 "esper_tamiyo_op_valid": valid if told else None,
                 "esper_tamiyo_op_probability_ratio": shares.get(op),
-                "esper_tamiyo_episode_actions": tamiyo.action_counts.get(op),
+                "esper_tamiyo_episode_actions": running.get(op, 0) if running else None,
             }
             self._ops.write([_cell(values[name]) for name in columns], op)
+
+    def _running_actions(self) -> dict[str, int]:
+        """Actions of the running episode by operation; empty before the first."""
+        counts: dict[str, int] = {}
+        for env in self._state.snapshot.envs.values():
+            if env.total_actions:
+                for op, count in env.action_counts.items():
+                    counts[op] = counts.get(op, 0) + count
+        return counts
 
     def _write_policy(self) -> None:
         roots = self._roots()

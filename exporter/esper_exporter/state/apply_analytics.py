@@ -35,7 +35,7 @@ DECISION_EXPIRY_SECONDS = 120.0
 _ALPHA_TARGETS = {0.5: "HALF", 0.7: "SEVENTY", 1.0: "FULL"}
 _DECISION_HEADS = tuple((head, "curve" if head == "alpha_curve" else head) for head in HEADS)
 
-# Reward components: name in the event → name in the state; None in the event leaves the state.
+# Reward components: name in the event → name in the state; None in the event is left at 0.
 _COMPONENTS = {
     "base_acc_delta": "base_acc_delta",
     "bounded_attribution": "bounded_attribution",
@@ -118,6 +118,10 @@ def _apply_last_action(run: RunState, event: Event, payload: AnalyticsSnapshotPa
         op if op in OPS else "other",
         "unknown" if success is None else "true" if success else "false",
     )
+    run.tallies.add("esper_tamiyo_decisions_total")
+    for head in HEADS:
+        if getattr(payload, f"{head}_masked"):
+            run.tallies.add("esper_tamiyo_masked_decisions_total", head)
     if env_id is None or payload.action_confidence is None:
         return
     env = run.env(env_id)
@@ -134,7 +138,7 @@ def _apply_last_action(run: RunState, event: Event, payload: AnalyticsSnapshotPa
     env.total_actions += 1
     if success is not None:
         env.last_action_success = success
-    _take_reward_components(env, payload, op)
+    _take_reward_components(run, env, payload, op)
     env.total_reward_steps += 1
     components = env.reward_components
     if components.ratio_penalty != 0 or components.alpha_shock != 0:
@@ -148,11 +152,15 @@ def _apply_last_action(run: RunState, event: Event, payload: AnalyticsSnapshotPa
     run.touched.run = True
 
 
-def _take_reward_components(env: EnvState, payload: AnalyticsSnapshotPayload, op: str) -> None:
-    state = env.reward_components
+def _take_reward_components(
+    run: RunState, env: EnvState, payload: AnalyticsSnapshotPayload, op: str
+) -> None:
+    # A fresh breakdown each step: what this step does not tell is not left over from the last.
+    state = env.reward_components = RewardComponents()
     told = payload.reward_components
     if told is not None:
         _copy_components(state, told)
+        run.last_rewards[env.env_id] = told
     else:
         for name in _FLAT:
             value = getattr(payload, name)

@@ -141,6 +141,7 @@ def apply_batch(run: RunState, event: Event, payload: TolariaBatchPayload) -> No
     run.pending.clear()
     run.host_epochs.clear()
     run.last_decision.clear()
+    run.last_rewards.clear()
     run.touched.run = run.touched.all_envs = run.touched.best_runs = True
 
 
@@ -237,7 +238,7 @@ def apply_rollback(run: RunState, event: Event, payload: TolariaRollbackPayload)
     """
     reason = payload.panic_reason or payload.reason
     run.tallies.add("esper_tolaria_rollbacks_total", reason)
-    run.rollback_times[reason] = event.timestamp
+    run.rollback = payload
     env = run.env(payload.env_id)
     if env is None:
         run.tallies.add("esper_run_things_beyond_bounds_total")

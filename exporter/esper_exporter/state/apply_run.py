@@ -86,8 +86,6 @@ def apply_anomaly(run: RunState, event: Event, payload: AnomalyDetectedPayload) 
     ``numerical_instability`` also comes for values that are NaN by design."""
     kind = payload.anomaly_type
     run.tallies.add("esper_simic_anomalies_total", kind)
-    if kind in run.anomaly_times or len(run.anomaly_times) < MAX_DEVICES:
-        run.anomaly_times[kind] = event.timestamp
     light_anomaly(run, event, payload)
     run.touched.run = True
 
@@ -117,6 +115,7 @@ def apply_performance_degradation(
 ) -> None:
     """PERFORMANCE_DEGRADATION: an environment fell below its rolling accuracy."""
     run.tallies.add("esper_simic_performance_degradations_total")
+    run.degradation = payload
 
 
 def apply_reward_hacking(
@@ -124,6 +123,7 @@ def apply_reward_hacking(
 ) -> None:
     """REWARD_HACKING_SUSPECTED."""
     run.tallies.add("esper_simic_reward_hacking_suspected_total", payload.pattern)
+    run.hacking = payload
 
 
 def apply_episode_outcome(run: RunState, event: Event, payload: EpisodeOutcomePayload) -> None:

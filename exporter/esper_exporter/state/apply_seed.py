@@ -103,7 +103,9 @@ def apply_germinated(run: RunState, event: Event, payload: SeedGerminatedPayload
     place = _place(run, event, payload)
     if place is None:
         return
-    seed, env, snapshot = place.seed, place.env, run.snapshot
+    # A new seed: nothing is left of the one that was in the slot before.
+    seed, env, snapshot = SeedState(slot_id=place.slot_id), place.env, run.snapshot
+    env.seeds[place.slot_id] = seed
     seed.stage = "GERMINATED"
     seed.blueprint_id = blueprint
     seed.seed_params = payload.params
@@ -120,9 +122,8 @@ def apply_germinated(run: RunState, event: Event, payload: SeedGerminatedPayload
     snapshot.cumulative_germinated += 1
     _bump(env.blueprint_spawns, blueprint)
     _bump(snapshot.cumulative_blueprint_spawns, blueprint)
-    _record(
-        place, event, payload, f"GERMINATE({blueprint})", "DORMANT", "GERMINATED", None
-    )
+    place = _Place(env, seed, place.slot_id)
+    _record(place, event, payload, f"GERMINATE({blueprint})", "DORMANT", "GERMINATED", None)
 
 
 def apply_stage_changed(run: RunState, event: Event, payload: SeedStageChangedPayload) -> None:
@@ -130,6 +131,9 @@ def apply_stage_changed(run: RunState, event: Event, payload: SeedStageChangedPa
     run.tallies.add("esper_kasmina_transitions_total", payload.from_stage, payload.to_stage)
     place = _place(run, event, payload)
     if place is None:
+        return
+    if payload.to_stage == "DORMANT":
+        place.env.seeds[place.slot_id] = SeedState(slot_id=place.slot_id)
         return
     seed = place.seed
     seed.stage = payload.to_stage

@@ -7,7 +7,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from esper_exporter.contract.analytics import AnalyticsSnapshotPayload
+from esper_exporter.contract.analytics import (
+    AnalyticsSnapshotPayload,
+    RewardComponentsTelemetry,
+)
 from esper_exporter.contract.infra import (
     AllocatorStatsPayload,
     InfrastructureSnapshotPayload,
@@ -16,11 +19,17 @@ from esper_exporter.contract.infra import (
 from esper_exporter.contract.simic import (
     CheckpointLoadedPayload,
     EpisodeOutcomePayload,
+    PerformanceDegradationPayload,
+    RewardHackingSuspectedPayload,
     TrainingStartedPayload,
     TrendDetectedPayload,
 )
 from esper_exporter.contract.tamiyo import TamiyoPolicyUpdatePayload
-from esper_exporter.contract.tolaria import TolariaBatchPayload, TolariaEpochPayload
+from esper_exporter.contract.tolaria import (
+    TolariaBatchPayload,
+    TolariaEpochPayload,
+    TolariaRollbackPayload,
+)
 from esper_exporter.state.counts import Distributions, Tallies, WindowMaximum
 from esper_exporter.state.decision import DecisionSnapshot
 from esper_exporter.state.environment import EnvState
@@ -134,16 +143,18 @@ class RunState:
     pending: dict[int, PendingDecision] = field(default_factory=dict)
     last_decision: dict[int, DecisionSnapshot] = field(default_factory=dict)
     host_epochs: dict[int, TolariaEpochPayload] = field(default_factory=dict)
+    last_rewards: dict[int, RewardComponentsTelemetry] = field(default_factory=dict)
     last_outcome: dict[int, EpisodeOutcomePayload] = field(default_factory=dict)
     batch: TolariaBatchPayload | None = None
     batch_stats: AnalyticsSnapshotPayload | None = None
     trend: TrendDetectedPayload | None = None
-    anomaly_times: dict[str, datetime] = field(default_factory=dict)
-    rollback_times: dict[str, datetime] = field(default_factory=dict)
     allocators: dict[str, AllocatorStatsPayload] = field(default_factory=dict)
     infrastructure: InfrastructureSnapshotPayload | None = None
     memory_warning: MemoryWarningPayload | None = None
     checkpoint: CheckpointLoadedPayload | None = None
+    rollback: TolariaRollbackPayload | None = None
+    degradation: PerformanceDegradationPayload | None = None
+    hacking: RewardHackingSuspectedPayload | None = None
     checkpoint_at: datetime | None = None
     td_advantages: dict[int, float] = field(default_factory=dict)
     observed: bool = False

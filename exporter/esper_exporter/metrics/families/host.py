@@ -55,6 +55,23 @@ def _reward(part: str, field: str, text: str) -> Metric:
     )
 
 
+def _told_reward(part: str, field: str, text: str, scale: float = 1.0) -> Metric:
+    """A part of the last reward that the snapshot's breakdown has no room for."""
+
+    def read(roots: Any) -> Any:
+        told = roots["run"].last_rewards.get(roots["env"].env_id)
+        return None if told is None else getattr(told, field)
+
+    return gauge(
+        "env",
+        f"esper_simic_reward_{part}",
+        f"{DECISION}reward_components.{field}",
+        f"Reward: {text}.",
+        scale=scale,
+        read=read,
+    )
+
+
 def _decision(attribute: str) -> Any:
     def read(roots: Any) -> Any:
         decision = roots["decision"]
@@ -237,7 +254,7 @@ ENV_METRICS: tuple[Metric, ...] = (
         if roots["env"].total_actions
         else None,
     ),
-    _reward("total", "total", "the last step's total"),
+    _reward("step", "total", "the last step's total"),
     _reward("base_accuracy_delta", "base_acc_delta", "part for the accuracy's change"),
     _reward("bounded_attribution", "bounded_attribution", "part for the seed's own contribution"),
     _reward("seed_contribution", "seed_contribution", "contribution of the seed, percent points"),
@@ -254,7 +271,7 @@ ENV_METRICS: tuple[Metric, ...] = (
     _reward("blending_warning", "blending_warning", "warning while blending"),
     _reward("holding_warning", "holding_warning", "warning while holding"),
     _reward("hindsight_credit", "hindsight_credit", "credit when a beneficiary fossilises"),
-    _reward("scaffold_count", "scaffold_count", "seeds that count as scaffolds"),
+    _reward("scaffolds", "scaffold_count", "seeds that count as scaffolds"),
     _reward("scaffold_delay_epochs", "avg_scaffold_delay", "mean epochs since scaffolding"),
     _env(
         "esper_simic_reward_accuracy_ratio",
@@ -270,6 +287,36 @@ ENV_METRICS: tuple[Metric, ...] = (
         "reward_components.stable_val_acc",
         "Stable validation accuracy that escrow goes by, 0 to 1.",
         scale=PERCENT,
+    ),
+    _told_reward("progress", "progress_since_germination", "progress since germination", PERCENT),
+    _told_reward("attribution_discount", "attribution_discount", "discount on the attribution"),
+    _told_reward("pbrs_bonus", "pbrs_bonus", "bonus of potential-based shaping"),
+    _told_reward("synergy_bonus", "synergy_bonus", "bonus for seeds that help each other"),
+    _told_reward("action_shaping", "action_shaping", "part for the action itself"),
+    _told_reward("terminal_bonus", "terminal_bonus", "bonus at the episode's end"),
+    _told_reward("occupancy_rent", "occupancy_rent", "rent for occupied slots"),
+    _told_reward("fossilized_rent", "fossilized_rent", "rent for fossilised seeds"),
+    _told_reward("timing_discount", "timing_discount", "discount for germinating late"),
+    _told_reward("drip", "drip_this_epoch", "part paid out drop by drop"),
+    _told_reward("drip_immediate_bonus", "drip_immediate_bonus", "part paid at once"),
+    _told_reward("drip_deferred", "drip_deferred_total", "part still to be paid"),
+    _told_reward("drip_sources", "num_drip_sources", "seeds that it is paid for"),
+    _told_reward(
+        "contributing_fossilized", "num_contributing_fossilized", "fossilised seeds that contribute"
+    ),
+    _told_reward("active_seeds", "n_active_seeds", "active seeds it was computed with"),
+    _told_reward("growth_ratio", "growth_ratio", "growth it was computed with"),
+    _told_reward(
+        "germination_accuracy_ratio",
+        "acc_at_germination",
+        "accuracy when the seed germinated, 0 to 1",
+        PERCENT,
+    ),
+    _told_reward(
+        "baseline_accuracy_ratio",
+        "host_baseline_acc",
+        "accuracy of the host without the seed, 0 to 1",
+        PERCENT,
     ),
     _env(
         "esper_simic_counterfactual_compute_seconds",

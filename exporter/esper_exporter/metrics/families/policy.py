@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from esper_exporter.contract.vocabulary import OPS
+from esper_exporter.contract.vocabulary import HEADS, OPS
 from esper_exporter.metrics.declare import counter, gauge, histogram
 from esper_exporter.metrics.metric import Metric
 
@@ -278,7 +278,7 @@ METRICS: tuple[Metric, ...] = (
         "Variance of the returns that explained variance was computed from.",
     ),
     _update(
-        "esper_tamiyo_return_low_variance_count",
+        "esper_tamiyo_return_low_variance_updates",
         "ev_low_return_variance_count",
         "Low-variance updates so far, as the trainer counts them.",
     ),
@@ -466,7 +466,7 @@ OPS_METRICS: tuple[Metric, ...] = (
     gauge(
         "op",
         "esper_tamiyo_episode_actions",
-        "tamiyo.action_counts[{op}]",
+        "derived: sum of envs[].action_counts of the operation",
         "Actions of the running episode by operation, all environments.",
     ),
 )
@@ -636,6 +636,18 @@ COUNTERS: tuple[Metric, ...] = (
         "Actions by operation and success.",
         labels=("op", "success"),
         initial=[(op, success) for op in OPS for success in ("true", "false")],
+    ),
+    counter(
+        "esper_tamiyo_decisions_total",
+        "derived: number of last_action snapshots",
+        "Decisions taken.",
+    ),
+    counter(
+        "esper_tamiyo_masked_decisions_total",
+        "derived: number of last_action snapshots with {head}_masked",
+        "Decisions in which a head had no say, its choice being masked.",
+        labels=("head",),
+        initial=tuple((head,) for head in HEADS),
     ),
     counter(
         "esper_tamiyo_observation_nonfinite_values_total",

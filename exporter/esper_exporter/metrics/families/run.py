@@ -110,6 +110,15 @@ def _lifecycle(name: str, field: str, help: str, **options: Any) -> Metric:
     return gauge("run", name, f"seed_lifecycle.{field}", help, read=read, **options)
 
 
+def _running_actions(roots: Any, op: str | None = None) -> Any:
+    """Actions of the running episode, of one operation or of all; None before the first."""
+    envs = roots["snapshot"].envs.values()
+    total = sum(env.total_actions for env in envs)
+    if op is None or not total:
+        return total or None
+    return sum(env.action_counts.get(op, 0) for env in envs)
+
+
 def _mean_of(path: str, history: str) -> Any:
     def read(roots: Any) -> Any:
         snapshot = roots["snapshot"]
@@ -307,23 +316,72 @@ METRICS: tuple[Metric, ...] = (
         scale=0.001,
     ),
     _from(STATS, "esper_simic_frames_per_second", "fps", "Environment steps a second."),
+    *(
+        _from(
+            "event:GOVERNOR_ROLLBACK.",
+            f"esper_tolaria_last_rollback_{part}",
+            field,
+            f"{text} of the last rollback.",
+        )
+        for part, field, text in (
+            ("loss", "loss_at_panic", "Loss"),
+            ("loss_threshold", "loss_threshold", "Loss that the governor allows, at the time"),
+            ("panics", "consecutive_panics", "Panics in a row"),
+            ("penalty", "raw_penalty", "Penalty"),
+            ("normalized_penalty", "normalized_penalty", "Normalised penalty"),
+            ("severity", "rollback_severity", "Severity"),
+            ("evidence", "watch_window_evidence", "Evidence of the watch window"),
+        )
+    ),
+    *(
+        _from(
+            "event:REWARD_HACKING_SUSPECTED.",
+            f"esper_simic_reward_hacking_{part}",
+            field,
+            f"{text} of the last suspicion of reward hacking.",
+            scale=scale,
+        )
+        for part, field, text, scale in (
+            ("contribution_ratio", "seed_contribution", "Contribution claimed, 0 to 1,", PERCENT),
+            ("improvement_ratio", "total_improvement", "Improvement seen, 0 to 1,", PERCENT),
+            ("share", "ratio", "Contribution over improvement", 1.0),
+            ("share_threshold", "threshold", "Threshold on that share", 1.0),
+            ("contribution_threshold", "contribution_threshold", "Contribution threshold", 1.0),
+            ("degradation_threshold", "degradation_threshold", "Degradation threshold", 1.0),
+        )
+    ),
+    *(
+        _from(
+            "event:PERFORMANCE_DEGRADATION.",
+            f"esper_simic_degradation_{part}_ratio",
+            field,
+            f"{text} at the last performance degradation, 0 to 1.",
+            scale=PERCENT,
+        )
+        for part, field, text in (
+            ("accuracy", "current_acc", "Accuracy"),
+            ("rolling_accuracy", "rolling_avg_acc", "Rolling accuracy"),
+            ("drop", "drop_percent", "Drop"),
+            ("threshold", "threshold_percent", "Drop that counts as degradation,"),
+        )
+    ),
     gauge(
         "run",
-        "esper_tamiyo_episode_actions_sum",
-        "tamiyo.total_actions",
-        "Actions of the running episode, all environments.",
+        "esper_tamiyo_running_episode_actions",
+        "derived: sum of the environments' actions in the running episode",
+        "Actions of the running episode, all environments; absent before the first.",
+        read=_running_actions,
     ),
     gauge(
         "run",
         "esper_tamiyo_wait_share_ratio",
-        "derived: share of WAIT in tamiyo.action_counts",
+        "derived: share of WAIT in the environments' actions of the running episode",
         "Share of WAIT among the running episode's actions; above 0.7 the policy avoids risk.",
-        read=lambda roots: roots["snapshot"].tamiyo.action_counts.get("WAIT", 0)
-        / roots["snapshot"].tamiyo.total_actions
-        if roots["snapshot"].tamiyo.total_actions
+        read=lambda roots: _running_actions(roots, "WAIT") / _running_actions(roots)
+        if _running_actions(roots)
         else None,
     ),
-    _snapshot("esper_kasmina_slots_sum", "total_slots", "Slots of all environments."),
+    _snapshot("esper_kasmina_configured_slots", "total_slots", "Slots of all environments."),
     _snapshot("esper_kasmina_active_slots", "active_slots", "Slots that hold a seed."),
     _snapshot(
         "esper_kasmina_mean_stage_epochs",

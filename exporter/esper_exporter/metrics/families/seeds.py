@@ -72,7 +72,7 @@ SLOT_METRICS: tuple[Metric, ...] = (
         "Smoothed change of a seed's contribution.",
     ),
     _seed(
-        "esper_kasmina_seed_interaction_sum",
+        "esper_kasmina_seed_synergy",
         "interaction_sum",
         "Synergy of a seed with all others.",
     ),
@@ -82,12 +82,12 @@ SLOT_METRICS: tuple[Metric, ...] = (
         "Synergy of a seed with its strongest partner.",
     ),
     _seed(
-        "esper_kasmina_seed_upstream_alpha_sum",
+        "esper_kasmina_seed_upstream_alpha",
         "upstream_alpha_sum",
         "Sum of the alphas of the slots before it.",
     ),
     _seed(
-        "esper_kasmina_seed_downstream_alpha_sum",
+        "esper_kasmina_seed_downstream_alpha",
         "downstream_alpha_sum",
         "Sum of the alphas of the slots behind it.",
     ),
