@@ -92,8 +92,8 @@ def at(seconds: float, **more: object) -> bytes:
 # -- lines --------------------------------------------------------------------------------------
 
 
-@given(st.lists(st.binary(max_size=30)), st.data())
-def test_lines_do_not_depend_on_how_the_stream_is_cut(parts: list[bytes], data: st.DataObject) -> None:
+@given(st.lists(st.binary(max_size=30) | st.sampled_from([b"\n", b"a\nb"])))
+def test_lines_do_not_depend_on_how_the_stream_is_cut(parts: list[bytes]) -> None:
     stream = b"".join(parts)
     splitter = LineSplitter()
     found = [line for part in parts for line in splitter.feed(part)]
@@ -161,7 +161,7 @@ def test_lines_up_to_a_flipped_bit_are_read(tmp_path: Path, stop: Stop) -> None:
 def test_what_cannot_be_opened_is_told_with_the_system_s_reason(
     name: str, tmp_path: Path, stop: Stop
 ) -> None:
-    with pytest.raises(Damaged, match="No such file|directory"):
+    with pytest.raises(Damaged, match=r"No such file|directory"):
         list(read_lines(str(tmp_path / name), stop, ignore))
 
 

@@ -30,7 +30,7 @@ def program(name: str) -> str:
 def wait_until(
     condition: Callable[[], object], what: str, seconds: float = 20.0, every: float = 0.05
 ) -> None:
-    """Poll a condition of the outer world that has no event to wait for; fails when it stays false."""
+    """Poll what has no event to wait for, such as another process; fails when it stays false."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:

@@ -12,6 +12,8 @@ from typing import IO, Any, Protocol
 from esper_exporter.replay.lines import STANDARD_INPUT
 
 _REDRAW_SECONDS = 0.1
+_USUAL_COLUMNS = 80
+_USUAL_ROWS = 24
 
 
 class Progress(Protocol):
@@ -52,13 +54,16 @@ class Bar:
         from tqdm import tqdm
 
         form = "{desc} {percentage:3.0f}% |{bar}| {elapsed}<{remaining}"
+        # Some terminals say they are 0 × 0, and a bar of that size is invisible.
+        told = os.get_terminal_size(stream.fileno()).columns > 0
         self._bar: Any = tqdm(
             total=total_bytes,
             file=stream,
             desc="line 0",
             bar_format=form if total_bytes else "{desc} {elapsed}",
-            dynamic_ncols=True,
-            leave=True,
+            ncols=None if told else _USUAL_COLUMNS,
+            nrows=None if told else _USUAL_ROWS,
+            dynamic_ncols=told,
         )
         self._write = tqdm.write
         self._stream = stream

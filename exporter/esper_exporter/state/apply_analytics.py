@@ -35,7 +35,7 @@ DECISION_EXPIRY_SECONDS = 120.0
 _ALPHA_TARGETS = {0.5: "HALF", 0.7: "SEVENTY", 1.0: "FULL"}
 _DECISION_HEADS = tuple((head, "curve" if head == "alpha_curve" else head) for head in HEADS)
 
-# Reward components: name in the event → name in the state; None in the event is left at 0.
+# Reward components: name in the event → name in the state; None in the event leaves the state.
 _COMPONENTS = {
     "base_acc_delta": "base_acc_delta",
     "bounded_attribution": "bounded_attribution",
@@ -155,9 +155,11 @@ def _apply_last_action(run: RunState, event: Event, payload: AnalyticsSnapshotPa
 def _take_reward_components(
     run: RunState, env: EnvState, payload: AnalyticsSnapshotPayload, op: str
 ) -> None:
-    # A fresh breakdown each step: what this step does not tell is not left over from the last.
-    state = env.reward_components = RewardComponents()
+    state = env.reward_components
     told = payload.reward_components
+    if not env.active_seed_count:
+        # The contribution told last belonged to a seed that is gone.
+        state.seed_contribution = state.bounded_attribution = 0.0
     if told is not None:
         _copy_components(state, told)
         run.last_rewards[env.env_id] = told
