@@ -14,7 +14,8 @@ from esper_exporter.contract.dual_emit import DualEmitFilter, EventIdFilter
 from esper_exporter.contract.events import PHANTOM_GROUP_TYPES, Event
 from esper_exporter.contract.simic import TrainingStartedPayload
 from esper_exporter.metrics.blocks import Blocks
-from esper_exporter.metrics.publisher import Drop, RunPublisher
+from esper_exporter.metrics.publisher import RunPublisher
+from esper_exporter.metrics.rows import Drop
 from esper_exporter.metrics.table import ValueTable
 from esper_exporter.state.aggregator import Aggregator
 from esper_exporter.state.counts import Distributions

@@ -138,9 +138,7 @@ def nested(payload: type) -> Converter:
     return convert
 
 
-def read_payload(
-    plan: Plan, source: object, ignored: list[str], lenient: bool = False
-) -> Any:
+def read_payload(plan: Plan, source: object, ignored: list[str], lenient: bool = False) -> Any:
     """A payload from a mapping or, by attribute, from any other object.
 
     Raises Rejected for a required field that is missing or of the wrong type; an optional one
@@ -163,7 +161,7 @@ def read_payload(
             values[field.name] = raw
         else:
             values[field.name] = _convert(field, raw, ignored, lenient)
-    made = object.__new__(plan.payload)
+    made: Any = object.__new__(plan.payload)
     made.__dict__.update(values)
     return made
 

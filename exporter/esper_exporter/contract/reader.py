@@ -99,7 +99,9 @@ def _event_name(raw: Any) -> str:
     return raw
 
 
-def _envelope(get: Callable[[str], Any], now: Now, event: str, ignored: list[str]) -> dict[str, Any]:
+def _envelope(
+    get: Callable[[str], Any], now: Now, event: str, ignored: list[str]
+) -> dict[str, Any]:
     found: dict[str, Any] = {"timestamp": _timestamp(get("timestamp"), now, ignored)}
     for field in ("event_id", "group_id", "seed_id", "slot_id", "severity"):
         raw = get(field)
@@ -155,7 +157,10 @@ def _fill_aliases(payload: TamiyoPolicyUpdatePayload, data: Any) -> None:
     if values["ppo_update_idx"] is None:
         values["ppo_update_idx"] = values["ppo_updates_count"]
     if values["op_q_values"] is None:
-        get = data.get if isinstance(data, Mapping) else lambda n: getattr(data, n, None)
-        told = [get(_Q_OF_OP[op]) for op in OPS]
+        by_key = isinstance(data, Mapping)
+        told = [
+            data.get(field) if by_key else getattr(data, field, None)
+            for field in (_Q_OF_OP[op] for op in OPS)
+        ]
         if all(type(value) is float for value in told):
             values["op_q_values"] = tuple(told)

@@ -9,7 +9,7 @@ from esper_exporter.contract.analytics import ObservationStatsTelemetry
 
 @dataclass(frozen=True)
 class SeedTelemetry:
-    """One slot's seed at the end of an epoch; ``alpha`` 0 to 1, ``accuracy_delta`` percent points."""
+    """One slot's seed at the end of an epoch; ``accuracy_delta`` is in percent points."""
 
     stage: str
     blueprint_id: str | None = None

@@ -1,4 +1,4 @@
-"""The catalogue: every metric there is, in page order, and every field that is none with its why."""
+"""The catalogue: every metric in page order, and every field that is none, with the reason."""
 
 from __future__ import annotations
 
@@ -6,7 +6,17 @@ import json
 from dataclasses import dataclass
 from functools import cache
 
-from esper_exporter.metrics.families import exporter, heads, host, policy, run, seeds
+from esper_exporter.metrics.families import (
+    exporter,
+    heads,
+    host,
+    infrastructure,
+    outcomes,
+    policy,
+    policy_counts,
+    run,
+    seeds,
+)
 from esper_exporter.metrics.metric import Metric
 from esper_exporter.metrics.unexported import UNEXPORTED
 
@@ -39,21 +49,21 @@ def catalogue() -> Catalogue:
         *run.METRICS,
         *heads.METRICS,
         *policy.METRICS,
-        *policy.OPS_METRICS,
-        *policy.RECOMMENDED,
-        *policy.COUNTERS,
-        *run.OBSERVATION_METRICS,
+        *policy_counts.OPS_METRICS,
+        *policy_counts.RECOMMENDED,
+        *policy_counts.COUNTERS,
+        *infrastructure.OBSERVATION_METRICS,
         *host.ENV_METRICS,
-        *host.SHAPLEY_METRICS,
-        *host.BEST_RUN_METRICS,
-        *host.COUNTERS,
+        *outcomes.SHAPLEY_METRICS,
+        *outcomes.BEST_RUN_METRICS,
+        *outcomes.COUNTERS,
         *seeds.STAGE_METRICS,
         *seeds.SLOT_METRICS,
         *seeds.INFOS,
         *seeds.BLUEPRINT_METRICS,
         *seeds.COUNTERS,
-        *run.DEVICE_METRICS,
-        *run.INFRASTRUCTURE_METRICS,
+        *infrastructure.DEVICE_METRICS,
+        *infrastructure.INFRASTRUCTURE_METRICS,
         *exporter.METRICS,
     )
     return Catalogue(
@@ -89,9 +99,7 @@ def as_json(found: Catalogue) -> str:
 def as_table(found: Catalogue) -> str:
     """The catalogue for a terminal: one line a metric."""
     width = max(len(metric.name) for metric in found.metrics)
-    lines = [
-        f"{metric.name:<{width}}  {metric.kind:<9}  {metric.help}" for metric in found.metrics
-    ]
+    lines = [f"{metric.name:<{width}}  {metric.kind:<9}  {metric.help}" for metric in found.metrics]
     return "\n".join(lines)
 
 
@@ -134,7 +142,9 @@ def as_markdown(found: Catalogue) -> str:
         parts.append("|---|---|---|---|---|")
         for metric in chosen:
             labels = ", ".join(
-                f"`{label}`" for label in metric.labels if label not in ("run_id", "group_id", "rank")
+                f"`{label}`"
+                for label in metric.labels
+                if label not in ("run_id", "group_id", "rank")
             )
             scale = f" × {metric.scale:.10g}" if metric.scale != 1.0 else ""
             sources = "<br>".join(

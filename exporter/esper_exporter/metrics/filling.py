@@ -30,7 +30,6 @@ _RUN_STARTS = (
     ("event:BATCH_EPOCH_COMPLETED.", "batch"),
     ("event:TRAINING_STARTED.", "started"),
     ("event:CHECKPOINT_LOADED.", "checkpoint"),
-    ("event:PLATEAU_DETECTED.", "trend"),
     ("event:ANALYTICS_SNAPSHOT[kind=batch_stats].", "batch_stats"),
     ("event:INFRASTRUCTURE_SNAPSHOT.", "infrastructure"),
     ("event:MEMORY_WARNING.", "memory_warning"),
@@ -62,7 +61,9 @@ class Filler:
     Returns the values in the order of ``block.columns``.
     """
 
-    def __init__(self, metrics: tuple[Metric, ...], block_name: str, head: str | None = None) -> None:
+    def __init__(
+        self, metrics: tuple[Metric, ...], block_name: str, head: str | None = None
+    ) -> None:
         plain: dict[str, list[tuple[Metric, str]]] = {}
         own: list[Metric] = []
         for metric in metrics:

@@ -6,7 +6,7 @@ import platform
 
 from esper_exporter import __version__
 from esper_exporter.metrics.blocks import Blocks
-from esper_exporter.metrics.publisher import RowSet, TallyRows
+from esper_exporter.metrics.rows import RowSet, TallyRows
 from esper_exporter.metrics.table import ABSENT, ValueTable
 from esper_exporter.state.counts import Distributions, Tallies
 
@@ -14,9 +14,7 @@ from esper_exporter.state.counts import Distributions, Tallies
 class OwnMetrics:
     """Owns the exporter's counters and their rows. Its owner calls it under one lock."""
 
-    def __init__(
-        self, table: ValueTable, blocks: Blocks, max_series: int, started: float
-    ) -> None:
+    def __init__(self, table: ValueTable, blocks: Blocks, max_series: int, started: float) -> None:
         self._tallies = Tallies()
         self._distributions = Distributions(blocks.bounds)
         self._rows = TallyRows(table, blocks, (), self._no_room)

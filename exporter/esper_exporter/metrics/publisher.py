@@ -7,103 +7,18 @@ lock, so a page never shows half an update.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from typing import Any
 
 from esper_exporter.contract.vocabulary import OPS
 from esper_exporter.metrics.blocks import Blocks
 from esper_exporter.metrics.families.heads import HEAD_LATCH_ROWS, HEAD_ROWS, SOURCE_LATCH_ROWS
 from esper_exporter.metrics.families.run import RUN_INFO_LABELS
-from esper_exporter.metrics.table import ABSENT, Labels, Row, ValueTable
+from esper_exporter.metrics.rows import Drop, RowSet, TallyRows
+from esper_exporter.metrics.table import ABSENT, ValueTable
 from esper_exporter.state.aggregator import Aggregator
 from esper_exporter.state.latches import Latch
 
 MAX_LAYERS = 512
-
-
-class RowSet:
-    """Rows of one block by key, made when first needed and given up together."""
-
-    def __init__(
-        self, table: ValueTable, block: str, base: Labels, names: tuple[str, ...], drop: Drop
-    ) -> None:
-        self._table = table
-        self._block = block
-        self._base = tuple(base)
-        self._names = names
-        self._drop = drop
-        self.rows: dict[tuple[str, ...], Row] = {}
-
-    def get(self, *key: str) -> Row | None:
-        """The row for a key, or None if there is no room for it."""
-        row = self.rows.get(key)
-        if row is None:
-            row = self._table.add_row(
-                self._block, (*self._base, *zip(self._names, key, strict=True))
-            )
-            if row is None:
-                self._drop()
-                return None
-            self.rows[key] = row
-        return row
-
-    def write(self, values: list[float], *key: str) -> None:
-        """Fill the row for a key."""
-        row = self.get(*key)
-        if row is not None:
-            self._table.values[row.start : row.stop] = values
-
-    def clear(self, *key: str) -> None:
-        """Make a row's cells absent; the row stays, for things that come back."""
-        row = self.rows.get(key)
-        if row is not None:
-            self._table.clear(row)
-
-    def keep(self, wanted: Iterable[tuple[str, ...]]) -> None:
-        """Make all rows absent but the wanted ones."""
-        kept = set(wanted)
-        for key, row in self.rows.items():
-            if key not in kept:
-                self._table.clear(row)
-
-    def remove(self) -> None:
-        """Take all rows off the page."""
-        for row in self.rows.values():
-            self._table.remove_row(row)
-        self.rows.clear()
-
-
-Drop = Callable[[], None]
-
-
-class TallyRows:
-    """Rows of counters and histograms: one a name and set of label values."""
-
-    def __init__(self, table: ValueTable, blocks: Blocks, base: Labels, drop: Drop) -> None:
-        self._table = table
-        self._base = tuple(base)
-        self._sets: dict[str, RowSet] = {}
-        for metric in (*blocks.counters.values(), *blocks.histograms.values()):
-            names = metric.labels
-            if names[: len(base)] == tuple(name for name, _ in base):
-                own = names[len(base) :]
-                self._sets[metric.name] = RowSet(table, metric.name, base, own, drop)
-
-    def begin(self, blocks: Blocks, names: Iterable[str]) -> None:
-        """Put everything on the page at 0, with all label values that are known beforehand."""
-        for name in names:
-            metric = blocks.counters.get(name) or blocks.histograms[name]
-            for labels in metric.initial:
-                row = self._sets[name].get(*labels)
-                if row is not None:
-                    self._table.values[row.start : row.stop] = 0.0
-
-    def write(self, name: str, labels: tuple[str, ...], values: list[float]) -> None:
-        self._sets[name].write(values, *labels)
-
-    def remove(self) -> None:
-        for rows in self._sets.values():
-            rows.remove()
 
 
 class RunPublisher:
@@ -293,9 +208,14 @@ class RunPublisher:
         state = self._state
         env = state.snapshot.envs[env_id]
         outcome = state.last_outcome.get(env_id)
-        if env.last_update is None and not env.total_reward_steps and outcome is None:
-            if not env.active_seed_count and env.rollback_timestamp is None:
-                return
+        if not (
+            env.last_update
+            or env.total_reward_steps
+            or outcome
+            or env.seeds
+            or env.rollback_timestamp
+        ):
+            return
         roots = {
             "env": env,
             "run": state,
@@ -307,9 +227,7 @@ class RunPublisher:
         self._envs.write(self._blocks.fillers["env"].values(roots), key)
         counts = (env.blueprint_spawns, env.blueprint_prunes, env.blueprint_fossilized)
         for blueprint in dict.fromkeys(name for told in counts for name in told):
-            self._blueprints.write(
-                [_cell(told.get(blueprint)) for told in counts], key, blueprint
-            )
+            self._blueprints.write([_cell(told.get(blueprint)) for told in counts], key, blueprint)
 
     def _write_slot(self, env_id: int, slot_id: str) -> None:
         env = self._state.snapshot.envs.get(env_id)
@@ -331,8 +249,8 @@ class RunPublisher:
     def _write_all_slots(self) -> None:
         """After a batch every slot is empty: what is not in the state any more goes."""
         envs = self._state.snapshot.envs
-        for env_id, slot_id in list(self._slots.rows):
-            self._write_slot(int(env_id), slot_id)
+        for key, slot_id in list(self._slots.rows):
+            self._write_slot(int(key), slot_id)
         for env_id, env in envs.items():
             for slot_id in env.seeds:
                 self._write_slot(env_id, slot_id)

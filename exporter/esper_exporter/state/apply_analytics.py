@@ -24,7 +24,6 @@ from esper_exporter.state.decision import DecisionSnapshot
 from esper_exporter.state.environment import EnvState
 from esper_exporter.state.rewards import RewardComponents
 from esper_exporter.state.run import MAX_DECISIONS, MAX_SLOTS, PendingDecision, RunState
-from esper_exporter.state.statistics import ObservationStats
 
 T = TypeVar("T")
 
@@ -239,7 +238,7 @@ def _decide(
         if payload.alpha_target is not None
         else None,
         chosen_alpha_speed=payload.alpha_speed,
-        **per_head,  # type: ignore[arg-type]
+        **per_head,
     )
     run.pending[env.env_id] = PendingDecision(decision, reward, value)
     run.last_decision[env.env_id] = decision

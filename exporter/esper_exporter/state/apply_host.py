@@ -64,7 +64,8 @@ def apply_epoch(run: RunState, event: Event, payload: TolariaEpochPayload) -> No
         payload.val_accuracy, payload.inner_epoch, snapshot.current_episode + env.env_id
     )
     env.last_update = event.timestamp
-    measured = [e.host_accuracy for e in snapshot.envs.values() if (e.host_accuracy or 0) > 0]
+    accuracies = [e.host_accuracy or 0.0 for e in snapshot.envs.values()]
+    measured = [accuracy for accuracy in accuracies if accuracy > 0]
     if measured:
         snapshot.mean_accuracy_history.append(sum(measured) / len(measured))
     run.host_epochs[env.env_id] = payload

@@ -161,9 +161,7 @@ def apply_fossilized(run: RunState, event: Event, payload: SeedFossilizedPayload
     """SEED_FOSSILIZED: the seed is part of the host for good."""
     blueprint = payload.blueprint_id
     run.tallies.add("esper_kasmina_fossilizations_total", blueprint)
-    run.tallies.add(
-        "esper_kasmina_fossilized_params_total", by=float(max(0, payload.params_added))
-    )
+    run.tallies.add("esper_kasmina_fossilized_params_total", by=float(max(0, payload.params_added)))
     run.distributions.observe(
         "esper_kasmina_fossilized_improvement_ratio", payload.improvement / 100.0
     )

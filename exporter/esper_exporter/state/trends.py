@@ -77,7 +77,7 @@ def compute_correlation(x_values: Series, y_values: Series) -> float:
     if spread < NO_CORRELATION_VARIANCE or not math.isfinite(spread):
         return 0.0
     shared: float = sum((a - x_mean) * (b - y_mean) for a, b in zip(x, y, strict=True))
-    return shared / spread**0.5
+    return float(shared / spread**0.5)
 
 
 def _time_risk(updates: float) -> float:

@@ -19,8 +19,8 @@ class GPUStats:
 
 
 def _full(used: float | None, total: float | None) -> bool:
-    return used is not None and total is not None and total > 0 and (
-        used / total > MEMORY_ALARM_SHARE
+    return (
+        used is not None and total is not None and total > 0 and (used / total > MEMORY_ALARM_SHARE)
     )
 
 

@@ -32,7 +32,9 @@ def _entropy(roots: Any) -> Any:
 
 
 def _choice_entropy(roots: Any) -> Any:
-    return health.normalized_entropy_where_choice(_entropy(roots), _field(roots, "learnable_fraction"))
+    return health.normalized_entropy_where_choice(
+        _entropy(roots), _field(roots, "learnable_fraction")
+    )
 
 
 def _entropy_nats(roots: Any) -> Any:
@@ -97,7 +99,9 @@ METRICS: tuple[Metric, ...] = (
         "Weight of a head in the policy entropy.",
         read=_coefficient,
     ),
-    _head("esper_tamiyo_head_grad_norm", "grad_norm", "Gradient norm of a head in the last update."),
+    _head(
+        "esper_tamiyo_head_grad_norm", "grad_norm", "Gradient norm of a head in the last update."
+    ),
     _head(
         "esper_tamiyo_head_grad_norm_previous",
         "grad_norm_prev",

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from esper_exporter.contract.vocabulary import HEADS, OPS
-from esper_exporter.metrics.declare import counter, gauge, histogram
+from esper_exporter.metrics.declare import gauge
 from esper_exporter.metrics.metric import Metric
 
 UPDATE = "event:PPO_UPDATE_COMPLETED."
 
 GRAD_NORM_BUCKETS = (0.01, 0.03, 0.1, 0.3, 1.0, 2.0, 5.0, 10.0, 30.0, 100.0, 1000.0, 1e6)
-DURATION_BUCKETS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
 
 
 def _layers_measured(roots: Any, name: str) -> Any:
@@ -44,7 +42,7 @@ def _state(name: str, path: str, help: str, **options: Any) -> Metric:
     return gauge("policy", name, f"tamiyo.{path}", help, **options)
 
 
-def _update(name: str, field: str, help: str, **options: Any) -> Metric:
+def update_field(name: str, field: str, help: str, **options: Any) -> Metric:
     """A field of the last policy update that TamiyoState has no room for."""
     return gauge("policy", name, UPDATE + field, help, **options)
 
@@ -164,12 +162,12 @@ METRICS: tuple[Metric, ...] = (
         "advantage_raw_std",
         "Standard deviation of the advantages, not normalised.",
     ),
-    _update(
+    update_field(
         "esper_tamiyo_advantage_pre_norm_mean",
         "pre_norm_advantage_mean",
         "Mean advantage before normalisation.",
     ),
-    _update(
+    update_field(
         "esper_tamiyo_advantage_pre_norm_std",
         "pre_norm_advantage_std",
         "Standard deviation of the advantages before normalisation.",
@@ -199,7 +197,7 @@ METRICS: tuple[Metric, ...] = (
         "forced_step_ratio",
         "Share of steps with one legal action only.",
     ),
-    _update(
+    update_field(
         "esper_tamiyo_usable_timesteps",
         "usable_actor_timesteps",
         "Steps of the last update that trained the actor.",
@@ -220,7 +218,7 @@ METRICS: tuple[Metric, ...] = (
         "grad_norm",
         "Gradient norm as the trainer reports it: before clipping today, after it in older runs.",
     ),
-    _update(
+    update_field(
         "esper_tamiyo_grad_norm_pre_clip",
         "pre_clip_grad_norm",
         "Gradient norm before clipping.",
@@ -277,7 +275,7 @@ METRICS: tuple[Metric, ...] = (
         "ev_return_variance",
         "Variance of the returns that explained variance was computed from.",
     ),
-    _update(
+    update_field(
         "esper_tamiyo_return_low_variance_updates",
         "ev_low_return_variance_count",
         "Low-variance updates so far, as the trainer counts them.",
@@ -291,7 +289,7 @@ METRICS: tuple[Metric, ...] = (
         "initial_value_spread",
         "Spread of the value estimates after 50 batches, to judge later spreads by.",
     ),
-    _update(
+    update_field(
         "esper_tamiyo_value_target_scale", "value_target_scale", "Scale of the value targets."
     ),
     _tamiyo(
@@ -322,8 +320,8 @@ METRICS: tuple[Metric, ...] = (
     _tamiyo(
         "esper_tamiyo_return_skewness", "value_function.return_skewness", "Skewness of returns."
     ),
-    _update("esper_tamiyo_return_mean", "return_mean", "Mean return."),
-    _update("esper_tamiyo_return_std", "return_std", "Standard deviation of returns."),
+    update_field("esper_tamiyo_return_mean", "return_mean", "Mean return."),
+    update_field("esper_tamiyo_return_std", "return_std", "Standard deviation of returns."),
     _tamiyo(
         "esper_tamiyo_q_value_variance",
         "q_variance",
@@ -333,18 +331,18 @@ METRICS: tuple[Metric, ...] = (
         "esper_tamiyo_q_value_spread", "q_spread", "Largest minus smallest operation's Q-value."
     ),
     _tamiyo("esper_tamiyo_q_aux_loss", "q_aux_loss", "Auxiliary loss of the Q head."),
-    _update("esper_tamiyo_loss_scale", "loss_scale", "AMP loss scale."),
-    _update(
+    update_field("esper_tamiyo_loss_scale", "loss_scale", "AMP loss scale."),
+    update_field(
         "esper_tamiyo_rollback_attempts",
         "rollback_attempt_count",
         "Rollbacks attempted in the last update's batch, as the trainer counts them; misses some.",
     ),
-    _update(
+    update_field(
         "esper_tamiyo_rollback_transitions",
         "rollback_count",
         "Transitions of the last update that a rollback touched.",
     ),
-    _update(
+    update_field(
         "esper_tamiyo_rollbacks_unattributed",
         "rollback_unattributed_count",
         "Rollbacks of the last update's batch that no decision could be blamed for.",
@@ -360,7 +358,9 @@ METRICS: tuple[Metric, ...] = (
         "early_stop_epoch",
         "Inner epoch at which KL stopped the last update early; absent if it did not.",
     ),
-    _update("esper_tamiyo_update_index", "ppo_update_idx", "Index of the update in its batch, from 1."),
+    update_field(
+        "esper_tamiyo_update_index", "ppo_update_idx", "Index of the update in its batch, from 1."
+    ),
     gauge(
         "policy",
         "esper_tamiyo_update_batch",
@@ -372,9 +372,9 @@ METRICS: tuple[Metric, ...] = (
         "esper_tamiyo_last_update_timestamp_seconds",
         "derived: time of the last policy update's event",
         "When the last policy update was reported.",
-        read=lambda roots: roots["run"].last_update_at.timestamp()
-        if roots["run"].last_update_at
-        else None,
+        read=lambda roots: (
+            roots["run"].last_update_at.timestamp() if roots["run"].last_update_at else None
+        ),
     ),
     *(
         _tamiyo(f"esper_tamiyo_lstm_{part}", f"lstm_{field}", f"LSTM state: {text}.")
@@ -394,7 +394,7 @@ METRICS: tuple[Metric, ...] = (
         )
     ),
     *(
-        _update(
+        update_field(
             f"esper_tamiyo_rollout_lstm_{part}",
             f"rollout_lstm_{field}",
             f"LSTM state during the rollout: {text}.",
@@ -441,231 +441,5 @@ METRICS: tuple[Metric, ...] = (
         "esper_torch_cuda_memory_fragmentation_ratio",
         "cuda_memory_fragmentation",
         "Share of the reserved CUDA memory that no tensor uses; above 0.3 is pressure.",
-    ),
-)
-
-OPS_METRICS: tuple[Metric, ...] = (
-    gauge(
-        "op",
-        "esper_tamiyo_q_value",
-        "derived: the entry of tamiyo.op_q_values at the operation's place in the fixed order",
-        "Q-value of an operation in the last update; absent where the operation was not legal.",
-    ),
-    gauge(
-        "op",
-        "esper_tamiyo_op_valid",
-        "derived: the entry of tamiyo.op_valid_mask at the operation's place in the fixed order",
-        "1 if the operation was legal where the Q-values were taken.",
-    ),
-    gauge(
-        "op",
-        "esper_tamiyo_op_probability_ratio",
-        "event:PPO_UPDATE_COMPLETED.op_distribution[{op}]",
-        "Share of an operation in the policy's distribution, from trainers that report it.",
-    ),
-    gauge(
-        "op",
-        "esper_tamiyo_episode_actions",
-        "derived: sum of envs[].action_counts of the operation",
-        "Actions of the running episode by operation, all environments.",
-    ),
-)
-
-RECOMMENDED: tuple[Metric, ...] = (
-    _update("esper_tamiyo_kl_divergence_max_nats", "approx_kl_max", "Largest KL of one step."),
-    _update("esper_tamiyo_kl_reverse_nats", "kl_reverse", "KL of the new policy from the old."),
-    _update(
-        "esper_tamiyo_trust_region_violations",
-        "trust_region_violations",
-        "Steps of the last update whose ratio left the clip range.",
-    ),
-    _update(
-        "esper_tamiyo_value_prediction_error_mean",
-        "value_prediction_error_mean",
-        "Mean of value estimate minus return.",
-    ),
-    _update(
-        "esper_tamiyo_value_prediction_error_std",
-        "value_prediction_error_std",
-        "Standard deviation of value estimate minus return.",
-    ),
-    _update(
-        "esper_tamiyo_value_target_correlation",
-        "value_target_correlation",
-        "Correlation of value estimates and their targets.",
-    ),
-    _update(
-        "esper_tamiyo_policy_determinism_ratio",
-        "policy_determinism",
-        "1 minus entropy over its maximum; above 0.95 the policy hardly chooses.",
-    ),
-    _update(
-        "esper_tamiyo_action_diversity",
-        "action_diversity",
-        "Different action combinations in the last update's batch.",
-    ),
-    _update(
-        "esper_tamiyo_dominant_action_ratio",
-        "dominant_action_ratio",
-        "Share of the commonest action; above 0.8 the policy collapsed onto it.",
-    ),
-    _update(
-        "esper_tamiyo_log_prob_underflows",
-        "log_prob_underflow_count",
-        "Steps of the last update with a log-probability below -50.",
-    ),
-    _update(
-        "esper_tamiyo_numerical_stability_ratio",
-        "numerical_stability_score",
-        "Numerical health of the last update, 0 to 1 (1 is healthy).",
-    ),
-    _update(
-        "esper_tamiyo_grad_clip_fraction_ratio",
-        "grad_clip_fraction",
-        "Share of updates whose gradients were clipped.",
-    ),
-    _update(
-        "esper_tamiyo_valid_sample_ratio",
-        "valid_sample_ratio",
-        "Samples left after masking, as a share.",
-    ),
-    _update(
-        "esper_tamiyo_weight_change_norm",
-        "policy_update_magnitude",
-        "L2 norm of the weights' change in the last update.",
-    ),
-    _update(
-        "esper_tamiyo_gradient_utilization_ratio",
-        "gradient_utilization",
-        "Gradient norm as a share of the clipping norm.",
-    ),
-    _update(
-        "esper_tamiyo_grad_zero_fraction_ratio",
-        "grad_zero_fraction",
-        "Share of gradient entries that are exactly 0.",
-    ),
-    _update(
-        "esper_tamiyo_layer_grad_norm_spread",
-        "grad_norm_ratio",
-        "Largest layer's gradient norm over the smallest's.",
-    ),
-)
-
-COUNTERS: tuple[Metric, ...] = (
-    counter(
-        "esper_tamiyo_updates_total",
-        "derived: number of policy updates that were carried out",
-        "Policy updates carried out.",
-    ),
-    counter(
-        "esper_tamiyo_updates_skipped_total",
-        "derived: number of policy updates that were skipped, each counted once however it was told",
-        "Policy updates skipped: nonfinite (the finiteness gate), rollback (no data left),"
-        " unexplained.",
-        labels=("reason",),
-        initial=(("nonfinite",), ("rollback",), ("unexplained",)),
-    ),
-    counter(
-        "esper_tamiyo_finiteness_failures_total",
-        "derived: number of ppo_finiteness_failure anomalies",
-        "Times the finiteness gate gave up and ended the run.",
-    ),
-    counter(
-        "esper_tamiyo_gradient_explosions_total",
-        "derived: number of policy updates whose gradient norm before clipping was above 10",
-        "Policy updates with an exploding gradient (norm before clipping above 10).",
-    ),
-    counter(
-        "esper_tamiyo_updates_nonfinite_grad_norm_total",
-        "derived: number of policy updates whose gradient norm was NaN or Inf",
-        "Policy updates whose gradient norm was NaN or Inf.",
-    ),
-    counter(
-        "esper_tamiyo_updates_low_return_variance_total",
-        "derived: number of policy updates with ev_low_return_variance",
-        "Policy updates whose returns hardly varied; above 20 % the value function cannot learn.",
-    ),
-    counter(
-        "esper_tamiyo_updates_early_stopped_total",
-        "derived: number of policy updates with early_stop_epoch",
-        "Policy updates that KL stopped early.",
-    ),
-    counter(
-        "esper_tamiyo_updates_advantage_std_floored_total",
-        "derived: number of policy updates with advantage_std_floored",
-        "Policy updates with degenerate advantages.",
-    ),
-    counter(
-        "esper_tamiyo_updates_entropy_collapsed_total",
-        "derived: number of policy updates with entropy_collapsed",
-        "Policy updates for which the trainer reported collapsed entropy.",
-    ),
-    counter(
-        "esper_tamiyo_amp_overflows_total",
-        "derived: sum of amp_overflow_count, or updates with amp_overflow_detected",
-        "AMP overflows.",
-    ),
-    counter(
-        "esper_tamiyo_loss_scale_updates_total",
-        "derived: sum of loss_scale_updates",
-        "Changes of the AMP loss scale.",
-    ),
-    counter(
-        "esper_tamiyo_rollback_steps_zeroed_total",
-        "derived: sum of rollback_steps_zeroed",
-        "Steps taken out of training by rollbacks.",
-    ),
-    counter(
-        "esper_tamiyo_trust_region_violations_total",
-        "derived: sum of trust_region_violations",
-        "Steps whose ratio left the clip range.",
-    ),
-    counter(
-        "esper_tamiyo_log_prob_underflows_total",
-        "derived: sum of log_prob_underflow_count",
-        "Steps with a log-probability below -50.",
-    ),
-    counter(
-        "esper_tamiyo_initiations_total",
-        "derived: number of TAMIYO_INITIATED events",
-        "Times an environment's host became stable and Tamiyo took over.",
-    ),
-    counter(
-        "esper_tamiyo_actions_total",
-        "derived: number of last_action snapshots by normalised action and success",
-        "Actions by operation and success.",
-        labels=("op", "success"),
-        initial=[(op, success) for op in OPS for success in ("true", "false")],
-    ),
-    counter(
-        "esper_tamiyo_decisions_total",
-        "derived: number of last_action snapshots",
-        "Decisions taken.",
-    ),
-    counter(
-        "esper_tamiyo_masked_decisions_total",
-        "derived: number of last_action snapshots with {head}_masked",
-        "Decisions in which a head had no say, its choice being masked.",
-        labels=("head",),
-        initial=tuple((head,) for head in HEADS),
-    ),
-    counter(
-        "esper_tamiyo_observation_nonfinite_values_total",
-        "derived: sum of nan_count and inf_count of the observation statistics",
-        "NaN and Inf values seen in the policy's observations.",
-        labels=("kind",),
-        initial=(("nan",), ("inf",)),
-    ),
-    histogram(
-        "esper_tamiyo_update_grad_norm",
-        "derived: gradient norm before clipping of every policy update",
-        "Gradient norm before clipping of every policy update; non-finite ones are counted apart.",
-        GRAD_NORM_BUCKETS,
-    ),
-    histogram(
-        "esper_tamiyo_update_duration_seconds",
-        "derived: update_time_ms of every policy update",
-        "Duration of policy updates.",
-        DURATION_BUCKETS,
     ),
 )

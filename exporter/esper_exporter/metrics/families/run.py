@@ -12,7 +12,6 @@ PERCENT = 0.01
 STARTED = "event:TRAINING_STARTED."
 BATCH = "event:BATCH_EPOCH_COMPLETED."
 STATS = "event:ANALYTICS_SNAPSHOT[kind=batch_stats]."
-TREND = "event:PLATEAU_DETECTED."
 TRENDS = ("rising", "stable", "falling")
 COMPLETION_TRENDS = ("improving", "stable", "declining")
 
@@ -137,9 +136,9 @@ def _trend(kind: str) -> Metric:
         TRENDS,
         f"derived: seed_lifecycle.{field}",
         f"Trend of the {kind} rate: 1 for the one that holds.",
-        lambda roots: getattr(roots["snapshot"].seed_lifecycle, field)
-        if roots["batch"] is not None
-        else None,
+        lambda roots: (
+            getattr(roots["snapshot"].seed_lifecycle, field) if roots["batch"] is not None else None
+        ),
     )
 
 
@@ -190,26 +189,24 @@ METRICS: tuple[Metric, ...] = (
     _snapshot("esper_run_batches", "max_batches", "Batches that the run is to do."),
     _snapshot("esper_run_epoch", "current_epoch", "Epoch within the running episode."),
     _snapshot("esper_run_episode_epochs", "max_epochs", "Epochs of an episode."),
-    _batch_end(
-        "esper_run_episodes", "batch_total_episodes", "Episodes that the run is to do."
-    ),
+    _batch_end("esper_run_episodes", "batch_total_episodes", "Episodes that the run is to do."),
     gauge(
         "run",
         "esper_run_progress_ratio",
         "derived: current_batch / max_batches",
         "Share of the run's batches that are done, 0 to 1.",
-        read=lambda roots: roots["snapshot"].current_batch / roots["snapshot"].max_batches
-        if roots["snapshot"].max_batches
-        else None,
+        read=lambda roots: (
+            roots["snapshot"].current_batch / roots["snapshot"].max_batches
+            if roots["snapshot"].max_batches
+            else None
+        ),
     ),
     _from(STARTED, "esper_run_environments", "n_envs", "Environments of the run."),
     _from(STARTED, "esper_run_configured_episodes", "n_episodes", "Episodes configured."),
     _from(STARTED, "esper_run_start_episode", "start_episode", "Episode the run began with."),
     _from(STARTED, "esper_run_world_size", "world_size", "Processes of the run."),
     _from(STARTED, "esper_run_amp_enabled", "amp_enabled", "1 if mixed precision is on."),
-    _snapshot(
-        "esper_run_initial_learning_rate", "run_config.lr", "Learning rate configured."
-    ),
+    _snapshot("esper_run_initial_learning_rate", "run_config.lr", "Learning rate configured."),
     _snapshot("esper_run_clip_ratio", "run_config.clip_ratio", "PPO clip range configured."),
     _snapshot(
         "esper_run_initial_entropy_coefficient",
@@ -232,18 +229,22 @@ METRICS: tuple[Metric, ...] = (
         "esper_tolaria_epochs_per_second",
         "derived: episodes x epochs since the start, by the events' times",
         "Host epochs a second since the start of the run.",
-        read=lambda roots: roots["snapshot"].vitals.epochs_per_second
-        if roots["snapshot"].vitals.throughput_present
-        else None,
+        read=lambda roots: (
+            roots["snapshot"].vitals.epochs_per_second
+            if roots["snapshot"].vitals.throughput_present
+            else None
+        ),
     ),
     gauge(
         "run",
         "esper_tolaria_batches_per_second",
         "derived: batches since the start, by the events' times",
         "Batches a second since the start of the run.",
-        read=lambda roots: roots["snapshot"].vitals.batches_per_hour / 3600.0
-        if roots["snapshot"].vitals.throughput_present
-        else None,
+        read=lambda roots: (
+            roots["snapshot"].vitals.batches_per_hour / 3600.0
+            if roots["snapshot"].vitals.throughput_present
+            else None
+        ),
     ),
     gauge(
         "run",
@@ -288,12 +289,18 @@ METRICS: tuple[Metric, ...] = (
         "Rolling mean of the batches' accuracies, 0 to 1.",
         scale=PERCENT,
     ),
-    _from(
-        TREND,
+    gauge(
+        "run",
         "esper_simic_rolling_accuracy_change_ratio",
-        "rolling_delta",
+        (
+            "derived: rolling_delta of the last trend event, of whichever kind",
+            "event:PLATEAU_DETECTED.rolling_delta",
+            "event:DEGRADATION_DETECTED.rolling_delta",
+            "event:IMPROVEMENT_DETECTED.rolling_delta",
+        ),
         "Change of the rolling accuracy when the last trend was detected, 0 to 1.",
         scale=PERCENT,
+        read=lambda roots: roots["trend"].rolling_delta if roots["trend"] else None,
     ),
     _from(
         STATS,
@@ -377,9 +384,11 @@ METRICS: tuple[Metric, ...] = (
         "esper_tamiyo_wait_share_ratio",
         "derived: share of WAIT in the environments' actions of the running episode",
         "Share of WAIT among the running episode's actions; above 0.7 the policy avoids risk.",
-        read=lambda roots: _running_actions(roots, "WAIT") / _running_actions(roots)
-        if _running_actions(roots)
-        else None,
+        read=lambda roots: (
+            _running_actions(roots, "WAIT") / _running_actions(roots)
+            if _running_actions(roots)
+            else None
+        ),
     ),
     _snapshot("esper_kasmina_configured_slots", "total_slots", "Slots of all environments."),
     _snapshot("esper_kasmina_active_slots", "active_slots", "Slots that hold a seed."),
@@ -432,18 +441,22 @@ METRICS: tuple[Metric, ...] = (
         "esper_simic_action_entropy_ratio",
         "episode_stats.action_entropy",
         "Entropy of the finished episodes' action mix, 0 (one action) to 1 (all alike).",
-        read=lambda roots: roots["snapshot"].episode_stats.action_entropy
-        if roots["snapshot"].tamiyo.cumulative_total_actions
-        else None,
+        read=lambda roots: (
+            roots["snapshot"].episode_stats.action_entropy
+            if roots["snapshot"].tamiyo.cumulative_total_actions
+            else None
+        ),
     ),
     gauge(
         "run",
         "esper_simic_seed_yield_ratio",
         "episode_stats.yield_rate",
         "Fossilisations over germinations.",
-        read=lambda roots: roots["snapshot"].episode_stats.yield_rate
-        if roots["snapshot"].cumulative_germinated
-        else None,
+        read=lambda roots: (
+            roots["snapshot"].episode_stats.yield_rate
+            if roots["snapshot"].cumulative_germinated
+            else None
+        ),
     ),
     _snapshot(
         "esper_simic_slot_utilization_ratio",
@@ -457,103 +470,12 @@ METRICS: tuple[Metric, ...] = (
         COMPLETION_TRENDS,
         "derived: episode_stats.completion_trend",
         "Trend of episode successes: 1 for the one that holds.",
-        lambda roots: roots["snapshot"].episode_stats.completion_trend
-        if roots["run"].episodes.lengths
-        else None,
-    ),
-)
-
-OBSERVATION_METRICS: tuple[Metric, ...] = tuple(
-    gauge("observations", f"esper_tamiyo_observation_{part}", f"observation_stats.{field}", text)
-    for part, field, text in (
-        ("slot_features_mean", "slot_features_mean", "Mean of the slot features."),
-        ("slot_features_std", "slot_features_std", "Spread of the slot features."),
-        ("host_features_mean", "host_features_mean", "Mean of the host features."),
-        ("host_features_std", "host_features_std", "Spread of the host features."),
-        ("context_features_mean", "context_features_mean", "Mean of the context features."),
-        ("context_features_std", "context_features_std", "Spread of the context features."),
-        ("outlier_ratio", "outlier_pct", "Share of observations beyond three sigma, 0 to 1."),
-        ("near_clip_ratio", "near_clip_pct", "Share of observations near the clip, 0 to 1."),
-        ("clip_ratio", "clip_pct", "Share of observations clipped, 0 to 1."),
-        ("nan_values", "nan_count", "NaN values in the last observations."),
-        ("inf_values", "inf_count", "Inf values in the last observations."),
-        ("nan_ratio", "nan_pct", "Share of NaN in the last observations, 0 to 1."),
-        ("inf_ratio", "inf_pct", "Share of Inf in the last observations, 0 to 1."),
-        ("normalization_drift", "normalization_drift", "Drift of the normalisation's statistics."),
-        ("batch_size", "batch_size", "Environments in the last observations."),
-    )
-)
-
-GIB = float(1024**3)
-
-DEVICE_METRICS: tuple[Metric, ...] = tuple(
-    gauge("device", f"esper_torch_allocator_{part}", f"event:ALLOCATOR_STATS.{field}", text)
-    for part, field, text in (
-        ("allocated_bytes", "allocated_bytes", "CUDA memory held by tensors, by device."),
-        ("reserved_bytes", "reserved_bytes", "CUDA memory held by torch's allocator, by device."),
-        (
-            "fragmentation_bytes",
-            "fragmentation_bytes",
-            "CUDA memory reserved and not used by tensors, by device.",
+        lambda roots: (
+            roots["snapshot"].episode_stats.completion_trend
+            if roots["run"].episodes.lengths
+            else None
         ),
-        ("retries", "num_alloc_retries", "Failed CUDA allocations that a flush solved, so far."),
-        ("ooms", "num_ooms", "CUDA out-of-memory errors so far."),
-    )
-)
-
-
-def _infra(name: str, field: str, help: str, **options: Any) -> Metric:
-    return _from("event:INFRASTRUCTURE_SNAPSHOT.", name, field, help, **options)
-
-
-INFRASTRUCTURE_METRICS: tuple[Metric, ...] = (
-    _infra("esper_torch_memory_allocated_bytes", "cuda_memory_allocated_gb",
-           "CUDA memory held by tensors (1 GB = 2^30 bytes at the source).", scale=GIB),
-    _infra("esper_torch_memory_reserved_bytes", "cuda_memory_reserved_gb",
-           "CUDA memory held by torch's allocator (1 GB = 2^30 bytes at the source).", scale=GIB),
-    _infra("esper_torch_memory_active_bytes", "cuda_memory_active_gb",
-           "CUDA memory in active blocks (1 GB = 2^30 bytes at the source).", scale=GIB),
-    _infra("esper_torch_memory_inactive_bytes", "cuda_memory_inactive_gb",
-           "CUDA memory cached and not active (1 GB = 2^30 bytes at the source).", scale=GIB),
-    _infra("esper_torch_memory_peak_bytes", "cuda_memory_peak_gb",
-           "Most CUDA memory ever held by tensors (1 GB = 2^30 bytes at the source).", scale=GIB),
-    _infra("esper_torch_memory_fragmentation_ratio", "cuda_memory_fragmentation",
-           "Share of the reserved CUDA memory that no tensor uses."),
-    _infra("esper_torch_memory_delta_bytes", "memory_allocated_delta_gb",
-           "Change of CUDA memory since the batch before (1 GB = 2^30 bytes).", scale=GIB),
-    _infra("esper_torch_oom_events", "cuda_oom_events", "CUDA out-of-memory errors so far."),
-    _infra("esper_torch_gpu_utilization_ratio", "gpu_utilization_pct",
-           "Share of time the GPU was busy, as the trainer saw it, 0 to 1.", scale=PERCENT),
-    _infra("esper_torch_gpu_memory_bandwidth_ratio", "gpu_memory_bandwidth_pct",
-           "Share of time the GPU's memory was busy, 0 to 1.", scale=PERCENT),
-    _infra("esper_torch_compile_graph_breaks", "compile_graph_breaks",
-           "Graph breaks of torch.compile so far."),
-    _infra("esper_torch_compile_recompilations", "compile_recompilations",
-           "Recompilations of torch.compile so far."),
-    _infra("esper_torch_compile_cache_hits", "compile_cache_hits",
-           "Cache hits of torch.compile so far."),
-    _infra("esper_torch_compile_cache_misses", "compile_cache_misses",
-           "Cache misses of torch.compile so far."),
-    _infra("esper_torch_compile_guard_failures", "dynamo_guard_failures",
-           "Guard failures of torch.compile so far."),
-    _infra("esper_torch_forward_seconds", "avg_forward_time_ms",
-           "Mean time of a forward pass.", scale=0.001),
-    _infra("esper_torch_backward_seconds", "avg_backward_time_ms",
-           "Mean time of a backward pass.", scale=0.001),
-    _infra("esper_torch_optimizer_seconds", "avg_optimizer_time_ms",
-           "Mean time of an optimizer step.", scale=0.001),
-    _infra("esper_torch_data_transfer_seconds", "avg_data_transfer_time_ms",
-           "Mean time of moving a batch to the device.", scale=0.001),
-    _infra("esper_torch_infrastructure_window_batches", "batch_window",
-           "Batches that these means cover."),
-    _from("event:MEMORY_WARNING.", "esper_torch_memory_warning_ratio", "gpu_utilization",
-          "GPU memory in use at the trainer's last memory warning, 0 to 1."),
-    _from("event:MEMORY_WARNING.", "esper_torch_memory_warning_allocated_bytes",
-          "gpu_allocated_gb", "GPU memory allocated at the last warning (1 GB = 2^30).", scale=GIB),
-    _from("event:MEMORY_WARNING.", "esper_torch_memory_warning_capacity_bytes", "gpu_total_gb",
-          "GPU memory there is, at the last warning (1 GB = 2^30).", scale=GIB),
-    _from("event:MEMORY_WARNING.", "esper_torch_memory_warning_threshold_ratio", "threshold",
-          "Share of GPU memory from which the trainer warns, 0 to 1."),
+    ),
 )
 
 COUNTERS: tuple[Metric, ...] = (

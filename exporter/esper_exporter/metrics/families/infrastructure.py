@@ -1,0 +1,194 @@
+"""Observations, torch's memory and compilation: what the policy sees, and what carries it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from esper_exporter.metrics.declare import gauge
+from esper_exporter.metrics.metric import Metric
+
+PERCENT = 0.01
+
+OBSERVATION_METRICS: tuple[Metric, ...] = tuple(
+    gauge("observations", f"esper_tamiyo_observation_{part}", f"observation_stats.{field}", text)
+    for part, field, text in (
+        ("slot_features_mean", "slot_features_mean", "Mean of the slot features."),
+        ("slot_features_std", "slot_features_std", "Spread of the slot features."),
+        ("host_features_mean", "host_features_mean", "Mean of the host features."),
+        ("host_features_std", "host_features_std", "Spread of the host features."),
+        ("context_features_mean", "context_features_mean", "Mean of the context features."),
+        ("context_features_std", "context_features_std", "Spread of the context features."),
+        ("outlier_ratio", "outlier_pct", "Share of observations beyond three sigma, 0 to 1."),
+        ("near_clip_ratio", "near_clip_pct", "Share of observations near the clip, 0 to 1."),
+        ("clip_ratio", "clip_pct", "Share of observations clipped, 0 to 1."),
+        ("nan_values", "nan_count", "NaN values in the last observations."),
+        ("inf_values", "inf_count", "Inf values in the last observations."),
+        ("nan_ratio", "nan_pct", "Share of NaN in the last observations, 0 to 1."),
+        ("inf_ratio", "inf_pct", "Share of Inf in the last observations, 0 to 1."),
+        ("normalization_drift", "normalization_drift", "Drift of the normalisation's statistics."),
+        ("batch_size", "batch_size", "Environments in the last observations."),
+    )
+)
+
+GIB = float(1024**3)
+
+DEVICE_METRICS: tuple[Metric, ...] = tuple(
+    gauge("device", f"esper_torch_allocator_{part}", f"event:ALLOCATOR_STATS.{field}", text)
+    for part, field, text in (
+        ("allocated_bytes", "allocated_bytes", "CUDA memory held by tensors, by device."),
+        ("reserved_bytes", "reserved_bytes", "CUDA memory held by torch's allocator, by device."),
+        (
+            "fragmentation_bytes",
+            "fragmentation_bytes",
+            "CUDA memory reserved and not used by tensors, by device.",
+        ),
+        ("retries", "num_alloc_retries", "Failed CUDA allocations that a flush solved, so far."),
+        ("ooms", "num_ooms", "CUDA out-of-memory errors so far."),
+    )
+)
+
+
+def _from(event: str, name: str, field: str, help: str, **options: Any) -> Metric:
+    return gauge("run", name, event + field, help, **options)
+
+
+def _infra(name: str, field: str, help: str, **options: Any) -> Metric:
+    return _from("event:INFRASTRUCTURE_SNAPSHOT.", name, field, help, **options)
+
+
+INFRASTRUCTURE_METRICS: tuple[Metric, ...] = (
+    _infra(
+        "esper_torch_memory_allocated_bytes",
+        "cuda_memory_allocated_gb",
+        "CUDA memory held by tensors (1 GB = 2^30 bytes at the source).",
+        scale=GIB,
+    ),
+    _infra(
+        "esper_torch_memory_reserved_bytes",
+        "cuda_memory_reserved_gb",
+        "CUDA memory held by torch's allocator (1 GB = 2^30 bytes at the source).",
+        scale=GIB,
+    ),
+    _infra(
+        "esper_torch_memory_active_bytes",
+        "cuda_memory_active_gb",
+        "CUDA memory in active blocks (1 GB = 2^30 bytes at the source).",
+        scale=GIB,
+    ),
+    _infra(
+        "esper_torch_memory_inactive_bytes",
+        "cuda_memory_inactive_gb",
+        "CUDA memory cached and not active (1 GB = 2^30 bytes at the source).",
+        scale=GIB,
+    ),
+    _infra(
+        "esper_torch_memory_peak_bytes",
+        "cuda_memory_peak_gb",
+        "Most CUDA memory ever held by tensors (1 GB = 2^30 bytes at the source).",
+        scale=GIB,
+    ),
+    _infra(
+        "esper_torch_memory_fragmentation_ratio",
+        "cuda_memory_fragmentation",
+        "Share of the reserved CUDA memory that no tensor uses.",
+    ),
+    _infra(
+        "esper_torch_memory_delta_bytes",
+        "memory_allocated_delta_gb",
+        "Change of CUDA memory since the batch before (1 GB = 2^30 bytes).",
+        scale=GIB,
+    ),
+    _infra("esper_torch_oom_events", "cuda_oom_events", "CUDA out-of-memory errors so far."),
+    _infra(
+        "esper_torch_gpu_utilization_ratio",
+        "gpu_utilization_pct",
+        "Share of time the GPU was busy, as the trainer saw it, 0 to 1.",
+        scale=PERCENT,
+    ),
+    _infra(
+        "esper_torch_gpu_memory_bandwidth_ratio",
+        "gpu_memory_bandwidth_pct",
+        "Share of time the GPU's memory was busy, 0 to 1.",
+        scale=PERCENT,
+    ),
+    _infra(
+        "esper_torch_compile_graph_breaks",
+        "compile_graph_breaks",
+        "Graph breaks of torch.compile so far.",
+    ),
+    _infra(
+        "esper_torch_compile_recompilations",
+        "compile_recompilations",
+        "Recompilations of torch.compile so far.",
+    ),
+    _infra(
+        "esper_torch_compile_cache_hits",
+        "compile_cache_hits",
+        "Cache hits of torch.compile so far.",
+    ),
+    _infra(
+        "esper_torch_compile_cache_misses",
+        "compile_cache_misses",
+        "Cache misses of torch.compile so far.",
+    ),
+    _infra(
+        "esper_torch_compile_guard_failures",
+        "dynamo_guard_failures",
+        "Guard failures of torch.compile so far.",
+    ),
+    _infra(
+        "esper_torch_forward_seconds",
+        "avg_forward_time_ms",
+        "Mean time of a forward pass.",
+        scale=0.001,
+    ),
+    _infra(
+        "esper_torch_backward_seconds",
+        "avg_backward_time_ms",
+        "Mean time of a backward pass.",
+        scale=0.001,
+    ),
+    _infra(
+        "esper_torch_optimizer_seconds",
+        "avg_optimizer_time_ms",
+        "Mean time of an optimizer step.",
+        scale=0.001,
+    ),
+    _infra(
+        "esper_torch_data_transfer_seconds",
+        "avg_data_transfer_time_ms",
+        "Mean time of moving a batch to the device.",
+        scale=0.001,
+    ),
+    _infra(
+        "esper_torch_infrastructure_window_batches",
+        "batch_window",
+        "Batches that these means cover.",
+    ),
+    _from(
+        "event:MEMORY_WARNING.",
+        "esper_torch_memory_warning_ratio",
+        "gpu_utilization",
+        "GPU memory in use at the trainer's last memory warning, 0 to 1.",
+    ),
+    _from(
+        "event:MEMORY_WARNING.",
+        "esper_torch_memory_warning_allocated_bytes",
+        "gpu_allocated_gb",
+        "GPU memory allocated at the last warning (1 GB = 2^30).",
+        scale=GIB,
+    ),
+    _from(
+        "event:MEMORY_WARNING.",
+        "esper_torch_memory_warning_capacity_bytes",
+        "gpu_total_gb",
+        "GPU memory there is, at the last warning (1 GB = 2^30).",
+        scale=GIB,
+    ),
+    _from(
+        "event:MEMORY_WARNING.",
+        "esper_torch_memory_warning_threshold_ratio",
+        "threshold",
+        "Share of GPU memory from which the trainer warns, 0 to 1.",
+    ),
+)

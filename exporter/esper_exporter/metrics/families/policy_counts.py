@@ -1,0 +1,238 @@
+"""Tamiyo: operations, the recommended diagnostics, and what is counted over updates."""
+
+from __future__ import annotations
+
+from esper_exporter.contract.vocabulary import HEADS, OPS
+from esper_exporter.metrics.declare import counter, gauge, histogram
+from esper_exporter.metrics.families.policy import GRAD_NORM_BUCKETS, update_field
+from esper_exporter.metrics.metric import Metric
+
+DURATION_BUCKETS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
+
+OPS_METRICS: tuple[Metric, ...] = (
+    gauge(
+        "op",
+        "esper_tamiyo_q_value",
+        "derived: the entry of tamiyo.op_q_values at the operation's place in the fixed order",
+        "Q-value of an operation in the last update; absent where the operation was not legal.",
+    ),
+    gauge(
+        "op",
+        "esper_tamiyo_op_valid",
+        "derived: the entry of tamiyo.op_valid_mask at the operation's place in the fixed order",
+        "1 if the operation was legal where the Q-values were taken.",
+    ),
+    gauge(
+        "op",
+        "esper_tamiyo_op_probability_ratio",
+        "event:PPO_UPDATE_COMPLETED.op_distribution[{op}]",
+        "Share of an operation in the policy's distribution, from trainers that report it.",
+    ),
+    gauge(
+        "op",
+        "esper_tamiyo_episode_actions",
+        "derived: sum of envs[].action_counts of the operation",
+        "Actions of the running episode by operation, all environments.",
+    ),
+)
+
+RECOMMENDED: tuple[Metric, ...] = (
+    update_field("esper_tamiyo_kl_divergence_max_nats", "approx_kl_max", "Largest KL of one step."),
+    update_field(
+        "esper_tamiyo_kl_reverse_nats", "kl_reverse", "KL of the new policy from the old."
+    ),
+    update_field(
+        "esper_tamiyo_trust_region_violations",
+        "trust_region_violations",
+        "Steps of the last update whose ratio left the clip range.",
+    ),
+    update_field(
+        "esper_tamiyo_value_prediction_error_mean",
+        "value_prediction_error_mean",
+        "Mean of value estimate minus return.",
+    ),
+    update_field(
+        "esper_tamiyo_value_prediction_error_std",
+        "value_prediction_error_std",
+        "Standard deviation of value estimate minus return.",
+    ),
+    update_field(
+        "esper_tamiyo_value_target_correlation",
+        "value_target_correlation",
+        "Correlation of value estimates and their targets.",
+    ),
+    update_field(
+        "esper_tamiyo_policy_determinism_ratio",
+        "policy_determinism",
+        "1 minus entropy over its maximum; above 0.95 the policy hardly chooses.",
+    ),
+    update_field(
+        "esper_tamiyo_action_diversity",
+        "action_diversity",
+        "Different action combinations in the last update's batch.",
+    ),
+    update_field(
+        "esper_tamiyo_dominant_action_ratio",
+        "dominant_action_ratio",
+        "Share of the commonest action; above 0.8 the policy collapsed onto it.",
+    ),
+    update_field(
+        "esper_tamiyo_log_prob_underflows",
+        "log_prob_underflow_count",
+        "Steps of the last update with a log-probability below -50.",
+    ),
+    update_field(
+        "esper_tamiyo_numerical_stability_ratio",
+        "numerical_stability_score",
+        "Numerical health of the last update, 0 to 1 (1 is healthy).",
+    ),
+    update_field(
+        "esper_tamiyo_grad_clip_fraction_ratio",
+        "grad_clip_fraction",
+        "Share of updates whose gradients were clipped.",
+    ),
+    update_field(
+        "esper_tamiyo_valid_sample_ratio",
+        "valid_sample_ratio",
+        "Samples left after masking, as a share.",
+    ),
+    update_field(
+        "esper_tamiyo_weight_change_norm",
+        "policy_update_magnitude",
+        "L2 norm of the weights' change in the last update.",
+    ),
+    update_field(
+        "esper_tamiyo_gradient_utilization_ratio",
+        "gradient_utilization",
+        "Gradient norm as a share of the clipping norm.",
+    ),
+    update_field(
+        "esper_tamiyo_grad_zero_fraction_ratio",
+        "grad_zero_fraction",
+        "Share of gradient entries that are exactly 0.",
+    ),
+    update_field(
+        "esper_tamiyo_layer_grad_norm_spread",
+        "grad_norm_ratio",
+        "Largest layer's gradient norm over the smallest's.",
+    ),
+)
+
+COUNTERS: tuple[Metric, ...] = (
+    counter(
+        "esper_tamiyo_updates_total",
+        "derived: number of policy updates that were carried out",
+        "Policy updates carried out.",
+    ),
+    counter(
+        "esper_tamiyo_updates_skipped_total",
+        "derived: number of policy updates that were skipped, each counted once",
+        "Policy updates skipped: nonfinite (the finiteness gate), rollback (no data left),"
+        " unexplained.",
+        labels=("reason",),
+        initial=(("nonfinite",), ("rollback",), ("unexplained",)),
+    ),
+    counter(
+        "esper_tamiyo_finiteness_failures_total",
+        "derived: number of ppo_finiteness_failure anomalies",
+        "Times the finiteness gate gave up and ended the run.",
+    ),
+    counter(
+        "esper_tamiyo_gradient_explosions_total",
+        "derived: number of policy updates whose gradient norm before clipping was above 10",
+        "Policy updates with an exploding gradient (norm before clipping above 10).",
+    ),
+    counter(
+        "esper_tamiyo_updates_nonfinite_grad_norm_total",
+        "derived: number of policy updates whose gradient norm was NaN or Inf",
+        "Policy updates whose gradient norm was NaN or Inf.",
+    ),
+    counter(
+        "esper_tamiyo_updates_low_return_variance_total",
+        "derived: number of policy updates with ev_low_return_variance",
+        "Policy updates whose returns hardly varied; above 20 % the value function cannot learn.",
+    ),
+    counter(
+        "esper_tamiyo_updates_early_stopped_total",
+        "derived: number of policy updates with early_stop_epoch",
+        "Policy updates that KL stopped early.",
+    ),
+    counter(
+        "esper_tamiyo_updates_advantage_std_floored_total",
+        "derived: number of policy updates with advantage_std_floored",
+        "Policy updates with degenerate advantages.",
+    ),
+    counter(
+        "esper_tamiyo_updates_entropy_collapsed_total",
+        "derived: number of policy updates with entropy_collapsed",
+        "Policy updates for which the trainer reported collapsed entropy.",
+    ),
+    counter(
+        "esper_tamiyo_amp_overflows_total",
+        "derived: sum of amp_overflow_count, or updates with amp_overflow_detected",
+        "AMP overflows.",
+    ),
+    counter(
+        "esper_tamiyo_loss_scale_updates_total",
+        "derived: sum of loss_scale_updates",
+        "Changes of the AMP loss scale.",
+    ),
+    counter(
+        "esper_tamiyo_rollback_steps_zeroed_total",
+        "derived: sum of rollback_steps_zeroed",
+        "Steps taken out of training by rollbacks.",
+    ),
+    counter(
+        "esper_tamiyo_trust_region_violations_total",
+        "derived: sum of trust_region_violations",
+        "Steps whose ratio left the clip range.",
+    ),
+    counter(
+        "esper_tamiyo_log_prob_underflows_total",
+        "derived: sum of log_prob_underflow_count",
+        "Steps with a log-probability below -50.",
+    ),
+    counter(
+        "esper_tamiyo_initiations_total",
+        "derived: number of TAMIYO_INITIATED events",
+        "Times an environment's host became stable and Tamiyo took over.",
+    ),
+    counter(
+        "esper_tamiyo_actions_total",
+        "derived: number of last_action snapshots by normalised action and success",
+        "Actions by operation and success.",
+        labels=("op", "success"),
+        initial=[(op, success) for op in OPS for success in ("true", "false")],
+    ),
+    counter(
+        "esper_tamiyo_decisions_total",
+        "derived: number of last_action snapshots",
+        "Decisions taken.",
+    ),
+    counter(
+        "esper_tamiyo_masked_decisions_total",
+        "derived: number of last_action snapshots with {head}_masked",
+        "Decisions in which a head had no say, its choice being masked.",
+        labels=("head",),
+        initial=tuple((head,) for head in HEADS),
+    ),
+    counter(
+        "esper_tamiyo_observation_nonfinite_values_total",
+        "derived: sum of nan_count and inf_count of the observation statistics",
+        "NaN and Inf values seen in the policy's observations.",
+        labels=("kind",),
+        initial=(("nan",), ("inf",)),
+    ),
+    histogram(
+        "esper_tamiyo_update_grad_norm",
+        "derived: gradient norm before clipping of every policy update",
+        "Gradient norm before clipping of every policy update; non-finite ones are counted apart.",
+        GRAD_NORM_BUCKETS,
+    ),
+    histogram(
+        "esper_tamiyo_update_duration_seconds",
+        "derived: update_time_ms of every policy update",
+        "Duration of policy updates.",
+        DURATION_BUCKETS,
+    ),
+)
