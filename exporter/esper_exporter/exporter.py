@@ -14,6 +14,8 @@ from esper_exporter import __version__
 from esper_exporter.contract.jsonlines import parse_line
 from esper_exporter.contract.reader import read
 from esper_exporter.contract.rejection import Rejected
+from esper_exporter.ending import Seen
+from esper_exporter.latch_store import LatchStore
 from esper_exporter.metrics.blocks import compiled
 from esper_exporter.metrics.exposition import OPENMETRICS, TEXT, Capture, Page, capture
 from esper_exporter.metrics.own import OwnMetrics
@@ -48,8 +50,10 @@ class Exporter:
     All settings are keyword arguments and environment variables (``ESPER_EXPORTER_PORT`` …), see
     `esper_exporter.settings.Settings`. ``host`` is the address served on (the loopback unless
     said otherwise), ``port`` 0 takes a free one, ``run_id`` names the run (else the event's id
-    and start time), ``web_config`` is a Prometheus web configuration file. ``clock`` tells the
-    time, for tests.
+    and start time), ``web_config`` is a Prometheus web configuration file, ``state_dir`` a
+    directory where latches are kept for a run that is resumed, ``linger`` the seconds that
+    ``close`` waits at most for a fault to be scraped (0: not at all). ``clock`` tells the time,
+    for tests.
 
     Thread-safe.
     """
@@ -95,7 +99,9 @@ class Exporter:
             lambda: self._own.count("esper_exporter_series_dropped_total"),
             self.settings.run_id,
             self.settings.rank,
+            LatchStore(self.settings.state_dir) if self.settings.state_dir else None,
         )
+        self._seen = Seen()
         self._pages = {
             exposition: Page(blocks.catalogue.metrics, exposition)
             for exposition in (TEXT, OPENMETRICS)
@@ -130,9 +136,15 @@ class Exporter:
         self._closed = False
 
     def close(self) -> None:
-        """Stop serving; the page can still be rendered. Harmless when not started."""
+        """Stop serving; the page can still be rendered. Harmless when not started.
+
+        If a latch was lit that two scrapes have not fetched yet, the server stays until they
+        have, at most ``linger`` seconds.
+        """
         server, self._server = self._server, None
         if server is not None and os.getpid() == self._pid:
+            if server.listening and self.settings.linger > 0:
+                self._seen.linger(self.settings.linger)
             server.close()
         self._closed = True
 
@@ -177,6 +189,8 @@ class Exporter:
                     self._refuse(refused)
                 except NoRun as refused:
                     self._own.count("esper_exporter_events_rejected_total", refused.reason)
+                if self._runs.new_faults():
+                    self._seen.serious()
                 self._own.observe(
                     "esper_exporter_emit_duration_seconds", time.perf_counter() - begun
                 )
@@ -275,6 +289,7 @@ class Exporter:
             self._own.scrapes += 1
             self._own.count("esper_exporter_scrapes_total")
             self._own.observe("esper_exporter_scrape_duration_seconds", seconds)
+        self._seen.scraped()
 
     def needs_thread(self) -> bool:
         """Whether rendering may take long."""

@@ -13,6 +13,7 @@ from typing import Any
 from esper_exporter.contract.dual_emit import DualEmitFilter, EventIdFilter
 from esper_exporter.contract.events import PHANTOM_GROUP_TYPES, Event
 from esper_exporter.contract.simic import TrainingStartedPayload
+from esper_exporter.latch_store import LatchStore
 from esper_exporter.metrics.blocks import Blocks
 from esper_exporter.metrics.publisher import RunPublisher
 from esper_exporter.metrics.rows import Drop
@@ -48,6 +49,7 @@ class Entry:
     aggregator: Aggregator
     publisher: RunPublisher
     dual_emit: DualEmitFilter = field(default_factory=DualEmitFilter)
+    lightings_seen: int = 0
     retired_at_scrape: int | None = None
 
     @property
@@ -62,13 +64,20 @@ class Runs:
     """
 
     def __init__(
-        self, table: ValueTable, blocks: Blocks, drop: Drop, run_id: str | None, rank: int | None
+        self,
+        table: ValueTable,
+        blocks: Blocks,
+        drop: Drop,
+        run_id: str | None,
+        rank: int | None,
+        store: LatchStore | None = None,
     ) -> None:
         self._table = table
         self._blocks = blocks
         self._drop = drop
         self._run_id = run_id
         self._rank = rank
+        self._store = store
         self.current: dict[str, Entry] = {}
         self.retired: list[Entry] = []
         self._newest: str | None = None
@@ -91,7 +100,26 @@ class Runs:
             return "dual_emit"
         self._newest = entry.state.identity.group_id
         entry.aggregator.apply(event)
+        if event.type == "CHECKPOINT_LOADED":
+            self._restore(entry)
         return None
+
+    def new_faults(self) -> bool:
+        """Whether a latch was lit since this was asked last; if so, it is kept on disk."""
+        found = False
+        for entry in self.current.values():
+            lightings = entry.state.latches.lightings
+            if lightings != entry.lightings_seen:
+                entry.lightings_seen = lightings
+                found = True
+                if self._store is not None:
+                    self._store.save(entry.state.identity, entry.state.latches)
+        return found
+
+    def _restore(self, entry: Entry) -> None:
+        """A run that goes on shows what an earlier process saw of it."""
+        if self._store is not None and not any(entry.state.latches.lit_heads()):
+            self._store.load(entry.state.identity, entry.state.latches)
 
     def salvage(self, event: Event) -> None:
         """Keep the latches of a policy update that could not be read."""
@@ -164,6 +192,8 @@ class Runs:
         aggregator = Aggregator(state)
         publisher = RunPublisher(self._table, self._blocks, aggregator, self._drop)
         entry = self.current[identity.group_id] = Entry(aggregator, publisher)
+        if self._run_id is not None:
+            self._restore(entry)
         return entry
 
     def _retire(self, entry: Entry, scrapes: int) -> None:

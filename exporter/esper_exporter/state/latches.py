@@ -109,6 +109,7 @@ class Latches:
         }
         self.sources: dict[str, Latch] = {source: Latch() for source in NONFINITE_SOURCES}
         self.changed = True
+        self.lightings = 0
 
     def light_head(
         self, head: str, kind: str, when: datetime, attempt: int, update: int | None = None
@@ -120,6 +121,7 @@ class Latches:
             self.light_source("other", when, attempt, update)
         elif latch.light(when, attempt, update):
             self.changed = True
+            self.lightings += 1
 
     def light_source(
         self, source: str, when: datetime, attempt: int, update: int | None = None
@@ -127,6 +129,7 @@ class Latches:
         """Light a source's latch."""
         if self.sources[source].light(when, attempt, update):
             self.changed = True
+            self.lightings += 1
 
     def light_flags(
         self,
