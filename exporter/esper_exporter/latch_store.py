@@ -96,7 +96,7 @@ class LatchStore:
         except (ValueError, KeyError, TypeError, AttributeError) as problem:
             self._set_aside(path, problem)
             return False
-        latches.heads.update({key: v for key, v in heads.items() if key in latches.heads})  # type: ignore[misc]
+        latches.heads.update({key: v for key, v in heads.items() if key in latches.heads})
         latches.sources.update({key: v for key, v in sources.items() if key in latches.sources})
         latches.changed = True
         return True

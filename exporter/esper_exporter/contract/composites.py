@@ -12,6 +12,7 @@ from itertools import islice
 from typing import Any
 
 from esper_exporter.contract.scalars import (
+    MAX_LABEL,
     Converter,
     InvalidValue,
     WrongType,
@@ -24,20 +25,23 @@ from esper_exporter.contract.scalars import (
     whole,
     wrong,
 )
-from esper_exporter.contract.vocabulary import canonical_head
+from esper_exporter.contract.vocabulary import HEADS, canonical_head
 
 MAX_ENTRIES = 4096
 """Entries kept of one mapping or sequence."""
 
 _MAX_DEPTH = 6
 
-_label = name()
+label = name()
+"""A text that names something."""
+
+_HEADS = frozenset(HEADS)
 _integer = whole(-(2**63), 2**64 - 1)
 
 
 def head_name(value: Any, path: str, ignored: list[str]) -> str:
     """A head under its one name; a head that the vocabulary does not know stays as it is."""
-    return canonical_head(_label(value, path, ignored))
+    return canonical_head(label(value, path, ignored))
 
 
 def number_key(value: Any, path: str, ignored: list[str]) -> int:
@@ -68,8 +72,13 @@ def elements(value: Any) -> list[Any]:
     raise wrong("a list", value)
 
 
-def mapping_of(key: Converter, item: Converter) -> Converter:
-    """Converter for a mapping of one kind of key to one kind of value."""
+def mapping_of(key: Converter, item: Converter, plain: type | None = None) -> Converter:
+    """Converter for a mapping of one kind of key to one kind of value.
+
+    ``plain`` is the type of values that are taken as they are; so are keys that name a head, or
+    that are short ASCII texts where no head is meant.
+    """
+    by_head = key is head_name
 
     def convert(value: Any, path: str, ignored: list[str]) -> dict[Any, Any]:
         entries: dict[Any, Any] = {}
@@ -78,6 +87,18 @@ def mapping_of(key: Converter, item: Converter) -> Converter:
                 ignored.append(path)
                 break
             if raw_item is None:
+                continue
+            if (
+                type(raw_item) is plain
+                and type(raw_key) is str
+                and (
+                    raw_key in _HEADS
+                    if by_head
+                    else key is label and len(raw_key) <= MAX_LABEL and raw_key.isascii()
+                )
+            ):
+                if entries.get(raw_key) is not True:
+                    entries[raw_key] = raw_item
                 continue
             try:
                 entry = key(raw_key, path, ignored)

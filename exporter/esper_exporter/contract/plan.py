@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import cache
 from typing import Any, get_args, get_origin, get_type_hints
@@ -13,6 +13,7 @@ from esper_exporter.contract.composites import (
     diagnostics,
     group_of,
     head_name,
+    label,
     mapping_of,
     number_key,
     records_of,
@@ -20,6 +21,7 @@ from esper_exporter.contract.composites import (
 )
 from esper_exporter.contract.rejection import INVALID_VALUE, MISSING_FIELD, WRONG_TYPE, Rejected
 from esper_exporter.contract.scalars import (
+    MAX_LABEL,
     Converter,
     InvalidValue,
     WrongType,
@@ -37,6 +39,8 @@ _FREE_TEXT = frozenset(
     {"detail", "message", "summary_table", "topology_manifest_json", "scoreboard_tables"}
 )
 _BY_HEAD = frozenset({"head_nan_detected", "head_inf_detected", "causal_mask_coverage"})
+_PLAIN = (float, bool, int, str)
+_SMALL = 2**63
 _any_whole = whole(-(2**63), 2**64 - 1)
 _env_id = whole(0, MAX_ENV_ID, fatal=True)
 
@@ -50,7 +54,8 @@ class PlannedField:
     required: bool
     may_be_none: bool
     exact: type | None
-    """A value of exactly this type needs no conversion."""
+    """A value of exactly this type needs no conversion, a short ASCII text or a 64 bit integer
+    included."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +63,8 @@ class Plan:
     """All fields of a payload class, and the values of one that carries nothing."""
 
     payload: type
-    fields: tuple[PlannedField, ...]
+    fields: dict[str, PlannedField]
+    required: tuple[str, ...]
     empty: dict[str, Any]
 
 
@@ -76,10 +82,15 @@ def plan_of(payload: type) -> Plan:
                 _converter(field.name, hint, required),
                 required,
                 optional,
-                hint if hint in (float, bool) else None,
+                hint if hint in _PLAIN and field.name != "env_id" else None,
             )
         )
-    return Plan(payload, tuple(planned), dict.fromkeys(f.name for f in planned))
+    return Plan(
+        payload,
+        {each.name: each for each in planned},
+        tuple(each.name for each in planned if each.required and not each.may_be_none),
+        dict.fromkeys(each.name for each in planned),
+    )
 
 
 def _without_none(hint: Any) -> tuple[Any, bool]:
@@ -108,8 +119,9 @@ def _converter(field: str, hint: Any, required: bool) -> Converter:
     if origin is dict:
         if args[1] is Any:
             return diagnostics
-        keys = {str: head_name if field in _BY_HEAD else name(), int: number_key}
-        return mapping_of(keys[args[0]], _converter("", args[1], False))
+        keys = {str: head_name if field in _BY_HEAD else label, int: number_key}
+        plain = args[1] if args[1] in (float, bool) else None
+        return mapping_of(keys[args[0]], _converter("", args[1], False), plain)
     if origin is tuple:
         if args[-1] is not Ellipsis:
             return group_of(*(_converter("", arg, False) for arg in args))
@@ -145,25 +157,38 @@ def read_payload(plan: Plan, source: object, ignored: list[str], lenient: bool =
     that makes no sense is None and named in ``ignored``. ``lenient`` takes whatever can be read.
     """
     values = plan.empty.copy()
-    if type(source) is dict or isinstance(source, Mapping):
-        get = source.get
-    else:
-
-        def get(wanted: str, _source: object = source) -> Any:
-            return getattr(_source, wanted, None)
-
-    for field in plan.fields:
-        raw = get(field.name)
+    find = plan.fields.get
+    for name_told, raw in _items(plan, source):
         if raw is None:
-            if field.required and not field.may_be_none and not lenient:
-                raise Rejected(MISSING_FIELD, field.name)
-        elif type(raw) is field.exact:
-            values[field.name] = raw
+            continue
+        field = find(name_told)
+        if field is None:
+            continue
+        kind = type(raw)
+        if kind is field.exact and (
+            kind is float
+            or kind is bool
+            or (len(raw) <= MAX_LABEL and raw.isascii() if kind is str else -_SMALL <= raw < _SMALL)
+        ):
+            values[name_told] = raw
         else:
-            values[field.name] = _convert(field, raw, ignored, lenient)
+            values[name_told] = _convert(field, raw, ignored, lenient)
+    if not lenient:
+        for wanted in plan.required:
+            if values[wanted] is None:
+                raise Rejected(MISSING_FIELD, wanted)
     made: Any = object.__new__(plan.payload)
     made.__dict__.update(values)
     return made
+
+
+def _items(plan: Plan, source: object) -> Iterable[tuple[str, Any]]:
+    """Names and values of a mapping, or of the planned attributes of any other object."""
+    if type(source) is dict:
+        return source.items()
+    if isinstance(source, Mapping):
+        return [(each, source.get(each)) for each in plan.fields]
+    return [(each, getattr(source, each, None)) for each in plan.fields]
 
 
 def _convert(field: PlannedField, raw: Any, ignored: list[str], lenient: bool) -> Any:

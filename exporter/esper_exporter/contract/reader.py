@@ -17,7 +17,14 @@ from esper_exporter.contract.rejection import (
     UNKNOWN_TYPE,
     Rejected,
 )
-from esper_exporter.contract.scalars import InvalidValue, WrongType, free_text, name, whole
+from esper_exporter.contract.scalars import (
+    MAX_LABEL,
+    InvalidValue,
+    WrongType,
+    free_text,
+    name,
+    whole,
+)
 from esper_exporter.contract.tamiyo import TamiyoPolicyUpdatePayload
 from esper_exporter.contract.vocabulary import OPS
 
@@ -106,7 +113,9 @@ def _envelope(
     for field in ("event_id", "group_id", "seed_id", "slot_id", "severity"):
         raw = get(field)
         value = None
-        if raw is not None:
+        if type(raw) is str and len(raw) <= MAX_LABEL and raw.isascii():
+            value = raw
+        elif raw is not None:
             try:
                 value = _label(raw, field, ignored)
             except WrongType:

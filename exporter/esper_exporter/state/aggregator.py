@@ -94,10 +94,10 @@ class Aggregator:
         log = snapshot.event_log
         log.append(
             EventLogEntry(
-                timestamp=event.timestamp.strftime("%H:%M:%S"),
+                timestamp=event.timestamp.isoformat()[11:19],
                 event_type=event.name,
                 env_id=getattr(event.data, "env_id", None),
-                message=event.message or event.name.replace("_", " ").capitalize(),
+                message=event.message or event.name,
                 episode=snapshot.current_episode,
                 metadata={"event_id": event.event_id} if event.event_id else {},
             )

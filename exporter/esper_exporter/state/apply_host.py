@@ -23,6 +23,13 @@ from esper_exporter.state.snapshot import BestRunRecord
 BEST_RUNS = 10
 SECONDS_PER_HOUR = 3600.0
 
+_PHASES = (
+    ("forward", "forward_time_ms"),
+    ("backward", "backward_time_ms"),
+    ("optimizer", "optimizer_step_time_ms"),
+    ("data_transfer", "data_transfer_time_ms"),
+    ("epoch", "host_epoch_time_ms"),
+)
 _SEED_INTERACTIONS = (
     "contribution_velocity",
     "interaction_sum",
@@ -92,13 +99,9 @@ def _update_seed(seed: SeedState, told: SeedTelemetry) -> None:
 
 
 def _observe_times(run: RunState, payload: TolariaEpochPayload) -> None:
-    for phase, milliseconds in (
-        ("forward", payload.forward_time_ms),
-        ("backward", payload.backward_time_ms),
-        ("optimizer", payload.optimizer_step_time_ms),
-        ("data_transfer", payload.data_transfer_time_ms),
-        ("epoch", payload.host_epoch_time_ms),
-    ):
+    told = payload.__dict__
+    for phase, name in _PHASES:
+        milliseconds = told[name]
         if milliseconds is not None:
             run.distributions.observe(
                 "esper_tolaria_step_duration_seconds", milliseconds / 1000.0, phase
