@@ -9,6 +9,7 @@ import math
 import random
 import sys
 import time
+from datetime import UTC, datetime
 
 from esper_exporter import Exporter
 
@@ -23,7 +24,7 @@ HEADS = (
     "op",
 )
 
-STARTED = {
+STARTED: dict[str, object] = {
     "n_envs": 1,
     "max_epochs": 10,
     "max_batches": 300,
@@ -59,12 +60,17 @@ def policy_update(number: int) -> dict[str, object]:
     }
 
 
+def event(name: str, data: dict[str, object]) -> dict[str, object]:
+    """One event, as it happens now."""
+    return {"event_type": name, "timestamp": datetime.now(UTC), "data": data}
+
+
 def main(updates: int, seconds_between: float) -> None:
     with Exporter() as exporter:
         print(f"serving {exporter.url}/metrics", flush=True)
-        exporter.emit({"event_type": "TRAINING_STARTED", "data": STARTED})
+        exporter.emit(event("TRAINING_STARTED", STARTED))
         for number in range(1, updates + 1):
-            exporter.emit({"event_type": "PPO_UPDATE_COMPLETED", "data": policy_update(number)})
+            exporter.emit(event("PPO_UPDATE_COMPLETED", policy_update(number)))
             time.sleep(seconds_between)
 
 

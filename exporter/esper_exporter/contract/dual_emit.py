@@ -40,16 +40,17 @@ class DualEmitFilter:
     """
 
     def __init__(self) -> None:
-        self._waiting: OrderedDict[tuple[str, ...], dict[str, int]] = OrderedDict()
+        self._waiting: OrderedDict[tuple[object, ...], dict[str, int]] = OrderedDict()
 
     def is_duplicate(self, event: Event) -> bool:
         """Whether the event repeats, under the other name, what was told before."""
         fields = _FINGERPRINTS.get(event.type)
         if fields is None:
             return False
-        # As text, since NaN does not equal itself.
         values = event.data.__dict__
-        key = (event.type, *[repr(values[name]) for name in fields])
+        # NaN does not equal itself: a word stands in for it.
+        told = [values[name] for name in fields]
+        key = (event.type, *["NaN" if value != value else value for value in told])
         waiting = self._waiting.get(key)
         if waiting is None:
             waiting = self._waiting[key] = {}

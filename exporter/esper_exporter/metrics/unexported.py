@@ -101,9 +101,9 @@ UNEXPORTED: dict[str, str] = {
     },
     "RewardComponents.env_id": _LABEL,
     "CounterfactualConfig.seed_mask": "one row of a matrix of up to 2^slots;"
-    " esper_simic_counterfactual_baseline_accuracy_ratio, …_combined_… and …_synergy_ratio sum it up",
+    " esper_simic_counterfactual_* sum it up",
     "CounterfactualConfig.accuracy": "one row of a matrix of up to 2^slots;"
-    " esper_simic_counterfactual_baseline_accuracy_ratio, …_combined_… and …_synergy_ratio sum it up",
+    " esper_simic_counterfactual_* sum it up",
     **{
         f"{path}.compute_time_ms": _PEAK
         for path in ("envs.best_counterfactual_matrix", "best_runs.counterfactual_matrix")

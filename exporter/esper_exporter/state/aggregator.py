@@ -14,10 +14,7 @@ from esper_exporter.state import apply_policy as policy
 from esper_exporter.state import apply_run as run_events
 from esper_exporter.state import apply_seed as seed
 from esper_exporter.state.run import RunState
-from esper_exporter.state.snapshot import EventLogEntry
 from esper_exporter.state.summary import refresh_summary
-
-EVENT_LOG_LENGTH = 100
 
 Handler = Callable[[RunState, Event, Any], None]
 
@@ -91,19 +88,7 @@ class Aggregator:
             state.last_event_at = event.timestamp
         snapshot = state.snapshot
         snapshot.total_events_received += 1
-        log = snapshot.event_log
-        log.append(
-            EventLogEntry(
-                timestamp=event.timestamp.isoformat()[11:19],
-                event_type=event.name,
-                env_id=getattr(event.data, "env_id", None),
-                message=event.message or event.name,
-                episode=snapshot.current_episode,
-                metadata={"event_id": event.event_id} if event.event_id else {},
-            )
-        )
-        if len(log) > EVENT_LOG_LENGTH:
-            del log[0]
+        state.recent_events.append((event, snapshot.current_episode))
 
     def refresh(self) -> None:
         """Bring the run's summary up to date, if anything happened since."""

@@ -11,6 +11,7 @@ from esper_exporter.contract.analytics import (
     AnalyticsSnapshotPayload,
     RewardComponentsTelemetry,
 )
+from esper_exporter.contract.events import Event
 from esper_exporter.contract.infra import (
     AllocatorStatsPayload,
     InfrastructureSnapshotPayload,
@@ -40,6 +41,7 @@ GRAD_NORM_WINDOW_SECONDS = 300.0
 MAX_ENVS = 1024
 MAX_SLOTS = 256
 MAX_DECISIONS = 8
+EVENT_LOG_LENGTH = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +147,9 @@ class RunState:
     host_epochs: dict[int, TolariaEpochPayload] = field(default_factory=dict)
     last_rewards: dict[int, RewardComponentsTelemetry] = field(default_factory=dict)
     last_outcome: dict[int, EpisodeOutcomePayload] = field(default_factory=dict)
+    recent_events: deque[tuple[Event, int]] = field(
+        default_factory=lambda: deque(maxlen=EVENT_LOG_LENGTH)
+    )
     batch: TolariaBatchPayload | None = None
     batch_stats: AnalyticsSnapshotPayload | None = None
     trend: TrendDetectedPayload | None = None

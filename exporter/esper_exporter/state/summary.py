@@ -8,10 +8,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+from esper_exporter.contract.events import Event
 from esper_exporter.contract.vocabulary import OPS
 from esper_exporter.state.rewards import RewardComponents
 from esper_exporter.state.run import EpisodeTally, RunState
-from esper_exporter.state.snapshot import SanctumSnapshot
+from esper_exporter.state.snapshot import EventLogEntry, SanctumSnapshot
 from esper_exporter.state.statistics import EpisodeStats, SeedLifecycleStats
 from esper_exporter.state.trends import detect_rate_trend
 
@@ -27,6 +28,7 @@ def refresh_summary(run: RunState) -> None:
     _count_stages(snapshot)
     snapshot.rewards = _telling_rewards(snapshot)
     snapshot.seed_lifecycle = _lifecycle(run)
+    snapshot.event_log = [_log_entry(event, episode) for event, episode in run.recent_events]
     snapshot.episode_stats = _episode_stats(run)
 
 
@@ -41,6 +43,17 @@ def _count_actions(snapshot: SanctumSnapshot) -> None:
     if total:
         snapshot.tamiyo.action_counts = counts
         snapshot.tamiyo.total_actions = total
+
+
+def _log_entry(event: Event, episode: int) -> EventLogEntry:
+    return EventLogEntry(
+        timestamp=event.timestamp.isoformat()[11:19],
+        event_type=event.name,
+        env_id=getattr(event.data, "env_id", None),
+        message=event.message or event.name,
+        episode=episode,
+        metadata={"event_id": event.event_id} if event.event_id else {},
+    )
 
 
 def _mean(values: Sequence[float]) -> float:
