@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from functools import cache
 
 from esper_exporter.metrics.families import (
+    decisions,
+    episodes,
     exporter,
     heads,
     host,
@@ -14,6 +16,7 @@ from esper_exporter.metrics.families import (
     outcomes,
     policy,
     policy_counts,
+    recurrent,
     run,
     seeds,
 )
@@ -47,13 +50,16 @@ def catalogue() -> Catalogue:
     metrics = (
         *run.COUNTERS,
         *run.METRICS,
+        *episodes.METRICS,
         *heads.METRICS,
         *policy.METRICS,
+        *recurrent.METRICS,
         *policy_counts.OPS_METRICS,
         *policy_counts.RECOMMENDED,
         *policy_counts.COUNTERS,
         *infrastructure.OBSERVATION_METRICS,
         *host.ENV_METRICS,
+        *decisions.ENV_METRICS,
         *outcomes.SHAPLEY_METRICS,
         *outcomes.BEST_RUN_METRICS,
         *outcomes.COUNTERS,

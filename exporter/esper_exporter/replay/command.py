@@ -77,22 +77,22 @@ def _print(exporter: Exporter, plan: Plan, stop: Stop, form: str | None) -> int:
 
 
 def _serve(exporter: Exporter, plan: Plan, stop: Stop) -> int:
-    try:
-        exporter.start()
-    except OSError as error:
-        raise CommandError(error.strerror or str(error)) from error
-    except ValueError as error:
-        raise CommandError(str(error)) from error
-    try:
-        with _shown(plan) as progress:
+    with _shown(plan) as progress:
+        try:
+            exporter.start()
+        except OSError as error:
+            raise CommandError(error.strerror or str(error)) from error
+        except ValueError as error:
+            raise CommandError(str(error)) from error
+        try:
             progress.say(f"serving {exporter.url}/metrics")
             outcome = replay(plan, exporter.emit_line, stop, progress)
             progress.close()
             if not outcome.stopped:
                 progress.say(_told(outcome, exporter.url))
                 stop.wait(None)
-    finally:
-        exporter.close()
+        finally:
+            exporter.close()
     return FAILED if outcome.damaged else OK
 
 

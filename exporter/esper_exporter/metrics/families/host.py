@@ -11,7 +11,6 @@ from esper_exporter.metrics.metric import Metric
 PERCENT = 0.01
 ENV = "envs[{env_id}]."
 EPOCH = "event:EPOCH_COMPLETED."
-OUTCOME = "event:EPISODE_OUTCOME."
 DECISION = "event:ANALYTICS_SNAPSHOT[kind=last_action]."
 
 
@@ -41,10 +40,6 @@ def _from_epoch(name: str, field: str, help: str, **options: Any) -> Metric:
     return gauge("env", name, EPOCH + field, help, **options)
 
 
-def _from_outcome(name: str, field: str, help: str, **options: Any) -> Metric:
-    return gauge("env", name, OUTCOME + field, help, **options)
-
-
 def _reward(part: str, field: str, text: str) -> Metric:
     def read(roots: Any) -> Any:
         env = roots["env"]
@@ -70,14 +65,6 @@ def _told_reward(part: str, field: str, text: str, scale: float = 1.0) -> Metric
         scale=scale,
         read=read,
     )
-
-
-def _decision(attribute: str) -> Any:
-    def read(roots: Any) -> Any:
-        decision = roots["decision"]
-        return None if decision is None else getattr(decision, attribute)
-
-    return read
 
 
 def _matrix(attribute: str) -> Any:
@@ -351,77 +338,5 @@ ENV_METRICS: tuple[Metric, ...] = (
         "Accuracy that the seeds give only together, 0 to 1; negative when they harm each other.",
         scale=PERCENT,
         read=_matrix("total_synergy"),
-    ),
-    gauge(
-        "env",
-        "esper_tamiyo_decision_value",
-        DECISION + "value_estimate",
-        "Value estimate at the last decision.",
-        read=_decision("expected_value"),
-    ),
-    gauge(
-        "env",
-        "esper_tamiyo_decision_reward",
-        DECISION + "total_reward",
-        "Reward of the last decision.",
-        read=_decision("actual_reward"),
-    ),
-    gauge(
-        "env",
-        "esper_tamiyo_decision_value_residual",
-        "derived: reward less value estimate of the last decision",
-        "Reward less value estimate of the last decision.",
-        read=_decision("value_residual"),
-    ),
-    gauge(
-        "env",
-        "esper_tamiyo_decision_td_advantage",
-        "derived: reward + 0.995 x next value estimate - value estimate, of the decision before",
-        "TD advantage of the last decision whose successor is known.",
-        read=lambda roots: roots["run"].td_advantages.get(roots["env"].env_id),
-    ),
-    gauge(
-        "env",
-        "esper_tamiyo_decision_entropy_nats",
-        DECISION + "decision_entropy",
-        "Entropy of the operation's distribution at the last decision.",
-        read=_decision("decision_entropy"),
-    ),
-    gauge(
-        "env",
-        "esper_tamiyo_decision_confidence",
-        DECISION + "action_confidence",
-        "Probability of the operation chosen last.",
-        read=_decision("confidence"),
-    ),
-    _from_outcome(
-        "esper_simic_episode_last_accuracy_ratio",
-        "final_accuracy",
-        "Final accuracy of the environment's last episode, 0 to 1.",
-        scale=PERCENT,
-    ),
-    _from_outcome(
-        "esper_simic_episode_last_reward", "episode_reward", "Reward of the last episode."
-    ),
-    _from_outcome(
-        "esper_simic_episode_last_param_ratio",
-        "param_ratio",
-        "Parameters added in the last episode over the host's.",
-    ),
-    _from_outcome(
-        "esper_simic_episode_last_stability_ratio",
-        "stability_score",
-        "Stability of the last episode, 0 to 1.",
-    ),
-    _from_outcome(
-        "esper_simic_episode_last_fossilized", "num_fossilized", "Seeds fossilised in it."
-    ),
-    _from_outcome(
-        "esper_simic_episode_last_contributing_fossilized",
-        "num_contributing_fossilized",
-        "Seeds fossilised in it that contribute.",
-    ),
-    _from_outcome(
-        "esper_simic_episode_last_steps", "episode_length", "Length of the last episode."
     ),
 )

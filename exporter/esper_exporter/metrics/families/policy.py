@@ -21,15 +21,7 @@ def _layers_measured(roots: Any, name: str) -> Any:
     return value if value or update.layer_gradient_health is not None else None
 
 
-def _if_reserved(roots: Any, name: str) -> Any:
-    """CUDA memory of a process that has none reserved was not measured."""
-    update = roots["update"]
-    if update is None or not update.cuda_memory_reserved_gb:
-        return None
-    return getattr(update, name)
-
-
-def _tamiyo(name: str, path: str, help: str, **options: Any) -> Metric:
+def tamiyo_field(name: str, path: str, help: str, **options: Any) -> Metric:
     """A field of TamiyoState that the policy update carries under the same name."""
     field = path.rsplit(".", 1)[-1]
     payload = {"learning_rate": "lr", "pre_norm_advantage_std": "d5_pre_norm_advantage_std"}
@@ -57,32 +49,16 @@ def _layer_count(name: str, field: str, help: str) -> Metric:
     )
 
 
-def _cuda(name: str, field: str, help: str, scale: float = 1.0) -> Metric:
-    return Metric(
-        name=name,
-        kind="gauge",
-        help=help + " From the last policy update; absent without CUDA.",
-        block="policy",
-        unit="bytes" if name.endswith("bytes") else "ratio",
-        labels=("run_id", "group_id", "rank"),
-        sources=(f"tamiyo.infrastructure.{field}", UPDATE + field),
-        scale=scale,
-        read=lambda roots: _if_reserved(roots, field),
-    )
-
-
-GIB = float(1024**3)
-
 METRICS: tuple[Metric, ...] = (
-    _tamiyo("esper_tamiyo_policy_loss", "policy_loss", "Policy loss of the last update."),
-    _tamiyo("esper_tamiyo_value_loss", "value_loss", "Value loss of the last update."),
-    _tamiyo(
+    tamiyo_field("esper_tamiyo_policy_loss", "policy_loss", "Policy loss of the last update."),
+    tamiyo_field("esper_tamiyo_value_loss", "value_loss", "Value loss of the last update."),
+    tamiyo_field(
         "esper_tamiyo_entropy_loss",
         "entropy_loss",
         "Entropy loss of the last update; absent when the trainer leaves it at 0.",
         zero_is_absent=True,
     ),
-    _tamiyo(
+    tamiyo_field(
         "esper_tamiyo_policy_entropy",
         "entropy",
         "Sum of the eight head entropies (each as a share of its maximum) weighted by their"
@@ -103,61 +79,65 @@ METRICS: tuple[Metric, ...] = (
         "entropy_clip_correlation",
         "Correlation of entropy and clip fraction over the last ten updates, -1 to 1.",
     ),
-    _tamiyo("esper_tamiyo_entropy_coefficient", "entropy_coef", "Entropy coefficient in use."),
-    _tamiyo("esper_tamiyo_learning_rate", "learning_rate", "Learning rate of the policy."),
-    _tamiyo(
+    tamiyo_field("esper_tamiyo_entropy_coefficient", "entropy_coef", "Entropy coefficient in use."),
+    tamiyo_field("esper_tamiyo_learning_rate", "learning_rate", "Learning rate of the policy."),
+    tamiyo_field(
         "esper_tamiyo_kl_divergence_nats",
         "kl_divergence",
         "Mean KL divergence from the policy before the update.",
     ),
-    _tamiyo(
+    tamiyo_field(
         "esper_tamiyo_clip_fraction_ratio", "clip_fraction", "Share of samples PPO clipped, 0 to 1."
     ),
-    _tamiyo(
+    tamiyo_field(
         "esper_tamiyo_clip_fraction_positive_ratio",
         "gradient_quality.clip_fraction_positive",
         "Share of samples clipped because their probability rose too far.",
     ),
-    _tamiyo(
+    tamiyo_field(
         "esper_tamiyo_clip_fraction_negative_ratio",
         "gradient_quality.clip_fraction_negative",
         "Share of samples clipped because their probability fell too far.",
     ),
-    _tamiyo("esper_tamiyo_importance_ratio_mean", "ratio_mean", "Mean PPO probability ratio."),
-    _tamiyo("esper_tamiyo_importance_ratio_min", "ratio_min", "Smallest PPO probability ratio."),
-    _tamiyo("esper_tamiyo_importance_ratio_max", "ratio_max", "Largest PPO probability ratio."),
-    _tamiyo(
+    tamiyo_field("esper_tamiyo_importance_ratio_mean", "ratio_mean", "Mean PPO probability ratio."),
+    tamiyo_field(
+        "esper_tamiyo_importance_ratio_min", "ratio_min", "Smallest PPO probability ratio."
+    ),
+    tamiyo_field(
+        "esper_tamiyo_importance_ratio_max", "ratio_max", "Largest PPO probability ratio."
+    ),
+    tamiyo_field(
         "esper_tamiyo_importance_ratio_std",
         "ratio_std",
         "Standard deviation of the PPO probability ratio.",
     ),
-    _tamiyo(
+    tamiyo_field(
         "esper_tamiyo_joint_ratio_max",
         "joint_ratio_max",
         "Largest product of all heads' probability ratios.",
     ),
-    _tamiyo("esper_tamiyo_advantage_mean", "advantage_mean", "Mean advantage, normalised."),
-    _tamiyo(
+    tamiyo_field("esper_tamiyo_advantage_mean", "advantage_mean", "Mean advantage, normalised."),
+    tamiyo_field(
         "esper_tamiyo_advantage_std",
         "advantage_std",
         "Standard deviation of the advantages, normalised.",
     ),
-    _tamiyo(
+    tamiyo_field(
         "esper_tamiyo_advantage_skewness",
         "advantage_skewness",
         "Skewness of the advantages; above 0: few big wins.",
     ),
-    _tamiyo(
+    tamiyo_field(
         "esper_tamiyo_advantage_kurtosis",
         "advantage_kurtosis",
         "Excess kurtosis of the advantages; above 3: outliers.",
     ),
-    _tamiyo("esper_tamiyo_advantage_min", "advantage_min", "Smallest advantage, normalised."),
-    _tamiyo("esper_tamiyo_advantage_max", "advantage_max", "Largest advantage, normalised."),
-    _tamiyo(
+    tamiyo_field("esper_tamiyo_advantage_min", "advantage_min", "Smallest advantage, normalised."),
+    tamiyo_field("esper_tamiyo_advantage_max", "advantage_max", "Largest advantage, normalised."),
+    tamiyo_field(
         "esper_tamiyo_advantage_raw_mean", "advantage_raw_mean", "Mean advantage, not normalised."
     ),
-    _tamiyo(
+    tamiyo_field(
         "esper_tamiyo_advantage_raw_std",
         "advantage_raw_std",
         "Standard deviation of the advantages, not normalised.",
@@ -172,27 +152,27 @@ METRICS: tuple[Metric, ...] = (
         "pre_norm_advantage_std",
         "Standard deviation of the advantages before normalisation.",
     ),
-    _tamiyo(
+    tamiyo_field(
         "esper_tamiyo_advantage_usable_std",
         "pre_norm_advantage_std",
         "Standard deviation, before normalisation, of the advantages of steps with a choice.",
     ),
-    _tamiyo(
+    tamiyo_field(
         "esper_tamiyo_advantage_std_floored",
         "advantage_std_floored",
         "1 if the last update's advantages were so alike that their spread was floored.",
     ),
-    _tamiyo(
+    tamiyo_field(
         "esper_tamiyo_advantage_positive_ratio",
         "advantage_positive_ratio",
         "Share of positive advantages; 0.4 to 0.6 is usual.",
     ),
-    _tamiyo(
+    tamiyo_field(
         "esper_tamiyo_decision_density_ratio",
         "decision_density",
         "Share of steps in which the policy had a choice.",
     ),
-    _tamiyo(
+    tamiyo_field(
         "esper_tamiyo_forced_step_ratio",
         "forced_step_ratio",
         "Share of steps with one legal action only.",
@@ -202,18 +182,18 @@ METRICS: tuple[Metric, ...] = (
         "usable_actor_timesteps",
         "Steps of the last update that trained the actor.",
     ),
-    _tamiyo(
+    tamiyo_field(
         "esper_tamiyo_log_prob_min_nats",
         "log_prob_min",
         "Most negative log-probability of the last update; -50 warns of underflow, -100 is next"
         " to NaN.",
     ),
-    _tamiyo(
+    tamiyo_field(
         "esper_tamiyo_log_prob_max_nats",
         "log_prob_max",
         "Largest log-probability of the last update.",
     ),
-    _tamiyo(
+    tamiyo_field(
         "esper_tamiyo_grad_norm",
         "grad_norm",
         "Gradient norm as the trainer reports it: before clipping today, after it in older runs.",
@@ -232,7 +212,7 @@ METRICS: tuple[Metric, ...] = (
         "Largest gradient norm before clipping within five minutes of the last update.",
         read=lambda roots: roots["run"].grad_norm_window_max,
     ),
-    _tamiyo(
+    tamiyo_field(
         "esper_tamiyo_gradient_cv",
         "gradient_quality.gradient_cv",
         "Coefficient of variation of the gradients; below 0.5 stable, from 2.0 noise.",
@@ -253,24 +233,26 @@ METRICS: tuple[Metric, ...] = (
         "inf_grad_count",
         "Parameter tensors with Inf in their gradient.",
     ),
-    _tamiyo(
+    tamiyo_field(
         "esper_tamiyo_entropy_collapsed",
         "entropy_collapsed",
         "1 if the trainer says the policy's entropy collapsed.",
     ),
-    _tamiyo(
+    tamiyo_field(
         "esper_tamiyo_explained_variance",
         "explained_variance",
         "Explained variance of the value function: a diagnostic, NaN when returns do not vary."
         " Never alert on it.",
     ),
-    _tamiyo("esper_tamiyo_value_nrmse", "value_nrmse", "Normalised error of the value function."),
-    _tamiyo(
+    tamiyo_field(
+        "esper_tamiyo_value_nrmse", "value_nrmse", "Normalised error of the value function."
+    ),
+    tamiyo_field(
         "esper_tamiyo_return_low_variance",
         "ev_low_return_variance",
         "1 if the last update's returns varied too little to judge the value function by.",
     ),
-    _tamiyo(
+    tamiyo_field(
         "esper_tamiyo_explained_return_variance",
         "ev_return_variance",
         "Variance of the returns that explained variance was computed from.",
@@ -280,10 +262,12 @@ METRICS: tuple[Metric, ...] = (
         "ev_low_return_variance_count",
         "Low-variance updates so far, as the trainer counts them.",
     ),
-    _tamiyo("esper_tamiyo_value_mean", "value_mean", "Mean value estimate."),
-    _tamiyo("esper_tamiyo_value_std", "value_std", "Standard deviation of the value estimates."),
-    _tamiyo("esper_tamiyo_value_min", "value_min", "Smallest value estimate."),
-    _tamiyo("esper_tamiyo_value_max", "value_max", "Largest value estimate."),
+    tamiyo_field("esper_tamiyo_value_mean", "value_mean", "Mean value estimate."),
+    tamiyo_field(
+        "esper_tamiyo_value_std", "value_std", "Standard deviation of the value estimates."
+    ),
+    tamiyo_field("esper_tamiyo_value_min", "value_min", "Smallest value estimate."),
+    tamiyo_field("esper_tamiyo_value_max", "value_max", "Largest value estimate."),
     _state(
         "esper_tamiyo_initial_value_spread",
         "initial_value_spread",
@@ -292,45 +276,49 @@ METRICS: tuple[Metric, ...] = (
     update_field(
         "esper_tamiyo_value_target_scale", "value_target_scale", "Scale of the value targets."
     ),
-    _tamiyo(
+    tamiyo_field(
         "esper_tamiyo_value_return_correlation",
         "value_function.v_return_correlation",
         "Correlation of value estimates and returns, the first thing to look at; below 0.5 the"
         " value function does not learn.",
     ),
-    _tamiyo(
+    tamiyo_field(
         "esper_tamiyo_td_error_mean", "value_function.td_error_mean", "Mean TD error; its bias."
     ),
-    _tamiyo(
+    tamiyo_field(
         "esper_tamiyo_td_error_std",
         "value_function.td_error_std",
         "Standard deviation of the TD error.",
     ),
-    _tamiyo(
+    tamiyo_field(
         "esper_tamiyo_bellman_error",
         "value_function.bellman_error",
         "Mean squared Bellman error; spikes come before NaN losses.",
     ),
-    _tamiyo("esper_tamiyo_return_p10", "value_function.return_p10", "10th percentile of returns."),
-    _tamiyo("esper_tamiyo_return_p50", "value_function.return_p50", "Median return."),
-    _tamiyo("esper_tamiyo_return_p90", "value_function.return_p90", "90th percentile of returns."),
-    _tamiyo(
+    tamiyo_field(
+        "esper_tamiyo_return_p10", "value_function.return_p10", "10th percentile of returns."
+    ),
+    tamiyo_field("esper_tamiyo_return_p50", "value_function.return_p50", "Median return."),
+    tamiyo_field(
+        "esper_tamiyo_return_p90", "value_function.return_p90", "90th percentile of returns."
+    ),
+    tamiyo_field(
         "esper_tamiyo_return_variance", "value_function.return_variance", "Variance of returns."
     ),
-    _tamiyo(
+    tamiyo_field(
         "esper_tamiyo_return_skewness", "value_function.return_skewness", "Skewness of returns."
     ),
     update_field("esper_tamiyo_return_mean", "return_mean", "Mean return."),
     update_field("esper_tamiyo_return_std", "return_std", "Standard deviation of returns."),
-    _tamiyo(
+    tamiyo_field(
         "esper_tamiyo_q_value_variance",
         "q_variance",
         "Variance of the operations' Q-values; near 0 the critic ignores the operation.",
     ),
-    _tamiyo(
+    tamiyo_field(
         "esper_tamiyo_q_value_spread", "q_spread", "Largest minus smallest operation's Q-value."
     ),
-    _tamiyo("esper_tamiyo_q_aux_loss", "q_aux_loss", "Auxiliary loss of the Q head."),
+    tamiyo_field("esper_tamiyo_q_aux_loss", "q_aux_loss", "Auxiliary loss of the Q head."),
     update_field("esper_tamiyo_loss_scale", "loss_scale", "AMP loss scale."),
     update_field(
         "esper_tamiyo_rollback_attempts",
@@ -347,13 +335,13 @@ METRICS: tuple[Metric, ...] = (
         "rollback_unattributed_count",
         "Rollbacks of the last update's batch that no decision could be blamed for.",
     ),
-    _tamiyo(
+    tamiyo_field(
         "esper_tamiyo_update_seconds",
         "update_time_ms",
         "How long the last update took.",
         scale=0.001,
     ),
-    _tamiyo(
+    tamiyo_field(
         "esper_tamiyo_early_stop_epoch",
         "early_stop_epoch",
         "Inner epoch at which KL stopped the last update early; absent if it did not.",
@@ -375,71 +363,5 @@ METRICS: tuple[Metric, ...] = (
         read=lambda roots: (
             roots["run"].last_update_at.timestamp() if roots["run"].last_update_at else None
         ),
-    ),
-    *(
-        _tamiyo(f"esper_tamiyo_lstm_{part}", f"lstm_{field}", f"LSTM state: {text}.")
-        for part, field, text in (
-            ("hidden_l2", "h_l2_total", "L2 norm of h over all envs"),
-            ("cell_l2", "c_l2_total", "L2 norm of c over all envs"),
-            ("hidden_rms", "h_rms", "root mean square of h"),
-            ("cell_rms", "c_rms", "root mean square of c"),
-            ("hidden_env_rms_mean", "h_env_rms_mean", "mean over envs of the RMS of h"),
-            ("hidden_env_rms_max", "h_env_rms_max", "largest RMS of h of one env"),
-            ("cell_env_rms_mean", "c_env_rms_mean", "mean over envs of the RMS of c"),
-            ("cell_env_rms_max", "c_env_rms_max", "largest RMS of c of one env"),
-            ("hidden_max", "h_max", "largest absolute value in h"),
-            ("cell_max", "c_max", "largest absolute value in c"),
-            ("has_nan", "has_nan", "1 if the last update saw NaN in it"),
-            ("has_inf", "has_inf", "1 if the last update saw Inf in it"),
-        )
-    ),
-    *(
-        update_field(
-            f"esper_tamiyo_rollout_lstm_{part}",
-            f"rollout_lstm_{field}",
-            f"LSTM state during the rollout: {text}.",
-        )
-        for part, field, text in (
-            ("hidden_l2", "h_l2_total", "L2 norm of h over all envs"),
-            ("cell_l2", "c_l2_total", "L2 norm of c over all envs"),
-            ("hidden_rms", "h_rms", "root mean square of h"),
-            ("cell_rms", "c_rms", "root mean square of c"),
-            ("hidden_env_rms_mean", "h_env_rms_mean", "mean over envs of the RMS of h"),
-            ("hidden_env_rms_max", "h_env_rms_max", "largest RMS of h of one env"),
-            ("cell_env_rms_mean", "c_env_rms_mean", "mean over envs of the RMS of c"),
-            ("cell_env_rms_max", "c_env_rms_max", "largest RMS of c of one env"),
-            ("hidden_max", "h_max", "largest absolute value in h"),
-            ("cell_max", "c_max", "largest absolute value in c"),
-            ("has_nan", "has_nan", "1 if the last rollout saw NaN in it"),
-            ("has_inf", "has_inf", "1 if the last rollout saw Inf in it"),
-        )
-    ),
-    _tamiyo(
-        "esper_torch_dataloader_wait_ratio",
-        "infrastructure.dataloader_wait_ratio",
-        "Share of step time spent waiting for data.",
-    ),
-    _cuda(
-        "esper_torch_cuda_memory_allocated_bytes",
-        "cuda_memory_allocated_gb",
-        "CUDA memory held by tensors (1 GB = 2^30 bytes at the source).",
-        GIB,
-    ),
-    _cuda(
-        "esper_torch_cuda_memory_reserved_bytes",
-        "cuda_memory_reserved_gb",
-        "CUDA memory held by torch's allocator (1 GB = 2^30 bytes at the source).",
-        GIB,
-    ),
-    _cuda(
-        "esper_torch_cuda_memory_peak_bytes",
-        "cuda_memory_peak_gb",
-        "Most CUDA memory ever held by tensors (1 GB = 2^30 bytes at the source).",
-        GIB,
-    ),
-    _cuda(
-        "esper_torch_cuda_memory_fragmentation_ratio",
-        "cuda_memory_fragmentation",
-        "Share of the reserved CUDA memory that no tensor uses; above 0.3 is pressure.",
     ),
 )

@@ -5,15 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from esper_exporter.contract.events import EVENT_TYPES
-from esper_exporter.metrics.declare import counter, gauge, info, states
+from esper_exporter.metrics.declare import counter, gauge, info
 from esper_exporter.metrics.metric import RUN_LABELS, Metric
 
 PERCENT = 0.01
 STARTED = "event:TRAINING_STARTED."
 BATCH = "event:BATCH_EPOCH_COMPLETED."
 STATS = "event:ANALYTICS_SNAPSHOT[kind=batch_stats]."
-TRENDS = ("rising", "stable", "falling")
-COMPLETION_TRENDS = ("improving", "stable", "declining")
 
 RUN_INFO_LABELS = (
     "task",
@@ -42,7 +40,7 @@ def _clock(attribute: str) -> Any:
     return read
 
 
-def _once_started(path: str) -> Any:
+def once_started(path: str) -> Any:
     """A value of the snapshot that means nothing before a run has begun."""
     head, _, rest = path.partition(".")
 
@@ -70,8 +68,8 @@ def _after_batch(path: str) -> Any:
     return read
 
 
-def _snapshot(name: str, path: str, help: str, **options: Any) -> Metric:
-    return gauge("run", name, path, help, read=_once_started(path), **options)
+def snapshot_field(name: str, path: str, help: str, **options: Any) -> Metric:
+    return gauge("run", name, path, help, read=once_started(path), **options)
 
 
 def _batch_end(name: str, path: str, help: str, **options: Any) -> Metric:
@@ -82,42 +80,6 @@ def _from(event: str, name: str, field: str, help: str, **options: Any) -> Metri
     return gauge("run", name, event + field, help, **options)
 
 
-def _episodes(name: str, field: str, help: str, **options: Any) -> Metric:
-    """Episode statistics; absent until an episode has ended."""
-
-    def read(roots: Any) -> Any:
-        if not roots["run"].episodes.lengths or not roots["snapshot"].current_episode:
-            return None
-        return getattr(roots["snapshot"].episode_stats, field)
-
-    return gauge("run", name, f"episode_stats.{field}", help, read=read, **options)
-
-
-def _lifecycle(name: str, field: str, help: str, **options: Any) -> Metric:
-    """Life-cycle statistics; a mean or share of nothing is absent."""
-
-    def read(roots: Any) -> Any:
-        snapshot = roots["snapshot"]
-        needs = {
-            "avg_lifespan_epochs": roots["run"].lifecycle.lifespans,
-            "blend_success_rate": snapshot.cumulative_fossilized + snapshot.cumulative_pruned,
-        }
-        if field in needs and not needs[field]:
-            return None
-        return getattr(snapshot.seed_lifecycle, field)
-
-    return gauge("run", name, f"seed_lifecycle.{field}", help, read=read, **options)
-
-
-def _running_actions(roots: Any, op: str | None = None) -> Any:
-    """Actions of the running episode, of one operation or of all; None before the first."""
-    envs = roots["snapshot"].envs.values()
-    total = sum(env.total_actions for env in envs)
-    if op is None or not total:
-        return total or None
-    return sum(env.action_counts.get(op, 0) for env in envs)
-
-
 def _mean_of(path: str, history: str) -> Any:
     def read(roots: Any) -> Any:
         snapshot = roots["snapshot"]
@@ -125,21 +87,6 @@ def _mean_of(path: str, history: str) -> Any:
         return getattr(snapshot, path) if measured else None
 
     return read
-
-
-def _trend(kind: str) -> Metric:
-    field = f"{kind}_trend"
-    return states(
-        "run",
-        f"esper_kasmina_{kind}_trend",
-        "trend",
-        TRENDS,
-        f"derived: seed_lifecycle.{field}",
-        f"Trend of the {kind} rate: 1 for the one that holds.",
-        lambda roots: (
-            getattr(roots["snapshot"].seed_lifecycle, field) if roots["batch"] is not None else None
-        ),
-    )
 
 
 METRICS: tuple[Metric, ...] = (
@@ -184,11 +131,11 @@ METRICS: tuple[Metric, ...] = (
         "1 while this is its process's current run, 0 once another one has begun.",
         read=lambda roots: roots["run"].active,
     ),
-    _snapshot("esper_run_episode", "current_episode", "Episodes finished."),
-    _snapshot("esper_run_batch", "current_batch", "Batches finished."),
-    _snapshot("esper_run_batches", "max_batches", "Batches that the run is to do."),
-    _snapshot("esper_run_epoch", "current_epoch", "Epoch within the running episode."),
-    _snapshot("esper_run_episode_epochs", "max_epochs", "Epochs of an episode."),
+    snapshot_field("esper_run_episode", "current_episode", "Episodes finished."),
+    snapshot_field("esper_run_batch", "current_batch", "Batches finished."),
+    snapshot_field("esper_run_batches", "max_batches", "Batches that the run is to do."),
+    snapshot_field("esper_run_epoch", "current_epoch", "Epoch within the running episode."),
+    snapshot_field("esper_run_episode_epochs", "max_epochs", "Epochs of an episode."),
     _batch_end("esper_run_episodes", "batch_total_episodes", "Episodes that the run is to do."),
     gauge(
         "run",
@@ -206,20 +153,20 @@ METRICS: tuple[Metric, ...] = (
     _from(STARTED, "esper_run_start_episode", "start_episode", "Episode the run began with."),
     _from(STARTED, "esper_run_world_size", "world_size", "Processes of the run."),
     _from(STARTED, "esper_run_amp_enabled", "amp_enabled", "1 if mixed precision is on."),
-    _snapshot("esper_run_initial_learning_rate", "run_config.lr", "Learning rate configured."),
-    _snapshot("esper_run_clip_ratio", "run_config.clip_ratio", "PPO clip range configured."),
-    _snapshot(
+    snapshot_field("esper_run_initial_learning_rate", "run_config.lr", "Learning rate configured."),
+    snapshot_field("esper_run_clip_ratio", "run_config.clip_ratio", "PPO clip range configured."),
+    snapshot_field(
         "esper_run_initial_entropy_coefficient",
         "run_config.entropy_coef",
         "Entropy coefficient configured.",
     ),
-    _snapshot(
+    snapshot_field(
         "esper_run_param_budget_params",
         "run_config.param_budget",
         "Parameters that all seeds together may have.",
     ),
-    _snapshot("esper_tolaria_host_params", "vitals.host_params", "Parameters of the host."),
-    _snapshot(
+    snapshot_field("esper_tolaria_host_params", "vitals.host_params", "Parameters of the host."),
+    snapshot_field(
         "esper_torch_compile_enabled",
         "tamiyo.infrastructure.compile_enabled",
         "1 if torch.compile is on.",
@@ -371,110 +318,6 @@ METRICS: tuple[Metric, ...] = (
             ("drop", "drop_percent", "Drop"),
             ("threshold", "threshold_percent", "Drop that counts as degradation,"),
         )
-    ),
-    gauge(
-        "run",
-        "esper_tamiyo_running_episode_actions",
-        "derived: sum of the environments' actions in the running episode",
-        "Actions of the running episode, all environments; absent before the first.",
-        read=_running_actions,
-    ),
-    gauge(
-        "run",
-        "esper_tamiyo_wait_share_ratio",
-        "derived: share of WAIT in the environments' actions of the running episode",
-        "Share of WAIT among the running episode's actions; above 0.7 the policy avoids risk.",
-        read=lambda roots: (
-            _running_actions(roots, "WAIT") / _running_actions(roots)
-            if _running_actions(roots)
-            else None
-        ),
-    ),
-    _snapshot("esper_kasmina_configured_slots", "total_slots", "Slots of all environments."),
-    _snapshot("esper_kasmina_active_slots", "active_slots", "Slots that hold a seed."),
-    _snapshot(
-        "esper_kasmina_mean_stage_epochs",
-        "avg_epochs_in_stage",
-        "Mean epochs that seeds have been in their stage.",
-    ),
-    _lifecycle(
-        "esper_kasmina_germinations_per_episode", "germination_rate", "Germinations an episode."
-    ),
-    _lifecycle("esper_kasmina_prunes_per_episode", "prune_rate", "Prunes an episode."),
-    _lifecycle(
-        "esper_kasmina_fossilizations_per_episode", "fossilize_rate", "Fossilisations an episode."
-    ),
-    _lifecycle(
-        "esper_kasmina_blend_success_ratio",
-        "blend_success_rate",
-        "Share of ended seeds that were fossilised.",
-    ),
-    _lifecycle(
-        "esper_kasmina_mean_lifespan_epochs", "avg_lifespan_epochs", "Mean life of ended seeds."
-    ),
-    _trend("germination"),
-    _trend("prune"),
-    _trend("fossilize"),
-    _episodes("esper_simic_episode_steps_mean", "length_mean", "Mean length of episodes."),
-    _episodes("esper_simic_episode_steps_std", "length_std", "Spread of the episodes' lengths."),
-    _episodes("esper_simic_episode_steps_min", "length_min", "Shortest episode."),
-    _episodes("esper_simic_episode_steps_max", "length_max", "Longest episode."),
-    _episodes(
-        "esper_simic_episode_timeout_ratio",
-        "timeout_rate",
-        "Timeouts over episodes as the trainer counts episodes; it can exceed 1.",
-    ),
-    _episodes(
-        "esper_simic_episode_success_ratio",
-        "success_rate",
-        "Successes over episodes as the trainer counts episodes.",
-    ),
-    _episodes(
-        "esper_simic_steps_per_germination", "steps_per_germinate", "Steps from one to the next."
-    ),
-    _episodes("esper_simic_steps_per_prune", "steps_per_prune", "Steps from one to the next."),
-    _episodes(
-        "esper_simic_steps_per_fossilization", "steps_per_fossilize", "Steps from one to the next."
-    ),
-    gauge(
-        "run",
-        "esper_simic_action_entropy_ratio",
-        "episode_stats.action_entropy",
-        "Entropy of the finished episodes' action mix, 0 (one action) to 1 (all alike).",
-        read=lambda roots: (
-            roots["snapshot"].episode_stats.action_entropy
-            if roots["snapshot"].tamiyo.cumulative_total_actions
-            else None
-        ),
-    ),
-    gauge(
-        "run",
-        "esper_simic_seed_yield_ratio",
-        "episode_stats.yield_rate",
-        "Fossilisations over germinations.",
-        read=lambda roots: (
-            roots["snapshot"].episode_stats.yield_rate
-            if roots["snapshot"].cumulative_germinated
-            else None
-        ),
-    ),
-    _snapshot(
-        "esper_simic_slot_utilization_ratio",
-        "episode_stats.slot_utilization",
-        "Share of slots that hold a seed.",
-    ),
-    states(
-        "run",
-        "esper_simic_completion_trend",
-        "trend",
-        COMPLETION_TRENDS,
-        "derived: episode_stats.completion_trend",
-        "Trend of episode successes: 1 for the one that holds.",
-        lambda roots: (
-            roots["snapshot"].episode_stats.completion_trend
-            if roots["run"].episodes.lengths
-            else None
-        ),
     ),
 )
 
