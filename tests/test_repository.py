@@ -26,7 +26,7 @@ LONGEST_MODULE = 400
 
 # Written in pieces, so that this file does not hold what it looks for.
 FORBIDDEN = {
-    "a path of some machine": re.compile(r"(?<![\w.:/-])/" + r"(?:work|farm|root|home/\w+)/"),
+    "a path of some machine": re.compile(r"(?<![\w.:/-])/" + r"(?:work|farm|root|home/\w+|tmp/\w)"),
     "a host of a package registry": re.compile(
         "://" + r"[a-z0-9.-]*(?:pypi|pythonhosted|registry\.npmjs|deb\.debian)[a-z.-]*", re.I
     ),
@@ -75,8 +75,10 @@ def test_no_file_holds(what: str) -> None:
 
 def test_what_must_not_stand_in_a_file_would_be_found() -> None:
     path, host = FORBIDDEN.values()
-    assert path.search("see /" + "work/main/x") and path.search('"/' + 'root/.cache/"')
-    assert not path.search("docs/work/x") and not path.search("http://host/root/")
+    assert path.search("see /" + "work/main/x")
+    assert path.search('"/' + 'root/.cache/"')
+    assert not path.search("docs/work/x")
+    assert not path.search("http://host/root/")
     assert host.search("https:" + "//files.pythonhosted.org/packages")
 
 
@@ -166,7 +168,10 @@ def normal(name: str) -> str:
 
 def test_a_wheel_holds_the_package_its_recordings_and_nothing_else(tmp_path: Path) -> None:
     built = subprocess.run(
-        [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", str(tmp_path), str(ROOT)],
+        [
+            *(sys.executable, "-m", "pip", "wheel", "--quiet"),
+            *("--no-deps", "--no-build-isolation", "--wheel-dir", tmp_path, ROOT),
+        ],
         capture_output=True,
         text=True,
         check=False,

@@ -21,7 +21,8 @@ from esper_exporter.metrics.families import (
     seeds,
 )
 from esper_exporter.metrics.metric import Metric
-from esper_exporter.metrics.unexported import UNEXPORTED
+from esper_exporter.metrics.unexported_events import EVENT_FIELDS
+from esper_exporter.metrics.unexported_snapshot import SNAPSHOT_FIELDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,10 @@ def catalogue() -> Catalogue:
         *exporter.METRICS,
     )
     return Catalogue(
-        metrics, tuple(Unexported(path, reason) for path, reason in UNEXPORTED.items())
+        metrics,
+        tuple(
+            Unexported(path, reason) for path, reason in (SNAPSHOT_FIELDS | EVENT_FIELDS).items()
+        ),
     )
 
 
