@@ -26,7 +26,9 @@ LONGEST_MODULE = 400
 
 # Written in pieces, so that this file does not hold what it looks for.
 FORBIDDEN = {
-    "a path of some machine": re.compile(r"(?<![\w.:/-])/" + r"(?:work|farm|root|home/\w+|tmp/\w)"),
+    "a path of some machine": re.compile(
+        r"(?<![\w.:/-])/" + r"(?:(?:work|farm|root|home/\w+)/|tmp/\w)"
+    ),
     "a host of a package registry": re.compile(
         "://" + r"[a-z0-9.-]*(?:pypi|pythonhosted|registry\.npmjs|deb\.debian)[a-z.-]*", re.I
     ),

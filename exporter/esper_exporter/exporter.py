@@ -100,6 +100,7 @@ class Exporter:
             self.settings.run_id,
             self.settings.rank,
             LatchStore(self.settings.state_dir) if self.settings.state_dir else None,
+            self._note_error,
         )
         self._seen = Seen()
         self._pages = {

@@ -5,7 +5,7 @@ Also where an event that told nothing new is left out: delivered twice, or under
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -71,6 +71,7 @@ class Runs:
         run_id: str | None,
         rank: int | None,
         store: LatchStore | None = None,
+        on_error: Callable[[str], None] = lambda _where: None,
     ) -> None:
         self._table = table
         self._blocks = blocks
@@ -78,6 +79,7 @@ class Runs:
         self._run_id = run_id
         self._rank = rank
         self._store = store
+        self._on_error = on_error
         self.current: dict[str, Entry] = {}
         self.retired: list[Entry] = []
         self._newest: str | None = None
@@ -190,7 +192,7 @@ class Runs:
     def _add(self, identity: RunIdentity) -> Entry:
         state = RunState(identity, Distributions(self._blocks.bounds))
         aggregator = Aggregator(state)
-        publisher = RunPublisher(self._table, self._blocks, aggregator, self._drop)
+        publisher = RunPublisher(self._table, self._blocks, aggregator, self._drop, self._on_error)
         entry = self.current[identity.group_id] = Entry(aggregator, publisher)
         if self._run_id is not None:
             self._restore(entry)

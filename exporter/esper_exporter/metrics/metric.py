@@ -72,11 +72,12 @@ def columns_of(metric: Metric) -> tuple[Column, ...]:
     """The cells that one row of the metric's block holds for it, in page order."""
     if metric.kind == "histogram":
         bounds = (*metric.buckets, float("inf"))
-        return (
-            *(Column(metric, "_bucket", (("le", format_bound(b)),)) for b in bounds),
-            Column(metric, "_sum"),
-            Column(metric, "_count"),
-        )
+        buckets = tuple(Column(metric, "_bucket", (("le", format_bound(b)),)) for b in bounds)
+        # OpenMetrics: a sum of values that may be negative is no counter, so there is none then,
+        # and no count without a sum; the +Inf bucket is the count.
+        if metric.buckets[0] < 0:
+            return buckets
+        return (*buckets, Column(metric, "_sum"), Column(metric, "_count"))
     if metric.states:
         return tuple(Column(metric, "", ((metric.state_label, s),)) for s in metric.states)
     return (Column(metric),)

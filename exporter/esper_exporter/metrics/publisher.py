@@ -7,6 +7,7 @@ lock, so a page never shows half an update.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from esper_exporter.contract.vocabulary import OPS
@@ -25,11 +26,17 @@ class RunPublisher:
     """Owns one run's rows in the table."""
 
     def __init__(
-        self, table: ValueTable, blocks: Blocks, aggregator: Aggregator, drop: Drop
+        self,
+        table: ValueTable,
+        blocks: Blocks,
+        aggregator: Aggregator,
+        drop: Drop,
+        on_error: Callable[[str], None],
     ) -> None:
         self._table = table
         self._blocks = blocks
         self._aggregator = aggregator
+        self._on_error = on_error
         self._state = aggregator.state
         base = self._base = self._state.identity.labels()
 
@@ -76,38 +83,30 @@ class RunPublisher:
         return {"run": state, "snapshot": state.snapshot, "update": state.update, **more}
 
     def refresh(self) -> None:
-        """Write what changed since the last time."""
-        state = self._state
-        touched = state.touched
-        self._aggregator.refresh()
-        self._write_run()
-        if touched.policy:
-            self._write_policy()
-        if touched.layers:
-            self._write_layers()
-        if touched.observations and state.observed:
-            roots = {"observations": state.snapshot.observation_stats}
-            self._observations.write(self._blocks.fillers["observations"].values(roots))
-        if state.latches.changed:
-            state.latches.changed = False
-            self._write_latches()
-        envs = set(state.snapshot.envs) if touched.all_envs else touched.envs
-        for env_id in envs:
-            self._write_env(env_id)
-        if touched.all_envs:
-            self._write_all_slots()
-        else:
-            for env_id, slot_id in touched.seeds:
-                self._write_slot(env_id, slot_id)
-        for env_id in touched.attribution:
-            self._write_attribution(env_id)
-        if touched.best_runs:
-            self._write_best_runs()
-        for device in touched.devices:
-            filler = self._blocks.fillers["device"]
-            self._devices.write(filler.values({"allocator": state.allocators[device]}), device)
-        self._write_tallies()
-        touched.clear()
+        """Write what changed since the last time, faults first.
+
+        A part that fails costs only itself and is told to ``on_error``.
+        """
+        for step in (
+            self._write_latches,
+            self._write_tallies,
+            self._aggregator.refresh,
+            self._write_run,
+            self._write_ops,
+            self._write_policy,
+            self._write_layers,
+            self._write_observations,
+            self._write_envs,
+            self._write_slots,
+            self._write_attributions,
+            self._write_best_runs,
+            self._write_devices,
+        ):
+            try:
+                step()
+            except Exception:
+                self._on_error("publish")
+        self._state.touched.clear()
 
     def _write_run(self) -> None:
         state = self._state
@@ -128,7 +127,6 @@ class RunPublisher:
         if state.started is not None:
             for stage, count in snapshot.slot_stage_counts.items():
                 self._stages.write([float(count)], stage)
-        self._write_ops()
         self._write_info()
 
     def _write_info(self) -> None:
@@ -155,12 +153,12 @@ class RunPublisher:
         running = self._running_actions()
         shares = (update.op_distribution if update is not None else None) or {}
         for place, op in enumerate(OPS):
-            valid = tamiyo.op_valid_mask[place] if place < len(tamiyo.op_valid_mask) else False
+            valid = tamiyo.op_valid_mask[place]
             known = update is not None and update.op_q_values is not None
             told = update is not None and update.op_valid_mask is not None
             values: dict[str, Any] = {
                 "esper_tamiyo_q_value": tamiyo.op_q_values[place]
-                if known and (valid or not told) and place < len(tamiyo.op_q_values)
+                if known and (valid or not told)
                 else None,
                 "esper_tamiyo_op_valid": valid if told else None,
                 "esper_tamiyo_op_probability_ratio": shares.get(op),
@@ -178,6 +176,8 @@ class RunPublisher:
         return counts
 
     def _write_policy(self) -> None:
+        if not self._state.touched.policy:
+            return
         roots = self._roots()
         self._policy.write(self._blocks.fillers["policy"].values(roots))
         for head in HEAD_ROWS:
@@ -185,6 +185,8 @@ class RunPublisher:
             self._heads.write(filler.values({**roots, "head": head}), head)
 
     def _write_layers(self) -> None:
+        if not self._state.touched.layers:
+            return
         update = self._state.update
         for rows, told in (
             (self._layers, update.layer_gradient_health if update else None),
@@ -195,14 +197,45 @@ class RunPublisher:
             for layer, value in shown:
                 rows.write([_cell(value)], layer)
 
+    def _write_observations(self) -> None:
+        if self._state.touched.observations and self._state.observed:
+            roots = {"observations": self._state.snapshot.observation_stats}
+            self._observations.write(self._blocks.fillers["observations"].values(roots))
+
     def _write_latches(self) -> None:
         latches = self._state.latches
+        if not latches.changed:
+            return
+        latches.changed = False
         columns = self._latch_columns["head_latch"]
         for head, kind in HEAD_LATCH_ROWS:
             self._head_latches.write(_latch(latches.heads[head, kind], columns), head, kind)
         columns = self._latch_columns["source_latch"]
         for source in SOURCE_LATCH_ROWS:
             self._source_latches.write(_latch(latches.sources[source], columns), source)
+
+    def _write_envs(self) -> None:
+        touched = self._state.touched
+        for env_id in set(self._state.snapshot.envs) if touched.all_envs else touched.envs:
+            self._write_env(env_id)
+
+    def _write_slots(self) -> None:
+        touched = self._state.touched
+        if touched.all_envs:
+            self._write_all_slots()
+        for env_id, slot_id in touched.seeds:
+            self._write_slot(env_id, slot_id)
+
+    def _write_attributions(self) -> None:
+        touched = self._state.touched
+        for env_id in set(self._state.snapshot.envs) if touched.all_envs else touched.attribution:
+            self._write_attribution(env_id)
+
+    def _write_devices(self) -> None:
+        filler = self._blocks.fillers["device"]
+        for device in self._state.touched.devices:
+            values = filler.values({"allocator": self._state.allocators[device]})
+            self._devices.write(values, device)
 
     def _write_env(self, env_id: int) -> None:
         state = self._state
@@ -254,7 +287,6 @@ class RunPublisher:
         for env_id, env in envs.items():
             for slot_id in env.seeds:
                 self._write_slot(env_id, slot_id)
-            self._write_attribution(env_id)
         self._blueprints.keep(
             (str(env_id), blueprint)
             for env_id, env in envs.items()
@@ -274,6 +306,8 @@ class RunPublisher:
         self._write_env(env_id)
 
     def _write_best_runs(self) -> None:
+        if not self._state.touched.best_runs:
+            return
         filler = self._blocks.fillers["best_run"]
         records = self._state.snapshot.best_runs
         self._best_runs.keep((str(place),) for place in range(len(records)))

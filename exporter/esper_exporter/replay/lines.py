@@ -17,8 +17,7 @@ LONGEST_LINE = 16 * 2**20
 """Bytes of a line that are kept; a longer one is no event, and what is kept shows that."""
 
 _GZIP_MAGIC = b"\x1f\x8b"
-_CHUNK = 65536
-_COMPRESSED_CHUNK = 4096
+_CHUNK = 16384
 
 OnBytes = Callable[[int], object]
 """Is told how many bytes of a file, as it is on disk, were read."""
@@ -124,24 +123,22 @@ def _unzipped(pieces: Iterator[bytes]) -> Iterator[bytes]:
     """
     stream: zlib._Decompress | None = None
     for piece in pieces:
-        for start in range(0, len(piece), _COMPRESSED_CHUNK):
-            data = piece[start : start + _COMPRESSED_CHUNK]
-            while data:
-                if stream is None:
-                    data = data.lstrip(b"\0")  # padding between streams and after the last
-                    if not data:
-                        break
-                    stream = zlib.decompressobj(wbits=31)
-                before = stream.copy()
-                try:
-                    content = stream.decompress(data)
-                except zlib.error as error:
-                    yield _sound_part(before, data)
-                    raise Damaged(f"its gzip data is damaged ({error})") from error
-                yield content
-                data = stream.unused_data
-                if stream.eof:
-                    stream = None
+        while piece:
+            if stream is None:
+                piece = piece.lstrip(b"\0")  # padding between streams and after the last
+                if not piece:
+                    break
+                stream = zlib.decompressobj(wbits=31)
+            before = stream.copy()
+            try:
+                content = stream.decompress(piece)
+            except zlib.error as error:
+                yield _sound_part(before, piece)
+                raise Damaged(f"its gzip data is damaged ({error})") from error
+            yield content
+            piece = stream.unused_data
+            if stream.eof:
+                stream = None
     if stream is not None:
         raise Damaged("it ends in the middle of its gzip data")
 

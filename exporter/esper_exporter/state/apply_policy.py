@@ -9,7 +9,7 @@ from operator import attrgetter
 from esper_exporter import health
 from esper_exporter.contract.events import Event
 from esper_exporter.contract.tamiyo import TamiyoInitiatedPayload, TamiyoPolicyUpdatePayload
-from esper_exporter.contract.vocabulary import AUX_HEADS, HEADS, head_max_entropy
+from esper_exporter.contract.vocabulary import AUX_HEADS, HEADS, OPS, head_max_entropy
 from esper_exporter.state.policy import (
     GradientQualityMetrics,
     InfrastructureMetrics,
@@ -33,7 +33,7 @@ VALUE_SPREAD_MINIMUM = 0.1
 _RENAMED = {"lr": "learning_rate", "batch": "ppo_batch"}
 _BY_RULE = frozenset(
     {"entropy_coef", "learning_rate", "layer_gradient_health", "pre_norm_advantage_std"}
-    | {"head_nan_latch", "head_inf_latch", "group_id"}
+    | {"head_nan_latch", "head_inf_latch", "group_id", "op_q_values", "op_valid_mask"}
 )
 _HISTORIES = (
     "policy_loss",
@@ -132,6 +132,10 @@ def apply_policy_update(run: RunState, event: Event, payload: TamiyoPolicyUpdate
     for (_, now, before), value in zip(_GRAD_NORM_FIELDS, previous, strict=True):
         if before in _HAS_FIELD and getattr(payload, now) is not None:
             setattr(tamiyo, before, value if had_update else 0.0)
+    count = len(OPS)
+    values, mask = payload.op_q_values, payload.op_valid_mask
+    tamiyo.op_q_values = values if values and len(values) == count else (math.nan,) * count
+    tamiyo.op_valid_mask = mask if mask and len(mask) == count else (False,) * count
     tamiyo.ppo_data_received = True
     tamiyo.ppo_batch = payload.batch if payload.batch is not None else 0
     if payload.lr is not None:

@@ -78,12 +78,17 @@ class Distribution:
         return True
 
     def cells(self) -> list[float]:
-        """Cumulative buckets, sum, count: the order of a histogram's columns."""
+        """Cumulative buckets, sum, count: the order of a histogram's columns.
+
+        With a negative bound the values may be negative, and there is no sum and no count.
+        """
         cumulative: list[float] = []
         seen = 0
         for count in self.counts:
             seen += count
             cumulative.append(float(seen))
+        if self.bounds[0] < 0:
+            return cumulative
         return [*cumulative, self.total, float(seen)]
 
 
