@@ -51,6 +51,7 @@ class Serving:
         self.process = process
         self.said: list[str] = []
         self._changed = threading.Condition()
+        self._silent = False
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
@@ -60,6 +61,9 @@ class Serving:
             with self._changed:
                 self.said.append(line.decode().rstrip())
                 self._changed.notify_all()
+        with self._changed:
+            self._silent = True
+            self._changed.notify_all()
 
     def wait_for(self, pattern: str, seconds: float = 30.0) -> re.Match[str]:
         """Wait until a line that holds the pattern is said on standard error."""
@@ -68,10 +72,11 @@ class Serving:
             return next((m for line in self.said if (m := re.search(pattern, line))), None)
 
         with self._changed:
-            self._changed.wait_for(found, seconds)
+            self._changed.wait_for(lambda: found() or self._silent, seconds)
             match = found()
         if match is None:
-            pytest.fail(f"{pattern!r} was not said within {seconds:g} s, but: {self.said}")
+            told = "\n".join(self.said)
+            pytest.fail(f"{pattern!r} was not said within {seconds:g} s, but:\n{told}")
         return match
 
     @property

@@ -124,7 +124,7 @@ class RunPublisher:
         )
         self._run.write(self._blocks.fillers["run"].values(roots))
         snapshot = state.snapshot
-        if state.started is not None:
+        if state.began:
             for stage, count in snapshot.slot_stage_counts.items():
                 self._stages.write([float(count)], stage)
         self._write_info()
@@ -188,8 +188,9 @@ class RunPublisher:
         if not self._state.touched.layers:
             return
         update = self._state.update
+        health = (update or self._state.snapshot.tamiyo).layer_gradient_health
         for rows, told in (
-            (self._layers, update.layer_gradient_health if update else None),
+            (self._layers, health),
             (self._layer_norms, update.grad_norm_per_layer if update else None),
         ):
             shown = list((told or {}).items())[:MAX_LAYERS]

@@ -178,6 +178,17 @@ class RunState:
         """Whether the run's beginning is known: TRAINING_STARTED came, or a snapshot was given."""
         return self.started is not None or self.given
 
+    @property
+    def batch_ended(self) -> bool:
+        """Whether a batch of episodes has ended."""
+        return self.batch is not None or (self.given and self.snapshot.current_batch > 0)
+
+    @property
+    def episode_ended(self) -> bool:
+        """Whether an episode's outcome was told."""
+        told = self.given and self.snapshot.episode_stats.length_max > 0
+        return bool(self.episodes.lengths) or told
+
     def env(self, env_id: int) -> EnvState | None:
         """The environment's state, made on first sight; None beyond the bound on how many."""
         found = self.snapshot.envs.get(env_id)

@@ -16,7 +16,7 @@ def _episodes(name: str, field: str, help: str, **options: Any) -> Metric:
     """Episode statistics; absent until an episode has ended."""
 
     def read(roots: Any) -> Any:
-        if not roots["run"].episodes.lengths or not roots["snapshot"].current_episode:
+        if not roots["run"].episode_ended or not roots["snapshot"].current_episode:
             return None
         return getattr(roots["snapshot"].episode_stats, field)
 
@@ -29,7 +29,7 @@ def _lifecycle(name: str, field: str, help: str, **options: Any) -> Metric:
     def read(roots: Any) -> Any:
         snapshot = roots["snapshot"]
         needs = {
-            "avg_lifespan_epochs": roots["run"].lifecycle.lifespans,
+            "avg_lifespan_epochs": snapshot.seed_lifecycle.avg_lifespan_epochs,
             "blend_success_rate": snapshot.cumulative_fossilized + snapshot.cumulative_pruned,
         }
         if field in needs and not needs[field]:
@@ -58,7 +58,7 @@ def _trend(kind: str) -> Metric:
         f"derived: seed_lifecycle.{field}",
         f"Trend of the {kind} rate: 1 for the one that holds.",
         lambda roots: (
-            getattr(roots["snapshot"].seed_lifecycle, field) if roots["batch"] is not None else None
+            getattr(roots["snapshot"].seed_lifecycle, field) if roots["run"].batch_ended else None
         ),
     )
 
@@ -164,7 +164,7 @@ METRICS: tuple[Metric, ...] = (
         "Trend of episode successes: 1 for the one that holds.",
         lambda roots: (
             roots["snapshot"].episode_stats.completion_trend
-            if roots["run"].episodes.lengths
+            if roots["run"].episode_ended
             else None
         ),
     ),

@@ -14,11 +14,10 @@ GRAD_NORM_BUCKETS = (0.01, 0.03, 0.1, 0.3, 1.0, 2.0, 5.0, 10.0, 30.0, 100.0, 100
 
 def _layers_measured(roots: Any, name: str) -> Any:
     """Layer counts are filled only at debug level; at other times they are 0 unmeasured."""
-    update = roots["update"]
-    if update is None:
-        return None
-    value = getattr(update, name)
-    return value if value or update.layer_gradient_health is not None else None
+    update, tamiyo = roots["update"], roots["snapshot"].tamiyo
+    value = getattr(tamiyo, name)
+    measured = (tamiyo if update is None else update).layer_gradient_health is not None
+    return value if value or measured else None
 
 
 def tamiyo_field(name: str, path: str, help: str, **options: Any) -> Metric:

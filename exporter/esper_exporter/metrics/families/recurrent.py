@@ -10,10 +10,8 @@ from esper_exporter.metrics.metric import Metric
 
 def _if_reserved(roots: Any, name: str) -> Any:
     """CUDA memory of a process that has none reserved was not measured."""
-    update = roots["update"]
-    if update is None or not update.cuda_memory_reserved_gb:
-        return None
-    return getattr(update, name)
+    infrastructure = roots["snapshot"].tamiyo.infrastructure
+    return getattr(infrastructure, name) if infrastructure.cuda_memory_reserved_gb else None
 
 
 def _cuda(name: str, field: str, help: str, scale: float = 1.0) -> Metric:

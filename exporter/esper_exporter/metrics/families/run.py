@@ -45,7 +45,7 @@ def once_started(path: str) -> Any:
     head, _, rest = path.partition(".")
 
     def read(roots: Any) -> Any:
-        if roots["run"].started is None:
+        if not roots["run"].began:
             return None
         value = getattr(roots["snapshot"], head)
         for part in rest.split(".") if rest else ():
@@ -60,7 +60,7 @@ def _after_batch(path: str) -> Any:
     head, _, rest = path.partition(".")
 
     def read(roots: Any) -> Any:
-        if roots["batch"] is None:
+        if not roots["run"].batch_ended:
             return None
         value = getattr(roots["snapshot"], head)
         return getattr(value, rest) if rest else value
