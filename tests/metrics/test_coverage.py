@@ -6,6 +6,7 @@ import dataclasses
 import re
 import types
 import typing
+from collections import deque
 from typing import Any, get_args, get_origin, get_type_hints
 
 import pytest
@@ -37,9 +38,8 @@ def numeric_leaves(kind: type, path: str, seen: tuple[type, ...] = ()) -> dict[s
             args = get_args(hint)
             origin = get_origin(hint)
             values = [t for arg in args[-1:] for t in inner_types(arg)] if origin is dict else []
-            values += [t for arg in args[:1] for t in inner_types(arg)] if origin in (
-                list, tuple, typing.Deque, __import__("collections").deque,
-            ) else []
+            if origin in (list, tuple, deque):
+                values += inner_types(args[0])
             if hint in NUMBERS or any(v in NUMBERS for v in values):
                 found[name] = own
             for nested in (hint, *values):
@@ -65,8 +65,7 @@ def _flat(source: str) -> str:
 
 def matches(path: str, sources: set[str]) -> bool:
     return any(
-        re.fullmatch(re.sub(r"\\\{\w+\\\}", r"\\w+", re.escape(source)), path)
-        for source in sources
+        re.fullmatch(re.sub(r"\\\{\w+\\\}", r"\\w+", re.escape(source)), path) for source in sources
     )
 
 
@@ -108,8 +107,9 @@ def test_no_reason_is_given_for_a_field_that_is_exported() -> None:
 
 def test_every_metric_has_a_name_of_the_conventions() -> None:
     for metric in catalogue().metrics:
-        assert re.fullmatch(r"esper_(run|tamiyo|tolaria|kasmina|simic|torch|exporter)_[a-z0-9_]+",
-                            metric.name), metric.name
+        assert re.fullmatch(
+            r"esper_(run|tamiyo|tolaria|kasmina|simic|torch|exporter)_[a-z0-9_]+", metric.name
+        ), metric.name
         assert metric.name.endswith("_total") == (metric.kind == "counter"), metric.name
         assert metric.help.endswith("."), metric.name
         assert metric.sources, metric.name
