@@ -118,6 +118,12 @@ def test_a_truncated_gzip_gives_its_page_one_warning_and_exit_code_1(tmp_path: P
     ]
 
 
+def test_a_recording_neither_reads_nor_writes_what_a_live_run_keeps(tmp_path: Path) -> None:
+    arguments = ("replay", "--recording", "run2b", "--once", "--run-id", "night-7")
+    assert run(*arguments, ESPER_EXPORTER_STATE_DIR=str(tmp_path)).returncode == 0
+    assert list(tmp_path.iterdir()) == []
+
+
 # -- errors -------------------------------------------------------------------------------------
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -17,7 +19,7 @@ from hypothesis import strategies as st
 from esper_exporter.replay.lines import LONGEST_LINE, Damaged, LineSplitter, read_lines
 from esper_exporter.replay.pace import Pace, event_time
 from esper_exporter.replay.session import Outcome, Plan, replay
-from esper_exporter.replay.stop import Stop
+from esper_exporter.replay.stop import Stop, stop_on_signals
 from esper_exporter.replay.tail import follow_lines
 from support.recordings import telemetry, telemetry_lines
 
@@ -284,6 +286,29 @@ def test_a_wait_ends_at_once_when_a_stop_was_or_is_requested(stop: Stop) -> None
 def test_a_wait_that_nobody_ends_says_so(stop: Stop) -> None:
     assert stop.wait(0.0) is False
     assert stop.wait(-5.0) is False
+
+
+def test_a_signal_that_another_thread_receives_ends_the_wait_of_the_main_thread() -> None:
+    def receive() -> None:
+        signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+
+    with stop_on_signals() as stop:
+        receiver = threading.Timer(0.1, receive)
+        receiver.start()
+        began = time.monotonic()
+        assert stop.wait(20) is True
+        assert time.monotonic() - began < 10
+        receiver.join()
+
+
+def test_only_the_first_signal_is_caught_and_handlers_are_given_back() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with stop_on_signals() as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop.wait(5) is True
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_DFL
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert signal.getsignal(signal.SIGINT) == before
 
 
 # -- files that grow ----------------------------------------------------------------------------

@@ -46,11 +46,13 @@ def repository_files() -> list[Path]:
     if listed.returncode == 0:
         names = [name.decode() for name in listed.stdout.split(b"\0") if name]
         return [ROOT / name for name in names if (ROOT / name).is_file()]
-    ignored = {".git", ".venv", ".venvs", "build", "dist", "__pycache__"}
+    # An unpacked archive: hidden folders are environments and caches.
     return [
         path
         for path in ROOT.rglob("*")
-        if path.is_file() and not ignored & set(path.relative_to(ROOT).parts)
+        if path.is_file()
+        and "__pycache__" not in path.parts
+        and not re.match(r"\.(?!ci/)[^/]+/", str(path.relative_to(ROOT)))
     ]
 
 

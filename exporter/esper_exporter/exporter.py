@@ -258,7 +258,10 @@ class Exporter:
                 self._runs.refresh(self._own.scrapes)
             except Exception:
                 self._note_error("publish")
-            self._own.refresh(len(self._runs.everything()), self._in_flight)
+            try:
+                self._own.refresh(len(self._runs.everything()), self._in_flight)
+            except Exception:
+                self._note_error("publish")
             self._captured = capture(self._table, self._captured)
             return self._captured
 

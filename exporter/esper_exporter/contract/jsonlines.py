@@ -17,6 +17,8 @@ def parse_line(line: bytes | str) -> dict[str, Any]:
 
     The strict, fast parser first; what it refuses may hold NaN, which the standard library reads.
     """
+    if not isinstance(line, bytes | str):
+        raise Rejected(MALFORMED_JSON, f"a {type(line).__name__[:64]} is no line")
     if len(line) > MAX_LINE:
         raise Rejected(MALFORMED_JSON, "the line is longer than 8 MiB")
     try:

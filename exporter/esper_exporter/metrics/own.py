@@ -17,21 +17,20 @@ class OwnMetrics:
     def __init__(self, table: ValueTable, blocks: Blocks, max_series: int, started: float) -> None:
         self._tallies = Tallies()
         self._distributions = Distributions(blocks.bounds)
-        self._rows = TallyRows(table, blocks, (), self._no_room)
+        self._rows = TallyRows(table, blocks, ())
         own = [
             name
             for name, metric in (*blocks.counters.items(), *blocks.histograms.items())
             if metric.labels[:1] != ("run_id",)
         ]
         self._rows.begin(blocks, own)
-        self._gauges = RowSet(table, "exporter", (), (), self._no_room)
+        self._gauges = RowSet(table, "exporter", (), ())
         self._columns = [metric.name for metric in blocks.catalogue.block("exporter")]
         build = RowSet(
             table,
             "esper_exporter_build_info",
             (),
             ("version", "python_version"),
-            self._no_room,
         )
         build.write([1.0], __version__, platform.python_version())
         self._started = started
@@ -39,10 +38,6 @@ class OwnMetrics:
         self.last_event: float | None = None
         self.scrapes = 0
         self.series = 0
-
-    @staticmethod
-    def _no_room() -> None:
-        raise AssertionError("the exporter's own rows come first and always fit")
 
     def count(self, name: str, *labels: str, by: float = 1.0) -> None:
         """Count something."""

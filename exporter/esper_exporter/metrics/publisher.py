@@ -41,6 +41,9 @@ class RunPublisher:
         base = self._base = self._state.identity.labels()
 
         def rows(block: str, *names: str) -> RowSet:
+            return RowSet(table, block, base, names)
+
+        def capped(block: str, *names: str) -> RowSet:
             return RowSet(table, block, base, names, drop)
 
         self._run = rows("run")
@@ -50,20 +53,20 @@ class RunPublisher:
         self._heads = rows("head", "head")
         self._ops = rows("op", "op")
         self._stages = rows("stage", "stage")
-        self._layers = rows("layer", "layer")
-        self._layer_norms = rows("layer_norm", "layer")
+        self._layers = capped("layer", "layer")
+        self._layer_norms = capped("layer_norm", "layer")
         self._head_latches = rows("head_latch", "head", "kind")
         self._source_latches = rows("source_latch", "source")
-        self._envs = rows("env", "env_id")
-        self._slots = rows("slot", "env_id", "slot_id")
-        self._seed_info = rows(
+        self._envs = capped("env", "env_id")
+        self._slots = capped("slot", "env_id", "slot_id")
+        self._seed_info = capped(
             "esper_kasmina_seed_info", "env_id", "slot_id", "blueprint", "alpha_curve"
         )
-        self._blueprints = rows("env_blueprint", "env_id", "blueprint")
-        self._shapley = rows("shapley", "env_id", "slot_id")
+        self._blueprints = capped("env_blueprint", "env_id", "blueprint")
+        self._shapley = capped("shapley", "env_id", "slot_id")
         self._best_runs = rows("best_run", "place")
-        self._devices = rows("device", "device")
-        self._tallies = TallyRows(table, blocks, base, drop)
+        self._devices = capped("device", "device")
+        self._tallies = TallyRows(table, blocks, base)
         self._of_run = tuple(
             name
             for name, metric in (*blocks.counters.items(), *blocks.histograms.items())

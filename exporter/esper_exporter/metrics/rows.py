@@ -12,10 +12,19 @@ Drop = Callable[[], None]
 
 
 class RowSet:
-    """Rows of one block by key, made when first needed and given up together."""
+    """Rows of one block by key, made when first needed and given up together.
+
+    With ``drop`` they are of a kind that there may be too many of: they fall under the cap on
+    series, and ``drop`` is called for each that finds no room.
+    """
 
     def __init__(
-        self, table: ValueTable, block: str, base: Labels, names: tuple[str, ...], drop: Drop
+        self,
+        table: ValueTable,
+        block: str,
+        base: Labels,
+        names: tuple[str, ...],
+        drop: Drop | None = None,
     ) -> None:
         self._table = table
         self._block = block
@@ -28,11 +37,11 @@ class RowSet:
         """The row for a key, or None if there is no room for it."""
         row = self.rows.get(key)
         if row is None:
-            row = self._table.add_row(
-                self._block, (*self._base, *zip(self._names, key, strict=True))
-            )
+            labels = (*self._base, *zip(self._names, key, strict=True))
+            row = self._table.add_row(self._block, labels, capped=self._drop is not None)
             if row is None:
-                self._drop()
+                if self._drop is not None:
+                    self._drop()
                 return None
             self.rows[key] = row
         return row
@@ -66,7 +75,7 @@ class RowSet:
 class TallyRows:
     """Rows of counters and histograms: one a name and set of label values."""
 
-    def __init__(self, table: ValueTable, blocks: Blocks, base: Labels, drop: Drop) -> None:
+    def __init__(self, table: ValueTable, blocks: Blocks, base: Labels) -> None:
         self._table = table
         self._base = tuple(base)
         self._sets: dict[str, RowSet] = {}
@@ -74,7 +83,7 @@ class TallyRows:
             names = metric.labels
             if names[: len(base)] == tuple(name for name, _ in base):
                 own = names[len(base) :]
-                self._sets[metric.name] = RowSet(table, metric.name, base, own, drop)
+                self._sets[metric.name] = RowSet(table, metric.name, base, own)
 
     def begin(self, blocks: Blocks, names: Iterable[str]) -> None:
         """Put everything on the page at 0, with all label values that are known beforehand."""

@@ -82,7 +82,7 @@ class ValueTable:
 
     Not thread-safe by itself: its owner writes rows and takes copies under one lock.
     ``allocate(n)`` returns zeroed or arbitrary float64 memory for ``n`` cells; the table fills it.
-    ``max_series`` bounds the number of cells; rows beyond it are refused.
+    ``max_series`` is the number of cells from which capped rows are refused.
     """
 
     def __init__(
@@ -107,11 +107,15 @@ class ValueTable:
         memory[:] = ABSENT
         return memory
 
-    def add_row(self, block_name: str, labels: Labels) -> Row | None:
-        """A new row with every cell absent, or None when the cap on series is reached."""
+    def add_row(self, block_name: str, labels: Labels, capped: bool = True) -> Row | None:
+        """A new row with every cell absent, or None when the cap on series is reached.
+
+        A row that is not ``capped`` always finds room: what there are few of, and what must not
+        be lost because of things that there are many of.
+        """
         block = self.blocks[block_name]
         width = len(block.columns)
-        if self.live + width > self.max_series:
+        if capped and self.live + width > self.max_series:
             return None
         free = self._free.get(width)
         if free:

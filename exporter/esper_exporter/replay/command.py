@@ -15,6 +15,7 @@ from esper_exporter.replay.lines import STANDARD_INPUT
 from esper_exporter.replay.progress import Progress, progress_for
 from esper_exporter.replay.session import Outcome, Plan, replay
 from esper_exporter.replay.stop import Stop, stop_on_signals
+from esper_exporter.settings import PREFIX
 from esper_exporter.terminal import FAILED, INTERRUPTED, OK, PROGRAM, CommandError, write_out
 
 _ACCEPT = {"text": None, "openmetrics": "application/openmetrics-text; version=1.0.0"}
@@ -53,6 +54,9 @@ def _check_readable(files: Sequence[str]) -> None:
 
 
 def _exporter(options: argparse.Namespace) -> Exporter:
+    if not options.follow:
+        # What a live run keeps for its resumption is not a recording's to read or to write.
+        os.environ.pop(f"{PREFIX}STATE_DIR", None)
     try:
         return Exporter(
             port=options.port,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import select
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Protocol
@@ -63,6 +63,31 @@ class Stop:
         poll.poll(None if seconds is None else seconds * 1000)
         return self._requested
 
+    def catch(self, numbers: Iterable[int]) -> Callable[[], None]:
+        """Let these signals request a stop, and return what undoes that; main thread only.
+
+        The second one is not caught: it ends the process in the system's own way.
+        """
+        caught = tuple(numbers)
+
+        def request(number: int, frame: FrameType | None) -> None:
+            for each in caught:
+                signal.signal(each, signal.SIG_DFL)
+            self.request()
+
+        before = {number: signal.signal(number, request) for number in caught}
+        # The system may give a signal to another thread, or just before a wait begins. Either
+        # way Python calls the handler only when the main thread comes out of its wait, and that
+        # is what a byte in the pipe brings about.
+        woken_before = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
+
+        def undo() -> None:
+            signal.set_wakeup_fd(woken_before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+        return undo
+
     def close(self) -> None:
         """Give the pipe back."""
         os.close(self._read)
@@ -71,22 +96,11 @@ class Stop:
 
 @contextmanager
 def stop_on_signals() -> Iterator[Stop]:
-    """A Stop that SIGINT and SIGTERM request; must be entered on the main thread.
-
-    The second signal is not caught: it ends the process in the system's own way.
-    """
+    """A Stop that SIGINT and SIGTERM request; must be entered on the main thread."""
     stop = Stop()
-    caught = (signal.SIGINT, signal.SIGTERM)
-
-    def request(number: int, frame: FrameType | None) -> None:
-        for each in caught:
-            signal.signal(each, signal.SIG_DFL)
-        stop.request()
-
-    before = {number: signal.signal(number, request) for number in caught}
+    undo = stop.catch((signal.SIGINT, signal.SIGTERM))
     try:
         yield stop
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        undo()
         stop.close()

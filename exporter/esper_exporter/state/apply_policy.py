@@ -213,8 +213,8 @@ def _count(run: RunState, event: Event, payload: TamiyoPolicyUpdatePayload) -> N
     if norm is None:
         norm = payload.grad_norm
     if norm is not None:
-        observed = distributions.observe("esper_tamiyo_update_grad_norm", norm)
-        if not observed:
+        distributions.observe("esper_tamiyo_update_grad_norm", norm)
+        if not math.isfinite(norm):
             tallies.add("esper_tamiyo_updates_nonfinite_grad_norm_total")
         if norm > health.GRAD_NORM_CRITICAL:
             tallies.add("esper_tamiyo_gradient_explosions_total")

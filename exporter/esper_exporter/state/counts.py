@@ -67,11 +67,12 @@ class Distribution:
         self.total = 0.0
 
     def observe(self, value: float) -> bool:
-        """Take one value in; False, and nothing taken, if it is not finite.
+        """Take one value in; False, and nothing taken, if it is not finite, or negative where
+        the bounds say that it cannot be.
 
         One NaN would make the sum NaN for ever, so those are for a counter of their own.
         """
-        if not math.isfinite(value):
+        if not math.isfinite(value) or value < 0 <= self.bounds[0]:
             return False
         self.counts[bisect_left(self.bounds, value)] += 1
         self.total += value

@@ -163,9 +163,7 @@ METRICS: tuple[Metric, ...] = (
         "derived: episode_stats.completion_trend",
         "Trend of episode successes: 1 for the one that holds.",
         lambda roots: (
-            roots["snapshot"].episode_stats.completion_trend
-            if roots["run"].episode_ended
-            else None
+            roots["snapshot"].episode_stats.completion_trend if roots["run"].episode_ended else None
         ),
     ),
 )

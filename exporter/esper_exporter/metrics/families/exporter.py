@@ -14,7 +14,8 @@ REJECT_REASONS = (
     "missing_field",
     "wrong_type",
     "invalid_value",
-    "internal_error",
+    "no_run",
+    "too_many_groups",
 )
 
 METRICS: tuple[Metric, ...] = (
@@ -46,7 +47,7 @@ METRICS: tuple[Metric, ...] = (
         "exporter",
         "esper_exporter_series_limit",
         "derived: the cap on series",
-        "Samples that the exporter keeps at most.",
+        "Samples from which environments, slots, seeds and layers that come anew are not shown.",
     ),
     gauge(
         "exporter",

@@ -1,0 +1,58 @@
+"""Every field of the event contract exists in the payload class that is read for it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import MISSING, fields
+from pathlib import Path
+
+import pytest
+
+from esper_exporter.contract import analytics, events, infra, kasmina, simic, tamiyo, tolaria
+from esper_exporter.contract.registry import PAYLOADS
+from esper_exporter.contract.tamiyo import TamiyoPolicyUpdatePayload
+from esper_exporter.contract.vocabulary import HEADS
+
+CONTRACT: dict[str, list[str]] = json.loads(
+    (Path(__file__).parent / "contract_fields.json").read_text(encoding="utf-8")
+)
+MODULES = (events, tamiyo, tolaria, kasmina, simic, analytics, infra)
+
+PLANNED = (
+    *"ppo_update_idx approx_kl_max kl_reverse trust_region_violations".split(),
+    *"value_prediction_error_mean value_prediction_error_std value_target_correlation".split(),
+    *"causal_mask_coverage policy_determinism action_diversity dominant_action_ratio".split(),
+    *"op_distribution log_prob_underflow_count numerical_stability_score".split(),
+    *"grad_clip_fraction valid_sample_ratio policy_update_magnitude gradient_utilization".split(),
+    *"grad_norm_per_layer grad_zero_fraction grad_norm_ratio grad_nan_layers".split(),
+    *"loss_scale_updates amp_overflow_count grad_scaler_state".split(),
+    *"advantage_min advantage_max advantage_raw_mean advantage_raw_std".split(),
+    *"q_germinate q_advance q_fossilize q_prune q_wait q_set_alpha".split(),
+    *(f"head_{head}_{what}" for head in HEADS for what in ("kl", "active_ratio")),
+)
+
+
+def find(name: str) -> type:
+    found = [vars(module)[name] for module in MODULES if name in vars(module)]
+    assert found, f"no class {name}"
+    return found[0]
+
+
+@pytest.mark.parametrize("name", CONTRACT)
+def test_a_class_has_every_field_of_the_contract(name: str) -> None:
+    have = {field.name for field in fields(find(name))}
+    assert set(CONTRACT[name]) - have == set()
+
+
+@pytest.mark.parametrize("name", PLANNED)
+def test_a_policy_update_has_the_fields_of_the_plan(name: str) -> None:
+    assert name in {field.name for field in fields(TamiyoPolicyUpdatePayload)}
+
+
+def test_every_event_type_has_a_payload_class() -> None:
+    assert {events.canonical(name) for name in events.EVENT_TYPES} == set(PAYLOADS)
+
+
+@pytest.mark.parametrize("payload", sorted(set(PAYLOADS.values()), key=lambda each: each.__name__))
+def test_a_field_that_may_be_absent_defaults_to_not_measured(payload: type) -> None:
+    assert {f.default for f in fields(payload)} <= {MISSING, None}
