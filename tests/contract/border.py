@@ -10,9 +10,8 @@ from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
-from support.recordings import NAMES, telemetry_lines
-
 from esper_exporter.contract.jsonlines import parse_line
+from support.recordings import NAMES, telemetry_lines
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 

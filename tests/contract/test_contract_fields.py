@@ -19,15 +19,19 @@ CONTRACT: dict[str, list[str]] = json.loads(
 MODULES = (events, tamiyo, tolaria, kasmina, simic, analytics, infra)
 
 PLANNED = (
-    *"ppo_update_idx approx_kl_max kl_reverse trust_region_violations".split(),
-    *"value_prediction_error_mean value_prediction_error_std value_target_correlation".split(),
-    *"causal_mask_coverage policy_determinism action_diversity dominant_action_ratio".split(),
-    *"op_distribution log_prob_underflow_count numerical_stability_score".split(),
-    *"grad_clip_fraction valid_sample_ratio policy_update_magnitude gradient_utilization".split(),
-    *"grad_norm_per_layer grad_zero_fraction grad_norm_ratio grad_nan_layers".split(),
-    *"loss_scale_updates amp_overflow_count grad_scaler_state".split(),
-    *"advantage_min advantage_max advantage_raw_mean advantage_raw_std".split(),
-    *"q_germinate q_advance q_fossilize q_prune q_wait q_set_alpha".split(),
+    *["ppo_update_idx", "approx_kl_max", "kl_reverse", "trust_region_violations"],
+    *["value_prediction_error_mean", "value_prediction_error_std", "value_target_correlation"],
+    *["causal_mask_coverage", "policy_determinism", "action_diversity", "dominant_action_ratio"],
+    *["op_distribution", "log_prob_underflow_count", "numerical_stability_score"],
+    *[
+        "grad_clip_fraction",
+        "valid_sample_ratio",
+        "policy_update_magnitude",
+        "gradient_utilization",
+    ],
+    *["grad_norm_per_layer", "grad_zero_fraction", "grad_norm_ratio", "grad_nan_layers"],
+    *["loss_scale_updates", "amp_overflow_count", "grad_scaler_state"],
+    *["advantage_min", "advantage_max", "advantage_raw_mean", "advantage_raw_std"],
     *(f"head_{head}_{what}" for head in HEADS for what in ("kl", "active_ratio")),
 )
 

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
-from contract.border import like, now, recorded, update
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from contract.border import like, now, recorded, update
 from esper_exporter.contract.jsonlines import parse_line
 from esper_exporter.contract.reader import read
 from esper_exporter.contract.rejection import REASONS, Rejected
@@ -21,7 +21,7 @@ values = st.recursive(
     | st.integers()
     | st.floats()
     | st.text(st.characters(), max_size=20)
-    | st.sampled_from([10**400, -(10**400), "x" * 5000, b"x", "\ud800"]),
+    | st.sampled_from([10**400, -(10**400), "x" * 5000, "\ud800"]),
     lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.text(max_size=8), inner),
     max_leaves=10,
 )
@@ -91,17 +91,25 @@ class Endless:
 recursive: dict[str, Any] = {}
 recursive["data"] = recursive["event_type"] = recursive
 
-HOSTILE = [Raises(), RaisingMapping(), Endless(), recursive, Raises, type, lambda: None]
+# By name: the test runner looks at its parameters, and these do not like it.
+HOSTILE: dict[str, Any] = {
+    "raising": Raises(),
+    "raising mapping": RaisingMapping(),
+    "endless": Endless(),
+    "recursive": recursive,
+    "class": Raises,
+    "function": lambda: None,
+}
 
 
-@pytest.mark.parametrize("told", HOSTILE)
-def test_a_hostile_object_is_refused(told: object) -> None:
+@pytest.mark.parametrize("which", HOSTILE)
+def test_a_hostile_object_is_refused(which: str) -> None:
     with pytest.raises(Rejected):
-        read(told, now)
+        read(HOSTILE[which], now)
 
 
-@pytest.mark.parametrize("told", HOSTILE)
+@pytest.mark.parametrize("which", HOSTILE)
 @pytest.mark.parametrize("field", ["op_q_values", "head_nan_detected", "value_mean", "grad_norm"])
-def test_a_hostile_value_is_ignored_or_refused(field: str, told: object) -> None:
-    survives(update(**{field: told}))
-    survives(like("PPO_UPDATE_COMPLETED", {"data": told}))
+def test_a_hostile_value_is_ignored_or_refused(field: str, which: str) -> None:
+    survives(update(**{field: HOSTILE[which]}))
+    survives(like("PPO_UPDATE_COMPLETED", {"data": HOSTILE[which]}))

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 
 import pytest
-from support.recordings import NAMES, telemetry_lines
 
 from esper_exporter.contract.jsonlines import parse_line
 from esper_exporter.contract.rejection import Rejected
+from support.recordings import NAMES, telemetry_lines
 
 
 @pytest.mark.parametrize("name", NAMES)

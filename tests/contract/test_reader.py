@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from contract.border import NOW, like, live, now, recorded, update, without
-from support.recordings import NAMES, telemetry_lines
 
+from contract.border import NOW, like, live, now, recorded, update, without
 from esper_exporter.contract.jsonlines import parse_line
 from esper_exporter.contract.reader import read
 from esper_exporter.contract.rejection import Rejected
+from support.recordings import NAMES, telemetry_lines
 
 
 def refused(event: object) -> Rejected:

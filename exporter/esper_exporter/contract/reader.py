@@ -90,7 +90,7 @@ def _read(obj: object, now: Now) -> Event:
             refused.event = Event(event_name, kind, data=saved, **envelope)
         raise
     if kind == "TAMIYO_POLICY_UPDATE":
-        _fill_aliases(payload, data)
+        _fill_aliases(payload)
     return Event(event_name, kind, data=payload, ignored=tuple(ignored), **envelope)
 
 
@@ -160,16 +160,12 @@ def _timestamp(raw: Any, now: Now, ignored: list[str]) -> datetime:
     return now()
 
 
-def _fill_aliases(payload: TamiyoPolicyUpdatePayload, data: Any) -> None:
+def _fill_aliases(payload: TamiyoPolicyUpdatePayload) -> None:
     """What the other age calls by another name."""
     values = payload.__dict__
     if values["ppo_update_idx"] is None:
         values["ppo_update_idx"] = values["ppo_updates_count"]
     if values["op_q_values"] is None:
-        by_key = isinstance(data, Mapping)
-        told = [
-            data.get(field) if by_key else getattr(data, field, None)
-            for field in (_Q_OF_OP[op] for op in OPS)
-        ]
-        if all(type(value) is float for value in told):
+        told = [values[_Q_OF_OP[op]] for op in OPS]
+        if None not in told:
             values["op_q_values"] = tuple(told)

@@ -221,6 +221,12 @@ class TamiyoPolicyUpdatePayload:
     advantage_max: float | None = None
     advantage_raw_mean: float | None = None
     advantage_raw_std: float | None = None
+    q_wait: float | None = None
+    q_germinate: float | None = None
+    q_set_alpha: float | None = None
+    q_prune: float | None = None
+    q_fossilize: float | None = None
+    q_advance: float | None = None
 
 
 @dataclass(frozen=True)

@@ -269,6 +269,11 @@ EVENT_FIELDS: dict[str, str] = {
     "TamiyoPolicyUpdatePayload.inner_epoch": "always the maximum, so no progress",
     "TamiyoPolicyUpdatePayload.ppo_updates_count": SAME + "esper_tamiyo_update_index",
     "TamiyoPolicyUpdatePayload.op_q_values": BY_OP + "esper_tamiyo_q_value",
+    **each(
+        BY_OP + "esper_tamiyo_q_value",
+        "TamiyoPolicyUpdatePayload",
+        ("q_wait", "q_germinate", "q_set_alpha", "q_prune", "q_fossilize", "q_advance"),
+    ),
     "TamiyoPolicyUpdatePayload.op_valid_mask": BY_OP + "esper_tamiyo_op_valid",
     "TamiyoPolicyUpdatePayload.causal_mask_coverage": SAME + "esper_tamiyo_head_active_ratio",
     **each(
