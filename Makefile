@@ -9,7 +9,7 @@ PYTHON ?=
 VENV := .venv
 BIN := $(VENV)/bin
 SERVERS := prometheus:prometheus prometheus:promtool prometheus-alertmanager:prometheus-alertmanager chromium:chromium
-CHECKED := exporter tests scripts/demo.py $(wildcard benchmarks)
+CHECKED := exporter tests examples scripts/demo.py $(wildcard benchmarks)
 
 .PHONY: help demo test test-all lint bench docs lock clean
 

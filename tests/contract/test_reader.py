@@ -77,7 +77,7 @@ class Tensor:
     def __float__(self) -> float:
         raise AssertionError("synchronised")
 
-    __int__ = __bool__ = __index__ = item = __float__  # type: ignore[assignment]
+    __int__ = __bool__ = __index__ = item = __float__
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from itertools import islice
+from numbers import Integral
 from typing import Any
+
+from numpy import bool_
 
 from esper_exporter.contract.scalars import (
     MAX_LABEL,
@@ -187,6 +190,8 @@ class _Plain:
 
     def _value(self, value: Any, depth: int) -> Any:
         self._left -= 1
+        if self._left < 0:
+            raise WrongType("too many values")
         if value is None:
             return None
         for convert in (flag_only, _integer_only, real, free_text):
@@ -203,13 +208,13 @@ class _Plain:
 
 def flag_only(value: Any, path: str, ignored: list[str]) -> bool:
     """A flag that is one by type; 0 and 1 of a diagnostic are numbers."""
-    if issubclass(type(value), int) and type(value) is not bool:
+    if type(value) not in (bool, bool_):
         raise wrong("a flag", value)
     return flag(value, path, ignored)
 
 
 def _integer_only(value: Any, path: str, ignored: list[str]) -> int:
-    if not issubclass(type(value), int):
+    if not issubclass(type(value), Integral):
         raise wrong("an integer", value)
     number: int = _integer(value, path, ignored)
     return number

@@ -25,7 +25,7 @@ def parse_line(line: bytes | str) -> dict[str, Any]:
         found = orjson.loads(line)
     except orjson.JSONDecodeError:
         try:
-            found = json.loads(line)
+            found = json.loads(line if isinstance(line, str) else line.decode("utf-8"))
         except (ValueError, RecursionError, MemoryError):
             raise Rejected(MALFORMED_JSON, "not JSON") from None
     if not isinstance(found, dict):

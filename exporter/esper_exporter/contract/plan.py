@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any, get_args, get_origin, get_type_hints
 
 from esper_exporter.contract.composites import (
@@ -40,6 +40,8 @@ _FREE_TEXT = frozenset(
 )
 _BY_HEAD = frozenset({"head_nan_detected", "head_inf_detected", "causal_mask_coverage"})
 _PLAIN = (float, bool, int, str)
+_UNREADABLE = object()
+"""Stands for a value that raised when it was looked at; no converter takes it."""
 _SMALL = 2**63
 _any_whole = whole(-(2**63), 2**64 - 1)
 _env_id = whole(0, MAX_ENV_ID, fatal=True)
@@ -185,10 +187,22 @@ def read_payload(plan: Plan, source: object, ignored: list[str], lenient: bool =
 def _items(plan: Plan, source: object) -> Iterable[tuple[str, Any]]:
     """Names and values of a mapping, or of the planned attributes of any other object."""
     if type(source) is dict:
-        return source.items()
+        return source.copy().items()
     if isinstance(source, Mapping):
-        return [(each, source.get(each)) for each in plan.fields]
-    return [(each, getattr(source, each, None)) for each in plan.fields]
+        return [(each, _guarded(source.get, each)) for each in plan.fields]
+    try:
+        return [(each, getattr(source, each, None)) for each in plan.fields]
+    except Exception:
+        # One attribute that raises must not hide the others: a flag may be up among them.
+        find = partial(getattr, source)
+        return [(each, _guarded(find, each, None)) for each in plan.fields]
+
+
+def _guarded(find: Callable[..., Any], *args: Any) -> Any:
+    try:
+        return find(*args)
+    except Exception:
+        return _UNREADABLE
 
 
 def _convert(field: PlannedField, raw: Any, ignored: list[str], lenient: bool) -> Any:
@@ -200,5 +214,8 @@ def _convert(field: PlannedField, raw: Any, ignored: list[str], lenient: bool) -
     except InvalidValue as problem:
         if (field.required or problem.fatal) and not lenient:
             raise Rejected(INVALID_VALUE, f"{field.name}: {problem}") from None
+    except Exception:
+        if field.required and not lenient:
+            raise Rejected(WRONG_TYPE, f"{field.name}: cannot be read") from None
     ignored.append(field.name)
     return None

@@ -72,26 +72,43 @@ def _read(obj: object, now: Now) -> Event:
     event_name = _event_name(get("event_type"))
     kind = canonical(event_name)
     ignored: list[str] = []
-    envelope = _envelope(get, now, event_name, ignored)
+    envelope, misplaced = _envelope(get, now, event_name, ignored)
     data = get("data")
     if data is None:
         if kind not in WITHOUT_PAYLOAD:
             raise Rejected(MISSING_FIELD, "data", event_name)
-        return Event(event_name, kind, data=None, ignored=tuple(ignored), **envelope)
+        if misplaced is not None:
+            raise misplaced
+        return Event(event_name, kind, data=None, ignored=_once(ignored), **envelope)
     if isinstance(data, str | bytes | int | float | list | tuple):
         raise Rejected(MALFORMED, f"data is a {type(data).__name__[:64]}", event_name)
     plan = plan_of(PAYLOADS[kind])
     try:
         payload = read_payload(plan, data, ignored)
+        if misplaced is not None:
+            raise misplaced
     except Rejected as refused:
         refused.event_name = event_name
         if kind in _FAULT_TYPES:
             saved = read_payload(plan, data, [], lenient=True)
-            refused.event = Event(event_name, kind, data=saved, **envelope)
+            if _tells_of_a_fault(saved):
+                refused.event = Event(event_name, kind, data=saved, **envelope)
         raise
     if kind == "TAMIYO_POLICY_UPDATE":
         _fill_aliases(payload)
-    return Event(event_name, kind, data=payload, ignored=tuple(ignored), **envelope)
+    return Event(event_name, kind, data=payload, ignored=_once(ignored), **envelope)
+
+
+def _once(ignored: list[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(ignored))
+
+
+def _tells_of_a_fault(saved: Any) -> bool:
+    """Whether a payload, complete or not, says what was not finite."""
+    if isinstance(saved, TamiyoPolicyUpdatePayload):
+        told = (saved.head_nan_detected or {}, saved.head_inf_detected or {})
+        return any(up for flags in told for up in flags.values())
+    return bool(saved.detail) and (saved.anomaly_type or "").startswith("ppo_finiteness_")
 
 
 def _event_name(raw: Any) -> str:
@@ -108,7 +125,8 @@ def _event_name(raw: Any) -> str:
 
 def _envelope(
     get: Callable[[str], Any], now: Now, event: str, ignored: list[str]
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], Rejected | None]:
+    misplaced: Rejected | None = None
     found: dict[str, Any] = {"timestamp": _timestamp(get("timestamp"), now, ignored)}
     for field in ("event_id", "group_id", "seed_id", "slot_id", "severity"):
         raw = get(field)
@@ -123,14 +141,14 @@ def _envelope(
             except InvalidValue as problem:
                 # Without its slot or group the event cannot be attributed to the right thing.
                 if field in ("group_id", "slot_id"):
-                    raise Rejected(INVALID_VALUE, f"{field}: {problem}", event) from None
+                    misplaced = Rejected(INVALID_VALUE, f"{field}: {problem}", event)
                 ignored.append(field)
         found[field] = value
     found["group_id"] = found["group_id"] or DEFAULT_GROUP
     found["severity"] = found["severity"] or "info"
     found["epoch"] = _optional(get("epoch"), _whole, "epoch", ignored)
     found["message"] = _optional(get("message"), free_text, "message", ignored) or ""
-    return found
+    return found, misplaced
 
 
 def _optional(raw: Any, convert: Callable[..., Any], field: str, ignored: list[str]) -> Any:
@@ -154,8 +172,8 @@ def _timestamp(raw: Any, now: Now, ignored: list[str]) -> datetime:
             moment = raw.replace(tzinfo=UTC) if raw.tzinfo is None else raw.astimezone(UTC)
             if moment.year >= 1970:
                 return moment
-    except (ValueError, OverflowError):
-        pass
+    except Exception:
+        pass  # out of range, no time at all, or a time zone that raises
     ignored.append("timestamp")
     return now()
 

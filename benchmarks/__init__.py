@@ -1,0 +1,1 @@
+"""Measurements side by side in one run: the exporter beside prometheus_client."""

@@ -1,0 +1,58 @@
+"""Time to take an event in, by type, from a recorded run."""
+
+from __future__ import annotations
+
+import gzip
+import time
+from collections import defaultdict
+from pathlib import Path
+from statistics import median
+from types import SimpleNamespace
+from typing import Any
+
+from benchmarks.measure import Result
+from esper_exporter import Exporter
+from esper_exporter.contract.jsonlines import parse_line
+
+RECORDING = Path(__file__).parents[1] / "tests" / "recordings" / "run1.telemetry.jsonl.gz"
+LIMITS = {"PPO_UPDATE_COMPLETED": 300e-6, "EPOCH_COMPLETED": 60e-6, "last_action": None}
+
+
+def _as_live(event: dict[str, Any]) -> Any:
+    """Envelope and payload become objects; what is a mapping in a payload stays one."""
+    return SimpleNamespace(**{**event, "data": SimpleNamespace(**event["data"])})
+
+
+def _kind(event: dict[str, Any]) -> str:
+    return str(event["data"].get("kind") or event["event_type"])
+
+
+def run(rounds: int) -> list[Result]:
+    with gzip.open(RECORDING) as lines:
+        events = [parse_line(line) for line in lines]
+    spent: dict[tuple[str, str], list[float]] = defaultdict(list)
+    replays = []
+    for _ in range(max(2, rounds // 3)):
+        for form, given in (("dict", events), ("live", [_as_live(event) for event in events])):
+            exporter = Exporter(port=0)
+            begun = time.perf_counter()
+            for event, thing in zip(events, given, strict=True):
+                start = time.perf_counter()
+                exporter.emit(thing)
+                spent[form, _kind(event)].append(time.perf_counter() - start)
+            replays.append((time.perf_counter() - begun) / len(events))
+    results = [
+        Result(
+            f"emit {kind}, {form}",
+            median(spent[form, kind]),
+            None,
+            None,
+            "s",
+            limit,
+            more=False,
+            note="median over a recorded run",
+        )
+        for kind, limit in LIMITS.items()
+        for form in ("dict", "live")
+    ]
+    return [*results, Result("an event of a replay", median(replays), None, None, "s")]

@@ -1,0 +1,46 @@
+"""`make bench` runs and measures everything it promises; the figures are its own affair."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+NAMES = {
+    "page, text",
+    "page, OpenMetrics",
+    "page, gzip",
+    "publish a policy update",
+    "publish 64 envs x 9 slots",
+    "update to TensorBoard",
+    "update to W&B offline",
+    "stolen from training a scrape",
+    "memory of 16,000 series",
+    "scrape by Prometheus",
+    "emit PPO_UPDATE_COMPLETED, dict",
+    "emit EPOCH_COMPLETED, dict",
+    "emit last_action, live",
+    "an event of a replay",
+    "start: time",
+    "start: memory",
+}
+
+
+def test_the_benchmarks_run_and_tell_every_figure(tmp_path: Path) -> None:
+    told = tmp_path / "bench.json"
+    paths = [str(ROOT), str(ROOT / "exporter")]
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks", "--quick", "--json", str(told)],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+    names = {result["name"] for result in json.loads(told.read_text())["results"]}
+    assert names >= NAMES
+    assert all(name in done.stdout for name in NAMES)
