@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from statistics import median
 
 from prometheus_client import generate_latest
@@ -61,7 +62,7 @@ def stolen_by(scrape: Callable[[], object], times: int) -> list[float]:
         for _ in range(NEIGHBOURS):
             _step()
             marks.append(time.perf_counter())
-        steps = list(zip(marks, marks[1:], strict=False))
+        steps = list(pairwise(marks))
         begun, ended = spans[0]
         touched = [b - a for a, b in steps if b > begun and a < ended]
         calm = median(b - a for a, b in steps if b <= begun or a >= ended)

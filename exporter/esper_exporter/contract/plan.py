@@ -7,6 +7,7 @@ import typing
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import cache, partial
+from operator import attrgetter
 from typing import Any, get_args, get_origin, get_type_hints
 
 from esper_exporter.contract.composites import (
@@ -68,6 +69,10 @@ class Plan:
     fields: dict[str, PlannedField]
     required: tuple[str, ...]
     empty: dict[str, Any]
+    exact: dict[str, type]
+    """Field → type whose values need no conversion."""
+    getters: dict[type, tuple[tuple[str, ...], Callable[[Any], tuple[Any, ...]]]]
+    """Class of a live payload → the planned names it has, and what gets them at once."""
 
 
 @cache
@@ -92,6 +97,8 @@ def plan_of(payload: type) -> Plan:
         {each.name: each for each in planned},
         tuple(each.name for each in planned if each.required and not each.may_be_none),
         dict.fromkeys(each.name for each in planned),
+        {each.name: each.exact for each in planned if each.exact is not None},
+        {},
     )
 
 
@@ -159,21 +166,20 @@ def read_payload(plan: Plan, source: object, ignored: list[str], lenient: bool =
     that makes no sense is None and named in ``ignored``. ``lenient`` takes whatever can be read.
     """
     values = plan.empty.copy()
-    find = plan.fields.get
+    find, exact = plan.fields.get, plan.exact.get
     for name_told, raw in _items(plan, source):
         if raw is None:
             continue
-        field = find(name_told)
-        if field is None:
-            continue
         kind = type(raw)
-        if kind is field.exact and (
+        if kind is exact(name_told) and (
             kind is float
             or kind is bool
             or (len(raw) <= MAX_LABEL and raw.isascii() if kind is str else -_SMALL <= raw < _SMALL)
         ):
             values[name_told] = raw
-        else:
+            continue
+        field = find(name_told)
+        if field is not None:
             values[name_told] = _convert(field, raw, ignored, lenient)
     if not lenient:
         for wanted in plan.required:
@@ -191,11 +197,31 @@ def _items(plan: Plan, source: object) -> Iterable[tuple[str, Any]]:
     if isinstance(source, Mapping):
         return [(each, _guarded(source.get, each)) for each in plan.fields]
     try:
-        return [(each, getattr(source, each, None)) for each in plan.fields]
+        return _attributes(plan, source)
     except Exception:
         # One attribute that raises must not hide the others: a flag may be up among them.
         find = partial(getattr, source)
         return [(each, _guarded(find, each, None)) for each in plan.fields]
+
+
+MAX_CLASSES = 64
+
+
+def _attributes(plan: Plan, source: object) -> Iterable[tuple[str, Any]]:
+    """The planned attributes that objects of this class have, all at once."""
+    kind = type(source)
+    known = plan.getters.get(kind)
+    if known is not None:
+        names, get = known
+        try:
+            return zip(names, get(source), strict=True)
+        except AttributeError:
+            # Not every object of the class has them all (no dataclass, then).
+            return [(each, getattr(source, each, None)) for each in plan.fields]
+    names = tuple(each for each in plan.fields if hasattr(source, each))
+    if is_dataclass(source) and len(names) > 1 and len(plan.getters) < MAX_CLASSES:
+        plan.getters[kind] = (names, attrgetter(*names))
+    return [(each, getattr(source, each)) for each in names]
 
 
 def _guarded(find: Callable[..., Any], *args: Any) -> Any:

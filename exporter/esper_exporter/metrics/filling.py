@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import Any
 
 from esper_exporter.metrics.metric import Metric
@@ -103,7 +103,16 @@ class Filler:
         for place in self._zero_absent:
             if not row[place]:
                 row[place] = None
-        return [ABSENT if value is None else value for value in row]
+        if None in row:
+            return [ABSENT if value is None else value for value in row]
+        return row
+
+    def only(self, name: str, roots: Roots) -> list[float]:
+        """One row in which nothing but a single metric is present."""
+        row = [ABSENT] * len(self.block.columns)
+        first, last = self.block.spans[name]
+        row[first:last] = self.values(roots)[first:last]
+        return row
 
 
 def _for_head(metric: Metric, head: str | None) -> Metric:
@@ -119,11 +128,26 @@ def _for_head(metric: Metric, head: str | None) -> Metric:
 
 
 def _getter(paths: list[str]) -> Callable[[Any], Any]:
-    """All paths of one object at once, as a tuple."""
+    """All paths of one object at once, as a tuple.
+
+    Where they are plain fields of an object that keeps them in its ``__dict__``, getting them from
+    there costs half.
+    """
     if len(paths) == 1:
         single = attrgetter(paths[0])
         return lambda source: (single(source),)
-    return attrgetter(*paths)
+    get = attrgetter(*paths)
+    if any("." in path for path in paths):
+        return get
+    get_items = itemgetter(*paths)
+
+    def either(source: Any) -> Any:
+        try:
+            return get_items(source.__dict__)
+        except (AttributeError, KeyError):
+            return get(source)
+
+    return either
 
 
 def _tolerant_getter(paths: list[str]) -> Callable[[Any], Any]:

@@ -273,7 +273,12 @@ class RunPublisher:
         if seed is None:
             self._slots.clear(*key)
         else:
-            self._slots.write(self._blocks.fillers["slot"].values({"seed": seed}), *key)
+            filler, roots = self._blocks.fillers["slot"], {"seed": seed}
+            if seed.stage == "DORMANT":
+                values = filler.only("esper_kasmina_slot_stage", roots)
+            else:
+                values = filler.values(roots)
+            self._slots.write(values, *key)
         told = (seed.blueprint_id, seed.alpha_curve) if seed and seed.blueprint_id else None
         before = self._seed_labels.get(key)
         if before is not None and before != told:

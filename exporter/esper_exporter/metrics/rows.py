@@ -50,7 +50,7 @@ class RowSet:
         """Fill the row for a key."""
         row = self.get(*key)
         if row is not None:
-            self._table.values[row.start : row.stop] = values
+            self._table.write(row, values)
 
     def clear(self, *key: str) -> None:
         """Make a row's cells absent; the row stays, for things that come back."""

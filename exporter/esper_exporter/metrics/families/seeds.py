@@ -11,18 +11,9 @@ from esper_exporter.metrics.metric import RUN_LABELS, Metric
 SEED = "envs[{env_id}].seeds[{slot_id}]."
 
 
-def _occupied(attribute: str) -> Any:
-    """A value that only a seed has; an empty slot has none."""
-
-    def read(roots: Any) -> Any:
-        seed = roots["seed"]
-        return None if seed.stage == "DORMANT" else getattr(seed, attribute)
-
-    return read
-
-
 def _seed(name: str, field: str, help: str, **options: Any) -> Metric:
-    return gauge("slot", name, SEED + field, help, read=_occupied(field), **options)
+    """A value that only a seed has; the publisher leaves it out for an empty slot."""
+    return gauge("slot", name, SEED + field, help, **options)
 
 
 SLOT_METRICS: tuple[Metric, ...] = (
