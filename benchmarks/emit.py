@@ -5,9 +5,10 @@ from __future__ import annotations
 import gzip
 import time
 from collections import defaultdict
+from dataclasses import make_dataclass
+from functools import cache
 from pathlib import Path
 from statistics import median
-from types import SimpleNamespace
 from typing import Any
 
 from benchmarks.measure import Result
@@ -18,9 +19,17 @@ RECORDING = Path(__file__).parents[1] / "tests" / "recordings" / "run1.telemetry
 LIMITS = {"PPO_UPDATE_COMPLETED": 300e-6, "EPOCH_COMPLETED": 60e-6, "last_action": None}
 
 
+@cache
+def _class_of(name: str, fields: tuple[str, ...]) -> type:
+    """A dataclass with slots, as esper's own payloads are."""
+    return make_dataclass(name, fields, slots=True)
+
+
 def _as_live(event: dict[str, Any]) -> Any:
-    """Envelope and payload become objects; what is a mapping in a payload stays one."""
-    return SimpleNamespace(**{**event, "data": SimpleNamespace(**event["data"])})
+    """The form in which the hub hands an event over: envelope and payload are objects."""
+    data = event["data"]
+    payload = _class_of(event["event_type"], tuple(data))(**data)
+    return _class_of("TelemetryEvent", tuple(event))(**{**event, "data": payload})
 
 
 def _kind(event: dict[str, Any]) -> str:

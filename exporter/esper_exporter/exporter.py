@@ -183,7 +183,6 @@ class Exporter:
         self._in_flight += 1
         try:
             with self._lock:
-                self._own.count("esper_exporter_events_total")
                 try:
                     self._bring(get())
                 except Rejected as refused:
@@ -192,9 +191,7 @@ class Exporter:
                     self._own.count("esper_exporter_events_rejected_total", refused.reason)
                 if self._runs.new_faults():
                     self._seen.serious()
-                self._own.observe(
-                    "esper_exporter_emit_duration_seconds", time.perf_counter() - begun
-                )
+                self._own.took(time.perf_counter() - begun)
         except Exception:
             self._note_error("emit")
         finally:
@@ -202,7 +199,7 @@ class Exporter:
 
     def _bring(self, obj: object) -> None:
         event = read(obj, self._clock)
-        self._own.last_event = self._clock().timestamp()
+        self._own.last_event = self._clock()
         if event.ignored:
             self._own.count("esper_exporter_fields_ignored_total", by=float(len(event.ignored)))
             self._warn(f"{event.name}: fields left out, wrong type: {', '.join(event.ignored)}")

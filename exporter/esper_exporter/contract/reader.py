@@ -79,7 +79,7 @@ def _read(obj: object, now: Now) -> Event:
             raise Rejected(MISSING_FIELD, "data", event_name)
         if misplaced is not None:
             raise misplaced
-        return Event(event_name, kind, data=None, ignored=_once(ignored), **envelope)
+        return _event(event_name, kind, None, ignored, envelope)
     if isinstance(data, str | bytes | int | float | list | tuple):
         raise Rejected(MALFORMED, f"data is a {type(data).__name__[:64]}", event_name)
     plan = plan_of(PAYLOADS[kind])
@@ -92,15 +92,11 @@ def _read(obj: object, now: Now) -> Event:
         if kind in _FAULT_TYPES:
             saved = read_payload(plan, data, [], lenient=True)
             if _tells_of_a_fault(saved):
-                refused.event = Event(event_name, kind, data=saved, **envelope)
+                refused.event = _event(event_name, kind, saved, [], envelope)
         raise
     if kind == "TAMIYO_POLICY_UPDATE":
         _fill_aliases(payload)
-    return Event(event_name, kind, data=payload, ignored=_once(ignored), **envelope)
-
-
-def _once(ignored: list[str]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(ignored))
+    return _event(event_name, kind, payload, ignored, envelope)
 
 
 def _tells_of_a_fault(saved: Any) -> bool:
@@ -109,6 +105,17 @@ def _tells_of_a_fault(saved: Any) -> bool:
         told = (saved.head_nan_detected or {}, saved.head_inf_detected or {})
         return any(up for flags in told for up in flags.values())
     return bool(saved.detail) and (saved.anomaly_type or "").startswith("ppo_finiteness_")
+
+
+def _event(
+    name_told: str, kind: str, data: Any, ignored: list[str], envelope: dict[str, Any]
+) -> Event:
+    """An Event, filled at once: twelve frozen fields one by one would cost as much as reading."""
+    made = object.__new__(Event)
+    made.__dict__.update(
+        envelope, name=name_told, type=kind, data=data, ignored=tuple(dict.fromkeys(ignored))
+    )
+    return made
 
 
 def _event_name(raw: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from datetime import datetime
 
 from esper_exporter import __version__
 from esper_exporter.metrics.blocks import Blocks
@@ -35,13 +36,20 @@ class OwnMetrics:
         build.write([1.0], __version__, platform.python_version())
         self._started = started
         self._max_series = max_series
-        self.last_event: float | None = None
+        self.last_event: datetime | None = None
+        self._events = 0
+        self._emits = self._distributions.begin("esper_exporter_emit_duration_seconds")
         self.scrapes = 0
         self.series = 0
 
     def count(self, name: str, *labels: str, by: float = 1.0) -> None:
         """Count something."""
         self._tallies.add(name, *labels, by=by)
+
+    def took(self, seconds: float) -> None:
+        """An event was taken in, good or bad."""
+        self._events += 1
+        self._emits.observe(seconds)
 
     def observe(self, name: str, seconds: float) -> None:
         """Observe a duration."""
@@ -57,9 +65,11 @@ class OwnMetrics:
             "esper_exporter_events_in_flight": float(in_flight),
             "esper_exporter_last_event_timestamp_seconds": ABSENT
             if self.last_event is None
-            else self.last_event,
+            else self.last_event.timestamp(),
         }
         self._gauges.write([cells[name] for name in self._columns])
+        self._rows.write("esper_exporter_events_total", (), [float(self._events)])
+        self._rows.write("esper_exporter_emit_duration_seconds", (), self._emits.cells())
         for name, labels in self._tallies.changed:
             self._rows.write(name, labels, [self._tallies.values[name, labels]])
         self._tallies.changed.clear()

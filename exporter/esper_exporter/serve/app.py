@@ -135,9 +135,7 @@ class MetricsApp:
     async def _metrics(self, headers: Headers) -> Answer:
         media = negotiate(headers.get(b"accept"))
         gzip = accepts_gzip(headers.get(b"accept-encoding"))
-        seconds = scrape_seconds(
-            headers.get(b"x-prometheus-scrape-timeout-seconds"), self._limits
-        )
+        seconds = scrape_seconds(headers.get(b"x-prometheus-scrape-timeout-seconds"), self._limits)
         started = time.perf_counter()
         await self._outflow.room(seconds)
         left = seconds - (time.perf_counter() - started)

@@ -196,4 +196,3 @@ def _process(pid: int) -> str:
     except psutil.Error:
         command = ""
     return f"pid {pid} ({command})" if command else f"pid {pid}"
-

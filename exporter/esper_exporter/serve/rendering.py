@@ -50,9 +50,7 @@ class Rendering:
             raise ScrapeTimeout
         return future.result()
 
-    async def _render(
-        self, key: tuple[MediaType, bool], future: asyncio.Future[bytes]
-    ) -> None:
+    async def _render(self, key: tuple[MediaType, bool], future: asyncio.Future[bytes]) -> None:
         media, gzip = key
         await asyncio.sleep(max(0.0, self._not_before - time.perf_counter()))
         async with self._slots:
@@ -61,9 +59,7 @@ class Rendering:
             try:
                 render = partial(self._source.render, media, gzip)
                 page = (
-                    await self._workers.submit(render)
-                    if self._source.needs_thread()
-                    else render()
+                    await self._workers.submit(render) if self._source.needs_thread() else render()
                 )
             except Exception as error:
                 future.set_exception(error)

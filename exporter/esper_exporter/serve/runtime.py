@@ -209,6 +209,10 @@ class Runtime:
                     break
                 self._open.add(sock)
             sock.setblocking(False)
+            if sock.family != socket.AF_UNIX:
+                # Headers and body are two writes; asyncio sets this only on sockets that name
+                # their protocol, and a scrape would wait 40 ms for the client's delayed ACK.
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             address = str(peer[0]) if isinstance(peer, tuple) else "unix"
             client = Client(sock, address, self._loop)
             self._clients.admit(client)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import fields
-from operator import attrgetter
+from operator import itemgetter
 
 from esper_exporter import health
 from esper_exporter.contract.events import Event
@@ -58,10 +58,10 @@ class _Copy:
 
     def __init__(self, target: type) -> None:
         self._names = _shared(target)
-        self._get = attrgetter(*self._names)
+        self._get = itemgetter(*self._names)
 
     def __call__(self, payload: TamiyoPolicyUpdatePayload, state: object) -> None:
-        state.__dict__.update(zip(self._names, self._get(payload), strict=True))
+        state.__dict__.update(zip(self._names, self._get(payload.__dict__), strict=True))
 
 
 _copy_policy = _Copy(TamiyoState)
@@ -73,8 +73,9 @@ _ALL_HEADS = (*HEADS, *AUX_HEADS)
 _GRAD_NORM_FIELDS = tuple(
     (head, f"head_{head}_grad_norm", f"head_{head}_grad_norm_prev") for head in _ALL_HEADS
 )
-_STATE_FIELDS = tuple((head, f"head_{head}_gradient_state") for head in _ALL_HEADS)
+_gradient_states = itemgetter(*[f"head_{head}_gradient_state" for head in _ALL_HEADS])
 _ENTROPY_FIELDS = tuple((head, f"head_{head}_entropy") for head in HEADS)
+_entropies = itemgetter(*[name for _, name in _ENTROPY_FIELDS])
 _HAS_FIELD = frozenset(f.name for f in fields(TamiyoState))
 
 
@@ -91,9 +92,8 @@ def light_latches(run: RunState, event: Event, payload: TamiyoPolicyUpdatePayloa
         value = getattr(payload, name)
         if value is not None and not math.isfinite(value):
             nonfinite_gradients = True
-    for _, name in _STATE_FIELDS:
-        if getattr(payload, name) == "nonfinite":
-            nonfinite_gradients = True
+    if "nonfinite" in _gradient_states(payload.__dict__):
+        nonfinite_gradients = True
     if nonfinite_gradients or payload.grad_nan_layers:
         latches.light_source("gradients", when, attempt, index)
     for loss in (payload.policy_loss, payload.value_loss):
@@ -170,12 +170,12 @@ def _read_entropies(run: RunState, payload: TamiyoPolicyUpdatePayload) -> None:
     Today's events carry the share; those of the seed documents' age carry nats. A share cannot
     exceed 1, so the first value that does settles it for the whole run.
     """
-    values = [(head, name, getattr(payload, name)) for head, name in _ENTROPY_FIELDS]
+    values = _entropies(payload.__dict__)
     if not run.entropy_in_nats:
-        run.entropy_in_nats = any(v is not None and v > 1.0 + 1e-6 for _, _, v in values)
+        run.entropy_in_nats = any(v is not None and v > 1.0 + 1e-6 for v in values)
     if run.entropy_in_nats:
         n_slots = len(run.snapshot.slot_ids)
-        for head, name, value in values:
+        for (head, name), value in zip(_ENTROPY_FIELDS, values, strict=True):
             limit = head_max_entropy(head, n_slots)
             share = None if value is None or limit <= 0 else value / limit
             setattr(run.snapshot.tamiyo, name, share)

@@ -102,6 +102,10 @@ class Distributions:
         self.changed: dict[Key, None] = {}
         self._sets = _Sets()
 
+    def begin(self, name: str, *labels: str) -> Distribution:
+        """A histogram to observe into directly; its owner knows that it changes."""
+        return self.values.setdefault((name, labels), Distribution(self._bounds[name]))
+
     def observe(self, name: str, value: float | None, *labels: str) -> bool:
         """Observe a value; False if it was missing or not finite."""
         if value is None:
