@@ -198,6 +198,7 @@ def _predict_collapse(run: RunState) -> None:
         warning_threshold=ENTROPY_WARNING,
         max_healthy_entropy=ENTROPY_HEALTHY,
         previous_risk=tamiyo._previous_risk,
+        velocity=tamiyo.entropy_velocity,
     )
     tamiyo._previous_risk = tamiyo.collapse_risk_score
     tamiyo.entropy_clip_correlation = compute_correlation(

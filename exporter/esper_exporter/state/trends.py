@@ -91,11 +91,13 @@ def compute_collapse_risk(
     max_healthy_entropy: float = 1.39,
     previous_risk: float = 0.0,
     hysteresis: float = 0.08,
+    velocity: float | None = None,
 ) -> float:
     """Risk of entropy collapse, 0.0 to 1.0, from how near and how fast the threshold comes.
 
     0.0 with fewer than five values or when the newest is not finite; 1.0 at or below the critical
     threshold. A change smaller than ``hysteresis`` leaves the previous risk, against flapping.
+    ``velocity`` is the history's slope, where it was computed already.
     """
     if len(entropy_history) < MINIMUM_VALUES or not math.isfinite(entropy_history[-1]):
         return 0.0
@@ -106,7 +108,8 @@ def compute_collapse_risk(
     room = max_healthy_entropy - critical_threshold
     proximity = min(1.0, max(0.0, 1.0 - distance / room)) if room > 0 else 1.0
     near = proximity * PROXIMITY_WEIGHT
-    velocity = compute_entropy_velocity(entropy_history)
+    if velocity is None:
+        velocity = compute_entropy_velocity(entropy_history)
     if velocity >= STEADY_VELOCITY:
         risk = near
     else:
