@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass
@@ -84,9 +85,20 @@ class MetricsApp:
             await send({"type": "websocket.close"})  # before accepting: Hypercorn answers 403
         if scope["type"] != "http":
             return
+        headers = _headers(scope["headers"])
+        if headers.get(b"content-length", b"0") == b"0" and b"transfer-encoding" not in headers:
+            await self._respond(scope, headers, send)
+            return
+        # Hypercorn holds what comes in a short queue, and waits for room in it even to end.
+        discarding = asyncio.create_task(_discard(receive))
+        try:
+            await self._respond(scope, headers, send)
+        finally:
+            discarding.cancel()
+
+    async def _respond(self, scope: Scope, headers: Headers, send: Send) -> None:
         started = time.perf_counter()
         client: Client = scope["state"][STATE_KEY]
-        headers = _headers(scope["headers"])
         try:
             answer = await self._answer(scope, headers, client)
         except ScrapeTimeout:
@@ -172,6 +184,12 @@ class MetricsApp:
             if client.lost:
                 return False
         return True
+
+
+async def _discard(receive: Receive) -> None:
+    """Take a request's body from the connection and drop it."""
+    while (await receive())["type"] != "http.disconnect":
+        continue
 
 
 def _headers(fields: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:

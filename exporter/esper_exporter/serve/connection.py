@@ -37,6 +37,7 @@ class Phase(Enum):
     WRITING = "writing"
 
 
+WAITED_FOR = frozenset({Phase.HANDSHAKE, Phase.HEAD})
 BUSY = frozenset({Phase.HANDLING, Phase.WRITING})
 
 
@@ -60,9 +61,13 @@ class Client:
         self.transport: asyncio.Transport | None = None
 
     def enter(self, phase: Phase, seconds: float | None) -> None:
-        """Go over to a phase that may last so long; the connection is cut when it lasts longer."""
+        """Go over to a phase that may last so long; the connection is cut when it lasts longer.
+
+        Bytes of a head that is not complete are no progress: they cost a client nothing.
+        """
         self.phase = phase
-        self.progress()
+        if phase not in WAITED_FOR:
+            self.progress()
         self.disarm()
         if seconds is not None:
             self._timer = self._loop.call_later(seconds, self.abort)

@@ -22,6 +22,7 @@ from esper_exporter.serve.trouble import Trouble
 
 if TYPE_CHECKING:
     from esper_exporter.serve.runtime import Runtime, Security
+    from esper_exporter.serve.security import WatchedConfig
     from esper_exporter.serve.workers import Workers
 
 _FORK_GUARD = threading.RLock()
@@ -74,7 +75,7 @@ class MetricsServer:
         self._lock = threading.RLock()
         self._thread: threading.Thread | None = None
         self._runtime: Runtime | None = None
-        self._tls = False
+        self._watched: WatchedConfig | None = None
         _SERVERS.add(self)
 
     def start(self) -> None:
@@ -157,7 +158,8 @@ class MetricsServer:
         if port is None:
             return None
         host = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(self._host, self._host)
-        scheme = "https" if self._tls else "http"
+        secure = self._watched is not None and self._watched.in_force.context is not None
+        scheme = "https" if secure else "http"
         return f"{scheme}://{TcpAddress(host, port)}"
 
     def _addresses(self) -> list[Address]:
@@ -173,7 +175,13 @@ class MetricsServer:
         return [] if runtime is None else list(runtime.listeners)
 
     def _read_web_config(self) -> Callable[[Workers], Security] | None:
-        return None
+        self._watched = None
+        if self._web_config is None:
+            return None
+        from esper_exporter.serve.security import WatchedConfig, WebSecurity
+
+        watched = self._watched = WatchedConfig(self._web_config)
+        return lambda workers: WebSecurity(watched, workers)
 
     def _after_fork_in_child(self) -> None:
         """Back to the state before start(); the parent's server is the parent's alone."""

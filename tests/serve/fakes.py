@@ -1,0 +1,59 @@
+"""A page source that tests steer: our own interface, filled with as little as it takes."""
+
+from __future__ import annotations
+
+import gzip as gzip_module
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from esper_exporter.serve.negotiation import MediaType
+from esper_exporter.serve.page import LandingPage
+
+
+@dataclass(frozen=True)
+class Scrape:
+    """One call of ``scraped``."""
+
+    seconds: float
+    size: int
+    format: str
+
+
+class FakeSource:
+    """Serves ``body``; ``before`` runs in every render, and may wait or raise."""
+
+    def __init__(self, body: bytes = b"esper_run_info 1\n") -> None:
+        self.body = body
+        self.before: Callable[[], None] = lambda: None
+        self.is_ready = True
+        self.threaded = False
+        self.page = LandingPage("1.2.3", True)
+        self.rendered: list[tuple[MediaType, bool]] = []
+        self.threads: set[str] = set()
+        self.scrapes: list[Scrape] = []
+        self.changed = threading.Condition()
+
+    def render(self, media: MediaType, gzip: bool) -> bytes:
+        self.rendered.append((media, gzip))
+        self.threads.add(threading.current_thread().name)
+        self.before()
+        return gzip_module.compress(self.body, 1) if gzip else self.body
+
+    def landing(self) -> LandingPage:
+        return self.page
+
+    def ready(self) -> bool:
+        return self.is_ready
+
+    def scraped(self, *, seconds: float, size: int, format: str) -> None:
+        with self.changed:
+            self.scrapes.append(Scrape(seconds, size, format))
+            self.changed.notify_all()
+
+    def needs_thread(self) -> bool:
+        return self.threaded
+
+    def wait_for_scrapes(self, count: int, seconds: float = 5.0) -> bool:
+        with self.changed:
+            return self.changed.wait_for(lambda: len(self.scrapes) >= count, seconds)

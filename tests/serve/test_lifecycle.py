@@ -1,0 +1,412 @@
+"""Starting, closing, taken addresses and forks leave nothing behind and stop nobody."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import multiprocessing
+import os
+import socket
+import stat
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from esper_exporter.serve.limits import Limits
+from esper_exporter.serve.listening import ListenError, PortTaken
+from esper_exporter.serve.server import MetricsServer
+from serve.clients import connect, curl, read_to_end, read_until, request
+from serve.fakes import FakeSource
+from support.command import SOURCE
+from support.programs import wait_until
+
+Serve = Callable[..., MetricsServer]
+QUICK = Limits(retry_seconds=0.05)
+
+
+def server_threads() -> list[str]:
+    return [t.name for t in threading.enumerate() if t.name.startswith("esper-exporter")]
+
+
+def test_port_0_is_a_real_port_at_once(serve: Serve) -> None:
+    server = serve()
+    assert server.listening
+    assert server.url == f"http://127.0.0.1:{server.port}"
+    assert request(f"{server.url}/metrics").status == 200
+
+
+def test_starting_twice_and_closing_twice_are_harmless(serve: Serve) -> None:
+    server = serve()
+    port = server.port
+    server.start()
+    assert (server.port, len(server_threads())) == (port, 1)
+    server.close()
+    server.close()
+    assert not server.listening
+    assert not server_threads()
+
+
+def test_a_closed_server_can_start_again(serve: Serve) -> None:
+    server = serve()
+    server.close()
+    server.start()
+    assert request(f"{server.url}/metrics").status == 200
+
+
+def test_closing_before_starting_is_harmless(source: FakeSource) -> None:
+    server = MetricsServer(source, host="127.0.0.1", port=0)
+    server.close()
+    assert (server.listening, server.port, server.url) == (False, None, None)
+
+
+def test_a_hundred_starts_and_stops_leave_no_thread_and_no_descriptor(source: FakeSource) -> None:
+    source.threaded = True
+    process = psutil.Process()
+
+    def once() -> None:
+        server = MetricsServer(source, host="127.0.0.1", port=0)
+        server.start()
+        assert request(f"{server.url}/metrics").status == 200
+        idle = connect(server.port or 0)
+        server.close()
+        idle.close()
+
+    once()
+    gc.collect()
+    threads, descriptors = threading.active_count(), process.num_fds()
+    for _ in range(100):
+        once()
+    gc.collect()
+    assert (threading.active_count(), process.num_fds()) == (threads, descriptors)
+
+
+def test_closing_lets_an_answer_under_way_go_out(serve: Serve, source: FakeSource) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+    source.threaded = True
+
+    def wait() -> None:
+        begun.set()
+        go_on.wait(5)
+
+    source.before = wait
+    server = serve()
+    with connect(server.port or 0) as sock:
+        sock.sendall(b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert begun.wait(5)
+        closing = threading.Thread(target=server.close)
+        closing.start()
+        wait_until(lambda: not server.listening, "it no longer listens")
+        go_on.set()
+        assert read_to_end(sock).endswith(source.body)
+        closing.join(5)
+    assert len(source.scrapes) == 1
+
+
+def test_closing_takes_about_a_second_whatever_clients_do(serve: Serve, source: FakeSource) -> None:
+    source.body = bytes(20_000_000)
+    server = serve()
+    slow, idle = connect(server.port or 0), connect(server.port or 0)
+    slow.sendall(b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n")
+    slow.recv(100)
+    idle.sendall(b"GET /metr")
+    started = time.monotonic()
+    server.close()
+    assert time.monotonic() - started < 1.5
+    assert not server_threads()
+    assert not source.scrapes
+    slow.close()
+    idle.close()
+
+
+def test_a_render_that_hangs_does_not_keep_the_process_alive(tmp_path: Path) -> None:
+    program = tmp_path / "hang.py"
+    program.write_text(
+        "import socket, threading\n"
+        "from serve.fakes import FakeSource\n"
+        "from esper_exporter.serve.server import MetricsServer\n"
+        "source, begun = FakeSource(), threading.Event()\n"
+        "source.threaded = True\n"
+        "source.before = lambda: (begun.set(), threading.Event().wait())\n"
+        "server = MetricsServer(source, host='127.0.0.1', port=0)\n"
+        "server.start()\n"
+        "sock = socket.create_connection(('127.0.0.1', server.port))\n"
+        "sock.sendall(b'GET /metrics HTTP/1.1\\r\\nHost: a\\r\\n\\r\\n')\n"
+        "begun.wait()\n"
+    )
+    path = os.pathsep.join([str(SOURCE), str(Path(__file__).parents[1])])
+    done = subprocess.run(
+        [sys.executable, str(program)],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        timeout=20,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_importing_the_server_loads_nothing_heavy() -> None:
+    code = (
+        "import sys, esper_exporter.serve.server; "
+        "print([m for m in ('asyncio', 'ssl', 'hypercorn', 'h11', 'yaml', 'bcrypt', 'psutil')"
+        " if m in sys.modules])"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(SOURCE)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, check=True, timeout=20
+    )
+    assert done.stdout.strip() == b"[]"
+
+
+# -- addresses ------------------------------------------------------------------------------
+
+
+def test_a_taken_port_is_an_error_when_strict_and_names_its_holder(serve: Serve) -> None:
+    port = serve().port
+    with pytest.raises(PortTaken) as caught:
+        serve(port=port, strict=True)
+    assert f"port {port} on 127.0.0.1 is taken by this process itself (pid {os.getpid()})" in str(
+        caught.value
+    )
+
+
+def test_another_process_that_holds_the_port_is_named(serve: Serve) -> None:
+    code = (
+        "import socket, sys; s = socket.create_server(('127.0.0.1', 0)); "
+        "print(s.getsockname()[1], flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as holder:
+        assert holder.stdout is not None
+        port = int(holder.stdout.readline())
+        with pytest.raises(PortTaken, match=rf"taken by pid {holder.pid} \("):
+            serve(port=port, strict=True)
+        holder.communicate(timeout=10)
+
+
+def test_a_taken_port_is_a_warning_and_served_once_it_is_free(
+    serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING), socket.create_server(("127.0.0.1", 0)) as holder:
+        port = holder.getsockname()[1]
+        server = serve(port=port, limits=QUICK)
+        assert (server.listening, server.port) == (False, port)
+        wait_until(lambda: "is taken by this process itself" in caplog.text, "it warns")
+        assert len(caplog.records) == 1
+    wait_until(lambda: server.listening, "it listens")
+    assert request(f"{server.url}/metrics").status == 200
+
+
+def test_a_server_that_waits_for_its_port_closes_cleanly(serve: Serve) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as holder:
+        server = serve(port=holder.getsockname()[1], limits=QUICK)
+        server.close()
+    assert not server_threads()
+
+
+@pytest.mark.parametrize("host", ["256.1.1.1", "no such host", "192.0.2.1", "x" * 300, "\ud800"])
+def test_an_address_that_is_not_ours_stops_nothing_unless_strict(serve: Serve, host: str) -> None:
+    assert not serve(host=host, limits=QUICK).listening
+    with pytest.raises(ListenError, match="cannot listen on"):
+        serve(host=host, strict=True)
+
+
+@pytest.mark.parametrize("port", [-1, 65536])
+def test_a_port_that_cannot_be_is_an_error(source: FakeSource, port: int) -> None:
+    with pytest.raises(ValueError, match="port must lie between"):
+        MetricsServer(source, host="", port=port)
+
+
+def test_nothing_to_listen_on_is_an_error(source: FakeSource) -> None:
+    with pytest.raises(ValueError, match="nothing to listen on"):
+        MetricsServer(source, host="", port=None)
+
+
+@pytest.mark.parametrize("host", ["::1", "[::1]"])
+def test_ipv6_is_served(serve: Serve, host: str) -> None:
+    server = serve(host=host)
+    assert server.url == f"http://[::1]:{server.port}"
+    assert curl("-g", f"{server.url}/metrics").status == 200
+
+
+@pytest.mark.parametrize("host", ["::", "[::]"])
+def test_all_of_ipv6_takes_ipv4_as_well(serve: Serve, host: str) -> None:
+    server = serve(host=host)
+    assert server.url == f"http://[::1]:{server.port}"
+    for address in ("[::1]", "127.0.0.1"):
+        assert curl("-g", f"http://{address}:{server.port}/metrics").status == 200
+
+
+@pytest.mark.parametrize("host", ["", "0.0.0.0", "localhost"])
+def test_all_addresses_and_names_are_served(serve: Serve, host: str) -> None:
+    server = serve(host=host)
+    assert request(f"http://127.0.0.1:{server.port}/metrics").status == 200
+    assert server.url is not None and request(f"{server.url}/metrics").status == 200
+
+
+def test_a_unix_socket_is_served_beside_the_port_and_removed(
+    serve: Serve, tmp_path: Path, source: FakeSource
+) -> None:
+    path = tmp_path / "esper.sock"
+    server = serve(unix_socket=path)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o660
+    assert curl("--unix-socket", str(path), "http://x/metrics").body == source.body
+    assert request(f"{server.url}/metrics").status == 200
+    server.close()
+    assert not path.exists()
+
+
+def test_a_unix_socket_may_be_all_there_is(serve: Serve, tmp_path: Path) -> None:
+    path = tmp_path / "esper.sock"
+    server = serve(port=None, unix_socket=path)
+    assert (server.port, server.url) == (None, f"unix:{path}")
+    assert curl("--unix-socket", str(path), "http://x/-/healthy").status == 200
+
+
+def test_a_unix_socket_that_was_left_behind_is_replaced(serve: Serve, tmp_path: Path) -> None:
+    path = tmp_path / "esper.sock"
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))
+    serve(port=None, unix_socket=path, strict=True)
+    assert curl("--unix-socket", str(path), "http://x/metrics").status == 200
+
+
+def test_a_unix_socket_in_use_and_a_file_are_left_alone(serve: Serve, tmp_path: Path) -> None:
+    path, file = tmp_path / "esper.sock", tmp_path / "file"
+    file.write_text("precious")
+    serve(port=None, unix_socket=path)
+    for taken in (path, file):
+        with pytest.raises(PortTaken, match="is in use"):
+            serve(port=None, unix_socket=taken, strict=True)
+    assert curl("--unix-socket", str(path), "http://x/metrics").status == 200
+    assert file.read_text() == "precious"
+
+
+# -- forks ----------------------------------------------------------------------------------
+
+
+def _in_child(port: int, server: MetricsServer) -> None:
+    """Exits with 0 when the child neither holds the port nor a client, nor serves."""
+    tcp = [c for c in psutil.Process().net_connections("tcp") if c.laddr and c.laddr.port == port]
+    assert not tcp, tcp
+    assert not server.listening
+    server.close()
+    assert not [t for t in threading.enumerate() if t.name.startswith("esper-exporter")]
+    assert request(f"http://127.0.0.1:{port}/metrics").status == 200
+    gc.collect()
+
+
+def test_a_forked_child_neither_holds_the_port_nor_serves(
+    serve: Serve, source: FakeSource, tmp_path: Path
+) -> None:
+    path = tmp_path / "esper.sock"
+    server = serve(unix_socket=path)
+    port = server.port or 0
+    open_client = connect(port)
+    open_client.sendall(b"GET /-/healthy HTTP/1.1\r\nHost: a\r\n\r\n")
+    read_until(open_client, b"is healthy")
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            _in_child(port, server)
+            code = 0
+        finally:
+            os._exit(code)
+    assert os.waitpid(pid, 0)[1] == 0
+    # The child let go of the client's connection without ending it for the parent.
+    open_client.sendall(b"GET /-/healthy HTTP/1.1\r\nHost: a\r\n\r\n")
+    read_until(open_client, b"is healthy")
+    open_client.close()
+    assert curl("--unix-socket", str(path), "http://x/metrics").status == 200
+    assert request(f"{server.url}/metrics").status == 200
+
+
+def test_the_port_is_free_while_a_forked_child_lives_on(serve: Serve) -> None:
+    server = serve()
+    port = server.port
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.write(writing, b"forked")
+        time.sleep(30)
+        os._exit(0)
+    try:
+        assert os.read(reading, 6) == b"forked"
+        server.close()
+        again = serve(port=port, strict=True)
+        assert request(f"{again.url}/metrics").status == 200
+    finally:
+        os.kill(pid, 9)
+        os.waitpid(pid, 0)
+        os.close(reading)
+        os.close(writing)
+
+
+def test_a_forked_child_may_serve_on_its_own(serve: Serve) -> None:
+    server = serve()
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            own = MetricsServer(FakeSource(b"child 1\n"), host="127.0.0.1", port=0)
+            own.start()
+            code = 0 if request(f"{own.url}/metrics").body == b"child 1\n" else 2
+            own.close()
+        finally:
+            os._exit(code)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert request(f"{server.url}/metrics").status == 200
+
+
+def _child_sockets(port: int, answer: multiprocessing.Queue[int]) -> None:
+    found = psutil.Process().net_connections("tcp")
+    answer.put(sum(1 for c in found if c.laddr and c.laddr.port == port))
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_multiprocessing_children_do_not_hold_the_port(serve: Serve, method: str) -> None:
+    port = serve().port or 0
+    context = multiprocessing.get_context(method)
+    answer = context.Queue()
+    child = context.Process(target=_child_sockets, args=(port, answer))
+    child.start()
+    assert answer.get(timeout=20) == 0
+    child.join(20)
+    assert child.exitcode == 0
+
+
+def test_forks_amid_scrapes_stop_neither(serve: Serve, source: FakeSource) -> None:
+    server = serve()
+    done = threading.Event()
+    failures: list[object] = []
+
+    def scrape() -> None:
+        while not done.is_set():
+            try:
+                reply = request(f"{server.url}/metrics", timeout=5)
+            except OSError as error:
+                failures.append(error)
+            else:
+                if reply.body != source.body:
+                    failures.append(reply)
+
+    threads = [threading.Thread(target=scrape) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for _ in range(40):
+        pid = os.fork()
+        if pid == 0:
+            os._exit(0 if not server.listening else 1)
+        if os.waitpid(pid, 0)[1] != 0:
+            failures.append("a child listens")
+    done.set()
+    for thread in threads:
+        thread.join(10)
+    assert not failures
