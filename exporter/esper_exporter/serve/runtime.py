@@ -250,7 +250,8 @@ class Runtime:
                 ssl_shutdown_timeout=None if context is None else 1.0,
             )
             # With an empty buffer as the mark, waiting for a write means: the kernel has it all.
-            client.transport.set_write_buffer_limits(high=0)
+            # 1, not 0: asyncio's TLS transport, once paused, never resumes with a limit of 0.
+            client.transport.set_write_buffer_limits(high=1, low=0)
             if self._security is not None and not self._security.admits(
                 client.transport.get_extra_info("peercert")
             ):
