@@ -42,7 +42,12 @@ def _mean(values: Series) -> float:
 
 def _variance(values: Series) -> float:
     mean = _mean(values)
-    return _mean([(value - mean) ** 2 for value in values])
+    return _mean([_square(value - mean) for value in values])
+
+
+def _square(value: float) -> float:
+    # A product overflows to infinity, where a power would raise.
+    return value * value
 
 
 def compute_entropy_velocity(entropy_history: Series) -> float:
@@ -73,7 +78,7 @@ def compute_correlation(x_values: Series, y_values: Series) -> float:
     if not all(map(math.isfinite, (*x, *y))):
         return 0.0
     x_mean, y_mean = sum(x) / count, sum(y) / count
-    spread = sum((v - x_mean) ** 2 for v in x) * sum((v - y_mean) ** 2 for v in y)
+    spread = sum(_square(v - x_mean) for v in x) * sum(_square(v - y_mean) for v in y)
     if spread < NO_CORRELATION_VARIANCE or not math.isfinite(spread):
         return 0.0
     shared: float = sum((a - x_mean) * (b - y_mean) for a, b in zip(x, y, strict=True))
