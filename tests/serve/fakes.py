@@ -21,7 +21,10 @@ class Scrape:
 
 
 class FakeSource:
-    """Serves ``body``; ``before`` runs in every render, and may wait or raise."""
+    """Serves ``body``, with its end mark in OpenMetrics.
+
+    ``before`` runs in every render, and may wait or raise.
+    """
 
     def __init__(self, body: bytes = b"esper_run_info 1\n") -> None:
         self.body = body
@@ -38,7 +41,8 @@ class FakeSource:
         self.rendered.append((media, gzip))
         self.threads.add(threading.current_thread().name)
         self.before()
-        return gzip_module.compress(self.body, 1) if gzip else self.body
+        page = self.body + (b"# EOF\n" if media.format == "openmetrics" else b"")
+        return gzip_module.compress(page, 1) if gzip else page
 
     def landing(self) -> LandingPage:
         return self.page

@@ -24,11 +24,11 @@ def test_metrics_are_served_with_headers_that_belong_to_them(
     serve: Serve, source: FakeSource
 ) -> None:
     reply = request(f"{serve().url}/metrics", headers={"Accept": "application/openmetrics-text"})
-    assert (reply.status, reply.body) == (200, source.body)
+    assert (reply.status, reply.body) == (200, source.body + b"# EOF\n")
     assert reply.headers["content-type"] == (
         "application/openmetrics-text; version=1.0.0; charset=utf-8"
     )
-    assert reply.headers["content-length"] == str(len(source.body))
+    assert reply.headers["content-length"] == str(len(reply.body))
     assert reply.headers["vary"] == "Accept, Accept-Encoding"
     assert reply.headers["cache-control"] == "no-store"
     assert "content-encoding" not in reply.headers

@@ -148,23 +148,35 @@ def _busy(server: MetricsServer) -> int:
 
 def test_pages_that_nobody_takes_do_not_fill_the_memory(serve: Serve, source: FakeSource) -> None:
     """Every reader gets a page of its own, takes none of it, and more come than fit."""
-    page = 4_000_000
+    page = 16_000_000
 
     def fresh() -> None:
-        source.body = bytes(page)
+        source.body = b"x" * page
 
     source.before = fresh
-    limits = Limits(unsent_bytes=5 * page, stall_seconds=0.2)
     with ExitStack() as stack:
-        server = serve(limits=limits)
+        server = serve(limits=Limits(unsent_bytes=3 * page, stall_seconds=0.1))
         before = resident()
-        for _ in range(40):
+        for _ in range(12):
             sock = stack.enter_context(connect(server.port or 0))
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             sock.sendall(SCRAPE)
-        time.sleep(0.5)
+            time.sleep(0.03)  # so that requests do not share a page that is still to be rendered
         assert seconds_to_scrape(server.url or "") < 1
-        assert resident() - before < 80e6
+        assert resident() - before < 6 * page
+
+
+def test_a_client_that_leaves_midway_is_no_scrape(serve: Serve, source: FakeSource) -> None:
+    source.body = bytes(20_000_000)
+    server = serve()
+    with connect(server.port or 0) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.sendall(SCRAPE)
+        sock.recv(100)
+    wait_until(lambda: not _busy(server), "the connection ends")
+    assert request(f"{server.url}/metrics").status == 200
+    assert source.wait_for_scrapes(1)
+    assert len(source.scrapes) == 1
 
 
 def test_200_parallel_scrapes_share_few_pages_and_all_get_theirs(
@@ -215,7 +227,12 @@ def test_a_flood_of_scrapes_leaves_most_of_the_time_to_others(
 def test_a_slow_render_on_a_worker_holds_up_nothing_else(serve: Serve, source: FakeSource) -> None:
     begun, go_on = threading.Event(), threading.Event()
     source.threaded = True
-    source.before = lambda: (begun.set(), go_on.wait(10))[0]
+
+    def wait() -> None:
+        begun.set()
+        go_on.wait(10)
+
+    source.before = wait
     server = serve()
     with ThreadPoolExecutor(1) as pool:
         scrape = pool.submit(request, f"{server.url}/metrics")
@@ -231,7 +248,11 @@ def test_a_render_that_hangs_is_given_up_at_the_scrape_timeout(
 ) -> None:
     go_on = threading.Event()
     source.threaded = True
-    source.before = lambda: (go_on.wait(20), None)[1]
+
+    def hang() -> None:
+        go_on.wait(20)
+
+    source.before = hang
     server = serve()
     threads = threading.active_count()
     for _ in range(6):

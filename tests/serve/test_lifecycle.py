@@ -207,7 +207,7 @@ def test_a_server_that_waits_for_its_port_closes_cleanly(serve: Serve) -> None:
     with socket.create_server(("127.0.0.1", 0)) as holder:
         server = serve(port=holder.getsockname()[1], limits=QUICK)
         server.close()
-    assert not server_threads()
+    wait_until(lambda: not server_threads(), "who holds the port is no longer looked for")
 
 
 @pytest.mark.parametrize("host", ["256.1.1.1", "no such host", "192.0.2.1", "x" * 300, "\ud800"])

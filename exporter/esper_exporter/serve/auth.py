@@ -114,27 +114,26 @@ class Passwords:
                 return Verdict.TOO_MANY_FROM_HERE
             if len(self._under_way) >= _WAITING:
                 return Verdict.TOO_MANY
-            task = asyncio.create_task(self._verify(key, hashed, password, known, address))
+            task = asyncio.create_task(self._verify(key, hashed, password, known))
             self._under_way[key] = task
+            self._by_address[address] += 1
+            task.add_done_callback(partial(self._forget, key, address))
         return Verdict.RIGHT if await asyncio.shield(task) else Verdict.WRONG
 
-    async def _verify(
-        self, key: bytes, hashed: str, password: bytes, known: bool, address: str
-    ) -> bool:
-        self._by_address[address] += 1
-        try:
-            async with self._slots:
-                matches = await self._workers.submit(
-                    partial(self._check, password[:_BCRYPT_BYTES], hashed.encode())
-                )
-            right = matches and known
-            (self._right if right else self._wrong).add(key)
-            return right
-        finally:
-            del self._under_way[key]
-            self._by_address[address] -= 1
-            if not self._by_address[address]:
-                del self._by_address[address]
+    async def _verify(self, key: bytes, hashed: str, password: bytes, known: bool) -> bool:
+        async with self._slots:
+            matches = await self._workers.submit(
+                partial(self._check, password[:_BCRYPT_BYTES], hashed.encode())
+            )
+        right = matches and known
+        (self._right if right else self._wrong).add(key)
+        return right
+
+    def _forget(self, key: bytes, address: str, _task: asyncio.Task[bool]) -> None:
+        del self._under_way[key]
+        self._by_address[address] -= 1
+        if not self._by_address[address]:
+            del self._by_address[address]
 
     def _digest(self, user: str, hashed: str, password: bytes, known: bool) -> bytes:
         parts = (user.encode(), hashed.encode(), password, bytes([known]))

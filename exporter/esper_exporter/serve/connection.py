@@ -93,16 +93,12 @@ class Client:
 class Clients:
     """All open connections. A full house makes room: idle ones go first, the longest first."""
 
-    def __init__(self, limit: int, loop: asyncio.AbstractEventLoop) -> None:
-        self._limit = limit
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._clients: set[Client] = set()
 
-    def __len__(self) -> int:
-        return len(self._clients)
-
-    def admit(self, client: Client) -> None:
-        if len(self._clients) >= self._limit:
+    def admit(self, client: Client, limit: int) -> None:
+        while self._clients and len(self._clients) >= limit:
             self.evict()
         self._clients.add(client)
 

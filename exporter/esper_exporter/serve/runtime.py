@@ -109,7 +109,8 @@ class Runtime:
         self._loop = asyncio.SelectorEventLoop(self._selector)
         self._loop.set_exception_handler(_quiet)
         self._open: set[socket.socket] = set()
-        self._clients = Clients(connection_limit(limits), self._loop)
+        self._clients = Clients(self._loop)
+        self._limit = connection_limit(limits)
         self._workers = Workers(limits.workers, "esper-exporter-worker")
         self._stop = asyncio.Event()
         self._stopping = False
@@ -215,8 +216,10 @@ class Runtime:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             address = str(peer[0]) if isinstance(peer, tuple) else "unix"
             client = Client(sock, address, self._loop)
-            self._clients.admit(client)
-            client.task = self._loop.create_task(self._handle(client))
+            context = None if self._security is None else self._security.tls()
+            tls_limit = self._limit if context is None else self._limits.tls_connections
+            self._clients.admit(client, min(self._limit, tls_limit))
+            client.task = self._loop.create_task(self._handle(client, context))
         else:
             return
         if error.errno not in _EXHAUSTED:
@@ -234,11 +237,10 @@ class Runtime:
 
         self._loop.call_later(0.25, resume)
 
-    async def _handle(self, client: Client) -> None:
+    async def _handle(self, client: Client, context: Any) -> None:
         """A connection from its handshake to its end."""
         limits = self._limits
         try:
-            context = None if self._security is None else self._security.tls()
             client.enter(Phase.HANDSHAKE, limits.handshake_seconds)
             reader = asyncio.StreamReader(limit=limits.head_bytes, loop=self._loop)
             protocol = asyncio.StreamReaderProtocol(reader, loop=self._loop)
@@ -262,8 +264,15 @@ class Runtime:
             await HttpConnection(
                 self._app, self._loop, self._config, self._context, client, limits, reader, writer
             )
+        except asyncio.CancelledError:
+            # Client.abort() does this. Kept by the task, the exception with its frames would be
+            # a cycle of references around a connection's buffers, and floods fill the memory
+            # faster than the training's garbage is collected.
+            if not client.lost:
+                raise
         except OSError as error:  # a handshake that failed, a client that is gone
             LOG.debug("%s: %s", client.address, error)
+            error.__traceback__ = None  # a cycle as well: the frames hold what holds the error
         except Exception as error:
             self._trouble.report("connection", error)
         finally:

@@ -109,7 +109,7 @@ class WatchedConfig:
         try:
             loaded = load(self._path)
             self._refuse_opening(loaded.config)
-        except WebConfigError as error:
+        except Exception as error:  # whatever is wrong with the new files: they are foreign
             LOG.error("the new web configuration is not taken, the old one stays: %s", error)
             return
         self._loaded = loaded

@@ -18,7 +18,7 @@ class Trouble:
         self._told: set[tuple[str, str, str]] = set()
 
     def report(self, where: str, error: BaseException) -> None:
-        """``where`` is a fixed word of ours; the kind is it with the error's type and text."""
+        """``where`` is a fixed word of ours; the kind is it with the error's type and place."""
         if self._on_error is not None:
             try:
                 self._on_error(where)
@@ -27,13 +27,17 @@ class Trouble:
         self._log(where, error)
 
     def _log(self, where: str, error: BaseException) -> None:
-        try:
-            text = str(error)
-        except Exception:  # an exception of foreign code whose text raises too
-            text = "?"
-        kind = (where, type(error).__qualname__, text[:200])
+        kind = (where, type(error).__qualname__, _place(error))
         if kind in self._told or len(self._told) >= _MAX_KINDS:
-            LOG.debug("%s failed again: %s", where, text)
+            LOG.debug("%s failed again: %s", where, type(error).__qualname__)
             return
         self._told.add(kind)
         LOG.error("%s failed; told once per kind", where, exc_info=error)
+
+
+def _place(error: BaseException) -> str:
+    """Where an exception was raised: its text may differ every time."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return "" if trace is None else f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
