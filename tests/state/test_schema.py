@@ -1,0 +1,346 @@
+"""The snapshot's shape: it has every field the real system's snapshots have, and their defaults."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import math
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import fields
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from esper_exporter.contract.vocabulary import HEADS, OPS
+from esper_exporter.state.attribution import (
+    CounterfactualConfig,
+    CounterfactualSnapshot,
+    ShapleyEstimate,
+    ShapleySnapshot,
+)
+from esper_exporter.state.decision import DecisionSnapshot
+from esper_exporter.state.environment import EnvState
+from esper_exporter.state.lifecycle import (
+    MorphologyCausalLogEntry,
+    SeedLifecycleEvent,
+    SeedState,
+)
+from esper_exporter.state.policy import (
+    GradientQualityMetrics,
+    InfrastructureMetrics,
+    TamiyoState,
+    ValueFunctionMetrics,
+)
+from esper_exporter.state.rewards import RewardComponents
+from esper_exporter.state.snapshot import (
+    BestRunRecord,
+    EventLogEntry,
+    RunConfig,
+    SanctumSnapshot,
+)
+from esper_exporter.state.statistics import EpisodeStats, ObservationStats, SeedLifecycleStats
+from esper_exporter.state.vitals import GPUStats, SystemVitals
+
+RECORDINGS = Path(__file__).parents[1] / "recordings"
+
+Found = tuple[type, dict[str, Any]]
+
+
+@cache
+def snapshots(name: str) -> tuple[dict[str, Any], ...]:
+    lines = gzip.decompress((RECORDINGS / f"{name}.snapshots.jsonl.gz").read_bytes()).splitlines()
+    return tuple(json.loads(line)["snapshot"] for line in lines)
+
+
+def _attribution(owner: dict[str, Any], matrix: str, shapley: str) -> Iterator[Found]:
+    if owner[matrix] is not None:
+        yield CounterfactualSnapshot, owner[matrix]
+        yield from ((CounterfactualConfig, told) for told in owner[matrix]["configs"])
+    if owner[shapley] is not None:
+        yield ShapleySnapshot, owner[shapley]
+        yield from ((ShapleyEstimate, told) for told in owner[shapley]["values"].values())
+
+
+def _env(env: dict[str, Any]) -> Iterator[Found]:
+    yield EnvState, env
+    yield RewardComponents, env["reward_components"]
+    if env["best_reward_components"] is not None:
+        yield RewardComponents, env["best_reward_components"]
+    for seeds in (env["seeds"], env["best_seeds"]):
+        yield from ((SeedState, seed) for seed in seeds.values())
+    for events in (env["lifecycle_events"], env["best_lifecycle_events"]):
+        yield from ((SeedLifecycleEvent, event) for event in events)
+    yield from _attribution(env, "counterfactual_matrix", "shapley_snapshot")
+    yield from _attribution(env, "best_counterfactual_matrix", "best_shapley_snapshot")
+
+
+def _best_run(record: dict[str, Any]) -> Iterator[Found]:
+    yield BestRunRecord, record
+    yield RewardComponents, record["end_reward_components"]
+    for seeds in (record["seeds"], record["end_seeds"]):
+        yield from ((SeedState, seed) for seed in seeds.values())
+    for events in (record["best_lifecycle_events"], record["end_lifecycle_events"]):
+        yield from ((SeedLifecycleEvent, event) for event in events)
+    yield from _attribution(record, "counterfactual_matrix", "shapley_snapshot")
+
+
+def objects(snapshot: dict[str, Any]) -> Iterator[Found]:
+    """Every nested object of a recorded snapshot, with the class that stands for it."""
+    tamiyo = snapshot["tamiyo"]
+    yield SanctumSnapshot, snapshot
+    yield TamiyoState, tamiyo
+    yield InfrastructureMetrics, tamiyo["infrastructure"]
+    yield GradientQualityMetrics, tamiyo["gradient_quality"]
+    yield ValueFunctionMetrics, tamiyo["value_function"]
+    yield from ((DecisionSnapshot, told) for told in tamiyo["recent_decisions"])
+    yield SystemVitals, snapshot["vitals"]
+    yield from ((GPUStats, told) for told in snapshot["vitals"]["gpu_stats"].values())
+    yield RewardComponents, snapshot["rewards"]
+    yield RunConfig, snapshot["run_config"]
+    yield SeedLifecycleStats, snapshot["seed_lifecycle"]
+    yield ObservationStats, snapshot["observation_stats"]
+    yield EpisodeStats, snapshot["episode_stats"]
+    yield from ((EventLogEntry, told) for told in snapshot["event_log"])
+    for env in snapshot["envs"].values():
+        yield from _env(env)
+    for record in snapshot["best_runs"]:
+        yield from _best_run(record)
+
+
+def names(cls: type) -> set[str]:
+    return {f.name for f in fields(cls)}
+
+
+# The recordings leave the causal log out.
+NOT_RECORDED: dict[type, set[str]] = {SanctumSnapshot: {"morphology_causal_log"}}
+
+# Number of fields of each class in the real system.
+FIELD_COUNTS = {
+    BestRunRecord: 29,
+    CounterfactualConfig: 2,
+    CounterfactualSnapshot: 4,
+    DecisionSnapshot: 40,
+    EnvState: 50,
+    EpisodeStats: 19,
+    EventLogEntry: 7,
+    GPUStats: 5,
+    GradientQualityMetrics: 3,
+    InfrastructureMetrics: 8,
+    MorphologyCausalLogEntry: 18,
+    ObservationStats: 15,
+    RewardComponents: 23,
+    RunConfig: 8,
+    SanctumSnapshot: 48,
+    SeedLifecycleEvent: 13,
+    SeedLifecycleStats: 13,
+    SeedState: 22,
+    ShapleyEstimate: 3,
+    ShapleySnapshot: 4,
+    SystemVitals: 13,
+    TamiyoState: 131,
+    ValueFunctionMetrics: 12,
+}
+
+# Where the real system invents a value for what no update has measured, ours says None.
+NONE_UNTIL_MEASURED = {
+    "value_nrmse": 1.0,
+    "q_aux_loss": 0.0,
+    "head_q_gradient_state": "missing",
+}
+
+
+@pytest.mark.parametrize("name", ["run1", "run2b"])
+def test_every_recorded_object_has_exactly_the_fields_of_its_class(name: str) -> None:
+    wrong = {
+        (cls.__name__, tuple(sorted(set(told) ^ (names(cls) - NOT_RECORDED.get(cls, set())))))
+        for snapshot in snapshots(name)
+        for cls, told in objects(snapshot)
+        if set(told) != names(cls) - NOT_RECORDED.get(cls, set())
+    }
+    assert not wrong
+
+
+def test_the_recordings_show_every_class_but_the_two_they_cannot() -> None:
+    shown = {cls for name in ("run1", "run2b") for s in snapshots(name) for cls, _ in objects(s)}
+    assert set(FIELD_COUNTS) - shown == {GPUStats, MorphologyCausalLogEntry}
+
+
+@pytest.mark.parametrize(("cls", "count"), FIELD_COUNTS.items(), ids=lambda v: str(v))
+def test_a_class_has_as_many_fields_as_in_the_real_system(cls: type, count: int) -> None:
+    assert len(fields(cls)) == count
+
+
+def plain(value: Any) -> Any:
+    """A default in the form in which the recordings write it."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if value != value else "Infinity" if value > 0 else "-Infinity"
+    return list(value) if isinstance(value, deque | tuple) else value
+
+
+def scalars(state: object, leave_out: set[str]) -> dict[str, Any]:
+    found = {f.name: getattr(state, f.name) for f in fields(state) if f.name not in leave_out}  # type: ignore[arg-type]
+    return {
+        name: [plain(v) for v in value] if isinstance(value, tuple) else plain(value)
+        for name, value in found.items()
+    }
+
+
+def test_a_policy_before_its_first_update_reads_as_in_the_real_system() -> None:
+    nested = {"infrastructure", "gradient_quality", "value_function"}
+    recorded = {k: v for k, v in snapshots("run1")[0]["tamiyo"].items() if k not in nested}
+    ours = scalars(TamiyoState(), nested)
+    differing = {name for name in recorded if recorded[name] != ours[name]}
+    assert differing == set(NONE_UNTIL_MEASURED)
+    assert {name: recorded[name] for name in differing} == NONE_UNTIL_MEASURED
+    assert all(ours[name] is None for name in differing)
+
+
+@pytest.mark.parametrize(
+    ("cls", "part"),
+    [
+        (InfrastructureMetrics, "infrastructure"),
+        (GradientQualityMetrics, "gradient_quality"),
+        (ValueFunctionMetrics, "value_function"),
+    ],
+)
+def test_a_metric_group_before_the_first_update_reads_as_in_the_real_system(
+    cls: type, part: str
+) -> None:
+    assert scalars(cls(), set()) == snapshots("run1")[0]["tamiyo"][part]
+
+
+def test_an_environment_that_has_not_trained_reads_as_in_the_real_system() -> None:
+    nested = {"reward_components", "counterfactual_matrix", "shapley_snapshot"}
+    recorded = {k: v for k, v in snapshots("run1")[0]["envs"]["0"].items() if k not in nested}
+    assert scalars(EnvState(0, host_params=77, reward_mode="shaped"), nested) == recorded
+
+
+def test_empty_reward_components_read_as_in_the_real_system() -> None:
+    assert scalars(RewardComponents(), set()) == snapshots("run1")[0]["rewards"]
+
+
+@pytest.mark.parametrize("board", ["head_nan_latch", "head_inf_latch"])
+def test_every_head_has_a_latch_that_is_clear_at_first(board: str) -> None:
+    assert getattr(TamiyoState(), board) == dict.fromkeys(HEADS, False)
+
+
+def test_two_states_share_no_container() -> None:
+    one, other = TamiyoState(), TamiyoState()
+    one.head_nan_latch["op"] = True
+    one.entropy_history.append(1.0)
+    assert not other.head_nan_latch["op"]
+    assert not other.entropy_history
+
+
+@pytest.mark.parametrize(
+    ("state", "history", "length"),
+    [
+        (EnvState(0), "reward_history", 50),
+        (EnvState(0), "accuracy_history", 50),
+        (EnvState(0), "action_history", 50),
+        (SanctumSnapshot(), "mean_accuracy_history", 50),
+        (TamiyoState(), "episode_return_history", 20),
+        (TamiyoState(), "policy_loss_history", 10),
+        (TamiyoState(), "value_loss_history", 10),
+        (TamiyoState(), "grad_norm_history", 10),
+        (TamiyoState(), "entropy_history", 10),
+        (TamiyoState(), "explained_variance_history", 10),
+        (TamiyoState(), "kl_divergence_history", 10),
+        (TamiyoState(), "clip_fraction_history", 10),
+        (TamiyoState(), "decision_density_history", 10),
+        (ValueFunctionMetrics(), "value_predictions", 100),
+        (ValueFunctionMetrics(), "actual_returns", 100),
+        (ValueFunctionMetrics(), "td_errors", 100),
+    ],
+)
+def test_a_history_keeps_as_many_values_as_the_schema_says(
+    state: object, history: str, length: int
+) -> None:
+    assert getattr(state, history).maxlen == length
+
+
+@pytest.mark.parametrize(
+    ("name", "op"),
+    [
+        ("q_wait", "WAIT"),
+        ("q_germinate", "GERMINATE"),
+        ("q_set_alpha", "SET_ALPHA_TARGET"),
+        ("q_prune", "PRUNE"),
+        ("q_fossilize", "FOSSILIZE"),
+        ("q_advance", "ADVANCE"),
+    ],
+)
+def test_a_q_value_of_the_seed_schema_is_that_of_its_operation(name: str, op: str) -> None:
+    state = TamiyoState(op_q_values=(0.0, 1.0, 2.0, 3.0, 4.0, 5.0))
+    assert getattr(state, name) == OPS.index(op)
+    assert math.isnan(getattr(TamiyoState(), name))
+    with pytest.raises(AttributeError):
+        setattr(state, name, 1.0)
+
+
+def test_a_seed_has_no_room_for_fields_the_schema_does_not_know() -> None:
+    with pytest.raises(AttributeError):
+        SeedState("r0c0").colour = "red"  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "stale"), [(0.0, False), (5.0, False), (5.001, True), (math.inf, True)]
+)
+def test_a_snapshot_is_stale_after_more_than_five_seconds(seconds: float, stale: bool) -> None:
+    assert SanctumSnapshot(staleness_seconds=seconds).is_stale is stale
+
+
+def test_a_new_snapshot_is_stale_because_nothing_has_come_yet() -> None:
+    assert SanctumSnapshot().is_stale
+
+
+@pytest.mark.parametrize(
+    ("allocated", "reserved", "percent"),
+    [(0.0, 0.0, 0.0), (1.0, 0.0, 0.0), (1.0, 4.0, 25.0), (4.0, 4.0, 100.0)],
+)
+def test_memory_use_is_what_is_allocated_of_what_is_reserved(
+    allocated: float, reserved: float, percent: float
+) -> None:
+    metrics = InfrastructureMetrics(
+        cuda_memory_allocated_gb=allocated, cuda_memory_reserved_gb=reserved
+    )
+    assert metrics.memory_usage_percent == percent
+
+
+@pytest.mark.parametrize(
+    ("vitals", "devices"),
+    [
+        (SystemVitals(), []),
+        (SystemVitals(ram_used_gb=90.0, ram_total_gb=100.0), []),
+        (SystemVitals(ram_used_gb=90.1, ram_total_gb=100.0), ["RAM"]),
+        (SystemVitals(ram_used_gb=1.0, ram_total_gb=0.0), []),
+        (SystemVitals(ram_used_gb=None, ram_total_gb=10.0), []),
+        (SystemVitals(gpu_memory_used_gb=79.0, gpu_memory_total_gb=80.0), ["cuda:0"]),
+        (
+            SystemVitals(gpu_stats={0: GPUStats(0, 1.0, 80.0), 3: GPUStats(3, 79.0, 80.0)}),
+            ["cuda:3"],
+        ),
+        (
+            SystemVitals(
+                gpu_stats={0: GPUStats(0, 1.0, 80.0)},
+                gpu_memory_used_gb=79.0,
+                gpu_memory_total_gb=80.0,
+            ),
+            [],
+        ),
+        (
+            SystemVitals(
+                gpu_stats={1: GPUStats(1, 80.0, 80.0)}, ram_used_gb=10.0, ram_total_gb=10.0
+            ),
+            ["RAM", "cuda:1"],
+        ),
+    ],
+)
+def test_a_device_more_than_nine_tenths_full_is_an_alarm(
+    vitals: SystemVitals, devices: list[str]
+) -> None:
+    assert vitals.memory_alarm_devices == devices
+    assert vitals.has_memory_alarm is bool(devices)
