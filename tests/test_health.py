@@ -17,7 +17,10 @@ H, W, C, U = Level.HEALTHY, Level.WARNING, Level.CRITICAL, Level.UNKNOWN
 Judge = Callable[[float | None], Level]
 
 LEVELS: list[tuple[Judge, list[tuple[float, Level]]]] = [
-    (health.entropy_level, [(1.0, H), (0.51, H), (0.5, W), (0.26, W), (0.25, C), (0.0, C)]),
+    (
+        health.entropy_level,
+        [(math.inf, C), (1.0, H), (0.51, H), (0.5, W), (0.26, W), (0.25, C), (0.0, C)],
+    ),
     (
         health.head_gradient_level,
         [
@@ -40,12 +43,24 @@ LEVELS: list[tuple[Judge, list[tuple[float, Level]]]] = [
     (health.count_level, [(0, H), (1, C), (100, C)]),
     (health.grad_norm_level, [(5.0, H), (5.01, W), (10.0, W), (10.01, C), (math.inf, C)]),
     (health.ratio_max_level, [(1.5, H), (1.51, W), (2.0, W), (2.01, C), (math.inf, C)]),
-    (health.ratio_min_level, [(1.0, H), (0.51, H), (0.49, W), (0.31, W), (0.29, C), (0.0, C)]),
+    (
+        health.ratio_min_level,
+        [(math.inf, C), (1.0, H), (0.51, H), (0.49, W), (0.31, W), (0.29, C), (0.0, C)],
+    ),
     (health.clip_fraction_level, [(0.25, H), (0.26, W), (0.30, W), (0.31, C)]),
     (health.kl_level, [(-1e-9, H), (0.015, H), (0.016, W), (0.03, W), (0.031, C)]),
-    (health.explained_variance_level, [(1.0, H), (0.31, H), (0.29, W), (0.01, W), (-0.01, C)]),
-    (health.value_correlation_level, [(1.0, H), (0.61, H), (0.59, W), (0.31, W), (0.29, C)]),
-    (health.log_prob_level, [(-2.0, H), (-49.0, H), (-51.0, W), (-99.0, W), (-101.0, C)]),
+    (
+        health.explained_variance_level,
+        [(math.inf, C), (1.0, H), (0.31, H), (0.29, W), (0.01, W), (-0.01, C)],
+    ),
+    (
+        health.value_correlation_level,
+        [(math.inf, C), (1.0, H), (0.61, H), (0.59, W), (0.31, W), (0.29, C)],
+    ),
+    (
+        health.log_prob_level,
+        [(math.inf, C), (-2.0, H), (-49.0, H), (-51.0, W), (-99.0, W), (-101.0, C)],
+    ),
     (health.fragmentation_level, [(0.0, H), (0.3, H), (0.31, W), (1.0, W)]),
     (health.memory_level, [(0.5, H), (0.9, H), (0.91, C), (1.0, C)]),
     (health.wait_share_level, [(0.7, H), (0.71, W), (1.0, W)]),

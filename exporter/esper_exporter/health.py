@@ -64,6 +64,14 @@ WAIT_SHARE_WARNING: Final = 0.7
 LOW_RETURN_VARIANCE_WARNING: Final = 0.20
 FRAGMENTATION_WARNING: Final = 0.3
 MEMORY_CRITICAL: Final = 0.90
+STALE_SECONDS: Final = 5.0
+"""The terminal's own measure. A healthy run is silent for up to 6 s: no threshold for an alert."""
+
+# An environment's status (Sanctum schema)
+ENV_HYSTERESIS_EPOCHS: Final = 3
+ENV_STALL_EPOCHS: Final = 10
+ENV_DEGRADED_DROP_PERCENT: Final = 1.0
+ENV_EXCELLENT_ACCURACY_PERCENT: Final = 80.0
 
 
 class HeadState(Enum):
@@ -87,10 +95,10 @@ def _unknown(value: Number) -> bool:
 
 
 def _falling(value: Number, warning: float, critical: float) -> Level:
-    """Low is bad: at or below a threshold counts as that level."""
+    """Low is bad: at or below a threshold counts as that level, and infinity is no good value."""
     if value is None or value != value:
         return Level.UNKNOWN
-    if value <= critical:
+    if value <= critical or value == float("inf"):
         return Level.CRITICAL
     return Level.WARNING if value <= warning else Level.HEALTHY
 

@@ -49,6 +49,10 @@ def test_entropy_velocity_is_the_slope_of_the_last_ten(
     assert compute_entropy_velocity(deque(values)) == pytest.approx(velocity, abs=1e-12)
 
 
+def test_a_slope_beyond_a_float_is_no_velocity() -> None:
+    assert compute_entropy_velocity([-1.7e308, 1.7e308] * 3) == 0.0
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_an_entropy_that_is_not_finite_has_no_velocity_and_no_warning(bad: float) -> None:
     with warnings.catch_warnings():

@@ -251,6 +251,7 @@ class RunPublisher:
             or outcome
             or env.seeds
             or env.rollback_timestamp
+            or env.counterfactual_matrix.configs
         ):
             return
         roots = {

@@ -8,14 +8,16 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from esper_exporter.contract.vocabulary import OPS, normalize_action
+from esper_exporter.health import (
+    ENV_DEGRADED_DROP_PERCENT,
+    ENV_EXCELLENT_ACCURACY_PERCENT,
+    ENV_HYSTERESIS_EPOCHS,
+    ENV_STALL_EPOCHS,
+)
 from esper_exporter.state.attribution import CounterfactualSnapshot, ShapleySnapshot
 from esper_exporter.state.lifecycle import SeedLifecycleEvent, SeedState
 from esper_exporter.state.rewards import RewardComponents
 
-HYSTERESIS_EPOCHS = 3
-STALL_EPOCHS = 10
-DEGRADED_DROP = 1.0
-EXCELLENT_ACCURACY = 80.0
 CONTRIBUTING_STAGES = frozenset({"FOSSILIZED", "HOLDING", "BLENDING"})
 
 
@@ -170,18 +172,18 @@ class EnvState:
     def _update_status(self, before: float, now: float) -> None:
         """Bad news must hold for three epochs before it becomes the status, good news need not."""
         self.stall_counter = (
-            self.stall_counter + 1 if self.epochs_since_improvement > STALL_EPOCHS else 0
+            self.stall_counter + 1 if self.epochs_since_improvement > ENV_STALL_EPOCHS else 0
         )
-        if self.stall_counter >= HYSTERESIS_EPOCHS:
+        if self.stall_counter >= ENV_HYSTERESIS_EPOCHS:
             self.status = "stalled"
-        if now < before - DEGRADED_DROP:
+        if now < before - ENV_DEGRADED_DROP_PERCENT:
             self.degraded_counter += 1
-            if self.degraded_counter >= HYSTERESIS_EPOCHS:
+            if self.degraded_counter >= ENV_HYSTERESIS_EPOCHS:
                 self.status = "degraded"
         elif now > before:
             self.degraded_counter = 0
         if self.epochs_since_improvement == 0:
-            if now > EXCELLENT_ACCURACY:
+            if now > ENV_EXCELLENT_ACCURACY_PERCENT:
                 self.status = "excellent"
             elif self.current_epoch > 0:
                 self.status = "healthy"

@@ -7,6 +7,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from esper_exporter.health import STALE_SECONDS
 from esper_exporter.state.attribution import CounterfactualSnapshot, ShapleySnapshot
 from esper_exporter.state.environment import EnvState
 from esper_exporter.state.lifecycle import (
@@ -18,8 +19,6 @@ from esper_exporter.state.policy import TamiyoState
 from esper_exporter.state.rewards import RewardComponents
 from esper_exporter.state.statistics import EpisodeStats, ObservationStats, SeedLifecycleStats
 from esper_exporter.state.vitals import SystemVitals
-
-STALE_SECONDS = 5.0
 
 
 @dataclass

@@ -53,7 +53,8 @@ def _square(value: float) -> float:
 def compute_entropy_velocity(entropy_history: Series) -> float:
     """Slope of a least-squares line through the last ten entropies, per update.
 
-    0.0 with fewer than five values or with a non-finite one; negative means falling.
+    0.0 with fewer than five values, with a non-finite one, or where the slope is too large for a
+    float; negative means falling.
     """
     if len(entropy_history) < MINIMUM_VALUES:
         return 0.0
@@ -63,7 +64,8 @@ def compute_entropy_velocity(entropy_history: Series) -> float:
     middle = (len(values) - 1) / 2
     mean = _mean(values)
     covariance = sum((place - middle) * (value - mean) for place, value in enumerate(values))
-    return covariance / sum((place - middle) ** 2 for place in range(len(values)))
+    slope = covariance / sum((place - middle) ** 2 for place in range(len(values)))
+    return slope if math.isfinite(slope) else 0.0
 
 
 def compute_correlation(x_values: Series, y_values: Series) -> float:

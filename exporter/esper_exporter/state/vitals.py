@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-MEMORY_ALARM_SHARE = 0.90
+from esper_exporter.health import MEMORY_CRITICAL
 
 
 @dataclass
@@ -19,9 +19,7 @@ class GPUStats:
 
 
 def _full(used: float | None, total: float | None) -> bool:
-    return (
-        used is not None and total is not None and total > 0 and (used / total > MEMORY_ALARM_SHARE)
-    )
+    return used is not None and total is not None and total > 0 and (used / total > MEMORY_CRITICAL)
 
 
 @dataclass

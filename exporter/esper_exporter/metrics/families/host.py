@@ -67,15 +67,25 @@ def _told_reward(part: str, field: str, text: str, scale: float = 1.0) -> Metric
     )
 
 
-def _matrix(attribute: str) -> Any:
+def _accuracy_with_all(on: bool) -> Any:
+    """The counterfactual accuracy with every seed on or off, where that was evaluated."""
+
     def read(roots: Any) -> Any:
         matrix = roots["env"].counterfactual_matrix
-        if not matrix.configs:
-            return None
-        value = getattr(matrix, attribute)
-        return value() if callable(value) else value
+        return matrix.get_accuracy((on,) * len(matrix.slot_ids)) if matrix.slot_ids else None
 
     return read
+
+
+def _synergy(roots: Any) -> Any:
+    """Needs every accuracy that it is computed from: one not evaluated counts as 0 in the schema's
+    own sum, and would show as synergy."""
+    matrix = roots["env"].counterfactual_matrix
+    if None in (_accuracy_with_all(False)(roots), _accuracy_with_all(True)(roots)):
+        return None
+    if len(matrix.individual_contributions()) < len(matrix.slot_ids):
+        return None
+    return matrix.total_synergy()
 
 
 def _best_reward(roots: Any) -> Any:
@@ -321,7 +331,7 @@ ENV_METRICS: tuple[Metric, ...] = (
         "derived: accuracy with every seed off, from the counterfactual matrix",
         "Accuracy with every seed switched off, 0 to 1.",
         scale=PERCENT,
-        read=_matrix("baseline_accuracy"),
+        read=_accuracy_with_all(False),
     ),
     gauge(
         "env",
@@ -329,14 +339,15 @@ ENV_METRICS: tuple[Metric, ...] = (
         "derived: accuracy with every seed on, from the counterfactual matrix",
         "Accuracy with every seed switched on, 0 to 1.",
         scale=PERCENT,
-        read=_matrix("combined_accuracy"),
+        read=_accuracy_with_all(True),
     ),
     gauge(
         "env",
         "esper_simic_counterfactual_synergy_ratio",
         "derived: combined accuracy less baseline and single contributions",
-        "Accuracy that the seeds give only together, 0 to 1; negative when they harm each other.",
+        "Accuracy that the seeds give only together, 0 to 1; negative when they harm each other."
+        " Absent unless each was also evaluated alone.",
         scale=PERCENT,
-        read=_matrix("total_synergy"),
+        read=_synergy,
     ),
 )
