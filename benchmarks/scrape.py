@@ -14,6 +14,7 @@ import urllib.request
 from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Event
 from pathlib import Path
+from statistics import median
 
 from prometheus_client import start_http_server
 
@@ -24,7 +25,11 @@ from esper_exporter.serve.negotiation import MediaType
 from esper_exporter.serve.page import LandingPage
 from esper_exporter.serve.server import MetricsServer
 
-SECONDS = 20
+TURNS = 3
+SCRAPES = 8
+FIRST_SCRAPES = 2
+TURN_SECONDS_AT_MOST = 60
+INTERVAL_SECONDS = 1
 
 
 class _Source:
@@ -59,11 +64,31 @@ def _free_port() -> int:
         return port
 
 
-def _median_duration(server: str, job: str) -> float:
-    query = f'quantile_over_time(0.5, scrape_duration_seconds{{job="{job}"}}[1m])'
-    address = f"{server}/api/v1/query?{urllib.parse.urlencode({'query': query})}"
-    with urllib.request.urlopen(address, timeout=5) as answer:
-        return float(json.load(answer)["data"]["result"][0]["value"][1])
+def _durations(server: str, job: str) -> list[float]:
+    """All scrape durations of a target so far."""
+    query = urllib.parse.urlencode({"query": f'scrape_duration_seconds{{job="{job}"}}[30m]'})
+    with urllib.request.urlopen(f"{server}/api/v1/query?{query}", timeout=5) as answer:
+        found = json.load(answer)["data"]["result"]
+    # A series a spell that the target was there.
+    return [float(value) for series in found for _, value in series["values"]]
+
+
+def _turn(server: str, job: str, scrapes: int) -> list[float]:
+    """The durations of the next scrapes of a target, without the first ones, in which Prometheus
+    meets its series."""
+    before = None
+    give_up = time.monotonic() + TURN_SECONDS_AT_MOST
+    while time.monotonic() < give_up:
+        try:
+            told = _durations(server, job)
+        except OSError:  # it is still starting
+            told = []
+        else:
+            before = len(told) if before is None else before
+            if len(told) >= before + FIRST_SCRAPES + scrapes:
+                return told[before + FIRST_SCRAPES :]
+        time.sleep(INTERVAL_SECONDS / 2)
+    raise TimeoutError(f"Prometheus has not scraped {job} {scrapes} times")
 
 
 def serve_ours(port: Connection, end: Event) -> None:
@@ -100,7 +125,7 @@ def run(rounds: int) -> list[Result]:
         targets[name] = here.recv()
         served.append(process)
     try:
-        one, other = _scraped(program, targets, SECONDS if rounds > 2 else SECONDS / 2)
+        one, other = _scraped(program, targets, *((TURNS, SCRAPES) if rounds > 2 else (1, 1)))
     finally:
         end.set()
         for process in served:
@@ -118,17 +143,24 @@ def run(rounds: int) -> list[Result]:
     ]
 
 
-def _scraped(program: str, targets: dict[str, int], seconds: float) -> tuple[float, float]:
-    """Median scrape durations of both targets, as a Prometheus of our own tells them."""
-    jobs = "".join(
-        f"- {{job_name: {name}, static_configs: [{{targets: ['127.0.0.1:{port}']}}]}}\n"
-        for name, port in targets.items()
-    )
+def _scraped(
+    program: str, targets: dict[str, int], turns: int, scrapes: int
+) -> tuple[float, float]:
+    """Median scrape durations of both targets, as a Prometheus of our own tells them.
+
+    They are scraped by turns, never both at once: a page that is being rendered on the one core
+    would slow the other's scrape down.
+    """
     port = _free_port()
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder) / "prometheus.yml"
         config.write_text(
-            "global: {scrape_interval: 2s, scrape_timeout: 2s}\nscrape_configs:\n" + jobs
+            f"global: {{scrape_interval: {INTERVAL_SECONDS}s, scrape_timeout: 1s}}\n"
+            "scrape_configs:\n"
+            + "".join(
+                f"- {{job_name: {name}, file_sd_configs: [{{files: [{folder}/{name}.json]}}]}}\n"
+                for name in targets
+            )
         )
         process = subprocess.Popen(
             [
@@ -139,10 +171,17 @@ def _scraped(program: str, targets: dict[str, int], seconds: float) -> tuple[flo
                 "--log.level=error",
             ],
         )
+        told: dict[str, list[float]] = {name: [] for name in targets}
         try:
-            time.sleep(seconds)
-            server = f"http://127.0.0.1:{port}"
-            return _median_duration(server, "ours"), _median_duration(server, "theirs")
+            for turn in list(targets) * turns:
+                for name, number in targets.items():
+                    shown = [{"targets": [f"127.0.0.1:{number}"]}] if name == turn else []
+                    beside = Path(folder) / f"{name}.new"
+                    beside.write_text(json.dumps(shown))
+                    beside.replace(Path(folder) / f"{name}.json")
+                told[turn] += _turn(f"http://127.0.0.1:{port}", turn, scrapes)
+            one, other = (median(durations) for durations in told.values())
+            return one, other
         finally:
             process.terminate()
             process.wait(10)

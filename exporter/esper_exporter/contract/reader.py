@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from enum import Enum
+from operator import attrgetter
 from typing import Any
 
 from esper_exporter.contract.events import DEFAULT_GROUP, EVENT_TYPES, Event, canonical
-from esper_exporter.contract.plan import plan_of, read_payload
+from esper_exporter.contract.plan import NO_OBJECTS, plan_of, read_payload
 from esper_exporter.contract.registry import PAYLOADS, WITHOUT_PAYLOAD
 from esper_exporter.contract.rejection import (
     INVALID_VALUE,
@@ -40,6 +41,11 @@ _Q_OF_OP = {
     "ADVANCE": "q_advance",
 }
 _FAULT_TYPES = frozenset({"TAMIYO_POLICY_UPDATE", "NUMERICAL_INSTABILITY_DETECTED"})
+_ENVELOPE = (
+    *("event_type", "timestamp", "event_id", "group_id", "seed_id", "slot_id"),
+    *("severity", "epoch", "message", "data"),
+)
+_envelope_of = attrgetter(*_ENVELOPE)
 
 Now = Callable[[], datetime]
 
@@ -62,13 +68,10 @@ def read(obj: object, now: Now) -> Event:
 def _read(obj: object, now: Now) -> Event:
     if isinstance(obj, Mapping):
         get: Callable[[str], Any] = obj.get
-    elif obj is None or isinstance(obj, str | bytes | int | float | list | tuple | set):
+    elif obj is None or isinstance(obj, NO_OBJECTS):
         raise Rejected(MALFORMED, f"an event was expected, got {type(obj).__name__[:64]}")
     else:
-
-        def get(wanted: str) -> Any:
-            return getattr(obj, wanted, None)
-
+        get = _attributes(obj)
     event_name = _event_name(get("event_type"))
     kind = canonical(event_name)
     ignored: list[str] = []
@@ -80,7 +83,7 @@ def _read(obj: object, now: Now) -> Event:
         if misplaced is not None:
             raise misplaced
         return _event(event_name, kind, None, ignored, envelope)
-    if isinstance(data, str | bytes | int | float | list | tuple):
+    if isinstance(data, NO_OBJECTS):
         raise Rejected(MALFORMED, f"data is a {type(data).__name__[:64]}", event_name)
     plan = plan_of(PAYLOADS[kind])
     try:
@@ -97,6 +100,14 @@ def _read(obj: object, now: Now) -> Event:
     if kind == "TAMIYO_POLICY_UPDATE":
         _fill_aliases(payload)
     return _event(event_name, kind, payload, ignored, envelope)
+
+
+def _attributes(obj: object) -> Callable[[str], Any]:
+    """Look-up of an event's own fields: all at once where it has them all, as esper's events do."""
+    try:
+        return dict(zip(_ENVELOPE, _envelope_of(obj), strict=True)).get
+    except AttributeError:
+        return lambda wanted: getattr(obj, wanted, None)
 
 
 def _tells_of_a_fault(saved: Any) -> bool:
