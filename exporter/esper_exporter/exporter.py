@@ -2,37 +2,42 @@
 
 from __future__ import annotations
 
-import logging
 import os
+import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from esper_exporter import __version__
+from esper_exporter.complaints import Complaints
 from esper_exporter.contract.jsonlines import parse_line
 from esper_exporter.contract.reader import read
 from esper_exporter.contract.rejection import Rejected
-from esper_exporter.ending import Seen
-from esper_exporter.latch_store import LatchStore
+from esper_exporter.ending.cause import Reason
+from esper_exporter.ending.ending import Ending
+from esper_exporter.ending.keeper import Keeper
+from esper_exporter.ending.process import unwatch, watch
+from esper_exporter.ending.seen import Seen
+from esper_exporter.landing import landing_page
 from esper_exporter.metrics.blocks import compiled
-from esper_exporter.metrics.exposition import OPENMETRICS, TEXT, Capture, Page, capture
+from esper_exporter.metrics.exposition import Capture, capture
 from esper_exporter.metrics.own import OwnMetrics
 from esper_exporter.metrics.table import ValueTable
-from esper_exporter.runs import Entry, NoRun, Runs
+from esper_exporter.pages import OWN_COLLECTOR, Pages
+from esper_exporter.runs import Faults, NoRun, Runs
 from esper_exporter.serve.negotiation import MediaType, negotiate
-from esper_exporter.serve.page import LandingPage, LandingRun
+from esper_exporter.serve.page import LandingPage
 from esper_exporter.serve.server import MetricsServer
 from esper_exporter.settings import read_settings
 
 if TYPE_CHECKING:
     from prometheus_client.registry import Collector
 
-logger = logging.getLogger("esper_exporter")
+    from esper_exporter.metrics.foreign import Result
 
-GZIP_LEVEL = 1
-MAX_WARNINGS = 256
+COLLECTOR_SECONDS = 0.5
 
 
 def _utc_now() -> datetime:
@@ -50,10 +55,14 @@ class Exporter:
     All settings are keyword arguments and environment variables (``ESPER_EXPORTER_PORT`` …), see
     `esper_exporter.settings.Settings`. ``host`` is the address served on (the loopback unless
     said otherwise), ``port`` 0 takes a free one, ``run_id`` names the run (else the event's id
-    and start time), ``web_config`` is a Prometheus web configuration file, ``state_dir`` a
-    directory where latches are kept for a run that is resumed, ``linger`` the seconds that
-    ``close`` waits at most for a fault to be scraped (0: not at all). ``clock`` tells the time,
-    for tests.
+    and start time), ``web_config`` is a Prometheus web configuration file.
+
+    For the end: ``state_dir`` is where latches and the last page are kept (the user's state
+    directory unless said otherwise, "off" for nowhere), ``textfile_dir`` the directory of a
+    node_exporter's textfile collector for the last page, ``linger`` the seconds to stay at most
+    for the end to be scraped (0: not at all), ``term_linger`` the same after a SIGTERM, and
+    ``watch_process`` False says that how this process ends says nothing of the run. ``clock``
+    tells the time, for tests.
 
     Thread-safe.
     """
@@ -69,49 +78,48 @@ class Exporter:
         strict: bool | None = None,
         max_series: int | None = None,
         state_dir: str | os.PathLike[str] | None = None,
+        textfile_dir: str | os.PathLike[str] | None = None,
         linger: float | None = None,
+        term_linger: float | None = None,
+        watch_process: bool | None = None,
         rank: int | None = None,
         clock: Callable[[], datetime] = _utc_now,
     ) -> None:
-        given = {
-            "port": port,
-            "host": host,
-            "run_id": run_id,
-            "web_config": web_config,
-            "unix_socket": unix_socket,
-            "strict": strict,
-            "max_series": max_series,
-            "state_dir": state_dir,
-            "linger": linger,
-            "rank": rank,
-        }
-        self.settings = read_settings(given)
+        given = {name: value for name, value in locals().items() if name not in ("self", "clock")}
+        settings = self.settings = read_settings(given)
         self._clock = clock
         self._pid = os.getpid()
         self._lock = threading.Lock()
-        self._render_lock = threading.Lock()
+        self._starting = threading.Lock()
         blocks = compiled()
-        self._table = ValueTable(blocks.blocks, max_series=self.settings.max_series)
-        self._own = OwnMetrics(self._table, blocks, self.settings.max_series, clock().timestamp())
+        self._table = ValueTable(blocks.blocks, max_series=settings.max_series)
+        self._own = OwnMetrics(self._table, blocks, settings.max_series, clock().timestamp())
+        self._complaints = Complaints(
+            lambda where: self._own.count("esper_exporter_internal_errors_total", where)
+        )
+        self._keeper = Keeper(settings.state_dir, settings.textfile_dir)
         self._runs = Runs(
             self._table,
             blocks,
             lambda: self._own.count("esper_exporter_series_dropped_total"),
-            self.settings.run_id,
-            self.settings.rank,
-            LatchStore(self.settings.state_dir) if self.settings.state_dir else None,
-            self._note_error,
+            settings.run_id,
+            settings.rank,
+            self._keeper.store,
+            self._publish_error,
         )
-        self._seen = Seen()
-        self._pages = {
-            exposition: Page(blocks.catalogue.metrics, exposition)
-            for exposition in (TEXT, OPENMETRICS)
-        }
+        self._pages = Pages(self._capture)
         self._captured: Capture | None = None
-        self._warned: set[str] = set()
+        self._publish_failed = False
+        self._seen = Seen()
+        self._ending = Ending(
+            self,
+            self._seen,
+            linger=settings.linger,
+            term_linger=settings.term_linger,
+            is_run=settings.watch_process,
+        )
         self._in_flight = 0
         self._server: MetricsServer | None = None
-        self._closed = False
 
     # -- life ------------------------------------------------------------------------------
 
@@ -120,7 +128,7 @@ class Exporter:
 
         A taken port is a warning and retried in the background, unless ``strict``.
         """
-        with self._render_lock:
+        with self._starting:
             if self._server is None:
                 settings = self.settings
                 self._server = MetricsServer(
@@ -130,31 +138,51 @@ class Exporter:
                     unix_socket=settings.unix_socket,
                     web_config=settings.web_config,
                     strict=settings.strict,
-                    on_error=lambda _where: self._note_error("server"),
+                    on_error=lambda _where: self._complaints.error("server"),
                 )
             server = self._server
         server.start()
-        self._closed = False
+        with self._lock:
+            self._runs.go_on()
+        if self.settings.watch_process:
+            watch(self._ending)
 
     def close(self) -> None:
         """Stop serving; the page can still be rendered. Harmless when not started.
 
-        If a latch was lit that two scrapes have not fetched yet, the server stays until they
-        have, at most ``linger`` seconds.
+        The runs have finished then, or failed if an exception is on its way. If that, or a latch,
+        has not been fetched by two scrapes yet, the server stays until it has, at most ``linger``
+        seconds.
         """
-        server, self._server = self._server, None
-        if server is not None and os.getpid() == self._pid:
-            if server.listening and self.settings.linger > 0:
-                self._seen.linger(self.settings.linger)
-            server.close()
-        self._closed = True
+        self._close(sys.exc_info()[1])
+
+    def _close(self, error: BaseException | None) -> None:
+        if os.getpid() != self._pid:
+            return
+        with self._starting:
+            server = self._server
+        try:
+            self._ending.closing(error)
+        finally:
+            # Last, so that whatever comes in while it stays up is still noticed.
+            with self._starting:
+                if self._server is server:
+                    self._server = None
+            unwatch(self._ending)
+            if server is not None:
+                server.close()
 
     def __enter__(self) -> Self:
         self.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(
+        self,
+        _kind: type[BaseException] | None,
+        error: BaseException | None,
+        _trace: TracebackType | None,
+    ) -> None:
+        self._close(error)
 
     @property
     def port(self) -> int | None:
@@ -165,6 +193,35 @@ class Exporter:
     def url(self) -> str | None:
         """Address of the landing page without a trailing slash, None while it is not known."""
         return self._server.url if self._server is not None else None
+
+    # -- how it ends -------------------------------------------------------------------------
+
+    def mark_ended(self, reason: Reason | None) -> bool:
+        """The current runs have finished (None) or failed; whether that is news. Never raises."""
+        try:
+            with self._lock:
+                return self._runs.end(reason, self._clock())
+        except Exception:
+            self._complaints.error("ending")
+            return False
+
+    def events_taken(self) -> int:
+        """Events taken in so far, good or bad."""
+        return self._own.events
+
+    def serving(self) -> bool:
+        """Whether the page can be scraped."""
+        return self._server is not None and self._server.listening
+
+    def keep(self) -> None:
+        """Write what must outlive the process: the latches, and the page as it is now."""
+        try:
+            with self._lock:
+                records = self._runs.records()
+                runs = [entry.state.identity for entry in self._runs.current.values()]
+            self._keeper.keep(records, runs[0] if runs else None, self._pages.render_own)
+        except Exception:
+            self._complaints.error("final_page")
 
     # -- what comes in ---------------------------------------------------------------------
 
@@ -189,45 +246,39 @@ class Exporter:
                     self._refuse(refused)
                 except NoRun as refused:
                     self._own.count("esper_exporter_events_rejected_total", refused.reason)
-                if self._runs.new_faults():
-                    self._seen.serious()
+                faults = self._runs.faults()
                 self._own.took(time.perf_counter() - begun)
+            if faults.any:
+                self._noticed(faults)
         except Exception:
-            self._note_error("emit")
+            self._complaints.error("emit")
         finally:
             self._in_flight -= 1
+
+    def _noticed(self, faults: Faults) -> None:
+        """A latch was lit. The first time it is on disk before the training goes on: what comes
+        next may be the end. Later only the count changes, which need not be written each time."""
+        self._seen.serious()
+        if faults.new or self._keeper.due:
+            self.keep()
 
     def _bring(self, obj: object) -> None:
         event = read(obj, self._clock)
         self._own.last_event = self._clock()
         if event.ignored:
             self._own.count("esper_exporter_fields_ignored_total", by=float(len(event.ignored)))
-            self._warn(f"{event.name}: fields left out, wrong type: {', '.join(event.ignored)}")
+            self._complaints.warn(
+                f"{event.name}: fields left out, wrong type: {', '.join(event.ignored)}"
+            )
         duplicate = self._runs.take(event, self._own.scrapes)
         if duplicate is not None:
             self._own.count("esper_exporter_events_duplicate_total", duplicate)
 
     def _refuse(self, refused: Rejected) -> None:
         self._own.count("esper_exporter_events_rejected_total", refused.reason)
-        self._warn(f"event refused: {refused}")
+        self._complaints.warn(f"event refused: {refused}")
         if refused.event is not None:
             self._runs.salvage(refused.event)
-
-    def _warn(self, text: str) -> None:
-        """Log a warning once per kind, and not for ever new kinds."""
-        if text not in self._warned and len(self._warned) < MAX_WARNINGS:
-            self._warned.add(text)
-            logger.warning(text)
-
-    def _note_error(self, where: str) -> None:
-        """An error of our own: told once with its traceback, counted, and the training goes on."""
-        try:
-            self._own.count("esper_exporter_internal_errors_total", where)
-            if where not in self._warned:
-                self._warned.add(where)
-                logger.exception("internal error (%s); the training goes on", where)
-        except Exception:  # pragma: no cover - nothing is left to tell it with
-            return
 
     def observe_snapshot(self, snapshot: object, *, group_id: str | None = None) -> None:
         """Take in an aggregated SanctumSnapshot (an object or its dict form). Never raises.
@@ -243,24 +294,39 @@ class Exporter:
             with self._lock:
                 entry = self._runs.given(snapshot, group_id, self._clock())
                 take_snapshot(entry.state, snapshot, self._clock())
+                faults = self._runs.faults()
+            if faults.any:
+                self._noticed(faults)
         except Exception:
-            self._note_error("snapshot")
+            self._complaints.error("snapshot")
 
     # -- what goes out ---------------------------------------------------------------------
 
-    def _capture(self) -> Capture:
+    def _capture(self, collected: Sequence[Result] = ()) -> Capture:
         """One consistent state of everything, in one hold of the lock."""
         with self._lock:
+            begun = time.perf_counter()
+            self._publish_failed = False
             try:
                 self._runs.refresh(self._own.scrapes)
             except Exception:
-                self._note_error("publish")
+                self._publish_error("publish")
+            for result in collected:
+                self._own.collected(result.name, result.success, result.seconds)
+            self._own.collected(
+                OWN_COLLECTOR, not self._publish_failed, time.perf_counter() - begun
+            )
+            self._own.series = self._pages.series
             try:
                 self._own.refresh(len(self._runs.everything()), self._in_flight)
             except Exception:
-                self._note_error("publish")
+                self._complaints.error("publish")
             self._captured = capture(self._table, self._captured)
             return self._captured
+
+    def _publish_error(self, where: str) -> None:
+        self._publish_failed = True
+        self._complaints.error(where)
 
     def render(self, accept: str | MediaType | None = None, gzip: bool = False) -> bytes:
         """The whole page as UTF-8 bytes, in the format that an ``Accept`` header asks for.
@@ -268,15 +334,21 @@ class Exporter:
         Without one it is the Prometheus text format. With ``gzip`` the bytes are compressed.
         """
         media = accept if isinstance(accept, MediaType) else negotiate(accept)
-        with self._render_lock:
-            page = self._pages[media.format]
-            body = page.render(self._capture())
-            self._own.series = page.series()
-        if gzip:
-            from isal import igzip
+        return self._pages.render(media.format, gzip)
 
-            return bytes(igzip.compress(body, GZIP_LEVEL))
-        return body
+    def add_collector(
+        self, collector: Collector, name: str | None = None, *, seconds: float = COLLECTOR_SECONDS
+    ) -> None:
+        """Put a prometheus_client collector's families on the page too.
+
+        Each runs on a thread of its own and has a boundary of its own: when it raises, is not back
+        within ``seconds``, or has a family that is on the page already, only that is left out, and
+        ``esper_exporter_collector_success{collector}`` says so. ``name`` is that label (its class'
+        name unless said otherwise).
+
+        Raises ValueError for a name that is taken, or for what is no collector.
+        """
+        self._pages.add(collector, name or type(collector).__name__, seconds)
 
     def collector(self) -> Collector:
         """The page as a collector for a prometheus_client registry of one's own."""
@@ -290,11 +362,11 @@ class Exporter:
             self._own.scrapes += 1
             self._own.count("esper_exporter_scrapes_total")
             self._own.observe("esper_exporter_scrape_duration_seconds", seconds)
-        self._seen.scraped()
+        self._seen.scraped(seconds)
 
     def needs_thread(self) -> bool:
         """Whether rendering may take long."""
-        return False
+        return self._pages.slow
 
     def ready(self) -> bool:
         """Whether there is a run to show."""
@@ -304,10 +376,7 @@ class Exporter:
     def landing(self) -> LandingPage:
         """What the landing page shows."""
         with self._lock:
-            runs = tuple(_landing_run(entry) for entry in self._runs.everything())
-        return LandingPage(
-            version=__version__, ready=any(run.state != "waiting" for run in runs), runs=runs
-        )
+            return landing_page(self._runs.everything())
 
     def snapshot(self, group_id: str = "default") -> Any:
         """The live SanctumSnapshot of a group's current run, or None. Read it, do not keep it."""
@@ -317,18 +386,3 @@ class Exporter:
                 return None
             entry.aggregator.refresh()
             return entry.state.snapshot
-
-
-def _landing_run(entry: Entry) -> LandingRun:
-    state = entry.state
-    last = state.last_event_at
-    word = "running" if state.began else "waiting"
-    return LandingRun(
-        run_id=state.identity.run_id,
-        group_id=state.identity.group_id,
-        task=state.snapshot.task_name or None,
-        state=word if state.active else "superseded",
-        latches=tuple(f"{head}/{kind}" for head, kind in state.latches.lit_heads()),
-        last_event_timestamp=last.timestamp() if last else None,
-        policy_updates=int(state.tallies.get("esper_tamiyo_updates_total")),
-    )

@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from esper_exporter.contract.dual_emit import DualEmitFilter, EventIdFilter
 from esper_exporter.contract.events import PHANTOM_GROUP_TYPES, Event
 from esper_exporter.contract.simic import TrainingStartedPayload
-from esper_exporter.latch_store import LatchStore
+from esper_exporter.ending.cause import Reason
+from esper_exporter.ending.latch_store import LatchStore, Record
 from esper_exporter.metrics.blocks import Blocks
 from esper_exporter.metrics.publisher import RunPublisher
 from esper_exporter.metrics.rows import Drop
@@ -42,6 +43,13 @@ class NoRun(Exception):
         self.reason = reason
 
 
+class Faults(NamedTuple):
+    """Latches that were lit: whether any was, and whether one was lit for the first time."""
+
+    any: bool
+    new: bool
+
+
 @dataclass(slots=True)
 class Entry:
     """One run on the page."""
@@ -50,6 +58,7 @@ class Entry:
     publisher: RunPublisher
     dual_emit: DualEmitFilter = field(default_factory=DualEmitFilter)
     lightings_seen: int = 0
+    lit_seen: int = 0
     retired_at_scrape: int | None = None
 
     @property
@@ -106,22 +115,59 @@ class Runs:
             self._restore(entry)
         return None
 
-    def new_faults(self) -> bool:
-        """Whether a latch was lit since this was asked last; if so, it is kept on disk."""
-        found = False
+    def faults(self) -> Faults:
+        """Whether a latch was lit, for the first time or again, since this was asked last."""
+        again = new = False
         for entry in self.current.values():
-            lightings = entry.state.latches.lightings
-            if lightings != entry.lightings_seen:
-                entry.lightings_seen = lightings
-                found = True
-                if self._store is not None:
-                    self._store.save(entry.state.identity, entry.state.latches)
-        return found
+            latches = entry.state.latches
+            if latches.lightings != entry.lightings_seen:
+                entry.lightings_seen = latches.lightings
+                again = True
+                lit = latches.lit()
+                new = new or lit > entry.lit_seen
+                entry.lit_seen = lit
+        return Faults(again, new)
+
+    def records(self) -> list[Record]:
+        """What there is to keep on disk of the current runs' latches."""
+        if self._store is None:
+            return []
+        return [
+            self._store.record(entry.state.identity, entry.state.latches)
+            for entry in self.current.values()
+            if entry.lit_seen
+        ]
+
+    def end(self, reason: Reason | None, now: datetime) -> bool:
+        """The current runs have finished, or failed for a reason; whether that is news.
+
+        What failed stays failed; what seemed to finish may still turn out to have failed.
+        """
+        news = False
+        for entry in self.current.values():
+            state = entry.state
+            if state.failure is not None or (state.ended_at is not None and reason is None):
+                continue
+            told = reason
+            if told in (Reason.EXCEPTION, Reason.UNKNOWN) and state.latched_last:
+                told = Reason.NONFINITE
+            state.ended_at = now
+            state.failure = None if told is None else told.value
+            news = True
+        return news
+
+    def go_on(self) -> None:
+        """What seemed to have finished goes on: the exporter was started again."""
+        for entry in self.current.values():
+            if entry.state.failure is None:
+                entry.state.ended_at = None
 
     def _restore(self, entry: Entry) -> None:
         """A run that goes on shows what an earlier process saw of it."""
-        if self._store is not None and not any(entry.state.latches.lit_heads()):
-            self._store.load(entry.state.identity, entry.state.latches)
+        latches = entry.state.latches
+        if self._store is not None and not latches.lit():
+            self._store.load(entry.state.identity, latches)
+            entry.lit_seen = latches.lit()
 
     def salvage(self, event: Event) -> None:
         """Keep the latches of a policy update that could not be read."""

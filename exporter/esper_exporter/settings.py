@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,18 @@ RUN_ID_VARIABLE = "ESPER_RUN_ID"
 
 TRUE = frozenset({"1", "true", "yes", "on"})
 FALSE = frozenset({"0", "false", "no", "off", ""})
+
+
+OFF = "off"
+
+
+def default_state_dir() -> Path | None:
+    """Where the user's programs keep state (XDG base directories), None where there is no home."""
+    try:
+        base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    except RuntimeError:
+        return None
+    return Path(base) / "esper-exporter"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,8 +41,11 @@ class Settings:
     unix_socket: Path | None = None
     strict: bool = False
     max_series: int = 100_000
-    state_dir: Path | None = None
+    state_dir: Path | None = field(default_factory=default_state_dir)
+    textfile_dir: Path | None = None
     linger: float = 45.0
+    term_linger: float = 25.0
+    watch_process: bool = True
     rank: int | None = None
 
     def __post_init__(self) -> None:
@@ -38,8 +53,10 @@ class Settings:
             raise ValueError(f"port must lie between 0 and 65535, not {self.port}")
         if self.max_series < 1000:
             raise ValueError(f"max_series must be at least 1000, not {self.max_series}")
-        if not 0 <= self.linger < float("inf"):
-            raise ValueError(f"linger must be a number of seconds, 0 for none, not {self.linger}")
+        for name in ("linger", "term_linger"):
+            seconds = getattr(self, name)
+            if not 0 <= seconds < float("inf"):
+                raise ValueError(f"{name} must be a number of seconds, 0 for none, not {seconds}")
         if self.run_id is not None and not 0 < len(self.run_id) <= 256:
             raise ValueError("run_id must have 1 to 256 characters")
 
@@ -51,6 +68,10 @@ def _flag(text: str) -> bool:
     return lowered in TRUE
 
 
+def _directory(told: str | os.PathLike[str]) -> Path | None:
+    return None if told == OFF else Path(told)
+
+
 _READERS: dict[str, Callable[[str], Any]] = {
     "port": int,
     "host": str,
@@ -59,20 +80,26 @@ _READERS: dict[str, Callable[[str], Any]] = {
     "unix_socket": Path,
     "strict": _flag,
     "max_series": int,
-    "state_dir": Path,
+    "state_dir": _directory,
+    "textfile_dir": Path,
     "linger": float,
+    "term_linger": float,
+    "watch_process": _flag,
     "rank": int,
 }
+
+
+_PATHS = (Path, _directory)
 
 
 def read_settings(given: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> Settings:
     """Settings from arguments (None: not given) and, for the rest, from the environment."""
     chosen: dict[str, Any] = {}
-    for field in fields(Settings):
-        name = field.name
+    for setting in fields(Settings):
+        name = setting.name
         if given.get(name) is not None:
             value = given[name]
-            chosen[name] = Path(value) if _READERS[name] is Path else value
+            chosen[name] = _READERS[name](value) if _READERS[name] in _PATHS else value
             continue
         variable = PREFIX + name.upper()
         text = environ.get(variable)

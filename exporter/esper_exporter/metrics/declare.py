@@ -10,6 +10,7 @@ from esper_exporter.metrics.metric import RUN_LABELS, Metric
 
 BLOCK_LABELS: dict[str, tuple[str, ...]] = {
     "exporter": (),
+    "collector": ("collector",),
     "run": RUN_LABELS,
     "policy": RUN_LABELS,
     "observations": RUN_LABELS,

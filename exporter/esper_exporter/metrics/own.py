@@ -34,6 +34,8 @@ class OwnMetrics:
             ("version", "python_version"),
         )
         build.write([1.0], __version__, platform.python_version())
+        self._collectors = RowSet(table, "collector", (), ("collector",))
+        self._collector_columns = [metric.name for metric in blocks.catalogue.block("collector")]
         self._started = started
         self._max_series = max_series
         self.last_event: datetime | None = None
@@ -54,6 +56,19 @@ class OwnMetrics:
     def observe(self, name: str, seconds: float) -> None:
         """Observe a duration."""
         self._distributions.observe(name, seconds)
+
+    def collected(self, name: str, success: bool, seconds: float) -> None:
+        """How a collector did for the page that comes now."""
+        told = {
+            "esper_exporter_collector_success": float(success),
+            "esper_exporter_collector_duration_seconds": seconds,
+        }
+        self._collectors.write([told[column] for column in self._collector_columns], name)
+
+    @property
+    def events(self) -> int:
+        """Events taken in so far, good or bad."""
+        return self._events
 
     def refresh(self, runs: int, in_flight: int) -> None:
         """Write the rows."""

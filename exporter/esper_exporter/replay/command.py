@@ -15,7 +15,7 @@ from esper_exporter.replay.lines import STANDARD_INPUT
 from esper_exporter.replay.progress import Progress, progress_for
 from esper_exporter.replay.session import Outcome, Plan, replay
 from esper_exporter.replay.stop import Stop, stop_on_signals
-from esper_exporter.settings import PREFIX
+from esper_exporter.settings import OFF, PREFIX
 from esper_exporter.terminal import FAILED, INTERRUPTED, OK, PROGRAM, CommandError, write_out
 
 _ACCEPT = {"text": None, "openmetrics": "application/openmetrics-text; version=1.0.0"}
@@ -54,9 +54,9 @@ def _check_readable(files: Sequence[str]) -> None:
 
 
 def _exporter(options: argparse.Namespace) -> Exporter:
-    if not options.follow:
-        # What a live run keeps for its resumption is not a recording's to read or to write.
-        os.environ.pop(f"{PREFIX}STATE_DIR", None)
+    # What a live run keeps for its resumption is not a recording's to read or to write, and what
+    # follows a live run keeps only what it is told to.
+    kept = os.environ.get(f"{PREFIX}STATE_DIR") if options.follow else None
     try:
         return Exporter(
             port=options.port,
@@ -64,6 +64,9 @@ def _exporter(options: argparse.Namespace) -> Exporter:
             run_id=options.run_id,
             web_config=options.web_config,
             strict=True,
+            state_dir=kept or OFF,
+            # How this process ends says nothing of the run.
+            watch_process=False,
             # A recording has nobody to warn. What follows a live run has.
             linger=None if options.follow else 0.0,
         )

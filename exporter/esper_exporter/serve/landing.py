@@ -43,7 +43,9 @@ def _row(run: LandingRun) -> str:
         if run.latches
         else '<span class="good">none</span>'
     )
-    state = f'<span class="bad">{escape(run.state)}</span>' if run.state == "failed" else None
+    state = (
+        f'<span class="bad">{escape(run.state)}</span>' if run.state.startswith("failed") else None
+    )
     updates = "not measured" if run.policy_updates is None else str(run.policy_updates)
     cells = (
         escape(run.run_id),

@@ -17,7 +17,7 @@ class LandingRun:
     task: str | None
     """Name of the task that is trained, None when unknown."""
     state: str
-    """One word: ``running``, ``finished``, ``failed``, ``waiting``."""
+    """One word: ``running``, ``finished``, ``waiting``, ``superseded``, or ``failed (reason)``."""
     latches: tuple[str, ...]
     """The latches that are set, as ``head/kind`` (``op/nan``); empty when none is."""
     last_event_timestamp: float | None

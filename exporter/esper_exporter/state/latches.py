@@ -156,6 +156,12 @@ class Latches:
                 for kind in finding.kinds:
                     self.light_head(finding.head, kind, when, attempt)
 
+    def lit(self) -> int:
+        """How many latches are lit."""
+        return sum(
+            latch.lit for latches in (self.heads, self.sources) for latch in latches.values()
+        )
+
     def lit_heads(self) -> Iterator[tuple[str, str]]:
         """The (head, kind) pairs that are lit."""
         return (key for key, latch in self.heads.items() if latch.lit)

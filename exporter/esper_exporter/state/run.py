@@ -129,6 +129,9 @@ class RunState:
     distributions: Distributions
     snapshot: SanctumSnapshot = field(default_factory=SanctumSnapshot)
     active: bool = True
+    ended_at: datetime | None = None
+    failure: str | None = None
+    """Why the run failed, None while it goes on and when it finished."""
     given: bool = False
     given_id: object = None
     started: TrainingStartedPayload | None = None
@@ -177,6 +180,16 @@ class RunState:
     def began(self) -> bool:
         """Whether the run's beginning is known: TRAINING_STARTED came, or a snapshot was given."""
         return self.started is not None or self.given
+
+    @property
+    def latched_last(self) -> bool:
+        """Whether something was not finite in what the policy did last."""
+        lasts = [
+            latch.last
+            for latch in (*self.latches.heads.values(), *self.latches.sources.values())
+            if latch.last is not None
+        ]
+        return bool(lasts) and (self.last_update_at is None or max(lasts) >= self.last_update_at)
 
     @property
     def batch_ended(self) -> bool:

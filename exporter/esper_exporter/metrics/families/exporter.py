@@ -17,6 +17,7 @@ REJECT_REASONS = (
     "no_run",
     "too_many_groups",
 )
+ERROR_PLACES = ("emit", "publish", "render", "snapshot", "server", "ending", "final_page")
 
 METRICS: tuple[Metric, ...] = (
     info(
@@ -61,6 +62,18 @@ METRICS: tuple[Metric, ...] = (
         "derived: when the last event was handed to the exporter",
         "When the last event was handed to the exporter, by its own clock.",
     ),
+    gauge(
+        "collector",
+        "esper_exporter_collector_success",
+        "derived: whether all families of a collector are on this page",
+        "1 when all that a collector has is on this page; esper is the exporter's own metrics.",
+    ),
+    gauge(
+        "collector",
+        "esper_exporter_collector_duration_seconds",
+        "derived: time that a collector took for this page",
+        "Time that a collector took for this page.",
+    ),
     counter(
         "esper_exporter_events_total",
         "derived: number of objects handed to emit",
@@ -101,7 +114,7 @@ METRICS: tuple[Metric, ...] = (
         "derived: number of errors caught inside the exporter, by where",
         "Errors inside the exporter that the training was spared.",
         labels=("where",),
-        initial=(("emit",), ("publish",), ("render",), ("snapshot",), ("server",)),
+        initial=tuple((where,) for where in ERROR_PLACES),
         of_run=False,
     ),
     counter(

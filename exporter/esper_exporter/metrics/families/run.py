@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from esper_exporter.contract.events import EVENT_TYPES
-from esper_exporter.metrics.declare import counter, gauge, info
+from esper_exporter.ending.cause import REASONS
+from esper_exporter.metrics.declare import counter, gauge, info, states
 from esper_exporter.metrics.metric import RUN_LABELS, Metric
 
 PERCENT = 0.01
@@ -130,6 +131,30 @@ METRICS: tuple[Metric, ...] = (
         "derived: 1 until another run of the same group begins in the process",
         "1 while this is its process's current run, 0 once another one has begun.",
         read=lambda roots: roots["run"].active,
+    ),
+    gauge(
+        "run",
+        "esper_run_finished",
+        "derived: 1 once the exporter was closed or the process ended, and nothing had failed",
+        "1 once the run has ended well; with esper_run_failed 0 too, it goes on or nobody could"
+        " tell how it ended.",
+        read=lambda roots: roots["run"].ended_at is not None and roots["run"].failure is None,
+    ),
+    states(
+        "run",
+        "esper_run_failed",
+        "reason",
+        REASONS,
+        "derived: 1 for the reason that ended the run: an exception, by its kind, or a signal",
+        "1 for the reason for which the run has failed, 0 for the others.",
+        lambda roots: roots["run"].failure or "",
+    ),
+    gauge(
+        "run",
+        "esper_run_end_timestamp_seconds",
+        "derived: when the run finished or failed",
+        "When the run finished or failed, by the exporter's clock; absent while it goes on.",
+        read=_clock("ended_at"),
     ),
     snapshot_field("esper_run_episode", "current_episode", "Episodes finished."),
     snapshot_field("esper_run_batch", "current_batch", "Batches finished."),

@@ -1,6 +1,6 @@
-"""How an exporter ends: not before somebody has seen the fault that ended the run.
+"""Whether what happened last was seen by whoever scrapes.
 
-A process that latches and dies at once is invisible to a server that pulls. So the server stays
+A process that latches and dies at once is invisible to a server that pulls. So the page stays
 until two scrapes have fetched what happened last, or a limit passes.
 """
 
@@ -23,25 +23,27 @@ class Seen:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._changed = threading.Condition()
         self._clock = clock
-        self._scrapes = 0
-        self._serious_after: int | None = None
+        self._serious_at: float | None = None
+        self._after = 0
+        self.scrapes = 0
 
     def serious(self) -> None:
-        """Something happened that must be seen: a latch, a failure."""
+        """Something happened that must be seen: a latch, a failure. It is on the page by now."""
         with self._changed:
-            self._serious_after = self._scrapes
+            self._serious_at = self._clock()
+            self._after = 0
 
-    def scraped(self) -> None:
-        """A page was delivered."""
+    def scraped(self, seconds: float = 0.0) -> None:
+        """A page was delivered, so many seconds after it was asked for. One that was asked for
+        before the serious thing happened may not show it, and does not count."""
         with self._changed:
-            self._scrapes += 1
+            self.scrapes += 1
+            if self._serious_at is not None and self._clock() - seconds >= self._serious_at:
+                self._after += 1
             self._changed.notify_all()
 
     def _pending(self) -> bool:
-        return (
-            self._serious_after is not None
-            and self._scrapes - self._serious_after < SCRAPES_TO_BE_SEEN
-        )
+        return self._serious_at is not None and self._after < SCRAPES_TO_BE_SEEN
 
     @property
     def pending(self) -> bool:
@@ -56,7 +58,8 @@ class Seen:
             if not self._pending():
                 return True
             logger.warning(
-                "staying up to %.0f s for two scrapes: something serious was not scraped yet",
+                "staying up to %.0f s for two scrapes to fetch how the run ended"
+                " (Ctrl-C ends at once)",
                 seconds,
             )
             while self._pending():

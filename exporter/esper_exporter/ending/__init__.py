@@ -1,0 +1,1 @@
+"""How a run ends, and what is done so that its end is seen."""

@@ -1,0 +1,54 @@
+"""Why a run ended, in the words of ``esper_run_failed{reason}``."""
+
+from __future__ import annotations
+
+import re
+from enum import Enum
+
+
+class Reason(Enum):
+    """What ended a run that did not finish."""
+
+    NONFINITE = "nonfinite"
+    OOM = "oom"
+    EXCEPTION = "exception"
+    SIGNAL = "signal"
+    UNKNOWN = "unknown"
+
+
+REASONS = tuple(reason.value for reason in Reason)
+
+_NONFINITE_TEXT = re.compile(
+    r"\b(nan|nans|inf|infs|infinity|infinite|non-?finite|not finite|finiteness)\b", re.IGNORECASE
+)
+_OOM_TEXT = re.compile(r"\bout of memory\b|\bcannot allocate memory\b", re.IGNORECASE)
+_LONGEST_TEXT = 4096
+
+
+def reason_of(error: BaseException | None) -> Reason | None:
+    """The reason that an exception stands for; None where it stands for a normal end.
+
+    Without an exception, and for ``sys.exit()`` or ``sys.exit(0)``, the end is normal. Any other
+    exit code says that something failed, not what: ``UNKNOWN``. torch's out-of-memory error is
+    known by its name, because torch need not be there.
+    """
+    if error is None or isinstance(error, GeneratorExit):
+        return None
+    if isinstance(error, SystemExit):
+        return None if error.code in (None, 0) else Reason.UNKNOWN
+    if isinstance(error, KeyboardInterrupt):
+        return Reason.SIGNAL
+    names = {kind.__name__ for kind in type(error).__mro__}
+    text = _text(error)
+    if names & {"MemoryError", "OutOfMemoryError"} or _OOM_TEXT.search(text):
+        return Reason.OOM
+    if "FloatingPointError" in names or _NONFINITE_TEXT.search(text):
+        return Reason.NONFINITE
+    return Reason.EXCEPTION
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)[:_LONGEST_TEXT]
+    except Exception:  # a foreign exception whose text raises
+        return ""

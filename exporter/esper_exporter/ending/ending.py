@@ -1,0 +1,124 @@
+"""The end of an exporter's runs: noticed, told on the page, and waited with until it was seen."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from esper_exporter.ending.cause import Reason, reason_of
+from esper_exporter.ending.seen import Seen
+
+
+class Owner(Protocol):
+    """What an ending asks of its exporter. All of it may be called on any thread."""
+
+    def mark_ended(self, reason: Reason | None) -> bool:
+        """Put the end of the current runs on the page, None for finished; whether there was one."""
+
+    def keep(self) -> None:
+        """Write what must outlive the process."""
+
+    def events_taken(self) -> int:
+        """Events taken in so far."""
+
+    def serving(self) -> bool:
+        """Whether somebody could scrape."""
+
+    def close(self) -> None:
+        """End the exporter."""
+
+
+class Ending:
+    """Watches one exporter's process and keeps its page up until the end was seen.
+
+    ``linger`` is the most seconds to stay for two scrapes, ``term_linger`` the most after a
+    SIGTERM, counted from the signal: whoever sends one sends SIGKILL after a grace period. Where
+    this process is not the run (``is_run``), only what was seen of the run is waited with.
+    """
+
+    def __init__(
+        self,
+        owner: Owner,
+        seen: Seen,
+        *,
+        linger: float,
+        term_linger: float,
+        is_run: bool = True,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._owner = owner
+        self._seen = seen
+        self._linger = linger
+        self._term_linger = min(linger, term_linger)
+        self._is_run = is_run
+        self._clock = clock
+        self._told_to_end_at: float | None = None
+        self._in_thread: tuple[BaseException, int] | None = None
+        self._interrupted = False
+        self._exiting = False
+
+    # -- what the process tells --------------------------------------------------------------
+
+    def uncaught(self, error: BaseException) -> None:
+        """The main thread dies of an exception: the run has failed."""
+        self._end(reason_of(error), error)
+
+    def uncaught_in_thread(self, error: BaseException) -> None:
+        """A thread died. It was the training's if no event comes any more."""
+        self._in_thread = (error, self._owner.events_taken())
+
+    def told_to_end(self) -> None:
+        """SIGTERM came and the user's handler decides. Called within a signal handler, which may
+        have interrupted whoever holds a lock: nothing here waits for one."""
+        self._told_to_end_at = self._clock()
+
+    def terminate(self) -> None:
+        """SIGTERM came and ends the process after this."""
+        self._told_to_end_at = self._clock()
+        self._end(Reason.SIGNAL, None)
+        self._wait()
+
+    def exit(self) -> None:
+        """The interpreter ends."""
+        self._exiting = True
+        self._owner.close()
+
+    # -- what the exporter tells -------------------------------------------------------------
+
+    def closing(self, error: BaseException | None) -> None:
+        """The exporter is being closed, because of an exception or not: tell, and wait."""
+        if self._is_run:
+            self._end(self._reason(error), error)
+        self._wait()
+
+    def _reason(self, error: BaseException | None) -> Reason | None:
+        if self._told_to_end_at is not None:
+            return Reason.SIGNAL
+        if error is None and self._in_thread is not None:
+            died_of, events = self._in_thread
+            if self._owner.events_taken() == events:
+                return reason_of(died_of)
+        return reason_of(error)
+
+    def _end(self, reason: Reason | None, error: BaseException | None) -> None:
+        self._interrupted = self._interrupted or isinstance(error, KeyboardInterrupt)
+        if not self._owner.mark_ended(reason):
+            return
+        # Nobody waits for the news of a good end, or of one's own Ctrl-C, where nobody ever asked.
+        if (reason is not None and not self._interrupted) or self._seen.scrapes:
+            self._seen.serious()
+        self._owner.keep()
+
+    def _wait(self) -> None:
+        if self._linger <= 0 or not self._owner.serving():
+            return
+        seconds = self._linger
+        if self._told_to_end_at is not None:
+            seconds = max(0.0, self._told_to_end_at + self._term_linger - self._clock())
+        try:
+            self._seen.linger(seconds)
+        except KeyboardInterrupt:
+            # Ctrl-C again: enough. Once the interpreter ends nobody could catch it.
+            if not self._exiting:
+                raise

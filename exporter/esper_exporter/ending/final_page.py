@@ -1,0 +1,49 @@
+"""The last page on disk: what a scrape would have seen, for when nobody can scrape any more.
+
+It is written when a latch is lit and when the run ends, so that even SIGKILL leaves it. Beside the
+latches for whoever looks, and where node_exporter's textfile collector reads it, which makes it
+a page that is scraped after the process' death.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+
+from esper_exporter.ending.files import Files
+
+KEEP_FILES = 50
+KEEP_SECONDS = 24 * 3600.0
+"""How long a page stays in the textfile directory: as long as the alerts look back."""
+
+
+def page_name(run_id: str, rank: int) -> str:
+    """A file name of its own for each run and rank, whatever characters the id has."""
+    plain = re.sub(r"[^A-Za-z0-9._-]", "_", run_id)[:80]
+    if plain != run_id:
+        plain += "-" + hashlib.sha256(run_id.encode("utf-8", "replace")).hexdigest()[:8]
+    return f"esper-{plain}-rank{rank}"
+
+
+class FinalPages:
+    """Writes final pages. Nothing it does raises."""
+
+    def __init__(self, state_dir: Path | None, textfile_dir: Path | None, files: Files) -> None:
+        self._state_dir = state_dir
+        self._textfile_dir = textfile_dir
+        self._files = files
+
+    @property
+    def wanted(self) -> bool:
+        """Whether there is anywhere to write to."""
+        return self._state_dir is not None or self._textfile_dir is not None
+
+    def write(self, name: str, page: bytes) -> None:
+        """Write a page in Prometheus' text format under a name from `page_name`."""
+        if self._state_dir is not None:
+            self._files.write(self._state_dir / f"{name}.final.prom", page)
+            self._files.keep_newest(self._state_dir, "esper-*.final.prom", KEEP_FILES)
+        if self._textfile_dir is not None:
+            self._files.write(self._textfile_dir / f"{name}.prom", page)
+            self._files.keep_younger(self._textfile_dir, "esper-*.prom", KEEP_SECONDS)

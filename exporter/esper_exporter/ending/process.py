@@ -1,0 +1,171 @@
+"""What tells that the process ends: uncaught exceptions, SIGTERM, the interpreter's exit.
+
+Everything is chained: whoever was there before is called as before, with the same arguments, and
+the exit code and the traceback are what they would have been. Nothing here keeps an exporter
+alive, and a forked child is left as it would be without us.
+
+SIGTERM's default would end the process at once. Where nobody else handles it, a thread of ours
+keeps the page up for a while and then lets the default happen; meanwhile the interrupted code goes
+on, since whatever it holds (a lock, say) it must be able to give back. A second SIGTERM ends at
+once. A handler of the user's own is called and decides; the end is noticed when it comes.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import signal
+import sys
+import threading
+import weakref
+from types import FrameType, TracebackType
+from typing import Any, Protocol
+
+
+class Watcher(Protocol):
+    """Whoever wants to know how the process ends. Nothing that it does may raise."""
+
+    def uncaught(self, error: BaseException) -> None:
+        """The main thread dies of an exception."""
+
+    def uncaught_in_thread(self, error: BaseException) -> None:
+        """Another thread died of an exception; the process may well go on."""
+
+    def told_to_end(self) -> None:
+        """SIGTERM came, and the user's own handler is about to decide what it means."""
+
+    def terminate(self) -> None:
+        """SIGTERM came and will end the process when this returns. Called on a thread of ours."""
+
+    def exit(self) -> None:
+        """The interpreter ends."""
+
+
+class _Process:
+    """The hooks of this process, there while somebody watches."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.watchers: weakref.WeakSet[Watcher] = weakref.WeakSet()
+        self.pid = os.getpid()
+        self.hooked = False
+        self.at_exit = False
+        self.excepthook: Any = None
+        self.threading_excepthook: Any = None
+        self.sigterm: Any = None
+        self.terminating: threading.Thread | None = None
+
+    def all(self) -> list[Watcher]:
+        return [] if os.getpid() != self.pid else list(self.watchers)
+
+
+_process = _Process()
+
+
+def watch(watcher: Watcher) -> None:
+    """Tell a watcher how the process ends; harmless when it is told already."""
+    with _process.lock:
+        _process.pid = os.getpid()
+        _process.watchers.add(watcher)
+        if not _process.at_exit:
+            _process.at_exit = True
+            atexit.register(_on_exit)
+        if not _process.hooked:
+            _process.hooked = True
+            _process.excepthook, sys.excepthook = sys.excepthook, _on_uncaught
+            _process.threading_excepthook = threading.excepthook
+            threading.excepthook = _on_uncaught_in_thread
+        if _in_main_thread() and signal.getsignal(signal.SIGTERM) is not _on_sigterm:
+            before = signal.getsignal(signal.SIGTERM)
+            # Ignored stays ignored, and a handler that Python does not know cannot be chained.
+            if before is signal.SIG_DFL or callable(before):
+                _process.sigterm = before
+                signal.signal(signal.SIGTERM, _on_sigterm)
+
+
+def unwatch(watcher: Watcher) -> None:
+    """Tell it no longer; the last one takes the hooks away where nobody has put others on top."""
+    with _process.lock:
+        _process.watchers.discard(watcher)
+        if _process.watchers or not _process.hooked:
+            return
+        if sys.excepthook is _on_uncaught and threading.excepthook is _on_uncaught_in_thread:
+            sys.excepthook = _process.excepthook
+            threading.excepthook = _process.threading_excepthook
+            _process.hooked = False
+        if (
+            _in_main_thread()
+            and signal.getsignal(signal.SIGTERM) is _on_sigterm
+            and _process.terminating is None
+        ):
+            signal.signal(signal.SIGTERM, _process.sigterm)
+
+
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
+
+
+def _on_uncaught(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    for watcher in _process.all():
+        watcher.uncaught(error)
+    _process.excepthook(kind, error, trace)
+
+
+def _on_uncaught_in_thread(told: threading.ExceptHookArgs) -> None:
+    if told.exc_value is not None and not isinstance(told.exc_value, SystemExit):
+        for watcher in _process.all():
+            watcher.uncaught_in_thread(told.exc_value)
+    _process.threading_excepthook(told)
+
+
+def _on_exit() -> None:
+    for watcher in _process.all():
+        watcher.exit()
+
+
+def _on_sigterm(number: int, frame: FrameType | None) -> None:
+    before = _process.sigterm
+    watchers = _process.all()
+    if callable(before):
+        for watcher in watchers:
+            watcher.told_to_end()
+        before(number, frame)
+    elif not watchers or _process.terminating is not None:
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+    else:
+        _process.terminating = threading.Thread(
+            target=_terminate, name="esper-exporter-sigterm", args=(watchers,), daemon=True
+        )
+        _process.terminating.start()
+
+
+def _terminate(watchers: list[Watcher]) -> None:
+    try:
+        for watcher in watchers:
+            watcher.terminate()
+    finally:
+        os.kill(os.getpid(), signal.SIGTERM)  # the second time, so the handler lets it happen
+
+
+def _after_fork_in_child() -> None:
+    """A child ends as it would have without us; data loaders are ended by SIGTERM."""
+    global _process
+    before = _process
+    # Somebody may have put hooks on top of ours: they go on leading to whoever was there before.
+    _process = _Process()
+    _process.at_exit = before.at_exit
+    _process.excepthook = before.excepthook
+    _process.threading_excepthook = before.threading_excepthook
+    _process.sigterm = before.sigterm
+    if sys.excepthook is _on_uncaught:
+        sys.excepthook = before.excepthook
+    if threading.excepthook is _on_uncaught_in_thread:
+        threading.excepthook = before.threading_excepthook
+    if _in_main_thread() and signal.getsignal(signal.SIGTERM) is _on_sigterm:
+        signal.signal(signal.SIGTERM, before.sigterm)
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,42 @@
+"""What the landing page shows of the runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from esper_exporter import __version__
+from esper_exporter.runs import Entry
+from esper_exporter.serve.page import LandingPage, LandingRun
+
+
+def landing_page(entries: Iterable[Entry]) -> LandingPage:
+    """The page for these runs; the caller holds the lock that they are changed under."""
+    runs = tuple(_run(entry) for entry in entries)
+    return LandingPage(
+        version=__version__, ready=any(run.state != "waiting" for run in runs), runs=runs
+    )
+
+
+def _run(entry: Entry) -> LandingRun:
+    state = entry.state
+    last = state.last_event_at
+    return LandingRun(
+        run_id=state.identity.run_id,
+        group_id=state.identity.group_id,
+        task=state.snapshot.task_name or None,
+        state=_word(entry),
+        latches=tuple(f"{head}/{kind}" for head, kind in state.latches.lit_heads()),
+        last_event_timestamp=last.timestamp() if last else None,
+        policy_updates=int(state.tallies.get("esper_tamiyo_updates_total")),
+    )
+
+
+def _word(entry: Entry) -> str:
+    state = entry.state
+    if state.failure is not None:
+        return f"failed ({state.failure})"
+    if state.ended_at is not None:
+        return "finished"
+    if not state.active:
+        return "superseded"
+    return "running" if state.began else "waiting"

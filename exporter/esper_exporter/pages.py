@@ -1,0 +1,74 @@
+"""From one consistent state to the bytes of a page, in the format that was asked for."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from esper_exporter.metrics.blocks import compiled
+from esper_exporter.metrics.exposition import OPENMETRICS, TEXT, Capture, Page
+
+if TYPE_CHECKING:
+    from prometheus_client.registry import Collector
+
+    from esper_exporter.metrics.foreign import ForeignCollectors, Result
+
+GZIP_LEVEL = 1
+OWN_COLLECTOR = "esper"
+"""The name under which the exporter's own metrics are reported beside added collectors."""
+END = b"# EOF\n"
+
+Take = Callable[[Sequence["Result"]], Capture]
+"""A copy of the table, once it tells how the added collectors did."""
+
+
+class Pages:
+    """Renders pages; one at a time, since a page's layout is kept from one to the next.
+
+    ``take`` holds the exporter's lock for a copy, and nothing else here does.
+    """
+
+    def __init__(self, take: Take) -> None:
+        self._take = take
+        self._lock = threading.Lock()
+        metrics = compiled().catalogue.metrics
+        self._pages = {form: Page(metrics, form) for form in (TEXT, OPENMETRICS)}
+        self._foreign: ForeignCollectors | None = None
+        self.series = 0
+
+    @property
+    def slow(self) -> bool:
+        """Whether rendering may take long: foreign code takes part in it."""
+        return self._foreign is not None
+
+    def add(self, collector: Collector, name: str, seconds: float) -> None:
+        """Add a collector. Raises ValueError."""
+        from esper_exporter.metrics.foreign import ForeignCollectors
+
+        with self._lock:
+            foreign = self._foreign or ForeignCollectors(
+                compiled().catalogue.metrics, OWN_COLLECTOR
+            )
+            foreign.add(collector, name, seconds)
+            self._foreign = foreign
+
+    def render(self, form: str, gzip: bool) -> bytes:
+        """The whole page, UTF-8."""
+        with self._lock:
+            added, results = (b"", []) if self._foreign is None else self._foreign.render(form)
+            page = self._pages[form]
+            body = page.render(self._take(results))
+            self.series = page.series()
+        if added:
+            body = body.removesuffix(END) + added + (END if form == OPENMETRICS else b"")
+        if gzip:
+            from isal import igzip
+
+            return bytes(igzip.compress(body, GZIP_LEVEL))
+        return body
+
+    def render_own(self) -> bytes:
+        """The page in the text format without what was added: none of it is waited for."""
+        with self._lock:
+            return self._pages[TEXT].render(self._take(()))

@@ -1,0 +1,172 @@
+"""Latches on disk: kept by run, merged over processes, and never in the training's way."""
+
+from __future__ import annotations
+
+import json
+import logging
+import resource
+import signal
+import threading
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from esper_exporter.ending.files import Files
+from esper_exporter.ending.latch_store import KEEP_FILES, LatchStore
+from esper_exporter.state.latches import Latches
+from esper_exporter.state.run import RunIdentity
+
+RUN = RunIdentity("night-7", "A", 0)
+NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
+
+
+def store(folder: Path) -> LatchStore:
+    """A store as a process of its own has it."""
+    return LatchStore(folder, Files())
+
+
+def lit(*minutes: int, head: str = "op", kind: str = "nan") -> Latches:
+    latches = Latches()
+    for attempt, minute in enumerate(minutes):
+        latches.light_head(head, kind, NOON + timedelta(minutes=minute), attempt, attempt + 1)
+    return latches
+
+
+def kept(folder: Path, identity: RunIdentity = RUN) -> Latches:
+    latches = Latches()
+    store(folder).load(identity, latches)
+    return latches
+
+
+def save(folder: Path, latches: Latches, identity: RunIdentity = RUN) -> None:
+    process = store(folder)
+    process.write([process.record(identity, latches)])
+
+
+def test_what_is_kept_comes_back_as_it_was(tmp_path: Path) -> None:
+    latches = lit(1, 2, 3)
+    latches.light_source("gradients", NOON, 9)
+    save(tmp_path, latches)
+    back = kept(tmp_path)
+    latch = back.heads["op", "nan"]
+    assert (latch.updates, latch.first_update) == (3, 1)
+    assert (latch.first, latch.last) == (NOON + timedelta(minutes=1), NOON + timedelta(minutes=3))
+    assert back.sources["gradients"].lit
+    assert list(back.lit_heads()) == [("op", "nan")]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        RunIdentity("night-8", "A", 0),
+        RunIdentity("night-7", "B", 0),
+        RunIdentity("night-7", "A", 1),
+    ],
+)
+def test_other_runs_groups_and_ranks_do_not_see_it(tmp_path: Path, other: RunIdentity) -> None:
+    save(tmp_path, lit(1))
+    assert not any(kept(tmp_path, other).lit_heads())
+
+
+def test_two_processes_of_one_run_lose_nothing_of_each_other(tmp_path: Path) -> None:
+    one, other = store(tmp_path), store(tmp_path)
+    one.write([one.record(RUN, lit(1, 2, 9))])
+    other.write([other.record(RUN, lit(5))])
+    other.write([other.record(RUN, lit(5, head="slot", kind="inf"))])
+    one.write([one.record(RUN, lit(1, 2, 9))])
+    back = kept(tmp_path)
+    assert set(back.lit_heads()) == {("op", "nan"), ("slot", "inf")}
+    assert back.heads["op", "nan"].updates == 3
+    assert back.heads["op", "nan"].last == NOON + timedelta(minutes=9)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b'{"version": 2, "heads": {}, "sources": {}}',
+        b'{"version": 1, "heads": {"op/nan": {}}, "sources": {}}',
+        b'{"version": 1, "heads": {"op/nan": {"updates": 1, "first": "x", "last": null,'
+        b' "first_update": 1}}, "sources": {}}',
+        b"\xff\xfe",
+    ],
+)
+def test_what_cannot_be_read_is_set_aside_and_told(
+    tmp_path: Path, text: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    save(tmp_path, lit(1))
+    (path,) = tmp_path.glob("*.latches.json")
+    good = path.with_name(path.name.split(".")[0] + ".0000.latches.json")
+    good.write_bytes(path.read_bytes())
+    path.write_bytes(text)
+    assert list(kept(tmp_path).lit_heads()) == [("op", "nan")]
+    assert "set aside" in caplog.text
+    assert len(list(tmp_path.glob("*.corrupt"))) == 1
+    caplog.clear()
+    kept(tmp_path)
+    assert caplog.text == ""
+
+
+def test_unknown_heads_and_hostile_names_do_no_harm(tmp_path: Path) -> None:
+    hostile = RunIdentity("../../\x00\udcff/night", "..", 0)
+    save(tmp_path, lit(1), hostile)
+    assert list(kept(tmp_path, hostile).lit_heads()) == [("op", "nan")]
+    (path,) = tmp_path.iterdir()
+    told = json.loads(path.read_text())
+    told["heads"]["tail/nan"] = told["heads"]["op/nan"]
+    path.write_text(json.dumps(told))
+    assert list(kept(tmp_path, hostile).lit_heads()) == [("op", "nan")]
+
+
+def test_old_files_are_pruned(tmp_path: Path) -> None:
+    for number in range(KEEP_FILES + 5):
+        (tmp_path / f"{number}.latches.json").write_text("{}")
+    save(tmp_path, lit(1))
+    assert len(list(tmp_path.glob("*.latches.json"))) == KEEP_FILES
+    assert any(kept(tmp_path).lit_heads())
+
+
+def test_where_nothing_can_be_written_a_warning_is_told_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("")
+    process = store(tmp_path / "file" / "state")
+    for _ in range(3):
+        process.write([process.record(RUN, lit(1))])
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]
+    assert "Not a directory" in caplog.text
+
+
+def test_a_full_disk_leaves_the_old_file_and_no_rest(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    process = store(tmp_path)
+    process.write([process.record(RUN, lit(1))])
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (16, before[1]))
+    try:
+        process.write([process.record(RUN, lit(1, 2))])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert "File too large" in caplog.text
+    assert len(list(tmp_path.iterdir())) == 1
+    assert kept(tmp_path).heads["op", "nan"].updates == 1
+
+
+def test_many_processes_at_once_all_leave_their_word(tmp_path: Path) -> None:
+    heads = ("op", "slot", "style", "tempo")
+    threads = [
+        threading.Thread(target=save, args=(tmp_path, lit(n, head=head)))
+        for n, head in enumerate(heads * 5)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert {head for head, _ in kept(tmp_path).lit_heads()} == set(heads)

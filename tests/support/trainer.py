@@ -1,0 +1,100 @@
+"""A training process that latches a NaN and ends in one of many ways; run as a program.
+
+usage: trainer.py HOW [RUN_ID]
+
+Prints the address of its page, and ``ended`` if it gets past its end. Settings come from the
+environment.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from esper_exporter import Exporter
+from support.recordings import telemetry_lines
+
+LINES = telemetry_lines("run1")
+STARTED = json.loads(LINES[0])
+UPDATE = json.loads(next(line for line in LINES if b'"PPO_UPDATE_COMPLETED"' in line))
+
+
+def latching(event_id: str = "latching") -> dict[str, Any]:
+    """A policy update in which the op head produced NaN."""
+    data = {**UPDATE["data"], "head_nan_detected": {"op": True}}
+    return {**UPDATE, "event_id": event_id, "data": data}
+
+
+def wait() -> None:
+    """Go on until somebody ends the process."""
+    print("waiting", flush=True)
+    while True:
+        time.sleep(60)
+
+
+def _raise() -> None:
+    raise RuntimeError("the loss is not finite")
+
+
+def _oom() -> None:
+    raise MemoryError("nothing left")
+
+
+def _thread() -> None:
+    thread = threading.Thread(target=_raise)
+    thread.start()
+    thread.join()
+
+
+def _kill() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _handled() -> None:
+    def leave(number: int, frame: object) -> None:
+        os.write(1, b"my own handler\n")  # print() may be what the signal interrupted
+        raise SystemExit(7)
+
+    signal.signal(signal.SIGTERM, leave)
+
+
+ENDINGS: dict[str, Callable[[], object]] = {
+    "raise": _raise,
+    "oom": _oom,
+    "thread": _thread,
+    "return": lambda: None,
+    "exit": lambda: sys.exit(3),
+    "wait": wait,
+    "handled": wait,
+    "kill": _kill,
+    "interrupt": lambda: signal.raise_signal(signal.SIGINT),
+}
+
+
+def main() -> None:
+    how = sys.argv[1]
+    if how == "handled":
+        _handled()
+    healthy = how.startswith("healthy-")
+    exporter = Exporter(port=0, run_id=sys.argv[2] if len(sys.argv) > 2 else None)
+    if os.environ.get("TRAINER_UNWATCHED") != "1":
+        exporter.start()
+        print(exporter.url, flush=True)
+    exporter.emit(STARTED)
+    if os.environ.get("TRAINER_GO") == "1":
+        sys.stdin.readline()
+    exporter.emit(UPDATE if healthy else latching())
+    ENDINGS[how.removeprefix("healthy-")]()
+    if os.environ.get("TRAINER_CLOSES") == "1":
+        exporter.close()
+    print("ended", flush=True)
+
+
+if __name__ == "__main__":
+    main()
