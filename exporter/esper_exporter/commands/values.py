@@ -1,0 +1,36 @@
+"""Kinds of values that arguments have, and what is said when a value is not of its kind."""
+
+from __future__ import annotations
+
+import argparse
+import math
+
+
+def whole_number(text: str) -> int:
+    """A number that is not negative and has no fraction."""
+    try:
+        number = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"{number} is negative")
+    return number
+
+
+def port(text: str) -> int:
+    """A TCP port; 0 stands for any free one."""
+    number = whole_number(text)
+    if number > 65535:
+        raise argparse.ArgumentTypeError(f"{number} is no port; ports end at 65535")
+    return number
+
+
+def speed(text: str) -> float:
+    """A factor of recorded time; 0 stands for full speed."""
+    try:
+        speed = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+    if not math.isfinite(speed) or speed < 0:
+        raise argparse.ArgumentTypeError(f"{text} is no speed; 1 is recorded time, 0 full speed")
+    return speed
