@@ -34,3 +34,14 @@ def speed(text: str) -> float:
     if not math.isfinite(speed) or speed < 0:
         raise argparse.ArgumentTypeError(f"{text} is no speed; 1 is recorded time, 0 full speed")
     return speed
+
+
+def seconds(text: str) -> float:
+    """A time span in seconds, longer than none."""
+    try:
+        number = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+    if not math.isfinite(number) or number < 0.001:
+        raise argparse.ArgumentTypeError(f"{text} is no time span; samples have milliseconds")
+    return number

@@ -27,7 +27,7 @@ def run(options: argparse.Namespace) -> int:
     with bundled as path, stop_on_signals() as stop:
         files = [str(path)] if path is not None else options.files
         follow: bool = options.follow
-        _check_readable(files[:-1] if follow else files)
+        check_readable(files[:-1] if follow else files)
         speed = options.speed
         if speed is None:
             speed = 0.0 if options.once or follow else 1.0
@@ -38,7 +38,7 @@ def run(options: argparse.Namespace) -> int:
         return _serve(exporter, plan, stop)
 
 
-def _check_readable(files: Sequence[str]) -> None:
+def check_readable(files: Sequence[str]) -> None:
     """Better told before a server is started than after an hour of replay."""
     for name in files:
         if name == STANDARD_INPUT:
@@ -75,7 +75,7 @@ def _exporter(options: argparse.Namespace) -> Exporter:
 
 
 def _print(exporter: Exporter, plan: Plan, stop: Stop, form: str | None) -> int:
-    with _shown(plan) as progress:
+    with shown(plan) as progress:
         outcome = replay(plan, exporter.emit_line, stop, progress)
     if outcome.stopped:
         return INTERRUPTED
@@ -84,7 +84,7 @@ def _print(exporter: Exporter, plan: Plan, stop: Stop, form: str | None) -> int:
 
 
 def _serve(exporter: Exporter, plan: Plan, stop: Stop) -> int:
-    with _shown(plan) as progress:
+    with shown(plan) as progress:
         try:
             exporter.start()
         except OSError as error:
@@ -109,7 +109,7 @@ def _told(outcome: Outcome, url: str | None) -> str:
 
 
 @contextmanager
-def _shown(plan: Plan) -> Iterator[Progress]:
+def shown(plan: Plan) -> Iterator[Progress]:
     """A progress display, through which warnings are told as well."""
     progress = progress_for(plan.files, plan.follow)
     handler = _Told(progress)

@@ -1,0 +1,48 @@
+"""The arguments of ``esper-exporter backfill``."""
+
+from __future__ import annotations
+
+import argparse
+
+from esper_exporter.commands.values import seconds
+
+DEFAULT_STEP = 15.0
+
+
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command to the parser's commands."""
+    backfill = commands.add_parser(
+        "backfill",
+        help="recorded telemetry as samples with their times, for a Prometheus to take in",
+        description="Write what a Prometheus would have scraped while the recording was made, as"
+        " OpenMetrics with timestamps. 'promtool tsdb create-blocks-from openmetrics OUT DATA'"
+        " makes blocks of it.",
+        epilog="Exit codes: 0 done, 1 something could not be read, used or written (what could be"
+        " was), 2 wrong usage, 130 interrupted (nothing is left).",
+    )
+    backfill.add_argument(
+        "files",
+        metavar="FILE",
+        nargs="+",
+        help="telemetry, one JSON object a line, gzip or not, each once; - is standard input",
+    )
+    backfill.add_argument("--out", metavar="OUT", required=True, help="file to write")
+    backfill.add_argument(
+        "--step",
+        type=seconds,
+        default=DEFAULT_STEP,
+        metavar="S",
+        help="seconds of recorded time from sample to sample (default: %(default)g)",
+    )
+    backfill.add_argument(
+        "--run-id", metavar="ID", help="name of the run (default: from its first event)"
+    )
+
+    def run(options: argparse.Namespace) -> int:
+        if options.files.count("-") > 1:
+            backfill.error("standard input can be read only once")
+        from esper_exporter.replay.backfill import run
+
+        return run(options)
+
+    backfill.set_defaults(run=run)

@@ -1,0 +1,72 @@
+"""The command ``esper-exporter backfill``: recordings into a file of samples with their times."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+
+from esper_exporter.exporter import Exporter
+from esper_exporter.replay.command import check_readable, shown
+from esper_exporter.replay.history import History, RunTwice
+from esper_exporter.replay.session import Outcome, Plan, replay
+from esper_exporter.replay.stop import Stop, stop_on_signals
+from esper_exporter.settings import OFF
+from esper_exporter.terminal import FAILED, INTERRUPTED, OK, CommandError
+
+
+def run(options: argparse.Namespace) -> int:
+    """Do what the checked options say, and return the exit code. Raises CommandError."""
+    check_readable(options.files)
+    out = Path(options.out)
+    beside = out.with_name(f".{out.name}.{os.getpid()}.new")
+    with stop_on_signals() as stop:
+        try:
+            code = _write(options, beside, stop)
+            if code != INTERRUPTED:
+                beside.replace(out)
+        except OSError as error:
+            raise CommandError(f"{out}: {error.strerror}") from error
+        finally:
+            with suppress(OSError):
+                beside.unlink(missing_ok=True)
+    return code
+
+
+def _write(options: argparse.Namespace, path: Path, stop: Stop) -> int:
+    def make(clock: Callable[[], datetime]) -> Exporter:
+        try:
+            return Exporter(
+                run_id=options.run_id, state_dir=OFF, watch_process=False, linger=0.0, clock=clock
+            )
+        except ValueError as error:
+            raise CommandError(str(error)) from error
+
+    plan = Plan(options.files, speed=0.0)
+    with path.open("wb") as out, shown(plan) as progress:
+        history = History(make, options.step, out.write)
+        try:
+            outcome = replay(plan, history.feed, stop, progress)
+            if outcome.stopped:
+                return INTERRUPTED
+            history.finish()
+        except RunTwice as again:
+            raise CommandError(
+                f"run {again} comes twice; name its files in the order of time, each once"
+            ) from None
+        refused = history.refused
+        progress.close()
+        progress.say(_told(outcome, history, refused, options.out))
+    return FAILED if outcome.damaged or refused or history.odd_times else OK
+
+
+def _told(outcome: Outcome, history: History, refused: int, out: str) -> str:
+    told = [f"{history.samples:,} samples from {outcome.lines:,} lines in {out}"]
+    if refused:
+        told.append(f"{refused:,} lines could not be used")
+    if history.odd_times:
+        told.append(f"{history.odd_times:,} lines with a time out of order")
+    return "; ".join(told)
