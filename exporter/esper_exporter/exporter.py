@@ -300,6 +300,10 @@ class Exporter:
         except Exception:
             self._complaints.error("snapshot")
 
+    def probe_failed(self) -> None:
+        """Count an error that a probe caught in itself and is handling now. Never raises."""
+        self._complaints.error("probe")
+
     # -- what goes out ---------------------------------------------------------------------
 
     def _capture(self, collected: Sequence[Result] = ()) -> Capture:

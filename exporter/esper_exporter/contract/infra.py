@@ -50,15 +50,18 @@ class PhaseProfileReport:
 class InfrastructureSnapshotPayload:
     """torch's memory (GiB), compilation counts and mean step times (ms) over some batches.
 
+    ``phase_times_ms`` holds every single time of those batches by phase, from instruments that
+    keep them. The plan requires the memory fields; a run without CUDA has none.
+
     Source: domain separation plan, D.1, D.2 and D.7.
     """
 
-    cuda_memory_allocated_gb: float
-    cuda_memory_reserved_gb: float
-    cuda_memory_active_gb: float
-    cuda_memory_inactive_gb: float
-    cuda_memory_peak_gb: float
-    cuda_memory_fragmentation: float
+    cuda_memory_allocated_gb: float | None = None
+    cuda_memory_reserved_gb: float | None = None
+    cuda_memory_active_gb: float | None = None
+    cuda_memory_inactive_gb: float | None = None
+    cuda_memory_peak_gb: float | None = None
+    cuda_memory_fragmentation: float | None = None
     gpu_utilization_pct: float | None = None
     gpu_memory_bandwidth_pct: float | None = None
     compile_graph_breaks: int | None = None
@@ -73,3 +76,4 @@ class InfrastructureSnapshotPayload:
     avg_optimizer_time_ms: float | None = None
     avg_data_transfer_time_ms: float | None = None
     batch_window: int | None = None
+    phase_times_ms: dict[str, tuple[float, ...]] | None = None

@@ -13,7 +13,8 @@ class TamiyoPolicyUpdatePayload:
     and nats in the seed documents' age; log-probabilities and KL are nats; ``*_time_ms`` are
     milliseconds, ``*_gb`` GiB, fractions and ratios of counts 0 to 1. ``inner_epoch`` is always
     the maximum and says nothing; the update's index within its batch is ``ppo_update_idx``
-    (today ``ppo_updates_count``). None: the event did not carry the field.
+    (today ``ppo_updates_count``). ``head_entropy_nats`` is told by the torch probe, which knows how
+    many choices each head has. None: the event did not carry the field.
     """
 
     policy_loss: float
@@ -217,6 +218,7 @@ class TamiyoPolicyUpdatePayload:
     loss_scale_updates: int | None = None
     amp_overflow_count: int | None = None
     grad_scaler_state: str | None = None
+    head_entropy_nats: dict[str, float] | None = None
     advantage_min: float | None = None
     advantage_max: float | None = None
     advantage_raw_mean: float | None = None

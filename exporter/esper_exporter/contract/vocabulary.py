@@ -58,6 +58,12 @@ STAGES = (
 """Lifecycle stages of a seed slot."""
 
 GRADIENT_STATES = ("finite", "missing", "nonfinite", "not_learnable")
+GRAD_SCALER_STATES = ("growing", "stable", "decaying")
+"""What the AMP loss scale did in an update."""
+
+PHASES = ("forward", "backward", "optimizer", "data_transfer", "epoch")
+"""Parts of a training step that are timed."""
+
 ENV_STATUSES = ("initializing", "healthy", "excellent", "stalled", "degraded")
 
 HEAD_ENTROPY_COEFFICIENTS = {

@@ -101,13 +101,26 @@ def light_anomaly(run: RunState, event: Event, payload: AnomalyDetectedPayload) 
         run.count_skip("nonfinite")
         if kind == "ppo_finiteness_failure":
             run.tallies.add("esper_tamiyo_finiteness_failures_total")
-        tamiyo = run.snapshot.tamiyo
-        for head, which in run.latches.lit_heads():
-            (tamiyo.head_nan_latch if which == "nan" else tamiyo.head_inf_latch)[head] = True
+        _show_latches(run)
+    elif kind == "nonfinite_detected":
+        # Told the moment it is seen; whether the update is then carried out is told later.
+        if run.attempt_ways:
+            run.end_attempt()
+        run.latches.light_detail(payload.detail or "", event.timestamp, run.attempt)
+        _show_latches(run)
+    elif kind == "update_skipped":
+        run.begin_attempt("anomaly")
+        run.count_skip("unexplained")
     elif kind == "ratio_nan_inf":
         run.latches.light_source("ratio", event.timestamp, run.attempt)
     elif kind.startswith("lstm_") and ("nan" in kind or "inf" in kind):
         run.latches.light_source("lstm", event.timestamp, run.attempt)
+
+
+def _show_latches(run: RunState) -> None:
+    tamiyo = run.snapshot.tamiyo
+    for head, which in run.latches.lit_heads():
+        (tamiyo.head_nan_latch if which == "nan" else tamiyo.head_inf_latch)[head] = True
 
 
 def apply_performance_degradation(
@@ -180,6 +193,11 @@ def apply_infrastructure(
 ) -> None:
     """INFRASTRUCTURE_SNAPSHOT: torch.compile, memory and step times, every N batches."""
     run.infrastructure = payload
+    for phase, times in (payload.phase_times_ms or {}).items():
+        for milliseconds in times:
+            run.distributions.observe(
+                "esper_torch_phase_duration_seconds", milliseconds / 1000.0, phase
+            )
     run.touched.run = True
 
 

@@ -17,7 +17,7 @@ REJECT_REASONS = (
     "no_run",
     "too_many_groups",
 )
-ERROR_PLACES = ("emit", "publish", "render", "snapshot", "server", "ending", "final_page")
+ERROR_PLACES = ("emit", "publish", "render", "snapshot", "server", "ending", "final_page", "probe")
 
 METRICS: tuple[Metric, ...] = (
     info(

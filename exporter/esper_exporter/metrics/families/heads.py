@@ -38,6 +38,10 @@ def _choice_entropy(roots: Any) -> Any:
 
 
 def _entropy_nats(roots: Any) -> Any:
+    update = roots["update"]
+    told = update.head_entropy_nats if update is not None else None
+    if told:
+        return told.get(roots["head"])
     share, head = _entropy(roots), roots["head"]
     slots = len(roots["snapshot"].slot_ids)
     return None if share is None or not slots else share * head_max_entropy(head, slots)
@@ -88,7 +92,10 @@ METRICS: tuple[Metric, ...] = (
     gauge(
         "head",
         "esper_tamiyo_head_entropy_nats",
-        "derived: head entropy times the head's maximum entropy",
+        (
+            UPDATE + "head_entropy_nats[{head}]",
+            "derived: else head entropy times the head's maximum entropy",
+        ),
         "Entropy of a head in nats, averaged over all steps.",
         read=_entropy_nats,
     ),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from esper_exporter.metrics.declare import gauge
+from esper_exporter.contract.vocabulary import GRAD_SCALER_STATES, PHASES
+from esper_exporter.metrics.declare import gauge, histogram, states
 from esper_exporter.metrics.metric import Metric
 
 PERCENT = 0.01
@@ -29,6 +30,8 @@ OBSERVATION_METRICS: tuple[Metric, ...] = tuple(
         ("batch_size", "batch_size", "Environments in the last observations."),
     )
 )
+
+PHASE_BUCKETS = (1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 
 GIB = float(1024**3)
 
@@ -190,5 +193,23 @@ INFRASTRUCTURE_METRICS: tuple[Metric, ...] = (
         "esper_torch_memory_warning_threshold_ratio",
         "threshold",
         "Share of GPU memory from which the trainer warns, 0 to 1.",
+    ),
+    states(
+        "policy",
+        "esper_torch_grad_scaler_state",
+        "state",
+        GRAD_SCALER_STATES,
+        "derived: grad_scaler_state of the last update",
+        "What the AMP loss scale did in the last update: 1 for the state that holds.",
+        lambda roots: None if roots["update"] is None else roots["update"].grad_scaler_state,
+    ),
+    histogram(
+        "esper_torch_phase_duration_seconds",
+        "derived: phase_times_ms of every INFRASTRUCTURE_SNAPSHOT",
+        "Duration of each phase of a training step: a forward or backward pass, an optimizer step,"
+        " a transfer to the device, an epoch.",
+        PHASE_BUCKETS,
+        labels=("phase",),
+        initial=tuple((phase,) for phase in PHASES),
     ),
 )
