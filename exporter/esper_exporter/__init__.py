@@ -6,16 +6,21 @@ from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
 
-__all__ = ["Exporter", "__version__"]
+__all__ = ["Exporter", "PolicyProbe", "__version__"]
 
 if TYPE_CHECKING:
     from esper_exporter.exporter import Exporter
+    from esper_exporter.probes.torch.probe import PolicyProbe
 
 
 def __getattr__(name: str) -> object:
-    # Loaded on first use: `import esper_exporter` alone costs nothing.
+    # Loaded on first use: `import esper_exporter` alone costs nothing, and needs no torch.
     if name == "Exporter":
         from esper_exporter.exporter import Exporter
 
         return Exporter
+    if name == "PolicyProbe":
+        from esper_exporter.probes.torch.probe import PolicyProbe
+
+        return PolicyProbe
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

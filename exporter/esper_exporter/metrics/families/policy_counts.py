@@ -89,7 +89,7 @@ RECOMMENDED: tuple[Metric, ...] = (
     update_field(
         "esper_tamiyo_grad_clip_fraction_ratio",
         "grad_clip_fraction",
-        "Share of updates whose gradients were clipped.",
+        "Share of the last update's optimizer steps whose gradients were clipped.",
     ),
     update_field(
         "esper_tamiyo_valid_sample_ratio",

@@ -1,0 +1,1 @@
+"""What the exporter measures itself, beside what it is told."""

@@ -1,0 +1,33 @@
+"""What was not finite in an update, told once each, in the words that latches are lit by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+Tell = Callable[[str], None]
+
+WORDS = {"nan": "NaN", "inf": "Inf"}
+
+
+class Findings:
+    """The non-finite sources of one update; ``tell`` gets each as soon as it is new."""
+
+    def __init__(self, tell: Tell) -> None:
+        self._tell = tell
+        self._found: dict[str, None] = {}
+
+    def add(self, found: Iterable[tuple[str, str | None, str]]) -> None:
+        """Sources as (source, head or None, "nan" or "inf")."""
+        new = []
+        for source, head, kind in found:
+            text = f"{source}[{head}]: {WORDS[kind]}" if head else f"{source}: {WORDS[kind]}"
+            if text not in self._found:
+                self._found[text] = None
+                new.append(text)
+        if new:
+            self._tell("; ".join(new))
+
+    @property
+    def detail(self) -> str:
+        """All sources so far; empty when everything was finite."""
+        return "; ".join(self._found)

@@ -1,0 +1,108 @@
+"""Gradients are read once: the norms that clipping needs are the telemetry."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+DEAD = 1e-6
+"""A parameter tensor whose gradient norm is below it learns nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Clipped:
+    """One clipping: the norm before it, and each tensor's (of this rank's shard, if sharded)."""
+
+    total: Tensor
+    norms: Tensor
+    indices: tuple[int, ...]
+    gradients: tuple[Tensor, ...]
+
+
+def is_sharded(tensor: Tensor) -> bool:
+    """Whether this is a DTensor, whose norm is a matter between ranks."""
+    return hasattr(tensor, "to_local") and hasattr(tensor, "placements")
+
+
+def measure(parameters: Sequence[nn.Parameter], norm_type: float = 2.0) -> Clipped | None:
+    """The norms of all gradients; None if there is no gradient.
+
+    Of sharded gradients the total takes the one reduction that clipping them needs anyway.
+    """
+    chosen = [(i, p.grad) for i, p in enumerate(parameters) if p.grad is not None]
+    if not chosen:
+        return None
+    indices = tuple(i for i, _ in chosen)
+    gradients = tuple(gradient for _, gradient in chosen)
+    sharded = any(is_sharded(gradient) for gradient in gradients)
+    local = tuple(_local(gradient) for gradient in gradients) if sharded else gradients
+    norms = _norms(local, norm_type)
+    if sharded:
+        total = torch.nn.utils.get_total_norm(gradients, norm_type)
+        if is_sharded(total):
+            total = total.full_tensor()
+    else:
+        total = torch.linalg.vector_norm(norms, norm_type)
+    return Clipped(total, norms, indices, local)
+
+
+def scale(clipped: Clipped, max_norm: float) -> None:
+    """Clip in place to ``max_norm``, by the factor of ``torch.nn.utils.clip_grad_norm_``."""
+    factor = torch.clamp(max_norm / (clipped.total + 1e-6), max=1.0)
+    if all(gradient.device == factor.device for gradient in clipped.gradients):
+        torch._foreach_mul_(list(clipped.gradients), factor)
+        return
+    for gradient in clipped.gradients:
+        gradient.mul_(factor.to(gradient.device))
+
+
+def _local(gradient: Tensor) -> Tensor:
+    if is_sharded(gradient):
+        shard: Tensor = gradient.to_local()
+        return shard
+    return gradient
+
+
+def _norms(gradients: Sequence[Tensor], norm_type: float) -> Tensor:
+    """Each tensor's norm on one device. Half precision norms are taken in their own precision."""
+    if len({(g.device, g.layout) for g in gradients}) == 1 and gradients[0].layout == torch.strided:
+        return torch.stack(torch._foreach_norm(list(gradients), norm_type))
+    device = gradients[0].device
+    dense = [g.coalesce().values() if g.is_sparse else g for g in gradients]
+    return torch.stack([torch.linalg.vector_norm(g, norm_type).to(device) for g in dense])
+
+
+@dataclass(frozen=True, slots=True)
+class NonfiniteTensor:
+    """What a closer look at a gradient with a non-finite norm found."""
+
+    index: int
+    nan: bool
+    inf: bool
+    norm: float
+    """The norm in float64: finite where only the narrow sum had overflowed."""
+
+
+def look_closer(clipped: Clipped, unscaled: Iterable[int]) -> list[NonfiniteTensor]:
+    """Tell NaN, Inf and mere overflow apart, for those tensors. Waits for the device."""
+    found = []
+    for place in unscaled:
+        gradient = clipped.gradients[place]
+        found.append(
+            NonfiniteTensor(
+                clipped.indices[place],
+                bool(gradient.isnan().any()),
+                bool(gradient.isinf().any()),
+                float(torch.linalg.vector_norm(gradient.double())),
+            )
+        )
+    return found
+
+
+def zero_counts(gradients: Sequence[Tensor]) -> Tensor:
+    """How many entries are exactly 0, and how many there are."""
+    zeros = torch.stack([(gradient == 0).sum() for gradient in gradients]).sum()
+    return torch.stack([zeros, zeros.new_full((), sum(g.numel() for g in gradients))])

@@ -1,0 +1,82 @@
+"""What torch says of itself: memory of the CUDA allocator, compilations of torch.compile."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+GIB = float(1024**3)
+
+
+class Memory:
+    """The CUDA allocator's numbers, without waiting for the device; none on another device."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._before: float | None = None
+
+    def read(self) -> dict[str, float | int]:
+        """Fields of INFRASTRUCTURE_SNAPSHOT (GiB) as of now."""
+        if self._device.type != "cuda":
+            return {}
+        return self.fields(torch.cuda.memory_stats(self._device))
+
+    def fields(self, stats: Mapping[str, Any]) -> dict[str, float | int]:
+        """The same from ``torch.cuda.memory_stats``."""
+        allocated = stats["allocated_bytes.all.current"] / GIB
+        reserved = stats["reserved_bytes.all.current"] / GIB
+        found: dict[str, float | int] = {
+            "cuda_memory_allocated_gb": allocated,
+            "cuda_memory_reserved_gb": reserved,
+            "cuda_memory_active_gb": stats["active_bytes.all.current"] / GIB,
+            "cuda_memory_inactive_gb": stats["inactive_split_bytes.all.current"] / GIB,
+            "cuda_memory_peak_gb": stats["allocated_bytes.all.peak"] / GIB,
+            "cuda_memory_fragmentation": 1.0 - allocated / reserved if reserved else 0.0,
+            "cuda_oom_events": int(stats["num_ooms"]),
+        }
+        if self._before is not None:
+            found["memory_allocated_delta_gb"] = allocated - self._before
+        self._before = allocated
+        return found
+
+
+def compilation() -> dict[str, int]:
+    """Counts of torch.compile so far; empty in a process that has not used it."""
+    if "torch._dynamo.utils" not in sys.modules:
+        return {}
+    from torch._dynamo import convert_frame, utils
+
+    counters: Mapping[str, Mapping[str, int]] = utils.counters
+    if not convert_frame.FRAME_COMPILE_COUNTER and not counters:
+        return {}
+    inductor = counters.get("inductor", {})
+    return {
+        "compile_graph_breaks": sum(counters.get("graph_break", {}).values()),
+        "compile_recompilations": sum(
+            max(0, count - 1) for count in convert_frame.FRAME_COMPILE_COUNTER.values()
+        ),
+        "compile_cache_hits": inductor.get("fxgraph_cache_hit", 0),
+        "compile_cache_misses": inductor.get("fxgraph_cache_miss", 0),
+        "dynamo_guard_failures": sum(len(each) for each in utils.guard_failures.values()),
+    }
+
+
+def place_in_world() -> dict[str, int]:
+    """``rank``, ``world_size`` and ``local_rank`` of this process, as far as they are known."""
+    found = {
+        field: int(os.environ[variable])
+        for field, variable in (
+            ("rank", "RANK"),
+            ("world_size", "WORLD_SIZE"),
+            ("local_rank", "LOCAL_RANK"),
+        )
+        if os.environ.get(variable, "").isdigit()
+    }
+    distributed = torch.distributed
+    if distributed.is_available() and distributed.is_initialized():
+        found |= {"rank": distributed.get_rank(), "world_size": distributed.get_world_size()}
+    return found

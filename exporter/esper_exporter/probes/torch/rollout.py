@@ -1,0 +1,94 @@
+"""A rollout's statistics on the device: values, returns, advantages, TD errors, actions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+MOMENTS = ("count", "mean", "m2", "m3", "m4", "min", "max", "positive", "nonfinite")
+"""Of a sample: size, mean, central moments (population), bounds, above 0, not finite."""
+
+QUANTILES = (0.1, 0.5, 0.9)
+
+
+def moments(values: Tensor, valid: Tensor | None) -> Tensor:
+    """`MOMENTS` of the valid values, float64. NaN where there are none."""
+    flat = values.detach().reshape(-1).double()
+    seen = torch.ones_like(flat, dtype=torch.bool) if valid is None else valid
+    zero = torch.zeros((), dtype=flat.dtype, device=flat.device)
+    count = seen.sum(dtype=torch.float64)
+    mean = torch.where(seen, flat, zero).sum() / count
+    centred = torch.where(seen, flat - mean, zero)
+    square = centred.square()
+    return torch.stack(
+        [
+            count,
+            mean,
+            square.sum() / count,
+            (square * centred).sum() / count,
+            square.square().sum() / count,
+            torch.where(seen, flat, torch.inf).amin(),
+            torch.where(seen, flat, -torch.inf).amax(),
+            ((flat > 0) & seen).sum(dtype=torch.float64),
+            (~flat.isfinite() & seen).sum(dtype=torch.float64),
+        ]
+    )
+
+
+def quantiles(values: Tensor, valid: Tensor | None) -> Tensor:
+    """The 10th, 50th and 90th percentile of the valid values, interpolated linearly."""
+    flat = values.detach().reshape(-1).double()
+    if valid is None:
+        ordered, count = flat.sort().values, torch.full((), flat.numel(), device=flat.device)
+    else:
+        ordered, count = torch.where(valid, flat, torch.inf).sort().values, valid.sum()
+    where = torch.stack([(count - 1).clamp(min=0) * share for share in QUANTILES])
+    low = where.floor()
+    below = ordered[low.long()]
+    above = ordered[where.ceil().long()]
+    return torch.where(above == below, below, torch.lerp(below, above, (where - low).double()))
+
+
+def covariance(one: Tensor, other: Tensor, valid: Tensor | None) -> Tensor:
+    """Population covariance of the valid pairs, shape (1,)."""
+    first, second = (each.detach().reshape(-1).double() for each in (one, other))
+    seen = torch.ones_like(first, dtype=torch.bool) if valid is None else valid
+    zero = torch.zeros((), dtype=first.dtype, device=first.device)
+    count = seen.sum(dtype=torch.float64)
+    first_mean = torch.where(seen, first, zero).sum() / count
+    second_mean = torch.where(seen, second, zero).sum() / count
+    product = (first - first_mean) * (second - second_mean)
+    return (torch.where(seen, product, zero).sum() / count).reshape(1)
+
+
+def action_mix(
+    actions: Mapping[str, Tensor], choices: Mapping[str, int], valid: Tensor | None
+) -> Tensor:
+    """How many different combinations of actions there are, and how often the commonest occurs.
+
+    By one sort and the lengths of its runs: counting by value would wait for the device.
+    """
+    code: Tensor | None = None
+    for head, count in choices.items():
+        chosen = actions[head].detach().reshape(-1).long()
+        code = chosen if code is None else code * count + chosen
+    assert code is not None
+    if valid is not None:
+        code = torch.where(valid, code, -1)
+    ordered = code.sort().values
+    first = torch.ones_like(ordered, dtype=torch.bool)
+    first[1:] = ordered[1:] != ordered[:-1]
+    place = torch.arange(ordered.numel(), device=ordered.device)
+    begun = torch.where(first, place, 0).cummax(0).values
+    counts = ordered >= 0
+    length = torch.where(counts, place - begun + 1, 0)
+    return torch.stack([(first & counts).sum(), length.amax()])
+
+
+def shares(chosen: Tensor, choices: int, valid: Tensor | None) -> Tensor:
+    """How often each choice was taken, as counts, shape (choices,)."""
+    flat = chosen.detach().reshape(-1, 1).long()
+    hits = flat == torch.arange(choices, device=flat.device)
+    return (hits if valid is None else hits & valid.reshape(-1, 1)).sum(0)

@@ -1,0 +1,86 @@
+"""The probe's events on their way to the exporter, under domain names and, if asked, old ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any, Protocol
+
+from esper_exporter.contract.events import RENAMED
+
+_OLD_NAMES = {new: old for old, new in RENAMED.items()}
+_TIMES = {
+    "forward": "forward_time_ms",
+    "backward": "backward_time_ms",
+    "optimizer": "optimizer_step_time_ms",
+    "data_transfer": "data_transfer_time_ms",
+    "epoch": "host_epoch_time_ms",
+}
+STARTED: Mapping[str, Any] = {
+    "n_envs": 1,
+    "max_epochs": 0,
+    "max_batches": 0,
+    "task": "",
+    "host_params": 0,
+    "slot_ids": (),
+    "seed": 0,
+    "n_episodes": 0,
+    "entropy_coef": 0.0,
+    "param_budget": 0,
+    "reward_mode": "",
+}
+"""What the contract wants of a run's beginning and a loop may not have."""
+
+
+class Sink(Protocol):
+    """What takes the events in: an Exporter."""
+
+    def emit(self, event: object) -> None:
+        """Take in one event."""
+
+
+class Telling:
+    """Emits events; its own failures are counted by the exporter and go no further."""
+
+    def __init__(
+        self, sink: Sink, group_id: str, dual_emit: bool, clock: Callable[[], datetime]
+    ) -> None:
+        self._sink = sink
+        self._group_id = group_id
+        self._dual_emit = dual_emit
+        self._clock = clock
+
+    def emit(self, name: str, data: Mapping[str, Any]) -> None:
+        """Emit one event, as of now."""
+        try:
+            event = {"timestamp": self._clock(), "group_id": self._group_id, "data": dict(data)}
+            self._sink.emit({"event_type": name, **event})
+            if self._dual_emit and name in _OLD_NAMES:
+                self._sink.emit({"event_type": _OLD_NAMES[name], **event})
+        except Exception:
+            self.failed()
+
+    def anomaly(self, kind: str, detail: str, batch: int, index: int) -> None:
+        """Emit what was not finite, or that an update was skipped."""
+        self.emit(
+            "NUMERICAL_INSTABILITY_DETECTED",
+            {
+                "anomaly_type": kind,
+                "episode": 0,
+                "batch": batch,
+                "inner_epoch": index,
+                "total_episodes": 0,
+                "detail": f"Sources: {detail}" if detail else None,
+            },
+        )
+
+    def failed(self) -> None:
+        """Count the error that is being handled."""
+        count = getattr(self._sink, "probe_failed", None)
+        if count is not None:
+            count()
+
+
+def host_times(times_ms: Mapping[str, float] | None) -> dict[str, float]:
+    """Times by phase as the fields of a host's epoch."""
+    return {_TIMES[phase]: ms for phase, ms in (times_ms or {}).items() if phase in _TIMES}
