@@ -8,7 +8,8 @@ MAKEFLAGS += --no-print-directory
 PYTHON ?=
 VENV := .venv
 BIN := $(VENV)/bin
-SERVERS := prometheus:prometheus prometheus:promtool prometheus-alertmanager:prometheus-alertmanager chromium:chromium
+SERVERS := prometheus:prometheus prometheus:promtool prometheus-alertmanager:prometheus-alertmanager \
+           prometheus-node-exporter:prometheus-node-exporter chromium:chromium
 CHECKED := exporter tests examples scripts/demo.py $(wildcard benchmarks)
 
 .PHONY: help demo test test-all lint bench docs lock clean
