@@ -12,7 +12,7 @@ SERVERS := prometheus:prometheus prometheus:promtool prometheus-alertmanager:pro
            prometheus-node-exporter:prometheus-node-exporter chromium:chromium
 CHECKED := exporter tests examples scripts/demo.py $(wildcard benchmarks)
 
-.PHONY: help demo test test-all lint bench docs lock clean
+.PHONY: help demo test test-all lint bench soak docs lock clean
 
 help:
 	@echo 'make demo      replay a recorded training on 127.0.0.1:9108, with Prometheus beside it'
@@ -20,6 +20,7 @@ help:
 	@echo 'make test-all  the tests on every newer Python that is installed, too'
 	@echo 'make lint      ruff and mypy'
 	@echo 'make bench     measure against prometheus_client, side by side'
+	@echo 'make soak      serve amid clients that behave badly, and measure'
 	@echo 'make docs      generate docs/METRICS.md'
 	@echo 'make lock      renew constraints.txt'
 	@echo 'make clean     remove environments, caches and builds'
@@ -48,6 +49,10 @@ lint:
 bench:
 	$(INSTALL) dev $(PYTHON)
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+soak:
+	$(INSTALL) dev $(PYTHON)
+	@$(BIN)/python -m benchmarks.soak $(ARGS)
 
 docs:
 	$(INSTALL) runtime $(PYTHON)

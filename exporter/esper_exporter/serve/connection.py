@@ -22,6 +22,7 @@ from hypercorn.typing import AppWrapper, ConnectionState
 from hypercorn.utils import parse_socket_addr
 
 from esper_exporter.serve.limits import Limits
+from esper_exporter.serve.turns import Turns
 
 STATE_KEY = "esper_exporter.client"
 """Where a request finds its Client in the ASGI scope's ``state``."""
@@ -45,11 +46,16 @@ class Client:
     """An accepted connection: its phase, when it last moved, and how to end it."""
 
     __slots__ = (
-        "_loop", "_timer", "address", "lost", "phase", "progressed", "sock", "task", "transport",
+        "_active", "_loop", "_timer", "_turns", "address", "lost", "phase", "progressed", "sock",
+        "task", "transport",
     )  # fmt: skip
 
-    def __init__(self, sock: socket.socket, address: str, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, sock: socket.socket, address: str, loop: asyncio.AbstractEventLoop, turns: Turns
+    ) -> None:
         self._loop = loop
+        self._turns = turns
+        self._active = False
         self._timer: asyncio.TimerHandle | None = None
         self.sock = sock
         self.address = address
@@ -66,11 +72,22 @@ class Client:
         Bytes of a head that is not complete are no progress: they cost a client nothing.
         """
         self.phase = phase
+        self._set_active(phase is not Phase.IDLE)
         if phase not in WAITED_FOR:
             self.progress()
         self.disarm()
         if seconds is not None:
             self._timer = self._loop.call_later(seconds, self.abort)
+
+    def _set_active(self, active: bool) -> None:
+        if active is not self._active:
+            self._active = active
+            (self._turns.begin if active else self._turns.end)()
+
+    def end(self) -> None:
+        """The connection is over."""
+        self.disarm()
+        self._set_active(False)
 
     def progress(self) -> None:
         self.progressed = self._loop.time()

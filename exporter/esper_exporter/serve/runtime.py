@@ -29,6 +29,7 @@ from esper_exporter.serve.listening import Address, Listener, ListenError
 from esper_exporter.serve.page import PageSource
 from esper_exporter.serve.rendering import Outflow, Rendering
 from esper_exporter.serve.trouble import LOG, Trouble
+from esper_exporter.serve.turns import Turns
 from esper_exporter.serve.workers import Workers
 
 _ACCEPTS_AT_ONCE = 32
@@ -110,6 +111,7 @@ class Runtime:
         self._loop.set_exception_handler(_quiet)
         self._open: set[socket.socket] = set()
         self._clients = Clients(self._loop)
+        self._turns = Turns()
         self._limit = connection_limit(limits)
         self._workers = Workers(limits.workers, "esper-exporter-worker")
         self._stop = asyncio.Event()
@@ -126,6 +128,7 @@ class Runtime:
             self._close_listeners()
             self._workers.close(0.0)
             self._loop.close()
+            self._turns.restore()
             self.started.set()
 
     def stop(self) -> None:
@@ -146,6 +149,7 @@ class Runtime:
             if fd >= 0:
                 os.close(fd)
         self._selector.close()
+        self._turns.restore()
 
     async def _serve(self) -> None:
         self._context = WorkerContext(None)
@@ -215,7 +219,7 @@ class Runtime:
                 # their protocol, and a scrape would wait 40 ms for the client's delayed ACK.
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             address = str(peer[0]) if isinstance(peer, tuple) else "unix"
-            client = Client(sock, address, self._loop)
+            client = Client(sock, address, self._loop, self._turns)
             context = None if self._security is None else self._security.tls()
             tls_limit = self._limit if context is None else self._limits.tls_connections
             self._clients.admit(client, min(self._limit, tls_limit))
@@ -276,7 +280,7 @@ class Runtime:
         except Exception as error:
             self._trouble.report("connection", error)
         finally:
-            client.disarm()
+            client.end()
             self._clients.drop(client)
             if client.transport is not None and not client.transport.is_closing():
                 client.transport.abort()
