@@ -9,10 +9,10 @@ PYTHON ?=
 VENV := .venv
 BIN := $(VENV)/bin
 SERVERS := prometheus:prometheus prometheus:promtool prometheus-alertmanager:prometheus-alertmanager \
-           prometheus-node-exporter:prometheus-node-exporter chromium:chromium
-CHECKED := exporter tests examples scripts/demo.py $(wildcard benchmarks)
+           prometheus-node-exporter:prometheus-node-exporter chromium:chromium docker-compose:docker-compose
+CHECKED := exporter tests examples scripts/demo.py scripts/manifests.py $(wildcard benchmarks)
 
-.PHONY: help demo test test-all lint bench soak docs lock clean
+.PHONY: help demo test test-all lint bench soak docs manifests lock clean
 
 help:
 	@echo 'make demo      replay a recorded training on 127.0.0.1:9108, with Prometheus beside it'
@@ -22,6 +22,7 @@ help:
 	@echo 'make bench     measure against prometheus_client, side by side'
 	@echo 'make soak      serve amid clients that behave badly, and measure'
 	@echo 'make docs      generate docs/METRICS.md'
+	@echo 'make manifests generate what deploy/kubernetes/ takes from rules and dashboards'
 	@echo 'make lock      renew constraints.txt'
 	@echo 'make clean     remove environments, caches and builds'
 
@@ -59,6 +60,10 @@ docs:
 	@$(BIN)/python -m esper_exporter catalog --format markdown > docs/METRICS.md.new
 	@mv docs/METRICS.md.new docs/METRICS.md
 	@echo '· docs/METRICS.md'
+
+manifests:
+	$(INSTALL) runtime $(PYTHON)
+	@$(BIN)/python scripts/manifests.py
 
 lock:
 	@scripts/lock constraints.txt $(PYTHON)

@@ -29,6 +29,7 @@ from esper_exporter.pages import OWN_COLLECTOR, Pages
 from esper_exporter.runs import Faults, NoRun, Runs
 from esper_exporter.serve.negotiation import MediaType, negotiate
 from esper_exporter.serve.page import LandingPage
+from esper_exporter.serve.registration import Registration
 from esper_exporter.serve.server import MetricsServer
 from esper_exporter.settings import read_settings
 
@@ -60,9 +61,9 @@ class Exporter:
     For the end: ``state_dir`` is where latches and the last page are kept (the user's state
     directory unless said otherwise, "off" for nowhere), ``textfile_dir`` the directory of a
     node_exporter's textfile collector for the last page, ``linger`` the seconds to stay at most
-    for the end to be scraped (0: not at all), ``term_linger`` the same after a SIGTERM, and
-    ``watch_process`` False says that how this process ends says nothing of the run. ``clock``
-    tells the time, for tests.
+    for the end to be scraped (0: not at all), ``term_linger`` the same after a SIGTERM;
+    ``watch_process`` False: how this process ends says nothing of the run. ``file_sd`` is a
+    directory for a target file of Prometheus' file_sd. ``clock`` tells the time, for tests.
 
     Thread-safe.
     """
@@ -79,6 +80,7 @@ class Exporter:
         max_series: int | None = None,
         state_dir: str | os.PathLike[str] | None = None,
         textfile_dir: str | os.PathLike[str] | None = None,
+        file_sd: str | os.PathLike[str] | None = None,
         linger: float | None = None,
         term_linger: float | None = None,
         watch_process: bool | None = None,
@@ -118,6 +120,8 @@ class Exporter:
             term_linger=settings.term_linger,
             is_run=settings.watch_process,
         )
+        self._registration = Registration(settings.file_sd, settings.host, self)
+        self.leave = self._registration.end
         self._in_flight = 0
         self._server: MetricsServer | None = None
 
@@ -144,6 +148,7 @@ class Exporter:
         server.start()
         with self._lock:
             self._runs.go_on()
+        self._registration.start()
         if self.settings.watch_process:
             watch(self._ending)
 
@@ -169,6 +174,7 @@ class Exporter:
                 if self._server is server:
                     self._server = None
             unwatch(self._ending)
+            self.leave()
             if server is not None:
                 server.close()
 

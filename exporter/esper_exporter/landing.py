@@ -23,6 +23,7 @@ def _run(entry: Entry) -> LandingRun:
     return LandingRun(
         run_id=state.identity.run_id,
         group_id=state.identity.group_id,
+        rank=state.identity.rank,
         task=state.snapshot.task_name or None,
         state=_word(entry),
         latches=tuple(f"{head}/{kind}" for head, kind in state.latches.lit_heads()),

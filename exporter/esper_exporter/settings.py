@@ -43,6 +43,7 @@ class Settings:
     max_series: int = 100_000
     state_dir: Path | None = field(default_factory=default_state_dir)
     textfile_dir: Path | None = None
+    file_sd: Path | None = None
     linger: float = 45.0
     term_linger: float = 25.0
     watch_process: bool = True
@@ -82,6 +83,7 @@ _READERS: dict[str, Callable[[str], Any]] = {
     "max_series": int,
     "state_dir": _directory,
     "textfile_dir": Path,
+    "file_sd": Path,
     "linger": float,
     "term_linger": float,
     "watch_process": _flag,

@@ -16,6 +16,7 @@ PACKAGES = {
     "amtool": "prometheus-alertmanager",
     "prometheus-node-exporter": "prometheus-node-exporter",
     "chromium": "chromium",
+    "docker-compose": "docker-compose",
 }
 """The Debian package of each program."""
 

@@ -25,6 +25,9 @@ class Owner(Protocol):
     def serving(self) -> bool:
         """Whether somebody could scrape."""
 
+    def leave(self) -> None:
+        """Tell the scrapers that there is nothing to scrape any more."""
+
     def close(self) -> None:
         """End the exporter."""
 
@@ -78,6 +81,7 @@ class Ending:
         self._told_to_end_at = self._clock()
         self._end(Reason.SIGNAL, None)
         self._wait()
+        self._owner.leave()
 
     def exit(self) -> None:
         """The interpreter ends."""

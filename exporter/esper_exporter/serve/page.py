@@ -24,6 +24,8 @@ class LandingRun:
     """Unix time of the last event in seconds, None before the first."""
     policy_updates: int | None = None
     """Policy updates seen so far, None when not measured."""
+    rank: int = 0
+    """The process' place among those that train together."""
 
 
 @dataclass(frozen=True, slots=True)

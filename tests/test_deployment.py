@@ -1,0 +1,234 @@
+"""The deployment files, by the programs and schemas that will read them."""
+
+from __future__ import annotations
+
+import json
+import re
+import runpy
+import shutil
+import subprocess
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from support.installed import ROOT
+from support.ports import free_port
+from support.programs import end, program, wait_until
+
+KUBERNETES = ROOT / "deploy" / "kubernetes"
+PROMETHEUS = sorted((ROOT / "deploy" / "prometheus").glob("*.yml"))
+OWN_SCHEMA = {"PodMonitor", "PrometheusRule", "Kustomization"}
+"""Kinds that Kubernetes itself has no schema for."""
+
+
+@pytest.fixture(scope="module")
+def composed(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The stack as compose understands it."""
+    folder = tmp_path_factory.mktemp("stack")
+    shutil.copy(ROOT / "docker-compose.yml", folder)
+    done = subprocess.run(
+        [program("docker-compose"), "--profile", "gpu", "config"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return yaml.safe_load(done.stdout)
+
+
+def test_every_service_is_pinned_read_only_and_local(composed: Any) -> None:
+    services = composed["services"]
+    assert set(services) == {"trainer", "trainer-gpu", "prometheus", "alertmanager", "grafana"}
+    for name, service in services.items():
+        assert re.search(r":v?\d+\.\d+\.\d+(-cuda)?$", service["image"]), name
+        assert service["read_only"] is True, name
+        assert service["cap_drop"] == ["ALL"], name
+        for port in service.get("ports", []):
+            local = port.startswith("127.0.0.1:") if isinstance(port, str) else port["host_ip"]
+            assert local in (True, "127.0.0.1"), name
+    for name in ("prometheus", "alertmanager", "grafana"):
+        assert services[name]["healthcheck"]["test"], name
+    assert re.search(r"^HEALTHCHECK", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+
+
+def test_nothing_in_the_stack_has_a_default_password(composed: Any) -> None:
+    grafana = composed["services"]["grafana"]["environment"]
+    assert grafana["GF_SECURITY_ADMIN_PASSWORD__FILE"].startswith("/run/secrets/")
+    assert grafana["GF_AUTH_ANONYMOUS_ORG_ROLE"] == "Viewer"
+    assert not [name for name in grafana if name.endswith("PASSWORD")]
+
+
+def test_what_is_mounted_from_the_checkout_is_there() -> None:
+    compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+    mounted = [
+        volume.split(":")[0]
+        for service in compose["services"].values()
+        for volume in service["volumes"]
+        if volume.startswith("./")
+    ]
+    assert len(mounted) == 6
+    assert [name for name in mounted if not (ROOT / name).exists()] == []
+
+
+def test_the_password_is_made_once_and_only_the_owner_finds_it(tmp_path: Path) -> None:
+    (tmp_path / "deploy").mkdir()
+    shutil.copy(ROOT / "deploy" / "up", tmp_path / "deploy")
+    docker = tmp_path / "bin" / "docker"
+    docker.parent.mkdir()
+    docker.write_text('#!/bin/sh\necho "$ESPER_EXPORTER_PACKAGE" "$@"\n')
+    docker.chmod(0o755)
+
+    def up() -> str:
+        return subprocess.run(
+            [tmp_path / "deploy" / "up"],
+            env={"PATH": f"{docker.parent}:/usr/bin:/bin"},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+
+    assert re.search(
+        r"^esper-exporter==\S+ compose up --build --detach --wait$", up(), re.MULTILINE
+    )
+    secret = tmp_path / "secrets" / "grafana_admin_password"
+    made = secret.read_text()
+    assert re.fullmatch(r"[0-9a-f]{48}", made)
+    assert secret.parent.stat().st_mode & 0o777 == 0o700
+    up()
+    assert secret.read_text() == made
+
+
+@pytest.mark.parametrize("path", PROMETHEUS, ids=lambda path: path.name)
+def test_promtool_accepts_the_prometheus_configurations(path: Path, tmp_path: Path) -> None:
+    config = yaml.safe_load(path.read_text())
+    for job in config["scrape_configs"]:
+        # Debian builds Prometheus without it; its structure is the operator's business as well.
+        found = job.pop("kubernetes_sd_configs", None)
+        assert found is None or [one["role"] for one in found] == ["pod"]
+    text = yaml.safe_dump(config).replace("/etc/prometheus/rules", str(ROOT / "alerts" / "rules"))
+    secret = tmp_path / "secret"
+    secret.touch()
+    text = text.replace("/etc/prometheus/secrets/remote-write", str(secret))
+    (tmp_path / "prometheus.yml").write_text(text)
+    done = subprocess.run(
+        [program("promtool"), "check", "config", tmp_path / "prometheus.yml"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_shipped_alertmanager_configuration_starts(tmp_path: Path) -> None:
+    config = (ROOT / "alerts" / "alertmanager.yml").read_text()
+    config = config.replace("/etc/alertmanager/templates", str(ROOT / "alerts" / "templates"))
+    (tmp_path / "alertmanager.yml").write_text(config)
+    port = free_port()
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [
+                program("prometheus-alertmanager"),
+                f"--config.file={tmp_path / 'alertmanager.yml'}",
+                f"--storage.path={tmp_path / 'data'}",
+                f"--web.listen-address=127.0.0.1:{port}",
+                "--cluster.listen-address=",
+            ],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+
+        def status() -> Any:
+            assert process.poll() is None, (tmp_path / "log").read_text()[-2000:]
+            try:
+                with urllib.request.urlopen(
+                    f"http://127.0.0.1:{port}/api/v2/status", timeout=2
+                ) as answer:
+                    return json.load(answer)
+            except OSError:
+                return None
+
+        wait_until(status, "Alertmanager answers")
+        receivers = {one["name"] for one in yaml.safe_load(config)["receivers"]}
+        assert all(name in status()["config"]["original"] for name in receivers)
+    finally:
+        end(process)
+
+
+def manifests() -> list[tuple[str, Any]]:
+    """Every document of the Kubernetes files."""
+    return [
+        (path.name, document)
+        for path in sorted(KUBERNETES.glob("*.yaml"))
+        for document in yaml.safe_load_all(path.read_text())
+    ]
+
+
+def test_kubernetes_own_kinds_are_valid() -> None:
+    checked = []
+    for name, document in manifests():
+        if document["kind"] not in OWN_SCHEMA:
+            for version in ("1.30", "1.34"):
+                kubernetes_validate.validate(document, version, strict=True)
+            checked.append(name)
+    assert checked == ["namespace.yaml", "trainer.yaml"]
+
+
+def test_a_wrong_manifest_would_be_found() -> None:
+    ((_, job),) = [(n, d) for n, d in manifests() if d["kind"] == "Job"]
+    job["spec"]["template"]["spec"]["restartPolicie"] = "Never"
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(job, "1.30", strict=True)
+
+
+def test_the_pod_monitor_finds_the_pods_of_the_example() -> None:
+    documents = dict(manifests())
+    monitor = documents["podmonitor.yaml"]["spec"]
+    pod = documents["trainer.yaml"]["spec"]["template"]
+    labels = monitor["selector"]["matchLabels"]
+    assert labels.items() <= pod["metadata"]["labels"].items()
+    (endpoint,) = monitor["podMetricsEndpoints"]
+    ports = [port["name"] for one in pod["spec"]["containers"] for port in one["ports"]]
+    assert endpoint["port"] in ports
+    assert set(documents["kustomization.yaml"]["resources"]) - {"../../grafana"} == {
+        name for name in documents if name != "kustomization.yaml"
+    }
+
+
+def test_generated_kubernetes_files_are_up_to_date() -> None:
+    """When this fails: ``make manifests``."""
+    generated = runpy.run_path(str(ROOT / "scripts" / "manifests.py"))["GENERATED"]
+    stale = [name for name, make in generated.items() if (ROOT / name).read_text() != make(ROOT)]
+    assert stale == []
+
+
+def test_promtool_accepts_the_rules_of_the_prometheus_rule(tmp_path: Path) -> None:
+    rule = yaml.safe_load((KUBERNETES / "prometheusrule.yaml").read_text())
+    (tmp_path / "rules.yml").write_text(yaml.safe_dump(rule["spec"]))
+    subprocess.run(
+        [program("promtool"), "check", "rules", tmp_path / "rules.yml"],
+        check=True,
+        capture_output=True,
+    )
+
+
+def test_grafana_is_provisioned_with_what_the_stack_has(composed: Any) -> None:
+    folder = ROOT / "grafana" / "provisioning"
+    sources = yaml.safe_load((folder / "datasources" / "esper.yml").read_text())
+    assert sources["apiVersion"] == 1
+    for source in sources["datasources"]:
+        name, port = re.fullmatch(r"http://([\w-]+):(\d+)", source["url"]).groups()
+        service = composed["services"][name]
+        assert any(
+            str(target).endswith(port) or str(port) in str(target) for target in service["ports"]
+        )
+        assert {"name", "uid", "type", "access"} <= set(source)
+    assert [one["uid"] for one in sources["datasources"]] == ["prometheus", "alertmanager"]
+    (provider,) = yaml.safe_load((folder / "dashboards" / "esper.yml").read_text())["providers"]
+    mounted = (ROOT / "docker-compose.yml").read_text()
+    assert f"./grafana/dashboards:{provider['options']['path']}:ro" in mounted

@@ -1,0 +1,94 @@
+"""The wheel in a clean environment, installed as the image installs it: it serves, replays, and
+has the repository's files."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import urllib.request
+from pathlib import Path
+
+from esper_exporter import __version__
+from support.command import environment
+from support.installed import ROOT
+from support.pages import value
+from support.programs import end
+
+
+def command(installed: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run the installed command away from the checkout."""
+    return subprocess.run(
+        [installed / "esper-exporter", *map(str, arguments)],
+        cwd=installed.parent,
+        capture_output=True,
+        text=True,
+        env=environment(PYTHONPATH=""),
+        timeout=60,
+        check=False,
+    )
+
+
+def test_it_replays(installed: Path) -> None:
+    done = command(installed, "replay", "--recording", "run2b", "--once")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert value(done.stdout, "esper_tamiyo_updates_skipped_total", reason="nonfinite") == 3
+
+
+def test_it_serves(installed: Path) -> None:
+    process = subprocess.Popen(
+        [installed / "esper-exporter", "replay", "--recording", "run2b", "--port", "0"],
+        cwd=installed.parent,
+        stderr=subprocess.PIPE,
+        env=environment(PYTHONPATH=""),
+    )
+    try:
+        assert process.stderr is not None
+        told = re.search(r"serving (\S+)", process.stderr.readline().decode())
+        assert told is not None
+        with urllib.request.urlopen(told[1], timeout=10) as answer:
+            assert b"esper_exporter_build_info" in answer.read()
+    finally:
+        end(process)
+
+
+def repository_assets() -> set[str]:
+    """Every file of the repository that is deployed rather than programmed."""
+    listed = subprocess.run(
+        [
+            *("git", "ls-files", "--cached", "--others", "--exclude-standard", "--"),
+            *("alerts", "deploy", "grafana/dashboards", "grafana/provisioning"),
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.splitlines()
+    single = ("Dockerfile", ".dockerignore", "docker-compose.yml", "constraints.txt")
+    return {*listed, *single, "grafana/kustomization.yaml"}
+
+
+def test_it_yields_exactly_the_files_of_the_repository(installed: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "stack"
+    done = command(installed, "assets", folder)
+    assert done.returncode == 0, done.stderr
+    written = {str(p.relative_to(folder)): p for p in folder.rglob("*") if p.is_file()}
+    assert set(written) == repository_assets()
+    for name, path in written.items():
+        assert path.read_bytes() == (ROOT / name).read_bytes(), name
+    assert os.access(folder / "deploy" / "up", os.X_OK)
+    # Once more changes nothing; what somebody has changed is not lost.
+    assert command(installed, "assets", folder).returncode == 0
+    (folder / "docker-compose.yml").write_text("mine")
+    again = command(installed, "assets", folder)
+    assert again.returncode == 1
+    assert "docker-compose.yml is there and differs; --force replaces it" in again.stderr
+    assert (folder / "docker-compose.yml").read_text() == "mine"
+    assert command(installed, "assets", folder, "--force").returncode == 0
+    assert (folder / "docker-compose.yml").read_text() != "mine"
+
+
+def test_the_deployment_files_name_this_version() -> None:
+    for name in ("docker-compose.yml", "deploy/up", "deploy/kubernetes/trainer.yaml"):
+        told = re.findall(r"esper-exporter[:=]=?(\d[\d.]*)", (ROOT / name).read_text())
+        assert set(told) == {__version__}, name
