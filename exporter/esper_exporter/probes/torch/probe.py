@@ -298,7 +298,8 @@ class PolicyProbe:
         found["numerical_stability_score"] = stability(found, bool(update.findings.detail))
         found |= {"batch": update.batch, "ppo_update_idx": update.index}
         found |= {name: value for name, value in update.told.items() if name in _FIELDS}
-        self._telling.emit("TAMIYO_POLICY_UPDATE", found)
+        measured = {name: value for name, value in found.items() if value is not None}
+        self._telling.emit("TAMIYO_POLICY_UPDATE", measured)
 
     def _scaler_fields(self, scales: list[Any]) -> dict[str, Any]:
         seen = [float(values[0]) for values in scales]

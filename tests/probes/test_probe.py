@@ -1,0 +1,462 @@
+"""The probe in a loop: what it tells, when, and that it neither raises nor waits."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from esper_exporter import Exporter, PolicyProbe
+from esper_exporter.probes.torch import machine
+from esper_exporter.probes.torch.transfer import Transfer
+from probes.loop import HEADS, Policy, Told, batch, gradients, probe
+from support.pages import value
+
+LATCHED = "esper_tamiyo_head_nonfinite_latched"
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.fixture
+def exporter() -> Iterator[Exporter]:
+    yield Exporter(port=0, state_dir="off", linger=0, run_id="night-7", watch_process=False)
+
+
+def one_update(
+    measured: PolicyProbe, policy: Policy, number: int | None = None, **changed: Any
+) -> None:
+    with measured.update(batch=number) as update:
+        update.minibatch(**{**batch(), **changed})
+        gradients(policy)
+        measured.clip_grad_norm_()
+
+
+def broken(head: str, what: float) -> dict[str, Any]:
+    """Log-probabilities of which one is not finite."""
+    log_probs: dict[str, Tensor] = batch()["log_probs"]
+    log_probs[head][5] = what
+    return {"log_probs": log_probs}
+
+
+def page(exporter: Exporter) -> str:
+    return exporter.render().decode()
+
+
+def test_updates_are_numbered_from_one_anew_in_each_batch() -> None:
+    sink, policy = Told(), Policy()
+    measured = probe(sink, policy)
+    for number in (7, 7, 7, 8):
+        one_update(measured, policy, number)
+    told = [(each["batch"], each["ppo_update_idx"]) for each in sink.of("TAMIYO_POLICY_UPDATE")]
+    assert told == [(7, 1), (7, 2), (7, 3), (8, 1)]
+    measured = probe(sink, policy)
+    for _ in range(3):
+        one_update(measured, policy)
+    assert [each["ppo_update_idx"] for each in sink.of("TAMIYO_POLICY_UPDATE")[4:]] == [1, 2, 3]
+
+
+def test_an_update_reaches_the_page(exporter: Exporter) -> None:
+    policy = Policy()
+    measured = probe(exporter, policy, optimizer=torch.optim.Adam(policy.parameters(), 3e-4))
+    measured.training_started(task="digits", slot_ids=("r0c0",))
+    one_update(measured, policy)
+    told = page(exporter)
+    assert value(told, "esper_tamiyo_grad_norm_pre_clip") > 1.0
+    assert value(told, "esper_tamiyo_grad_norm") == pytest.approx(0.5, abs=1e-3)
+    assert value(told, "esper_tamiyo_learning_rate") == 3e-4
+    assert value(told, "esper_tamiyo_update_index") == 1
+    assert value(told, "esper_tamiyo_head_entropy_nats", head="op") > 0
+    assert value(told, LATCHED, head="op", kind="nan") == 0
+    assert value(told, "esper_exporter_internal_errors_total", where="probe") == 0
+
+
+@pytest.mark.parametrize(("what", "kind"), [(NAN, "nan"), (INF, "inf"), (-INF, "inf")])
+def test_a_latch_is_lit_before_the_update_goes_on(
+    exporter: Exporter, what: float, kind: str
+) -> None:
+    measured = probe(exporter)
+    with measured.update() as update:
+        update.minibatch(**{**batch(), **broken("tempo", what)})
+        assert value(page(exporter), LATCHED, head="tempo", kind=kind) == 1
+        assert value(page(exporter), LATCHED, head="op", kind=kind) == 0
+
+
+def test_a_latch_outlives_an_update_that_raises(exporter: Exporter) -> None:
+    measured = probe(exporter)
+    with pytest.raises(ZeroDivisionError), measured.update() as update:
+        update.minibatch(**{**batch(), **broken("slot", INF)})
+        raise ZeroDivisionError
+    told = page(exporter)
+    assert value(told, LATCHED, head="slot", kind="inf") == 1
+    assert value(told, "esper_tamiyo_updates_total") == 0
+    assert value(told, "esper_tamiyo_updates_skipped_total", reason="nonfinite") == 0
+
+
+def test_a_skipped_update_counts_once_and_keeps_its_latch(exporter: Exporter) -> None:
+    policy = Policy()
+    measured = probe(exporter, policy)
+    one_update(measured, policy)
+    for _ in range(2):
+        with measured.update() as update:
+            update.minibatch(**{**batch(), **broken("op", NAN)})
+            update.skip()
+    told = page(exporter)
+    assert value(told, "esper_tamiyo_updates_total") == 1
+    assert value(told, "esper_tamiyo_updates_skipped_total", reason="nonfinite") == 2
+    assert value(told, "esper_tamiyo_head_nonfinite_updates_total", head="op", kind="nan") == 2
+
+
+def test_a_fault_in_an_update_that_is_carried_out_counts_once(exporter: Exporter) -> None:
+    policy = Policy()
+    measured = probe(exporter, policy, dual_emit=True)
+    one_update(measured, policy, **broken("op", NAN))
+    one_update(measured, policy, **broken("op", NAN))
+    one_update(measured, policy)
+    told = page(exporter)
+    assert value(told, "esper_tamiyo_head_nonfinite_updates_total", head="op", kind="nan") == 2
+    assert value(told, "esper_tamiyo_updates_total") == 3
+    assert value(told, "esper_tamiyo_updates_skipped_total", reason="nonfinite") == 0
+
+
+def test_an_update_without_a_fault_that_is_skipped_is_unexplained(exporter: Exporter) -> None:
+    with probe(exporter).update() as update:
+        update.minibatch(**batch())
+        update.skip()
+    told = page(exporter)
+    assert value(told, "esper_tamiyo_updates_skipped_total", reason="unexplained") == 1
+    assert value(told, "esper_tamiyo_nonfinite_latched", source="log_probs") == 0
+
+
+def test_a_loss_that_is_not_finite_is_a_fault(exporter: Exporter) -> None:
+    with probe(exporter).update() as update:
+        update.minibatch(**{**batch(), "policy_loss": torch.tensor(NAN)})
+    assert value(page(exporter), "esper_tamiyo_nonfinite_latched", source="loss") == 1
+
+
+def test_both_names_are_emitted_when_asked() -> None:
+    sink, policy = Told(), Policy()
+    one_update(probe(sink, policy, dual_emit=True), policy)
+    assert sink.of("PPO_UPDATE_COMPLETED") == sink.of("TAMIYO_POLICY_UPDATE") != []
+
+
+def test_the_loop_s_own_fields_are_told() -> None:
+    sink, policy = Told(), Policy()
+    measured = probe(sink, policy)
+    with measured.update() as update:
+        update.minibatch(**batch())
+        gradients(policy)
+        measured.clip_grad_norm_()
+        update.set(entropy_coef=0.01, early_stop_epoch=2, no_such_field=1)
+    assert sink.update["entropy_coef"] == 0.01 and sink.update["early_stop_epoch"] == 2
+    assert "no_such_field" not in sink.update
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"heads": {}}, "at least one head"),
+        ({"heads": {"operation": 6}}, "unknown head 'operation'"),
+        ({"heads": {"op": 0}}, "number of choices"),
+        ({"heads": {"op": 6}, "head_modules": {"opp": nn.Linear(1, 1)}}, "unknown head 'opp'"),
+        ({"heads": {"op": 6}, "head_modules": {"op": nn.Linear(1, 1)}}, "no parameters of"),
+        ({"heads": {"op": 6}, "every": 0}, "above 0"),
+        ({"heads": {"op": 6}, "max_grad_norm": 0.0}, "above 0"),
+    ],
+)
+def test_what_makes_no_sense_is_said_when_it_is_made(options: dict[str, Any], error: str) -> None:
+    with pytest.raises(ValueError, match=error):
+        PolicyProbe(Policy(), Told(), **options)
+
+
+def test_what_takes_no_events_is_refused() -> None:
+    with pytest.raises(TypeError, match="an Exporter is needed, got int"):
+        PolicyProbe(Policy(), 1, heads=HEADS)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"log_probs": {}},
+        {"old_log_probs": {head: torch.zeros(3) for head in HEADS}},
+        {"valid": torch.ones(5, dtype=torch.bool)},
+        {"policy_loss": torch.zeros(4)},
+        {"entropy": None},
+    ],
+)
+def test_in_the_loop_its_failures_are_counted_and_training_goes_on(
+    exporter: Exporter, changed: dict[str, Any]
+) -> None:
+    policy = Policy()
+    measured = probe(exporter, policy)
+    one_update(measured, policy, **changed)
+    one_update(measured, policy)
+    told = page(exporter)
+    assert value(told, "esper_exporter_internal_errors_total", where="probe") == 1
+    assert value(told, "esper_tamiyo_updates_total") == 1
+
+
+def test_an_exporter_that_raises_does_not_stop_the_training() -> None:
+    class Broken(Told):
+        def emit(self, event: Any) -> None:
+            raise OSError
+
+    sink, policy = Broken(), Policy()
+    one_update(probe(sink, policy), policy)
+    assert sink.failures > 0
+
+
+class FakeScaler:
+    """The parts of torch.amp.GradScaler that are read."""
+
+    def __init__(self) -> None:
+        self._scale = torch.tensor(1024.0)
+
+    def is_enabled(self) -> bool:
+        return True
+
+
+def test_a_falling_loss_scale_is_an_overflow_and_no_fault() -> None:
+    sink, policy, scaler = Told(), Policy(), FakeScaler()
+    measured = probe(sink, policy, scaler=scaler)
+    states = []
+    for scales in ((1024.0,), (512.0, 512.0), (1024.0, 2048.0)):
+        with measured.update() as update:
+            for scale in scales:
+                update.minibatch(**batch())
+                gradients(policy, INF if scale == 512.0 else 1.0)
+                measured.clip_grad_norm_()
+                scaler._scale.fill_(scale)
+        states.append(sink.update["grad_scaler_state"])
+    assert states == ["stable", "decaying", "growing"]
+    assert [u["amp_overflow_count"] for u in sink.of("TAMIYO_POLICY_UPDATE")] == [0, 1, 0]
+    assert [u["loss_scale_updates"] for u in sink.of("TAMIYO_POLICY_UPDATE")] == [0, 1, 2]
+    assert sink.update["loss_scale"] == 2048.0
+    assert sink.anomalies == []
+
+
+def test_phases_are_timed_and_told_with_the_closer_updates(exporter: Exporter) -> None:
+    policy = Policy()
+    measured = probe(exporter, policy)
+    for phase in ("forward", "backward", "optimizer", "data_transfer", "epoch", "other"):
+        with measured.phase(phase):
+            pass
+    one_update(measured, policy)
+    told = page(exporter)
+    name = "esper_torch_phase_duration_seconds_count"
+    for phase in ("forward", "backward", "optimizer", "data_transfer", "epoch"):
+        assert value(told, name, phase=phase) == 1
+    assert value(told, "esper_torch_forward_seconds") >= 0
+
+
+def test_the_allocator_s_numbers_become_an_infrastructure_snapshot() -> None:
+    memory = machine.Memory(torch.device("cpu"))
+    stats = {
+        "allocated_bytes.all.current": 3 * 2**30,
+        "reserved_bytes.all.current": 4 * 2**30,
+        "active_bytes.all.current": 3 * 2**30,
+        "inactive_split_bytes.all.current": 2**29,
+        "allocated_bytes.all.peak": 5 * 2**30,
+        "num_ooms": 2,
+    }
+    assert memory.fields(stats) == {
+        "cuda_memory_allocated_gb": 3.0,
+        "cuda_memory_reserved_gb": 4.0,
+        "cuda_memory_active_gb": 3.0,
+        "cuda_memory_inactive_gb": 0.5,
+        "cuda_memory_peak_gb": 5.0,
+        "cuda_memory_fragmentation": 0.25,
+        "cuda_oom_events": 2,
+    }
+    later = memory.fields({**stats, "allocated_bytes.all.current": 2**31})
+    assert later["memory_allocated_delta_gb"] == -1.0
+    assert memory.read() == {}
+
+
+def test_torch_compile_s_breaks_and_recompilations_are_counted() -> None:
+    code = """
+import torch
+from esper_exporter.probes.torch.machine import compilation
+assert compilation() == {}
+def f(x, n):
+    y = x + n
+    torch._dynamo.graph_break()
+    return y * 2
+g = torch.compile(f, backend="eager", dynamic=False)
+g(torch.ones(3), 1)
+before = compilation()
+g(torch.ones(4), 1)
+after = compilation()
+assert before["compile_graph_breaks"] >= 1, before
+assert before["compile_recompilations"] == 0, before
+assert after["compile_recompilations"] >= 1, after
+assert after["dynamo_guard_failures"] >= 1, after
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+WAITING = (
+    *("_local_scalar_dense", "nonzero", "masked_select", "_unique2", "unique_dim", "bincount"),
+    *("equal", "is_nonzero", "item", "unique_consecutive", "repeat_interleave"),
+)
+
+
+class CountsWaiting(TorchDispatchMode):
+    """Counts the operations that would wait for a device."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waits: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        blocking = name == "_to_copy" and (kwargs or {}).get("device") == torch.device("cpu")
+        masked = name in ("index", "index_put_") and any(
+            isinstance(i, Tensor) and i.dtype == torch.bool for i in args[1]
+        )
+        if name in WAITING or blocking or masked:
+            self.waits.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+class LateArrival:
+    """A copy that arrives when the test says so."""
+
+    def __init__(self) -> None:
+        self.arrived = False
+
+    def query(self) -> bool:
+        return self.arrived
+
+    def synchronize(self) -> None:
+        self.arrived = True
+
+
+class LateTransfer(Transfer):
+    """A device's copies, without a device."""
+
+    def __init__(self) -> None:
+        super().__init__(torch.device("cpu"))
+        self.arrivals: list[LateArrival] = []
+
+    @property
+    def at_once(self) -> bool:
+        return False
+
+    def _copy(self, flat: Tensor) -> tuple[Tensor, LateArrival]:
+        self.arrivals.append(LateArrival())
+        return flat.clone(), self.arrivals[-1]
+
+
+def late(sink: Any, policy: Policy) -> tuple[PolicyProbe, LateTransfer]:
+    measured = probe(sink, policy)
+    transfer = measured._transfer = LateTransfer()
+    return measured, transfer
+
+
+def full_update(measured: PolicyProbe, policy: Policy) -> None:
+    steps = torch.randn(12)
+    with measured.update() as update:
+        update.rollout(
+            values=steps,
+            returns=steps,
+            advantages=steps,
+            td_errors=steps,
+            actions={head: torch.zeros(12, dtype=torch.long) for head in HEADS},
+            valid=steps > 0,
+        )
+        for _ in range(3):
+            update.minibatch(**batch())
+            gradients(policy)
+            measured.clip_grad_norm_()
+
+
+def test_nothing_waits_for_the_device() -> None:
+    sink, policy = Told(), Policy()
+    measured, transfer = late(sink, policy)
+    with CountsWaiting() as counted:
+        for _ in range(3):
+            full_update(measured, policy)
+            transfer.arrivals[-1].arrived = True
+    assert counted.waits == []
+    assert len(transfer.arrivals) == 3, "one copy an update"
+    measured.close()
+    assert len(sink.of("TAMIYO_POLICY_UPDATE")) == 3 and sink.failures == 0
+
+
+def test_what_would_wait_would_be_counted() -> None:
+    with CountsWaiting() as counted:
+        torch.ones(3).sum().item()
+        torch.ones(3).nonzero()
+        _ = torch.ones(3)[torch.ones(3) > 0]
+    assert [name for name in counted.waits if name in ("_local_scalar_dense", "index")]
+
+
+def test_an_update_is_told_when_its_copy_has_arrived() -> None:
+    sink, policy = Told(), Policy()
+    measured, transfer = late(sink, policy)
+    full_update(measured, policy)
+    full_update(measured, policy)
+    assert sink.of("TAMIYO_POLICY_UPDATE") == []
+    transfer.arrivals[0].arrived = True
+    full_update(measured, policy)
+    assert [each["ppo_update_idx"] for each in sink.of("TAMIYO_POLICY_UPDATE")] == [1]
+    measured.close()
+    assert [each["ppo_update_idx"] for each in sink.of("TAMIYO_POLICY_UPDATE")] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("ending", ["raise", "skip"])
+def test_on_a_device_a_latch_outlives_an_update_that_raises_or_is_skipped(
+    exporter: Exporter, ending: str
+) -> None:
+    measured, _ = late(exporter, Policy())
+    try:
+        with measured.update() as update:
+            update.minibatch(**{**batch(), **broken("slot", NAN)})
+            if ending == "raise":
+                raise ZeroDivisionError
+            update.skip()
+    except ZeroDivisionError:
+        pass
+    assert value(page(exporter), LATCHED, head="slot", kind="nan") == 1
+
+
+def test_parameters_of_ddp_and_of_fsdp_are_measured() -> None:
+    """In a process of its own: a world of one has global state."""
+    done = subprocess.run(
+        [sys.executable, "-m", "probes.world_of_one"],
+        cwd=__file__.rpartition("/probes/")[0],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["ddp", "fsdp"]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device here")
+def test_on_cuda_nothing_waits_for_the_device() -> None:
+    sink, policy = Told(), Policy().cuda()
+    measured = probe(sink, policy)
+    given = {
+        name: {h: v.cuda() for h, v in part.items()} if isinstance(part, dict) else part.cuda()
+        for name, part in batch().items()
+    }
+    for _ in range(2):
+        for parameter in policy.parameters():
+            parameter.grad = torch.randn_like(parameter)
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            with measured.update() as update:
+                update.minibatch(**given)
+                measured.clip_grad_norm_()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    measured.close()
+    assert len(sink.of("TAMIYO_POLICY_UPDATE")) == 2 and sink.failures == 0
