@@ -23,6 +23,7 @@ from support.recordings import telemetry_lines
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = ("README.md", "docs/INTEGRATION.md")
+NO_TORCH = "torch is installed for the tests only on Python 3.11 (pyproject.toml, extra dev)"
 LATCHED = "esper_tamiyo_head_nonfinite_latched"
 
 
@@ -84,7 +85,10 @@ def run_block(source: str) -> dict[str, object]:
     [(document, n) for document in DOCUMENTS for n in range(len(blocks(document, "python")))],
 )
 def test_every_python_example_runs(document: str, number: int, hub: Hub) -> None:
-    run_block(blocks(document, "python")[number])
+    source = blocks(document, "python")[number]
+    if "import torch" in source:
+        pytest.importorskip("torch", reason=NO_TORCH)
+    run_block(source)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
@@ -139,6 +143,24 @@ def test_the_example_script_of_a_loop_runs_to_its_end() -> None:
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert re.fullmatch(r"serving http://127\.0\.0\.1:\d+/metrics\n", done.stdout)
+
+
+def test_a_ppo_loop_is_instrumented_in_ten_lines_and_its_example_runs() -> None:
+    pytest.importorskip("torch", reason=NO_TORCH)
+    script = ROOT / "examples" / "ppo_loop.py"
+    marked = [line for line in script.read_text().splitlines() if "# probe" in line]
+    assert len(marked) == 1 + 10, "the first is the docstring's"
+    unmarked = re.sub(r".*# probe.*\n", "", script.read_text())
+    assert not re.search(r"(?<!import )\b(probe|update|exporter)\.(?!url)", unmarked)
+    namespace = run_block(script.read_text().replace("exporter.start()", "made.append(exporter)"))
+    made: list[Exporter] = []
+    namespace["made"] = made
+    namespace["main"](2)  # type: ignore[operator]
+    page = made[0].render().decode()
+    assert value(page, "esper_tamiyo_updates_total") == 2
+    assert value(page, "esper_tamiyo_return_mean") > 1.0
+    assert value(page, "esper_tamiyo_head_grad_norm", head="op") > 0.0
+    assert value(page, "esper_exporter_internal_errors_total", where="probe") == 0
 
 
 def test_the_scrape_configurations_are_valid(tmp_path: Path) -> None:
