@@ -125,6 +125,7 @@ def test_the_links_of_the_documents_lead_somewhere() -> None:
         "README.md",
         "CHANGELOG.md",
         "docs/INTEGRATION.md",
+        "docs/SCALE.md",
         "deploy/README.md",
     ):
         path = ROOT / document
