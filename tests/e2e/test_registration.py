@@ -74,8 +74,20 @@ def test_the_shipped_configuration_finds_a_trainer_that_starts_and_sees_it_go(
             "the target carries its run",
         )
         assert server.query('{exported_run_id!=""}') == {}
-        groups = server.api("rules")["groups"]
-        assert len(groups) > 0 or not list((ROOT / "alerts" / "rules").glob("*.yml"))
+        server.wait_for("cluster:esper_runs:count", 1.0)
+        files = {group["file"] for group in server.api("rules")["groups"]}
+        assert files == {str(path) for path in (ROOT / "alerts" / "rules").glob("*.yml")}
+        wait_until(
+            lambda: (
+                {
+                    rule["health"]
+                    for group in server.api("rules")["groups"]
+                    for rule in group["rules"]
+                }
+                == {"ok"}
+            ),
+            "every rule is evaluated",
+        )
         end(trainer)
         assert trainer.returncode == -signal.SIGTERM
         wait_until(lambda: not list(targets.iterdir()), "its target file is gone")
