@@ -126,6 +126,12 @@ def test_the_registry_example_shows_the_run_in_a_page_of_prometheus_client() -> 
     assert value(page, "esper_run_events_total", type="PLATEAU_DETECTED", run_id="night-7") == 1.0
 
 
+def test_the_collector_example_is_on_the_page() -> None:
+    page = str(run_block(block_with("docs/INTEGRATION.md", "python", "add_collector"))["page"])
+    assert value(page, "replay_buffer_transitions") == 4096
+    assert value(page, "esper_exporter_collector_success", collector="queue") == 1.0
+
+
 def test_the_rendering_example_gives_both_formats() -> None:
     names = run_block(block_with("docs/INTEGRATION.md", "python", "openmetrics ="))
     assert bytes(names["openmetrics"]).endswith(b"# EOF\n")  # type: ignore[call-overload]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -227,3 +228,12 @@ def test_any_text_is_read_or_refused(
     path.write_bytes(text.encode("utf-8", "surrogatepass"))
     with contextlib.suppress(WebConfigError):
         load(path)
+
+
+def test_the_documented_configuration_is_good(folder: Path) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "OPERATIONS.md").read_text()
+    (documented,) = re.findall(r"```yaml\n(tls_server_config.*?)```", text, re.DOTALL)
+    (folder / "clients.pem").write_bytes((folder / "authority.pem").read_bytes())
+    path = write(folder, documented)
+    assert promtool_accepts(path)
+    assert list(load(path).config.users) == ["prometheus"]
