@@ -204,4 +204,4 @@ def test_pages_of_a_recording_are_served_while_it_is_replayed_and_never_go_back(
             by_type = sum(values(page, "esper_run_events_total"))
             assert by_type == counts[-1]
     assert counts == sorted(counts)
-    assert len(set(counts)) > 10
+    assert len(set(counts)) > 3

@@ -130,7 +130,7 @@ def test_a_failure_is_on_the_page_until_two_scrapes_have_taken_it(
 @pytest.mark.parametrize("closes", ["0", "1"])
 def test_a_run_that_returns_has_finished(trainers: type[Trainer], closes: str) -> None:
     trainer = trainers("healthy-return", TRAINER_GO="1", TRAINER_CLOSES=closes)
-    assert value(trainer.page(), "esper_run_finished") == 0.0
+    trainer.page_with("esper_run_finished", 0.0)
     assert trainer.process.stdin is not None
     trainer.process.stdin.write("go\n")
     trainer.process.stdin.flush()
