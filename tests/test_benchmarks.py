@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -24,6 +25,8 @@ NAMES = {
     "emit EPOCH_COMPLETED, dict",
     "emit last_action, live",
     "an event of a replay",
+    *(("probe: an update with it / without",) if find_spec("torch") else ()),
+    *(("probe: clipping / clip_grad_norm_",) if find_spec("torch") else ()),
     "start: time",
     "start: memory",
 }

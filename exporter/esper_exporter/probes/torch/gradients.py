@@ -20,11 +20,14 @@ class Clipped:
     norms: Tensor
     indices: tuple[int, ...]
     gradients: tuple[Tensor, ...]
+    together: bool
+    """Whether all are dense and on one device."""
 
 
 def is_sharded(tensor: Tensor) -> bool:
     """Whether this is a DTensor, whose norm is a matter between ranks."""
-    return hasattr(tensor, "to_local") and hasattr(tensor, "placements")
+    # The type first: looking for an attribute that a plain tensor lacks costs as much as a norm.
+    return type(tensor) not in (Tensor, nn.Parameter) and hasattr(tensor, "to_local")
 
 
 def measure(parameters: Sequence[nn.Parameter], norm_type: float = 2.0) -> Clipped | None:
@@ -39,20 +42,23 @@ def measure(parameters: Sequence[nn.Parameter], norm_type: float = 2.0) -> Clipp
     gradients = tuple(gradient for _, gradient in chosen)
     sharded = any(is_sharded(gradient) for gradient in gradients)
     local = tuple(_local(gradient) for gradient in gradients) if sharded else gradients
-    norms = _norms(local, norm_type)
+    together = len({gradient.device for gradient in local}) == 1 and not any(
+        gradient.is_sparse for gradient in local
+    )
+    norms = _norms(local, norm_type, together)
     if sharded:
         total = torch.nn.utils.get_total_norm(gradients, norm_type)
         if is_sharded(total):
             total = total.full_tensor()
     else:
         total = torch.linalg.vector_norm(norms, norm_type)
-    return Clipped(total, norms, indices, local)
+    return Clipped(total, norms, indices, local, together)
 
 
 def scale(clipped: Clipped, max_norm: float) -> None:
     """Clip in place to ``max_norm``, by the factor of ``torch.nn.utils.clip_grad_norm_``."""
     factor = torch.clamp(max_norm / (clipped.total + 1e-6), max=1.0)
-    if all(gradient.device == factor.device for gradient in clipped.gradients):
+    if clipped.together:
         torch._foreach_mul_(list(clipped.gradients), factor)
         return
     for gradient in clipped.gradients:
@@ -66,9 +72,9 @@ def _local(gradient: Tensor) -> Tensor:
     return gradient
 
 
-def _norms(gradients: Sequence[Tensor], norm_type: float) -> Tensor:
+def _norms(gradients: Sequence[Tensor], norm_type: float, together: bool) -> Tensor:
     """Each tensor's norm on one device. Half precision norms are taken in their own precision."""
-    if len({(g.device, g.layout) for g in gradients}) == 1 and gradients[0].layout == torch.strided:
+    if together:
         return torch.stack(torch._foreach_norm(list(gradients), norm_type))
     device = gradients[0].device
     dense = [g.coalesce().values() if g.is_sparse else g for g in gradients]

@@ -163,7 +163,7 @@ class PolicyUpdate:
         """The norms before clipping; the gradients are as yet unchanged. With a loss scale, Inf is
         an overflow that the scaler deals with, and no fault."""
         step = (clipped.indices, max_norm, scaled)
-        if self._at_once and not bool(np.isfinite(clipped.norms.float().numpy()).all()):
+        if self._at_once and not math.isfinite(float(clipped.total.float().numpy())):
             norms = clipped.norms.double()
             host = norms.numpy()
             for found in look_closer(clipped, np.flatnonzero(~np.isfinite(host)).tolist()):
