@@ -26,8 +26,7 @@ class Clipped:
 
 def is_sharded(tensor: Tensor) -> bool:
     """Whether this is a DTensor, whose norm is a matter between ranks."""
-    # The type first: looking for an attribute that a plain tensor lacks costs as much as a norm.
-    return type(tensor) not in (Tensor, nn.Parameter) and hasattr(tensor, "to_local")
+    return hasattr(tensor, "to_local") and hasattr(tensor, "placements")
 
 
 def measure(parameters: Sequence[nn.Parameter], norm_type: float = 2.0) -> Clipped | None:
@@ -40,7 +39,9 @@ def measure(parameters: Sequence[nn.Parameter], norm_type: float = 2.0) -> Clipp
         return None
     indices = tuple(i for i, _ in chosen)
     gradients = tuple(gradient for _, gradient in chosen)
-    sharded = any(is_sharded(gradient) for gradient in gradients)
+    # Types first: asking a plain tensor for an attribute that it lacks costs as much as a norm.
+    plain = {type(gradient) for gradient in gradients} <= {Tensor, nn.Parameter}
+    sharded = not plain and any(is_sharded(gradient) for gradient in gradients)
     local = tuple(_local(gradient) for gradient in gradients) if sharded else gradients
     together = len({gradient.device for gradient in local}) == 1 and not any(
         gradient.is_sparse for gradient in local

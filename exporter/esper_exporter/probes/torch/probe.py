@@ -151,7 +151,7 @@ class PolicyProbe:
         """
         limit = self._max_norm if max_norm is None else max_norm
         chosen: list[Any] = (
-            list(self._parameters)
+            self._parameters
             if parameters is None
             else [parameters]
             if isinstance(parameters, Tensor)
@@ -178,7 +178,9 @@ class PolicyProbe:
         if update is None or norm_type != 2.0 or len(chosen) != len(self._parameters):
             return
         with update.guarded():
-            if any(one is not own for one, own in zip(chosen, self._parameters, strict=True)):
+            if chosen is not self._parameters and any(
+                one is not own for one, own in zip(chosen, self._parameters, strict=True)
+            ):
                 return
             update.saw_gradients(clipped, limit, self._scaling)
             self._see_scale(update)

@@ -193,7 +193,7 @@ class PolicyUpdate:
         """Note what is not finite in a vector that has reached the host."""
         if piece.kind == "minibatch":
             self.findings.add(self._in_minibatch(values))
-        elif piece.kind == "gradients" and not piece.about[2]:
+        elif piece.kind == "gradients" and not piece.about[2] and not math.isfinite(values[0]):
             self.findings.add(_in_gradients(values[1:]))
         elif piece.kind in ("values", "td_errors") and values[-1]:
             self.findings.add([("values", None, "nan")])
