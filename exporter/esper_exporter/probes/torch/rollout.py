@@ -13,27 +13,31 @@ MOMENTS = ("count", "mean", "m2", "m3", "m4", "min", "max", "positive", "nonfini
 QUANTILES = (0.1, 0.5, 0.9)
 
 
-def moments(values: Tensor, valid: Tensor | None) -> Tensor:
-    """`MOMENTS` of the valid values, float64. NaN where there are none."""
-    flat = values.detach().reshape(-1).double()
-    seen = torch.ones_like(flat, dtype=torch.bool) if valid is None else valid
-    zero = torch.zeros((), dtype=flat.dtype, device=flat.device)
+def moments(samples: Tensor, valid: Tensor | None) -> Tensor:
+    """`MOMENTS` of the valid values of each sample, float64; (samples, steps) in, a row each out.
+
+    NaN where there are none.
+    """
+    wide = samples.double()
+    zero = torch.zeros((), dtype=wide.dtype, device=wide.device)
+    seen = torch.ones_like(wide[0], dtype=torch.bool) if valid is None else valid
     count = seen.sum(dtype=torch.float64)
-    mean = torch.where(seen, flat, zero).sum() / count
-    centred = torch.where(seen, flat - mean, zero)
+    mean = torch.where(seen, wide, zero).sum(1, keepdim=True) / count
+    centred = torch.where(seen, wide - mean, zero)
     square = centred.square()
     return torch.stack(
         [
-            count,
-            mean,
-            square.sum() / count,
-            (square * centred).sum() / count,
-            square.square().sum() / count,
-            torch.where(seen, flat, torch.inf).amin(),
-            torch.where(seen, flat, -torch.inf).amax(),
-            ((flat > 0) & seen).sum(dtype=torch.float64),
-            (~flat.isfinite() & seen).sum(dtype=torch.float64),
-        ]
+            count.expand(len(wide)),
+            mean.squeeze(1),
+            square.sum(1) / count,
+            (square * centred).sum(1) / count,
+            square.square().sum(1) / count,
+            torch.where(seen, wide, torch.inf).amin(1),
+            torch.where(seen, wide, -torch.inf).amax(1),
+            ((wide > 0) & seen).sum(1, dtype=torch.float64),
+            (~wide.isfinite() & seen).sum(1, dtype=torch.float64),
+        ],
+        dim=1,
     )
 
 

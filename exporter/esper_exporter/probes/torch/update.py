@@ -90,17 +90,23 @@ class PolicyUpdate:
             if values.numel() == 0:
                 return
             seen = None if valid is None else valid.detach().reshape(-1).bool()
-            error = values.detach().double() - returns.detach().double()
-            for kind, tensor in (
-                ("values", values),
-                ("returns", returns),
-                ("errors", error),
-                ("advantages", advantages),
-                ("raw_advantages", raw_advantages),
-                ("td_errors", td_errors),
+            told = {
+                "values": values,
+                "returns": returns,
+                "advantages": advantages,
+                "raw_advantages": raw_advantages,
+                "td_errors": td_errors,
+            }
+            flat = {
+                kind: tensor.detach().reshape(-1).double()
+                for kind, tensor in told.items()
+                if tensor is not None
+            }
+            flat["errors"] = flat["values"] - flat["returns"]
+            for kind, row in zip(
+                flat, sample.moments(torch.stack(list(flat.values())), seen).unbind(), strict=True
             ):
-                if tensor is not None:
-                    self._keep(kind, sample.moments(tensor, seen))
+                self._keep(kind, row)
             self._keep("quantiles", sample.quantiles(returns, seen))
             self._keep("covariance", sample.covariance(values, returns, seen))
             if actions:
