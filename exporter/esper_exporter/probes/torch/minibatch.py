@@ -12,13 +12,13 @@ UNDERFLOW = -50.0
 """Log-probabilities below it are counted: the next thing they become is NaN (plan, C.6)."""
 
 PER_HEAD = (
-    *("active", "learnable", "entropy", "choice_entropy", "ratio_max", "kl", "clipped"),
+    *("ratio_max", "active", "learnable", "entropy", "choice_entropy", "kl", "clipped"),
     *("nan", "inf"),
 )
 JOINT = (
-    *("steps", "all_steps", "forced", "ratio_offset", "ratio_offset_square"),
-    *("ratio_min", "ratio_max", "kl", "kl_max", "kl_reverse", "clipped_above", "clipped_below"),
-    *("underflows", "log_prob_min", "log_prob_max"),
+    *("steps", "forced", "ratio_offset", "ratio_offset_square", "kl", "kl_reverse"),
+    *("clipped_above", "clipped_below", "underflows"),
+    *("all_steps", "ratio_min", "ratio_max", "kl_max", "log_prob_min", "log_prob_max"),
     *("policy_loss", "value_loss", "entropy_loss"),
 )
 
@@ -83,49 +83,39 @@ def measure(steps: Steps, clip_ratio: float, losses: Sequence[Tensor]) -> Tensor
     clipped = offset.abs() > clip_ratio
     entropy = torch.where(valid, steps.entropy, zero)
     learnable = valid.expand_as(new) if steps.learnable is None else steps.learnable
-    per_head = (
-        _total(active),
-        _total(learnable),
-        _total(entropy),
-        _total(torch.where(learnable, entropy, zero)),
-        torch.where(active, offset, -torch.inf).amax(1).double() + 1.0,
-        _total(offset - log_ratio),
-        _total(clipped),
-        _total(new.isnan() & valid),
-        _total(new.isinf() & valid),
+    largest = torch.where(active, offset, -torch.inf).amax(1).double() + 1.0
+    sums = (
+        *(active, learnable, entropy, torch.where(learnable, entropy, zero)),
+        *(offset - log_ratio, clipped, new.isnan() & valid, new.isinf() & valid),
     )
     joint_log = log_ratio.sum(0)
     joint = joint_log.expm1()
     kl = joint - joint_log
-    reverse = torch.where(valid, (joint + 1.0) * joint_log - joint, zero)
     wide = joint.double()
-    forced = valid & ~learnable.any(0)
-    together = (
-        valid.sum(),
+    joint_sums = (
+        *(valid, valid & ~learnable.any(0), wide, wide.square(), kl),
+        *((joint + 1.0) * joint_log - joint, joint > clip_ratio, joint < -clip_ratio),
+        ((new < UNDERFLOW) & active).any(0),
+    )
+    bounds = (
         torch.full((), float(valid.numel()), device=new.device, dtype=torch.float64),
-        forced.sum(),
-        wide.sum(),
-        wide.square().sum(),
-        torch.where(valid, joint, torch.inf).amin(0).double() + 1.0,
-        torch.where(valid, joint, -torch.inf).amax(0).double() + 1.0,
-        kl.sum(dtype=torch.float64),
-        kl.amax(),
-        reverse.sum(dtype=torch.float64),
-        (joint > clip_ratio).sum(),
-        (joint < -clip_ratio).sum(),
-        ((new < UNDERFLOW) & active).any(0).sum(),
-        torch.where(active, new, torch.inf).amin(),
-        torch.where(active, new, -torch.inf).amax(),
-        *(loss.detach() for loss in losses),
+        torch.where(valid, joint, torch.inf).amin().double() + 1.0,
+        torch.where(valid, joint, -torch.inf).amax().double() + 1.0,
+        kl.amax().double(),
+        torch.where(active, new, torch.inf).amin().double(),
+        torch.where(active, new, -torch.inf).amax().double(),
+        *(loss.detach().reshape(()).double() for loss in losses),
     )
     return torch.cat(
         [
-            torch.stack(per_head).reshape(-1),
-            torch.stack([each.reshape(()).double() for each in together]),
+            largest,
+            _totals(sums).reshape(-1),
+            _totals(joint_sums),
+            torch.stack(bounds),
         ]
     )
 
 
-def _total(values: Tensor) -> Tensor:
-    """Sum over the steps, one a head."""
-    return values.sum(1, dtype=torch.float64)
+def _totals(rows: Sequence[Tensor]) -> Tensor:
+    """Sums over the steps, in one go: a handful of large operations costs less than many small."""
+    return torch.stack([row.double() for row in rows]).sum(-1)
