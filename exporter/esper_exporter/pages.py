@@ -32,6 +32,7 @@ class Pages:
     def __init__(self, take: Take) -> None:
         self._take = take
         self._lock = threading.Lock()
+        self._foreign_lock = threading.Lock()
         metrics = compiled().catalogue.metrics
         self._pages = {form: Page(metrics, form) for form in (TEXT, OPENMETRICS)}
         self._foreign: ForeignCollectors | None = None
@@ -46,7 +47,7 @@ class Pages:
         """Add a collector. Raises ValueError."""
         from esper_exporter.metrics.foreign import ForeignCollectors
 
-        with self._lock:
+        with self._foreign_lock:
             foreign = self._foreign or ForeignCollectors(
                 compiled().catalogue.metrics, OWN_COLLECTOR
             )
@@ -55,8 +56,10 @@ class Pages:
 
     def render(self, form: str, gzip: bool) -> bytes:
         """The whole page, UTF-8."""
-        with self._lock:
+        # Apart from the page's own lock: what is waited for here must not hold up a latch's page.
+        with self._foreign_lock:
             added, results = (b"", []) if self._foreign is None else self._foreign.render(form)
+        with self._lock:
             page = self._pages[form]
             body = page.render(self._take(results))
             self.series = page.series()

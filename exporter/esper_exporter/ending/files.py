@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -20,7 +21,8 @@ class Files:
 
     def write(self, path: Path, content: bytes) -> bool:
         """Replace a file's content in one step, on disk when this returns; whether it was done."""
-        beside = path.with_name(f".{path.name}.{os.getpid()}.new")
+        # The training's thread and the one that handles SIGTERM may write at the same time.
+        beside = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.new")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with beside.open("wb") as out:
