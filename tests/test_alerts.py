@@ -10,7 +10,12 @@ from typing import Any
 import pytest
 import yaml
 
-from esper_exporter.health import GRAD_NORM_CRITICAL
+from esper_exporter.health import (
+    GRAD_NORM_CRITICAL,
+    HEAD_ENTROPY_CRITICAL,
+    LOG_PROB_CRITICAL,
+    LOW_RETURN_VARIANCE_WARNING,
+)
 from esper_exporter.metrics.catalogue import catalogue
 from esper_exporter.metrics.metric import columns_of
 from support.programs import program
@@ -103,6 +108,19 @@ def test_thresholds_in_words_are_those_of_health() -> None:
         if metric.name == "esper_tamiyo_gradient_explosions_total"
     )
     assert f"{GRAD_NORM_CRITICAL:g}" in counted.help
+
+
+@pytest.mark.parametrize(
+    ("name", "comparison"),
+    [
+        ("EsperHeadEntropyCollapse", f"<= {HEAD_ENTROPY_CRITICAL:g}"),
+        ("EsperLogProbUnderflow", f"<= {LOG_PROB_CRITICAL:g}"),
+        ("EsperLowReturnVariance", f"> {LOW_RETURN_VARIANCE_WARNING:g}"),
+    ],
+)
+def test_thresholds_are_those_of_health(name: str, comparison: str) -> None:
+    (rule,) = (rule for rule in ALERTING if rule["alert"] == name)
+    assert re.search(rf"{re.escape(comparison)}(\s|$)", rule["expr"])
 
 
 def test_nobody_is_woken_by_what_is_no_fault() -> None:
