@@ -225,7 +225,7 @@ class Exporter:
             with self._lock:
                 records = self._runs.records()
                 runs = [entry.state.identity for entry in self._runs.current.values()]
-            self._keeper.keep(records, runs[0] if runs else None, self._pages.render_own)
+            self._keeper.keep(records, runs[0] if runs else None, self._pages.render_runs)
         except Exception:
             self._complaints.error("final_page")
 

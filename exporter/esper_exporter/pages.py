@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from esper_exporter.metrics.blocks import compiled
 from esper_exporter.metrics.exposition import OPENMETRICS, TEXT, Capture, Page
+from esper_exporter.metrics.metric import RUN_LABELS
 
 if TYPE_CHECKING:
     from prometheus_client.registry import Collector
@@ -35,6 +36,7 @@ class Pages:
         self._foreign_lock = threading.Lock()
         metrics = compiled().catalogue.metrics
         self._pages = {form: Page(metrics, form) for form in (TEXT, OPENMETRICS)}
+        self._of_runs = Page(tuple(m for m in metrics if m.labels[:1] == RUN_LABELS[:1]), TEXT)
         self._foreign: ForeignCollectors | None = None
         self.series = 0
 
@@ -71,7 +73,9 @@ class Pages:
             return bytes(igzip.compress(body, GZIP_LEVEL))
         return body
 
-    def render_own(self) -> bytes:
-        """The page in the text format without what was added: none of it is waited for."""
+    def render_runs(self) -> bytes:
+        """What belongs to runs, in the text format: what outlives the process. The process' own
+        metrics have no label that would tell them from another process' on a page of both, and
+        added collectors are not waited for."""
         with self._lock:
-            return self._pages[TEXT].render(self._take(()))
+            return self._of_runs.render(self._take(()))
