@@ -10,9 +10,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 SERVERS := prometheus:prometheus prometheus:promtool prometheus-alertmanager:prometheus-alertmanager \
            prometheus-node-exporter:prometheus-node-exporter chromium:chromium docker-compose:docker-compose
-CHECKED := exporter tests examples scripts/demo.py scripts/manifests.py $(wildcard benchmarks)
+CHECKED := exporter tests examples scripts/demo.py scripts/manifests.py scripts/mutate_alerts.py $(wildcard benchmarks)
 
-.PHONY: help demo test test-all lint bench soak docs manifests lock clean
+.PHONY: help demo test test-all lint bench soak mutate-alerts docs manifests lock clean
 
 help:
 	@echo 'make demo      replay a recorded training on 127.0.0.1:9108, with Prometheus beside it'
@@ -21,6 +21,7 @@ help:
 	@echo 'make lint      ruff and mypy'
 	@echo 'make bench     measure against prometheus_client, side by side'
 	@echo 'make soak      serve amid clients that behave badly, and measure'
+	@echo 'make mutate-alerts  change the alerting rules place by place; a test must notice'
 	@echo 'make docs      generate docs/METRICS.md'
 	@echo 'make manifests generate what deploy/kubernetes/ takes from rules and dashboards'
 	@echo 'make lock      renew constraints.txt'
@@ -54,6 +55,11 @@ bench:
 soak:
 	$(INSTALL) dev $(PYTHON)
 	@$(BIN)/python -m benchmarks.soak $(ARGS)
+
+mutate-alerts:
+	$(INSTALL) dev $(PYTHON)
+	@scripts/debian-packages prometheus:promtool
+	@$(BIN)/python scripts/mutate_alerts.py
 
 docs:
 	$(INSTALL) runtime $(PYTHON)

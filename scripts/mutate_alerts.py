@@ -1,0 +1,116 @@
+"""Change the alerting rules one place at a time, and see whether a promtool test notices.
+
+usage: mutate_alerts.py
+
+Prints every survivor and the share that was killed; exits 1 below 95 %.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ALERTS = Path(__file__).parents[1] / "alerts"
+ENOUGH = 0.95
+COMPARISON = re.compile(r"(?<=\s)(<=|>=|==|<|>)(?=\s)")
+OPPOSITE = {"<": ">", ">": "<", "<=": ">", ">=": "<", "==": "!="}
+THRESHOLD = re.compile(r"((?:<=|>=|==|<|>) )(-?\d+(?:\.\d+)?)\b")
+LABELS = re.compile(r"\b(by|on) \(([^)]+)\)")
+MATCHER = re.compile(r"(?<=[{,])(\w+)(!?=)\"")
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A rule file in which one thing is another."""
+
+    path: Path
+    alert: str
+    change: str
+    rules: dict[str, Any]
+
+
+def _expressions(expression: str) -> Iterator[tuple[str, str]]:
+    """Each change of an expression in words, and what comes of it."""
+
+    def replaced(found: re.Match[str], new: str) -> str:
+        return expression[: found.start()] + new + expression[found.end() :]
+
+    for found in COMPARISON.finditer(expression):
+        new = OPPOSITE[found[1]]
+        yield f"{found[0]} → {new} at {found.start()}", replaced(found, new)
+    for found in THRESHOLD.finditer(expression):
+        value = float(found[2])
+        for new in (value * 2, value / 2) if value else (1.0, -1.0):
+            yield f"{found[0]} → {new:g} at {found.start()}", replaced(found, f"{found[1]}{new:g}")
+    for found in LABELS.finditer(expression):
+        labels = found[2].split(", ")
+        for label in labels if len(labels) > 1 else ():
+            rest = ", ".join(each for each in labels if each != label)
+            change = f"{found[1]} without {label} at {found.start()}"
+            yield change, replaced(found, f"{found[1]} ({rest})")
+    for found in MATCHER.finditer(expression):
+        new = "=" if found[2] == "!=" else "!="
+        yield f"{found[1]}{found[2]} → {new}", replaced(found, f'{found[1]}{new}"')
+
+
+def mutants() -> Iterator[Mutant]:
+    """Every rule's thresholds, comparisons, label lists, matchers and ``for``, one at a time."""
+    for path in sorted((ALERTS / "rules").glob("*.yml")):
+        text = path.read_text()
+        for g, group in enumerate(yaml.safe_load(text)["groups"]):
+            for r, rule in enumerate(group["rules"]):
+                if "alert" not in rule:
+                    continue
+                changes = [({"expr": new}, what) for what, new in _expressions(rule["expr"])]
+                if "for" in rule:
+                    seconds = int(rule["for"][:-1]) * {"s": 1, "m": 60, "h": 3600}[rule["for"][-1]]
+                    changes += [
+                        ({"for": f"{new}s"}, f"for {rule['for']} → {new}s")
+                        for new in (0, seconds * 2)
+                    ]
+                for change, what in changes:
+                    rules = yaml.safe_load(text)
+                    rules["groups"][g]["rules"][r].update(change)
+                    yield Mutant(path, rule["alert"], what, rules)
+
+
+def killed(mutant: Mutant) -> bool:
+    """Whether a test of that rule file fails, or promtool takes the file for none."""
+    with tempfile.TemporaryDirectory() as folder:
+        for part in ("rules", "tests"):
+            shutil.copytree(ALERTS / part, Path(folder) / part)
+        (Path(folder) / "rules" / mutant.path.name).write_text(yaml.safe_dump(mutant.rules))
+        return any(
+            subprocess.run(
+                ["promtool", "test", "rules", test], capture_output=True, check=False
+            ).returncode
+            for test in sorted((Path(folder) / "tests").glob("*.yml"))
+            if f"/{mutant.path.name}" in test.read_text()
+        )
+
+
+def main() -> int:
+    every = list(mutants())
+    survivors = 0
+    with ThreadPoolExecutor(2) as pool:
+        for mutant, dead in zip(every, pool.map(killed, every), strict=True):
+            if not dead:
+                survivors += 1
+                print(f"survived  {mutant.alert}: {mutant.change}", flush=True)
+    share = 1 - survivors / len(every)
+    print(f"killed {len(every) - survivors} of {len(every)} ({share:.1%}); {ENOUGH:.0%} are wanted")
+    return 0 if share >= ENOUGH else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
