@@ -13,20 +13,19 @@ from typing import TYPE_CHECKING, Any, Self
 
 from esper_exporter.complaints import Complaints
 from esper_exporter.contract.jsonlines import parse_line
-from esper_exporter.contract.reader import read
-from esper_exporter.contract.rejection import Rejected
 from esper_exporter.ending.cause import Reason
 from esper_exporter.ending.ending import Ending
 from esper_exporter.ending.keeper import Keeper
 from esper_exporter.ending.process import unwatch, watch
 from esper_exporter.ending.seen import Seen
+from esper_exporter.intake import Intake
 from esper_exporter.landing import landing_page
 from esper_exporter.metrics.blocks import compiled
 from esper_exporter.metrics.exposition import Capture, capture
 from esper_exporter.metrics.own import OwnMetrics
 from esper_exporter.metrics.table import ValueTable
 from esper_exporter.pages import OWN_COLLECTOR, Pages
-from esper_exporter.runs import Faults, NoRun, Runs
+from esper_exporter.runs import Faults, Runs
 from esper_exporter.serve.negotiation import MediaType, negotiate
 from esper_exporter.serve.page import LandingPage
 from esper_exporter.serve.registration import Registration
@@ -122,7 +121,9 @@ class Exporter:
         )
         self._registration = Registration(settings.file_sd, settings.host, self)
         self.leave = self._registration.end
-        self._in_flight = 0
+        self._intake = Intake(
+            self._lock, self._runs, self._own, self._complaints, clock, self._noticed
+        )
         self._server: MetricsServer | None = None
 
     # -- life ------------------------------------------------------------------------------
@@ -233,58 +234,11 @@ class Exporter:
 
     def emit(self, event: object) -> None:
         """Take in one event: a live esper event or its dict form. Never raises."""
-        self._take(lambda: event)
+        self._intake.take(lambda: event)
 
     def emit_line(self, line: bytes | str) -> None:
         """Take in one JSON line of the real system's telemetry file. Never raises."""
-        self._take(lambda: parse_line(line))
-
-    def _take(self, get: Callable[[], object]) -> None:
-        if os.getpid() != self._pid:
-            return  # a forked child has the parent's exporter in memory and is not it
-        begun = time.perf_counter()
-        self._in_flight += 1
-        try:
-            with self._lock:
-                try:
-                    self._bring(get())
-                except Rejected as refused:
-                    self._refuse(refused)
-                except NoRun as refused:
-                    self._own.count("esper_exporter_events_rejected_total", refused.reason)
-                faults = self._runs.faults()
-                self._own.took(time.perf_counter() - begun)
-            if faults.any:
-                self._noticed(faults)
-        except Exception:
-            self._complaints.error("emit")
-        finally:
-            self._in_flight -= 1
-
-    def _noticed(self, faults: Faults) -> None:
-        """A latch was lit. The first time it is on disk before the training goes on: what comes
-        next may be the end. Later only the count changes, which need not be written each time."""
-        self._seen.serious()
-        if faults.new or self._keeper.due:
-            self.keep()
-
-    def _bring(self, obj: object) -> None:
-        event = read(obj, self._clock)
-        self._own.last_event = self._clock()
-        if event.ignored:
-            self._own.count("esper_exporter_fields_ignored_total", by=float(len(event.ignored)))
-            self._complaints.warn(
-                f"{event.name}: fields left out, wrong type: {', '.join(event.ignored)}"
-            )
-        duplicate = self._runs.take(event, self._own.scrapes)
-        if duplicate is not None:
-            self._own.count("esper_exporter_events_duplicate_total", duplicate)
-
-    def _refuse(self, refused: Rejected) -> None:
-        self._own.count("esper_exporter_events_rejected_total", refused.reason)
-        self._complaints.warn(f"event refused: {refused}")
-        if refused.event is not None:
-            self._runs.salvage(refused.event)
+        self._intake.take(lambda: parse_line(line))
 
     def observe_snapshot(self, snapshot: object, *, group_id: str | None = None) -> None:
         """Take in an aggregated SanctumSnapshot (an object or its dict form). Never raises.
@@ -292,23 +246,18 @@ class Exporter:
         For those who hold an aggregator of their own instead of events. ``group_id`` is the A/B
         group it belongs to, "default" unless said otherwise.
         """
-        if os.getpid() != self._pid:
-            return
-        try:
-            from esper_exporter.state.foreign import take_snapshot
-
-            with self._lock:
-                entry = self._runs.given(snapshot, group_id, self._clock())
-                take_snapshot(entry.state, snapshot, self._clock())
-                faults = self._runs.faults()
-            if faults.any:
-                self._noticed(faults)
-        except Exception:
-            self._complaints.error("snapshot")
+        self._intake.take_snapshot(snapshot, group_id)
 
     def probe_failed(self) -> None:
         """Count an error that a probe caught in itself and is handling now. Never raises."""
         self._complaints.error("probe")
+
+    def _noticed(self, faults: Faults) -> None:
+        """A latch was lit. The first time it is on disk before the training goes on: what comes
+        next may be the end. Later only the count changes, which need not be written each time."""
+        self._seen.serious()
+        if faults.new or self._keeper.due:
+            self.keep()
 
     # -- what goes out ---------------------------------------------------------------------
 
@@ -328,7 +277,7 @@ class Exporter:
             )
             self._own.series = self._pages.series
             try:
-                self._own.refresh(len(self._runs.everything()), self._in_flight)
+                self._own.refresh(len(self._runs.everything()), self._intake.in_flight)
             except Exception:
                 self._complaints.error("publish")
             self._captured = capture(self._table, self._captured)
