@@ -160,7 +160,11 @@ def test_the_loop_s_own_fields_are_told() -> None:
     ("options", "error"),
     [
         ({"heads": {}}, "at least one head"),
-        ({"heads": {"operation": 6}}, "unknown head 'operation'"),
+        ({"heads": {"two words": 6}}, "letters, digits and underscores"),
+        ({"heads": {1: 6}}, "letters, digits and underscores"),
+        ({"heads": {"value": 6}}, "the critic's"),
+        ({"heads": {"curve": 5}}, "calls it 'alpha_curve'"),
+        ({"heads": {f"h{n}": 2 for n in range(65)}}, "at most 64 heads"),
         ({"heads": {"op": 0}}, "number of choices"),
         ({"heads": {"op": 6}, "head_modules": {"opp": nn.Linear(1, 1)}}, "unknown head 'opp'"),
         ({"heads": {"op": 6}, "head_modules": {"op": nn.Linear(1, 1)}}, "no parameters of"),

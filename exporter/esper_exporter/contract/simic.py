@@ -44,6 +44,7 @@ class TrainingStartedPayload:
     proof_baseline_schedule_hash: str | None = None
     proof_baseline_schedule_version: int | None = None
     proof_baseline_schedule_action_count: int | None = None
+    action_heads: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,7 @@ class AnomalyDetectedPayload:
     gradient_stats: tuple[dict[str, Any], ...] | None = None
     stability: dict[str, Any] | None = None
     ratio_diagnostic: dict[str, Any] | None = None
+    action_heads: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,23 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
+class HeadUpdatePayload:
+    """One action head in one policy update, for heads that are not Tamiyo's own.
+
+    ``entropy`` is a share of its maximum over all steps, ``kl`` nats, fractions 0 to 1.
+    """
+
+    entropy: float | None = None
+    grad_norm: float | None = None
+    ratio_max: float | None = None
+    clip_fraction: float | None = None
+    kl: float | None = None
+    active_ratio: float | None = None
+    learnable_fraction: float | None = None
+    gradient_state: str | None = None
+
+
+@dataclass(frozen=True)
 class TamiyoPolicyUpdatePayload:
     """One policy update (PPO).
 
@@ -14,7 +31,9 @@ class TamiyoPolicyUpdatePayload:
     milliseconds, ``*_gb`` GiB, fractions and ratios of counts 0 to 1. ``inner_epoch`` is always
     the maximum and says nothing; the update's index within its batch is ``ppo_update_idx``
     (today ``ppo_updates_count``). ``head_entropy_nats`` is told by the torch probe, which knows how
-    many choices each head has. None: the event did not carry the field.
+    many choices each head has, and so are ``action_heads``, the policy's heads where they may be
+    other than Tamiyo's, and ``head_updates``, what each of those others did. None: the event did
+    not carry the field.
     """
 
     policy_loss: float
@@ -219,6 +238,8 @@ class TamiyoPolicyUpdatePayload:
     amp_overflow_count: int | None = None
     grad_scaler_state: str | None = None
     head_entropy_nats: dict[str, float] | None = None
+    action_heads: tuple[str, ...] | None = None
+    head_updates: dict[str, HeadUpdatePayload] | None = None
     advantage_min: float | None = None
     advantage_max: float | None = None
     advantage_raw_mean: float | None = None

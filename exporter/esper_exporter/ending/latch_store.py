@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from esper_exporter.ending.files import Files
-from esper_exporter.state.latches import Latch, Latches
+from esper_exporter.state.latches import KINDS, Latch, Latches
 from esper_exporter.state.run import RunIdentity
 
 logger = logging.getLogger("esper_exporter")
@@ -60,6 +60,13 @@ def _moment(told: str | None) -> datetime | None:
     if moment.tzinfo is None:
         raise ValueError(f"a time without a zone: {told}")
     return moment
+
+
+def _head(key: str) -> tuple[str, str]:
+    head, _, kind = key.rpartition("/")
+    if not head or kind not in KINDS:
+        raise ValueError(f"no head's latch: {key}")
+    return head, kind
 
 
 def _merged(one: Latch, other: Latch) -> Latch:
@@ -125,7 +132,7 @@ class LatchStore:
                 told = json.loads(path.read_text(encoding="utf-8"))
                 if told["version"] != VERSION:
                     raise ValueError(f"version {told['version']}, want {VERSION}")
-                heads = {tuple(key.split("/")): _from_json(v) for key, v in told["heads"].items()}
+                heads = {_head(key): _from_json(v) for key, v in told["heads"].items()}
                 sources = {source: _from_json(v) for source, v in told["sources"].items()}
             except OSError as problem:
                 logger.warning("latches could not be read from %s: %s", path, problem)
@@ -133,6 +140,9 @@ class LatchStore:
             except (ValueError, KeyError, TypeError, AttributeError) as problem:
                 self._set_aside(path, problem)
                 continue
+            # Heads of the user's own are not known before the resumed run names them.
+            for key in heads:
+                latches.heads.setdefault(key, Latch())
             _bring(latches.heads, heads)
             _bring(latches.sources, sources)
             latches.changed = True

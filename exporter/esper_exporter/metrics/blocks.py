@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from esper_exporter.metrics.catalogue import Catalogue, catalogue
-from esper_exporter.metrics.families.heads import HEAD_ROWS
+from esper_exporter.metrics.families.heads import HEAD_ROWS, OWN_HEAD
 from esper_exporter.metrics.filling import Filler
 from esper_exporter.metrics.metric import Metric
 from esper_exporter.metrics.table import Block
@@ -37,6 +37,7 @@ def compiled() -> Blocks:
     found = catalogue()
     fillers = {name: Filler(found.block(name), name) for name in FILLED}
     head_fillers = {head: Filler(found.block("head"), "head", head) for head in HEAD_ROWS}
+    head_fillers[OWN_HEAD] = Filler(found.block("head"), "head", HEAD_ROWS[0], own_head=True)
     ready = {name: filler.block for name, filler in fillers.items()}
     ready["head"] = head_fillers[HEAD_ROWS[0]].block
     names = dict.fromkeys(metric.block for metric in found.metrics)

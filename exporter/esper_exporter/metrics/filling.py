@@ -58,11 +58,16 @@ class Filler:
 
     Compiled once per block (and per head, whose fields differ by name): plain sources of one
     object become a single ``attrgetter``; metrics with a ``read`` of their own are called.
-    Returns the values in the order of ``block.columns``.
+    Returns the values in the order of ``block.columns``. With ``own_head`` the head's fields come
+    from the root of that name, in the columns of ``head``, and without the head in their names.
     """
 
     def __init__(
-        self, metrics: tuple[Metric, ...], block_name: str, head: str | None = None
+        self,
+        metrics: tuple[Metric, ...],
+        block_name: str,
+        head: str | None = None,
+        own_head: bool = False,
     ) -> None:
         plain: dict[str, list[tuple[Metric, str]]] = {}
         own: list[Metric] = []
@@ -76,6 +81,8 @@ class Filler:
         self._parts: list[tuple[str, Callable[[Any], Any], int]] = []
         for root, chosen in plain.items():
             paths = [path for _, path in chosen]
+            if own_head:
+                root, paths = "own_head", [path.partition(f"head_{head}_")[2] for path in paths]
             get = _getter(paths) if head is None else _tolerant_getter(paths)
             self._parts.append((root, get, len(paths)))
             ordered += [metric for metric, _ in chosen]

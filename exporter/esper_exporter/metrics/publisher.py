@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from esper_exporter.contract.vocabulary import OPS
+from esper_exporter.contract.vocabulary import AUX_HEADS, HEADS, OPS
 from esper_exporter.metrics.blocks import Blocks
-from esper_exporter.metrics.families.heads import HEAD_LATCH_ROWS, HEAD_ROWS, SOURCE_LATCH_ROWS
+from esper_exporter.metrics.families.heads import OWN_HEAD, SOURCE_LATCH_ROWS
 from esper_exporter.metrics.families.run import RUN_INFO_LABELS
 from esper_exporter.metrics.rows import Drop, RowSet, TallyRows
 from esper_exporter.metrics.table import ABSENT, ValueTable
@@ -183,9 +183,13 @@ class RunPublisher:
             return
         roots = self._roots()
         self._policy.write(self._blocks.fillers["policy"].values(roots))
-        for head in HEAD_ROWS:
-            filler = self._blocks.head_fillers[head]
-            self._heads.write(filler.values({**roots, "head": head}), head)
+        fillers, own_heads = self._blocks.head_fillers, self._state.own_heads
+        shown = [head for head in self._state.heads if head in HEADS or head in own_heads]
+        self._heads.keep((head,) for head in (*shown, *AUX_HEADS))
+        for head in (*shown, *AUX_HEADS):
+            filler = fillers.get(head) or fillers[OWN_HEAD]
+            own = None if head in fillers else own_heads[head]
+            self._heads.write(filler.values({**roots, "head": head, "own_head": own}), head)
 
     def _write_layers(self) -> None:
         if not self._state.touched.layers:
@@ -212,8 +216,9 @@ class RunPublisher:
             return
         latches.changed = False
         columns = self._latch_columns["head_latch"]
-        for head, kind in HEAD_LATCH_ROWS:
-            self._head_latches.write(_latch(latches.heads[head, kind], columns), head, kind)
+        self._head_latches.keep(latches.heads)
+        for (head, kind), latch in latches.heads.items():
+            self._head_latches.write(_latch(latch, columns), head, kind)
         columns = self._latch_columns["source_latch"]
         for source in SOURCE_LATCH_ROWS:
             self._source_latches.write(_latch(latches.sources[source], columns), source)

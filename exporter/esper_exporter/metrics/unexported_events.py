@@ -17,6 +17,14 @@ from esper_exporter.metrics.reasons import (
 )
 
 EVENT_FIELDS: dict[str, str] = {
+    **each(
+        SAME + "head_{head}_*: the same metrics, for heads that are not Tamiyo's",
+        "HeadUpdatePayload",
+        (
+            *("entropy", "grad_norm", "ratio_max", "clip_fraction", "kl", "active_ratio"),
+            "learnable_fraction",
+        ),
+    ),
     "AllocatorStatsPayload.batch_idx": POSITION,
     **each(
         LABEL,

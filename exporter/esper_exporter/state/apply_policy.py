@@ -10,6 +10,7 @@ from esper_exporter import health
 from esper_exporter.contract.events import Event
 from esper_exporter.contract.tamiyo import TamiyoInitiatedPayload, TamiyoPolicyUpdatePayload
 from esper_exporter.contract.vocabulary import AUX_HEADS, HEADS, OPS, head_max_entropy
+from esper_exporter.state.own_heads import apply_own_heads, own_gradient_nonfinite, see_heads
 from esper_exporter.state.policy import (
     GradientQualityMetrics,
     InfrastructureMetrics,
@@ -82,6 +83,7 @@ _HAS_FIELD = frozenset(f.name for f in fields(TamiyoState))
 def light_latches(run: RunState, event: Event, payload: TamiyoPolicyUpdatePayload) -> None:
     """Everything non-finite that a policy update tells of. Also for an update whose other fields
     could not be read: a fault outlives a malformed event."""
+    see_heads(run, payload.action_heads)
     attempt = run.begin_attempt("flags")
     when, latches = event.timestamp, run.latches
     index = payload.ppo_update_idx
@@ -92,7 +94,7 @@ def light_latches(run: RunState, event: Event, payload: TamiyoPolicyUpdatePayloa
         value = getattr(payload, name)
         if value is not None and not math.isfinite(value):
             nonfinite_gradients = True
-    if "nonfinite" in _gradient_states(payload.__dict__):
+    if "nonfinite" in _gradient_states(payload.__dict__) or own_gradient_nonfinite(payload):
         nonfinite_gradients = True
     if nonfinite_gradients or payload.grad_nan_layers:
         latches.light_source("gradients", when, attempt, index)
@@ -149,6 +151,7 @@ def apply_policy_update(run: RunState, event: Event, payload: TamiyoPolicyUpdate
     if event.group_id != "default":
         tamiyo.group_id = event.group_id
     _read_entropies(run, payload)
+    apply_own_heads(run, payload)
     for name in _HISTORIES:
         value = getattr(payload, name)
         if value is None and name == "explained_variance":
@@ -224,6 +227,9 @@ def _count(run: RunState, event: Event, payload: TamiyoPolicyUpdatePayload) -> N
         value = getattr(payload, name)
         if value is not None:
             distributions.observe("esper_tamiyo_head_update_grad_norm", value, head)
+    for head, told in (payload.head_updates or {}).items():
+        if told.grad_norm is not None and head in run.own_heads:
+            distributions.observe("esper_tamiyo_head_update_grad_norm", told.grad_norm, head)
     if payload.update_time_ms is not None:
         distributions.observe(
             "esper_tamiyo_update_duration_seconds", payload.update_time_ms / 1000.0

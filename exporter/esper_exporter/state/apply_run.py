@@ -21,6 +21,7 @@ from esper_exporter.contract.simic import (
 )
 from esper_exporter.state.environment import EnvState
 from esper_exporter.state.latches import FINITENESS_ANOMALIES
+from esper_exporter.state.own_heads import see_heads
 from esper_exporter.state.run import MAX_ENVS, MAX_SLOTS, RunState
 from esper_exporter.state.snapshot import RunConfig
 
@@ -32,6 +33,7 @@ def apply_training_started(run: RunState, event: Event, payload: TrainingStarted
     snapshot = run.snapshot
     run.started = payload
     run.started_at = event.timestamp
+    see_heads(run, payload.action_heads)
     snapshot.run_id = payload.episode_id or ""
     snapshot.task_name = payload.task
     snapshot.max_epochs = payload.max_epochs
@@ -93,6 +95,7 @@ def apply_anomaly(run: RunState, event: Event, payload: AnomalyDetectedPayload) 
 def light_anomaly(run: RunState, event: Event, payload: AnomalyDetectedPayload) -> None:
     """Light the latches that an anomaly tells of, and count the update it tells was skipped."""
     kind = payload.anomaly_type
+    see_heads(run, payload.action_heads)
     if kind is None:
         return
     if kind in FINITENESS_ANOMALIES:

@@ -111,11 +111,18 @@ class Latches:
         self.changed = True
         self.lightings = 0
 
+    def watch(self, heads: Iterable[str]) -> None:
+        """From now on these heads have latches. A latch that is lit stays, whosever it is."""
+        wanted = {(head, kind) for head in heads for kind in KINDS}
+        kept = {key: latch for key, latch in self.heads.items() if latch.lit or key in wanted}
+        self.heads = kept | {key: Latch() for key in sorted(wanted - kept.keys())}
+        self.changed = True
+
     def light_head(
         self, head: str, kind: str, when: datetime, attempt: int, update: int | None = None
     ) -> None:
-        """Light a head's latch. An unknown head is the vocabulary's problem, not a reason to lose
-        a fault: it lights the source ``other``."""
+        """Light a head's latch. A head that the policy did not name is no reason to lose a
+        fault: it lights the source ``other``."""
         latch = self.heads.get((head, kind))
         if latch is None:
             self.light_source("other", when, attempt, update)

@@ -31,10 +31,12 @@ from esper_exporter.contract.tolaria import (
     TolariaEpochPayload,
     TolariaRollbackPayload,
 )
+from esper_exporter.contract.vocabulary import HEADS
 from esper_exporter.state.counts import Distributions, Tallies, WindowMaximum
 from esper_exporter.state.decision import DecisionSnapshot
 from esper_exporter.state.environment import EnvState
 from esper_exporter.state.latches import Latches
+from esper_exporter.state.own_head import OwnHead
 from esper_exporter.state.snapshot import SanctumSnapshot
 
 GRAD_NORM_WINDOW_SECONDS = 300.0
@@ -140,6 +142,10 @@ class RunState:
     last_update_at: datetime | None = None
     update: TamiyoPolicyUpdatePayload | None = None
     entropy_in_nats: bool | None = None
+    heads: tuple[str, ...] = HEADS
+    """The policy's action heads: Tamiyo's eight, unless it named its own."""
+    own_heads: dict[str, OwnHead] = field(default_factory=dict)
+    """What the heads that are not Tamiyo's did last."""
     tallies: Tallies = field(default_factory=Tallies)
     latches: Latches = field(default_factory=Latches)
     touched: Touched = field(default_factory=Touched)

@@ -23,11 +23,17 @@ SHARE_BUCKETS = (0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
 
 def _field(roots: Any, name: str) -> Any:
     """A head's field of the last update, or None where the head has no such field."""
+    own = roots.get("own_head")
+    if own is not None:
+        return getattr(own, name)
     update = roots["update"]
     return None if update is None else getattr(update, f"head_{roots['head']}_{name}", None)
 
 
 def _entropy(roots: Any) -> Any:
+    own = roots.get("own_head")
+    if own is not None:
+        return own.entropy
     return getattr(roots["snapshot"].tamiyo, f"head_{roots['head']}_entropy", None)
 
 
@@ -44,7 +50,9 @@ def _entropy_nats(roots: Any) -> Any:
         return told.get(roots["head"])
     share, head = _entropy(roots), roots["head"]
     slots = len(roots["snapshot"].slot_ids)
-    return None if share is None or not slots else share * head_max_entropy(head, slots)
+    if share is None or not slots or head not in HEADS:
+        return None
+    return share * head_max_entropy(head, slots)
 
 
 def _coefficient(roots: Any) -> Any:
@@ -58,7 +66,7 @@ def _kl(roots: Any) -> Any:
 def _state(roots: Any) -> Any:
     """The head's state by the ActionHeadsPanel table; forced steps do not count as collapse."""
     head = roots["head"]
-    if head not in HEADS or roots["update"] is None:
+    if head in AUX_HEADS or roots["update"] is None:
         return None
     share = _choice_entropy(roots)
     if share is None:
@@ -256,6 +264,9 @@ METRICS: tuple[Metric, ...] = (
         "Gradient norm of a layer before clipping.",
     ),
 )
+
+OWN_HEAD = "own"
+"""Stands for any head that is not Tamiyo's: one filler serves them all."""
 
 HEAD_LATCH_ROWS = tuple((head, kind) for head in HEADS for kind in KINDS)
 SOURCE_LATCH_ROWS = NONFINITE_SOURCES

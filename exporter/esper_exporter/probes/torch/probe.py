@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from esper_exporter.contract.tamiyo import TamiyoPolicyUpdatePayload
-from esper_exporter.contract.vocabulary import AUX_HEADS, HEADS
 from esper_exporter.probes.torch.fields import policy_fields, rollout_fields, stability
 from esper_exporter.probes.torch.gradient_fields import Layout, gradient_fields, scaler_fields
 from esper_exporter.probes.torch.gradients import is_sharded, measure, scale, zero_counts
+from esper_exporter.probes.torch.heads import checked_heads, members, tell_own_heads
 from esper_exporter.probes.torch.machine import Memory, compilation, place_in_world
 from esper_exporter.probes.torch.phases import Phases
 from esper_exporter.probes.torch.telling import STARTED, Sink, Telling, host_times
@@ -33,7 +33,7 @@ def _utc_now() -> datetime:
 class PolicyProbe:
     """Measures the PPO updates of a factored policy and emits them to an exporter.
 
-    ``heads`` gives each action head's number of choices; names are those of the vocabulary.
+    ``heads`` gives each action head's number of choices, by the policy's own names for them.
     ``head_modules`` says whose gradients are a head's, the critic's too ("value", "q").
     ``optimizer`` gives the learning rate, ``scaler`` (``torch.amp.GradScaler``) the loss scale.
     ``max_grad_norm`` and ``clip_ratio`` are those of the loop; None clips nothing. Every
@@ -70,12 +70,13 @@ class PolicyProbe:
             raise TypeError(f"an Exporter is needed, got {type(exporter).__name__}")
         if every < 1 or not clip_ratio > 0 or not (max_grad_norm is None or max_grad_norm > 0):
             raise ValueError("every, clip_ratio and max_grad_norm must be above 0")
-        self._heads = _checked(heads)
+        self._heads = checked_heads(heads)
         self._parameters = [parameter for _, parameter in named]
         self._layout = Layout(
-            tuple(name for name, _ in named), _members(self._parameters, head_modules or {})
+            tuple(name for name, _ in named),
+            members(self._parameters, head_modules or {}, self._heads),
         )
-        self._telling = Telling(exporter, group_id, dual_emit, clock)
+        self._telling = Telling(exporter, group_id, dual_emit, clock, tuple(self._heads))
         self._optimizer = optimizer
         self._scaler = scaler
         self._max_norm, self._clip_ratio, self._every = max_grad_norm, clip_ratio, every
@@ -243,6 +244,7 @@ class PolicyProbe:
                 "policy_device": device,
                 "env_devices": (device,),
                 "amp_enabled": self._scaling,
+                "action_heads": tuple(self._heads),
                 **place_in_world(),
                 **fields,
             },
@@ -301,6 +303,8 @@ class PolicyProbe:
         found |= {"batch": update.batch, "ppo_update_idx": update.index}
         found |= {name: value for name, value in update.told.items() if name in _FIELDS}
         measured = {name: value for name, value in found.items() if value is not None}
+        measured["action_heads"] = tuple(self._heads)
+        tell_own_heads(measured, self._heads)
         self._telling.emit("TAMIYO_POLICY_UPDATE", measured)
 
     def _scaler_fields(self, scales: list[Any]) -> dict[str, Any]:
@@ -353,30 +357,3 @@ class PolicyProbe:
             self._transfer.poll()
         except Exception:
             self._telling.failed()
-
-
-def _checked(heads: Mapping[str, int]) -> dict[str, int]:
-    if not heads:
-        raise ValueError("the policy has at least one head")
-    for head, choices in heads.items():
-        if head not in HEADS:
-            raise ValueError(f"unknown head {head!r}; known are {', '.join(HEADS)}")
-        if type(choices) is not int or choices < 1:
-            raise ValueError(f"head {head!r}: number of choices, got {choices!r}")
-    return dict(heads)
-
-
-def _members(
-    parameters: list[nn.Parameter], modules: Mapping[str, nn.Module]
-) -> dict[str, tuple[int, ...]]:
-    """Head → places of its parameters among the policy's."""
-    places = {id(parameter): place for place, parameter in enumerate(parameters)}
-    found = {}
-    for head, module in modules.items():
-        if head not in (*HEADS, *AUX_HEADS):
-            raise ValueError(f"unknown head {head!r} in head_modules")
-        own = [places[id(p)] for p in module.parameters() if id(p) in places]
-        if not own:
-            raise ValueError(f"head {head!r}: its module has no parameters of the policy")
-        found[head] = tuple(own)
-    return found

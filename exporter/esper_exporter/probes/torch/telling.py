@@ -43,12 +43,18 @@ class Telling:
     """Emits events; its own failures are counted by the exporter and go no further."""
 
     def __init__(
-        self, sink: Sink, group_id: str, dual_emit: bool, clock: Callable[[], datetime]
+        self,
+        sink: Sink,
+        group_id: str,
+        dual_emit: bool,
+        clock: Callable[[], datetime],
+        heads: tuple[str, ...],
     ) -> None:
         self._sink = sink
         self._group_id = group_id
         self._dual_emit = dual_emit
         self._clock = clock
+        self._heads = heads
 
     def emit(self, name: str, data: Mapping[str, Any]) -> None:
         """Emit one event, as of now."""
@@ -71,6 +77,7 @@ class Telling:
                 "inner_epoch": index,
                 "total_episodes": 0,
                 "detail": f"Sources: {detail}" if detail else None,
+                "action_heads": self._heads,
             },
         )
 
