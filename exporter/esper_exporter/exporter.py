@@ -313,7 +313,9 @@ class Exporter:
         """The page as a collector for a prometheus_client registry of one's own."""
         from esper_exporter.metrics.collector import TableCollector
 
-        return TableCollector(self._capture, compiled().catalogue.metrics)
+        # A registry has the process' own metrics already, or wants none of them.
+        metrics = tuple(m for m in compiled().catalogue.metrics if m.name.startswith("esper_"))
+        return TableCollector(self._capture, metrics)
 
     def scraped(self, *, seconds: float, size: int, format: str) -> None:
         """A page has been delivered (called by the server)."""

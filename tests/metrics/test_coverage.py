@@ -108,7 +108,9 @@ def test_no_reason_is_given_for_a_field_that_is_exported() -> None:
 def test_every_metric_has_a_name_of_the_conventions() -> None:
     for metric in catalogue().metrics:
         assert re.fullmatch(
-            r"esper_(run|tamiyo|tolaria|kasmina|simic|torch|exporter)_[a-z0-9_]+", metric.name
+            r"(esper_(run|tamiyo|tolaria|kasmina|simic|torch|gpu|host|exporter)|process|python_gc)"
+            r"_[a-z0-9_]+",
+            metric.name,
         ), metric.name
         assert metric.name.endswith("_total") == (metric.kind == "counter"), metric.name
         assert metric.help.endswith("."), metric.name

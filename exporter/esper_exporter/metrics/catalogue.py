@@ -10,9 +10,11 @@ from esper_exporter.metrics.families import (
     decisions,
     episodes,
     exporter,
+    gpu,
     heads,
     host,
     infrastructure,
+    machine,
     outcomes,
     policy,
     policy_counts,
@@ -71,6 +73,9 @@ def catalogue() -> Catalogue:
         *seeds.COUNTERS,
         *infrastructure.DEVICE_METRICS,
         *infrastructure.INFRASTRUCTURE_METRICS,
+        *gpu.METRICS,
+        *machine.HOST_METRICS,
+        *machine.PROCESS_METRICS,
         *exporter.METRICS,
     )
     return Catalogue(
@@ -122,6 +127,8 @@ _DOMAINS = (
     ("esper_torch_", "torch"),
     ("esper_gpu_", "GPU"),
     ("esper_host_", "Host"),
+    ("process_", "The process"),
+    ("python_gc_", "Python's garbage collector"),
     ("esper_exporter_", "The exporter itself"),
 )
 

@@ -27,10 +27,30 @@ BLOCK_LABELS: dict[str, tuple[str, ...]] = {
     "best_run": (*RUN_LABELS, "place"),
     "device": (*RUN_LABELS, "device"),
     "env_blueprint": (*RUN_LABELS, "env_id", "blueprint"),
+    "gpus": (),
+    "gpu": ("gpu", "uuid"),
+    "gpu_ecc": ("gpu", "uuid", "kind", "scope"),
+    "gpu_xid": ("gpu", "uuid", "xid"),
+    "gpu_mig": ("gpu", "uuid", "mig_uuid"),
+    "gpu_use": (*RUN_LABELS, "uuid", "ordinal"),
+    "host": (),
+    "disk": ("directory",),
+    "process": (),
 }
 """The labels of each kind of row. Counters, histograms and infos have blocks of their own."""
 
-UNIT_SUFFIXES = ("seconds", "bytes", "ratio", "nats", "epochs", "params", "hertz")
+UNIT_SUFFIXES = (
+    "seconds",
+    "bytes",
+    "ratio",
+    "nats",
+    "epochs",
+    "params",
+    "hertz",
+    "celsius",
+    "watts",
+    "joules",
+)
 
 
 def _unit(name: str) -> str:
@@ -83,6 +103,37 @@ def states(
         read=read,
         states=values,
         state_label=label,
+    )
+
+
+def split(
+    block: str, name: str, label: str, values: tuple[str, ...], source: str, help: str
+) -> Metric:
+    """A family in a row of a block with one sample for each value of a label, any of which may be
+    absent. A counter if its name ends in ``_total``, else a gauge."""
+    return Metric(
+        name=name,
+        kind="counter" if name.endswith("_total") else "gauge",
+        help=help,
+        block=block,
+        unit=_unit(name),
+        labels=(*BLOCK_LABELS[block], label),
+        sources=(source,),
+        states=values,
+        state_label=label,
+    )
+
+
+def counter_in(block: str, name: str, source: str | tuple[str, ...], help: str) -> Metric:
+    """A counter in a row of a block, beside gauges: for counts that are kept elsewhere."""
+    return Metric(
+        name=name,
+        kind="counter",
+        help=help,
+        block=block,
+        unit=_unit(name),
+        labels=BLOCK_LABELS[block],
+        sources=(source,) if isinstance(source, str) else source,
     )
 
 

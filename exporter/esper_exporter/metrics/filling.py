@@ -22,7 +22,6 @@ _STARTS: dict[str, tuple[tuple[str, str], ...]] = {
     "slot": (("envs[{env_id}].seeds[{slot_id}].", "seed"),),
     "shapley": (("envs[{env_id}].shapley_snapshot.values[{slot_id}].", "estimate"),),
     "best_run": (("best_runs[{place}].", "record"),),
-    "device": (("event:ALLOCATOR_STATS.", "allocator"),),
     "observations": (("observation_stats.", "observations"),),
 }
 _RUN_STARTS = (

@@ -243,7 +243,7 @@ class RunPublisher:
     def _write_devices(self) -> None:
         filler = self._blocks.fillers["device"]
         for device in self._state.touched.devices:
-            values = filler.values({"allocator": self._state.allocators[device]})
+            values = filler.values({"memory": self._state.torch_memory[device]})
             self._devices.write(values, device)
 
     def _write_env(self, env_id: int) -> None:

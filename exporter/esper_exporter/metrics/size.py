@@ -32,6 +32,7 @@ def series_of_run(
         "env_blueprint": envs * blueprints,
         "best_run": BEST_RUNS,
         "device": devices,
+        "gpu_use": devices,
     }
     total = 0
     for metric in catalogue().metrics:

@@ -26,6 +26,15 @@ EVENT_FIELDS: dict[str, str] = {
         ),
     ),
     "AllocatorStatsPayload.batch_idx": POSITION,
+    **{
+        f"AllocatorStatsPayload.{field}": f"in bytes, told by device: {SAME}"
+        f"esper_torch_memory_{metric}"
+        for field, metric in (
+            ("allocated_bytes", "allocated_bytes"),
+            ("reserved_bytes", "reserved_bytes"),
+            ("fragmentation_bytes", "fragmentation_ratio, over reserved_bytes"),
+        )
+    },
     **each(
         LABEL,
         "AnalyticsSnapshotPayload",

@@ -168,27 +168,26 @@ SNAPSHOT_FIELDS: dict[str, str] = {
         "DecisionSnapshot",
         tuple(f"{head}_entropy" for head in DECISION_HEADS),
     ),
-    **each(
-        VITALS + "GPUs are asked for their vitals directly",
-        "GPUStats",
-        ("device_id", "memory_used_gb", "memory_total_gb", "utilization", "temperature"),
-    ),
-    **each(
-        VITALS + "GPUs are asked for their vitals directly",
-        "SystemVitals",
-        (
-            "gpu_memory_used_gb",
-            "gpu_memory_total_gb",
-            "gpu_utilization",
-            "gpu_temperature",
-            "gpu_data_present",
-        ),
-    ),
-    **each(
-        VITALS + "the host's own exporter tells them",
-        "SystemVitals",
-        ("cpu_percent", "ram_used_gb", "ram_total_gb"),
-    ),
+    "GPUStats.device_id": LABEL,
+    **{
+        f"{path}{field}": VITALS + f"the driver is asked directly: esper_gpu_{metric}"
+        for path in ("GPUStats.", "SystemVitals.gpu_")
+        for field, metric in (
+            ("memory_used_gb", "memory_used_bytes"),
+            ("memory_total_gb", "memory_total_bytes"),
+            ("utilization", "utilization_ratio"),
+            ("temperature", "temperature_celsius"),
+        )
+    },
+    "SystemVitals.gpu_data_present": VITALS + "the driver is asked directly: esper_gpu_present",
+    **{
+        f"SystemVitals.{field}": VITALS + f"the host is asked directly: esper_host_{metric}"
+        for field, metric in (
+            ("cpu_percent", "cpu_utilization_ratio"),
+            ("ram_used_gb", "memory_used_bytes"),
+            ("ram_total_gb", "memory_total_bytes"),
+        )
+    },
     "SystemVitals.epochs_per_second": WALL_CLOCK
     + "esper_tolaria_epochs_per_second goes by the events' times",
     "SystemVitals.batches_per_hour": WALL_CLOCK

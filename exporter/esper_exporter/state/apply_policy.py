@@ -18,6 +18,7 @@ from esper_exporter.state.policy import (
     ValueFunctionMetrics,
 )
 from esper_exporter.state.run import RunState
+from esper_exporter.state.torch_memory import see_update
 from esper_exporter.state.trends import (
     compute_collapse_risk,
     compute_correlation,
@@ -131,6 +132,7 @@ def apply_policy_update(run: RunState, event: Event, payload: TamiyoPolicyUpdate
     _copy_gradient_quality(payload, tamiyo.gradient_quality)
     compiled = tamiyo.infrastructure
     _copy_infrastructure(payload, compiled)
+    see_update(run)
     for (_, now, before), value in zip(_GRAD_NORM_FIELDS, previous, strict=True):
         if before in _HAS_FIELD and getattr(payload, now) is not None:
             setattr(tamiyo, before, value if had_update else 0.0)

@@ -24,8 +24,7 @@ from esper_exporter.state.latches import FINITENESS_ANOMALIES
 from esper_exporter.state.own_heads import see_heads
 from esper_exporter.state.run import MAX_ENVS, MAX_SLOTS, RunState
 from esper_exporter.state.snapshot import RunConfig
-
-MAX_DEVICES = 64
+from esper_exporter.state.torch_memory import see_allocator, see_infrastructure
 
 
 def apply_training_started(run: RunState, event: Event, payload: TrainingStartedPayload) -> None:
@@ -186,9 +185,7 @@ def apply_memory_warning(run: RunState, event: Event, payload: MemoryWarningPayl
 
 def apply_allocator_stats(run: RunState, event: Event, payload: AllocatorStatsPayload) -> None:
     """ALLOCATOR_STATS: torch's CUDA allocator, one device."""
-    if payload.device in run.allocators or len(run.allocators) < MAX_DEVICES:
-        run.allocators[payload.device] = payload
-        run.touched.devices.add(payload.device)
+    see_allocator(run, payload)
 
 
 def apply_infrastructure(
@@ -196,6 +193,7 @@ def apply_infrastructure(
 ) -> None:
     """INFRASTRUCTURE_SNAPSHOT: torch.compile, memory and step times, every N batches."""
     run.infrastructure = payload
+    see_infrastructure(run, payload)
     for phase, times in (payload.phase_times_ms or {}).items():
         for milliseconds in times:
             run.distributions.observe(

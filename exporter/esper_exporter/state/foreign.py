@@ -14,6 +14,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 from esper_exporter.contract.vocabulary import HEADS
 from esper_exporter.state.run import MAX_ENVS, RunState
 from esper_exporter.state.snapshot import SanctumSnapshot
+from esper_exporter.state.torch_memory import see_update
 
 _NUMBERS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 _MISSING = object()
@@ -56,6 +57,7 @@ def take_snapshot(run: RunState, told: object, now: datetime) -> None:
     touched.layers = True
     touched.summary = False
     run.observed = True
+    see_update(run)
 
 
 def build(kind: type, told: object) -> Any:

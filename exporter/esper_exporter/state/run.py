@@ -13,7 +13,6 @@ from esper_exporter.contract.analytics import (
 )
 from esper_exporter.contract.events import Event
 from esper_exporter.contract.infra import (
-    AllocatorStatsPayload,
     InfrastructureSnapshotPayload,
     MemoryWarningPayload,
 )
@@ -38,6 +37,7 @@ from esper_exporter.state.environment import EnvState
 from esper_exporter.state.latches import Latches
 from esper_exporter.state.own_head import OwnHead
 from esper_exporter.state.snapshot import SanctumSnapshot
+from esper_exporter.state.torch_memory import TorchMemory
 
 GRAD_NORM_WINDOW_SECONDS = 300.0
 MAX_ENVS = 1024
@@ -162,7 +162,7 @@ class RunState:
     batch: TolariaBatchPayload | None = None
     batch_stats: AnalyticsSnapshotPayload | None = None
     trend: TrendDetectedPayload | None = None
-    allocators: dict[str, AllocatorStatsPayload] = field(default_factory=dict)
+    torch_memory: dict[str, TorchMemory] = field(default_factory=dict)
     infrastructure: InfrastructureSnapshotPayload | None = None
     memory_warning: MemoryWarningPayload | None = None
     checkpoint: CheckpointLoadedPayload | None = None

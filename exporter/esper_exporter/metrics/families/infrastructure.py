@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from esper_exporter.contract.vocabulary import GRAD_SCALER_STATES, PHASES
-from esper_exporter.metrics.declare import gauge, histogram, states
+from esper_exporter.metrics.declare import counter_in, gauge, histogram, states
 from esper_exporter.metrics.metric import Metric
 
 PERCENT = 0.01
@@ -35,20 +36,89 @@ PHASE_BUCKETS = (1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 3
 
 GIB = float(1024**3)
 
-DEVICE_METRICS: tuple[Metric, ...] = tuple(
-    gauge("device", f"esper_torch_allocator_{part}", f"event:ALLOCATOR_STATS.{field}", text)
-    for part, field, text in (
-        ("allocated_bytes", "allocated_bytes", "CUDA memory held by tensors, by device."),
-        ("reserved_bytes", "reserved_bytes", "CUDA memory held by torch's allocator, by device."),
-        (
-            "fragmentation_bytes",
-            "fragmentation_bytes",
-            "CUDA memory reserved and not used by tensors, by device.",
-        ),
-        ("retries", "num_alloc_retries", "Failed CUDA allocations that a flush solved, so far."),
-        ("ooms", "num_ooms", "CUDA out-of-memory errors so far."),
+_UPDATE = ("tamiyo.infrastructure.", "event:PPO_UPDATE_COMPLETED.")
+_SNAPSHOT = "event:INFRASTRUCTURE_SNAPSHOT."
+
+
+def _memory(
+    name: str, field: str, sources: tuple[str, ...], help: str, scale: float = 1.0
+) -> Metric:
+    make = counter_in if name.endswith("_total") else gauge
+    return replace(
+        make("device", f"esper_torch_memory_{name}", sources, help),
+        scale=scale,
+        read=lambda roots: getattr(roots["memory"], field),
     )
+
+
+def _told(field: str, *, by_update: bool) -> tuple[str, ...]:
+    return tuple(prefix + field for prefix in (*(_UPDATE if by_update else ()), _SNAPSHOT))
+
+
+DEVICE_METRICS: tuple[Metric, ...] = (
+    _memory(
+        "allocated_bytes",
+        "allocated_gb",
+        _told("cuda_memory_allocated_gb", by_update=True),
+        "CUDA memory held by tensors (1 GB = 2^30 bytes at the source).",
+        GIB,
+    ),
+    _memory(
+        "reserved_bytes",
+        "reserved_gb",
+        _told("cuda_memory_reserved_gb", by_update=True),
+        "CUDA memory held by torch's allocator.",
+        GIB,
+    ),
+    _memory(
+        "active_bytes",
+        "active_gb",
+        _told("cuda_memory_active_gb", by_update=False),
+        "CUDA memory in blocks that are in use or about to be freed.",
+        GIB,
+    ),
+    _memory(
+        "inactive_bytes",
+        "inactive_gb",
+        _told("cuda_memory_inactive_gb", by_update=False),
+        "CUDA memory that torch keeps, does not use, and cannot give back.",
+        GIB,
+    ),
+    _memory(
+        "peak_bytes",
+        "peak_gb",
+        _told("cuda_memory_peak_gb", by_update=True),
+        "Most CUDA memory ever held by tensors.",
+        GIB,
+    ),
+    _memory(
+        "delta_bytes",
+        "delta_gb",
+        _told("memory_allocated_delta_gb", by_update=False),
+        "Change of the CUDA memory held by tensors since the batch before.",
+        GIB,
+    ),
+    _memory(
+        "fragmentation_ratio",
+        "fragmentation",
+        _told("cuda_memory_fragmentation", by_update=True),
+        "Share of the reserved CUDA memory that no tensor uses; above 0.3 is pressure.",
+    ),
+    _memory(
+        "allocation_retries_total",
+        "retries",
+        ("event:ALLOCATOR_STATS.num_alloc_retries",),
+        "CUDA allocations that succeeded only after torch gave back what it kept.",
+    ),
+    _memory(
+        "ooms_total",
+        "ooms",
+        (_SNAPSHOT + "cuda_oom_events", "event:ALLOCATOR_STATS.num_ooms"),
+        "CUDA out-of-memory errors.",
+    ),
 )
+"""One family each, whichever event told it last: ALLOCATOR_STATS tells bytes of the device it
+names, the others GiB of the policy's device."""
 
 
 def _from(event: str, name: str, field: str, help: str, **options: Any) -> Metric:
@@ -60,48 +130,6 @@ def _infra(name: str, field: str, help: str, **options: Any) -> Metric:
 
 
 INFRASTRUCTURE_METRICS: tuple[Metric, ...] = (
-    _infra(
-        "esper_torch_memory_allocated_bytes",
-        "cuda_memory_allocated_gb",
-        "CUDA memory held by tensors (1 GB = 2^30 bytes at the source).",
-        scale=GIB,
-    ),
-    _infra(
-        "esper_torch_memory_reserved_bytes",
-        "cuda_memory_reserved_gb",
-        "CUDA memory held by torch's allocator (1 GB = 2^30 bytes at the source).",
-        scale=GIB,
-    ),
-    _infra(
-        "esper_torch_memory_active_bytes",
-        "cuda_memory_active_gb",
-        "CUDA memory in active blocks (1 GB = 2^30 bytes at the source).",
-        scale=GIB,
-    ),
-    _infra(
-        "esper_torch_memory_inactive_bytes",
-        "cuda_memory_inactive_gb",
-        "CUDA memory cached and not active (1 GB = 2^30 bytes at the source).",
-        scale=GIB,
-    ),
-    _infra(
-        "esper_torch_memory_peak_bytes",
-        "cuda_memory_peak_gb",
-        "Most CUDA memory ever held by tensors (1 GB = 2^30 bytes at the source).",
-        scale=GIB,
-    ),
-    _infra(
-        "esper_torch_memory_fragmentation_ratio",
-        "cuda_memory_fragmentation",
-        "Share of the reserved CUDA memory that no tensor uses.",
-    ),
-    _infra(
-        "esper_torch_memory_delta_bytes",
-        "memory_allocated_delta_gb",
-        "Change of CUDA memory since the batch before (1 GB = 2^30 bytes).",
-        scale=GIB,
-    ),
-    _infra("esper_torch_oom_events", "cuda_oom_events", "CUDA out-of-memory errors so far."),
     _infra(
         "esper_torch_gpu_utilization_ratio",
         "gpu_utilization_pct",

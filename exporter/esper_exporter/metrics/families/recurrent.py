@@ -1,34 +1,9 @@
-"""Tamiyo's memory: the state of its LSTM, and the CUDA memory that an update leaves behind."""
+"""Tamiyo's memory, the state of its LSTM, and what an update waited for."""
 
 from __future__ import annotations
 
-from typing import Any
-
-from esper_exporter.metrics.families.policy import UPDATE, tamiyo_field, update_field
+from esper_exporter.metrics.families.policy import tamiyo_field, update_field
 from esper_exporter.metrics.metric import Metric
-
-
-def _if_reserved(roots: Any, name: str) -> Any:
-    """CUDA memory of a process that has none reserved was not measured."""
-    infrastructure = roots["snapshot"].tamiyo.infrastructure
-    return getattr(infrastructure, name) if infrastructure.cuda_memory_reserved_gb else None
-
-
-def _cuda(name: str, field: str, help: str, scale: float = 1.0) -> Metric:
-    return Metric(
-        name=name,
-        kind="gauge",
-        help=help + " From the last policy update; absent without CUDA.",
-        block="policy",
-        unit="bytes" if name.endswith("bytes") else "ratio",
-        labels=("run_id", "group_id", "rank"),
-        sources=(f"tamiyo.infrastructure.{field}", UPDATE + field),
-        scale=scale,
-        read=lambda roots: _if_reserved(roots, field),
-    )
-
-
-GIB = float(1024**3)
 
 METRICS: tuple[Metric, ...] = (
     *(
@@ -73,28 +48,5 @@ METRICS: tuple[Metric, ...] = (
         "esper_torch_dataloader_wait_ratio",
         "infrastructure.dataloader_wait_ratio",
         "Share of step time spent waiting for data.",
-    ),
-    _cuda(
-        "esper_torch_cuda_memory_allocated_bytes",
-        "cuda_memory_allocated_gb",
-        "CUDA memory held by tensors (1 GB = 2^30 bytes at the source).",
-        GIB,
-    ),
-    _cuda(
-        "esper_torch_cuda_memory_reserved_bytes",
-        "cuda_memory_reserved_gb",
-        "CUDA memory held by torch's allocator (1 GB = 2^30 bytes at the source).",
-        GIB,
-    ),
-    _cuda(
-        "esper_torch_cuda_memory_peak_bytes",
-        "cuda_memory_peak_gb",
-        "Most CUDA memory ever held by tensors (1 GB = 2^30 bytes at the source).",
-        GIB,
-    ),
-    _cuda(
-        "esper_torch_cuda_memory_fragmentation_ratio",
-        "cuda_memory_fragmentation",
-        "Share of the reserved CUDA memory that no tensor uses; above 0.3 is pressure.",
     ),
 )
