@@ -14,6 +14,7 @@ from typing import Any
 import kubernetes_validate
 import pytest
 import yaml
+from cloudcoil.models.prometheus_operator import v1 as operator
 
 from support.installed import ROOT
 from support.ports import free_port
@@ -177,6 +178,47 @@ def test_kubernetes_own_kinds_are_valid() -> None:
                 kubernetes_validate.validate(document, version, strict=True)
             checked.append(name)
     assert checked == ["namespace.yaml", "trainer.yaml"]
+
+
+def unread(given: Any, taken: Any, where: str = "") -> list[str]:
+    """What a document has and its model left out: fields that the schema does not know."""
+    if isinstance(given, dict):
+        return [
+            missing
+            for key, inner in given.items()
+            for missing in (
+                unread(inner, taken[key], f"{where}.{key}") if key in taken else [f"{where}.{key}"]
+            )
+        ]
+    if isinstance(given, list):
+        pairs = enumerate(zip(given, taken, strict=True))
+        return [each for place, pair in pairs for each in unread(*pair, f"{where}[{place}]")]
+    return []
+
+
+OPERATOR = {"PodMonitor": operator.PodMonitor, "PrometheusRule": operator.PrometheusRule}
+
+
+@pytest.mark.parametrize("kind", sorted(OPERATOR))
+def test_the_operator_s_kinds_are_valid(kind: str) -> None:
+    """By models generated from prometheus-operator's CRDs. They pass over fields they do not know,
+    as the API server does, which drops them: so every field must come out again."""
+    ((_, document),) = [(n, d) for n, d in manifests() if d["kind"] == kind]
+    read = OPERATOR[kind].model_validate(document)
+    assert unread(document, read.model_dump(by_alias=True, exclude_none=True)) == []
+
+
+def test_a_wrong_monitor_would_be_found() -> None:
+    monitor = dict(manifests())["podmonitor.yaml"]
+    endpoint = monitor["spec"]["podMetricsEndpoints"][0]
+    endpoint["intervall"] = endpoint["interval"]
+    read = operator.PodMonitor.model_validate(monitor)
+    assert unread(monitor, read.model_dump(by_alias=True, exclude_none=True)) == [
+        ".spec.podMetricsEndpoints[0].intervall"
+    ]
+    endpoint["interval"] = "often"
+    with pytest.raises(ValueError, match="interval"):
+        operator.PodMonitor.model_validate(monitor)
 
 
 def test_a_wrong_manifest_would_be_found() -> None:
