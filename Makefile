@@ -10,9 +10,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 SERVERS := prometheus:prometheus prometheus:promtool prometheus-alertmanager:prometheus-alertmanager \
            prometheus-node-exporter:prometheus-node-exporter chromium:chromium docker-compose:docker-compose
-CHECKED := exporter tests examples scripts/demo.py scripts/manifests.py scripts/mutate_alerts.py $(wildcard benchmarks)
+CHECKED := exporter grafana tests examples scripts/demo.py scripts/manifests.py scripts/mutate_alerts.py $(wildcard benchmarks)
 
-.PHONY: help demo test test-all lint bench soak mutate-alerts docs manifests lock clean
+.PHONY: help demo test test-all lint bench soak mutate-alerts docs dashboards manifests lock clean
 
 help:
 	@echo 'make demo      replay a recorded training on 127.0.0.1:9108, with Prometheus beside it'
@@ -23,6 +23,7 @@ help:
 	@echo 'make soak      serve amid clients that behave badly, and measure'
 	@echo 'make mutate-alerts  change the alerting rules place by place; a test must notice'
 	@echo 'make docs      generate docs/METRICS.md'
+	@echo 'make dashboards  generate grafana/dashboards/ and the manifests'
 	@echo 'make manifests generate what deploy/kubernetes/ takes from rules and dashboards'
 	@echo 'make lock      renew constraints.txt'
 	@echo 'make clean     remove environments, caches and builds'
@@ -66,6 +67,11 @@ docs:
 	@$(BIN)/python -m esper_exporter catalog --format markdown > docs/METRICS.md.new
 	@mv docs/METRICS.md.new docs/METRICS.md
 	@echo '· docs/METRICS.md'
+
+dashboards:
+	$(INSTALL) runtime $(PYTHON)
+	@$(BIN)/python -m grafana.generator
+	@$(MAKE) manifests
 
 manifests:
 	$(INSTALL) runtime $(PYTHON)

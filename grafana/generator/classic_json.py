@@ -1,0 +1,210 @@
+"""Grafana's classic dashboard format (schema version 41: Grafana 11 to 13 load it)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+from grafana.generator.model import Annotation, Dashboard, Json, Panel, Row, Target, Variable
+
+SCHEMA_VERSION = 41
+COLUMNS = 24
+SOURCE = {"type": "prometheus", "uid": "${datasource}"}
+
+
+def text(dashboard: Dashboard) -> str:
+    """The file: keys in a fixed order, so that a change reads as a change."""
+    return json.dumps(document(dashboard), indent=1, ensure_ascii=False) + "\n"
+
+
+def document(dashboard: Dashboard) -> Json:
+    """The dashboard as Grafana's file provisioning reads it."""
+    return {
+        "uid": dashboard.uid,
+        "title": dashboard.title,
+        "description": dashboard.description,
+        "tags": list(dashboard.tags),
+        "schemaVersion": SCHEMA_VERSION,
+        "editable": False,
+        "graphTooltip": 1,
+        "refresh": "30s",
+        "time": {"from": dashboard.time_from, "to": "now"},
+        "timezone": "browser",
+        "links": [_links()],
+        "annotations": {"list": [_annotation(a) for a in dashboard.annotations]},
+        "templating": {"list": [_datasource(), *(_variable(v) for v in dashboard.variables)]},
+        "panels": _placed(dashboard.rows),
+    }
+
+
+def _links() -> Json:
+    """The other dashboards, with the time range and the choices kept."""
+    return {
+        "type": "dashboards",
+        "title": "esper",
+        "tags": ["esper"],
+        "asDropdown": False,
+        "includeVars": True,
+        "keepTime": True,
+        "targetBlank": False,
+        "icon": "external link",
+        "tooltip": "",
+        "url": "",
+    }
+
+
+def _annotation(annotation: Annotation) -> Json:
+    return {
+        "name": annotation.name,
+        "datasource": SOURCE,
+        "enable": True,
+        "hide": False,
+        "expr": annotation.expr,
+        "iconColor": annotation.color,
+        "titleFormat": annotation.title,
+        "textFormat": "",
+        "tagKeys": annotation.tags,
+        "step": "",
+        "useValueForTime": annotation.value_is_time,
+    }
+
+
+def _datasource() -> Json:
+    return {
+        "name": "datasource",
+        "label": "Data source",
+        "description": "The Prometheus to ask.",
+        "type": "datasource",
+        "query": "prometheus",
+        "regex": "",
+        "refresh": 1,
+        "hide": 0,
+        "includeAll": False,
+        "multi": False,
+        "current": {},
+        "options": [],
+    }
+
+
+def _variable(variable: Variable) -> Json:
+    shape: Json = {
+        "name": variable.name,
+        "label": variable.label,
+        "description": variable.description,
+        "type": "query",
+        "datasource": SOURCE,
+        "definition": variable.query,
+        "query": {"query": variable.query, "refId": f"variable-{variable.name}"},
+        "regex": variable.regex,
+        "refresh": 2,
+        "sort": variable.sort,
+        "hide": 0,
+        "multi": True,
+        "includeAll": variable.all,
+        "current": {},
+        "options": [],
+    }
+    return shape | ({"allValue": ".*"} if variable.all else {})
+
+
+def _placed(rows: tuple[Row, ...]) -> list[Json]:
+    """All rows with their panels, one below the other; a closed row holds its own panels."""
+    found: list[Json] = []
+    numbers = iter(range(1, 10_000))
+    top = 0
+    for row in rows:
+        head: Json = {
+            "id": next(numbers),
+            "type": "row",
+            "title": row.title,
+            "collapsed": row.closed,
+            "gridPos": {"x": 0, "y": top, "w": COLUMNS, "h": 1},
+            "panels": [],
+        }
+        top += 1
+        panels, bottom = _flow(row.panels, top, numbers)
+        if row.closed:
+            head["panels"] = panels
+            found.append(head)
+        else:
+            found += [head, *panels]
+            top = bottom
+    return found
+
+
+def _flow(panels: tuple[Panel, ...], top: int, numbers: Iterator[int]) -> tuple[list[Json], int]:
+    """Panels from left to right; a line is as high as its highest panel."""
+    placed: list[Json] = []
+    left, line = 0, 0
+    for panel in panels:
+        if left + panel.width > COLUMNS:
+            left, top, line = 0, top + line, 0
+        at = {"x": left, "y": top, "w": panel.width, "h": panel.height}
+        placed.append(_panel(panel, next(numbers), at))
+        left += panel.width
+        line = max(line, panel.height)
+    return placed, top + line
+
+
+def _panel(panel: Panel, number: int, at: dict[str, int]) -> Json:
+    shape: Json = {
+        "id": number,
+        "type": panel.type,
+        "title": panel.title,
+        "description": panel.description,
+        "gridPos": at,
+    }
+    if panel.type == "text":
+        return shape | {"options": panel.options}
+    shape["datasource"] = SOURCE
+    shape["targets"] = [_target(t, chr(ord("A") + i)) for i, t in enumerate(panel.targets)]
+    shape["fieldConfig"] = {"defaults": _defaults(panel), "overrides": _overrides(panel)}
+    shape["options"] = panel.options
+    if panel.transformations:
+        shape["transformations"] = list(panel.transformations)
+    if panel.links:
+        shape["links"] = list(panel.links)
+    return shape
+
+
+def _target(target: Target, ref: str) -> Json:
+    return {
+        "refId": ref,
+        "datasource": SOURCE,
+        "editorMode": "code",
+        "expr": target.expr,
+        "legendFormat": target.legend or "__auto",
+        "instant": target.instant,
+        "range": not target.instant,
+        "format": target.format,
+    }
+
+
+def _defaults(panel: Panel) -> Json:
+    given = {
+        "unit": panel.unit or None,
+        "decimals": panel.decimals,
+        "min": panel.minimum,
+        "max": panel.maximum,
+        "noValue": panel.no_value or None,
+        "mappings": list(panel.mappings) or None,
+        "custom": panel.custom or None,
+    }
+    defaults: Json = {name: value for name, value in given.items() if value is not None}
+    defaults["color"] = panel.color
+    steps = panel.thresholds or ((None, "text"),)
+    defaults["thresholds"] = {
+        "mode": "absolute",
+        "steps": [{"value": value, "color": color} for value, color in steps],
+    }
+    return defaults
+
+
+def _overrides(panel: Panel) -> list[Json]:
+    return [
+        {
+            "matcher": {"id": "byRegexp" if o.regex else "byName", "options": o.name},
+            "properties": [{"id": name, "value": value} for name, value in o.properties],
+        }
+        for o in panel.overrides
+    ]

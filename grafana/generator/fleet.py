@@ -1,0 +1,410 @@
+"""Fleet: every run there is, and whether somebody has to get up."""
+
+from __future__ import annotations
+
+from grafana.generator.frame import of_all_runs
+from grafana.generator.look import (
+    BAD,
+    GOOD,
+    MISSING,
+    NEUTRAL,
+    RUN_STATES,
+    WARNING,
+    any_is_bad,
+    coded,
+    value,
+    values,
+)
+from grafana.generator.model import Json, Panel, Row, Target
+from grafana.generator.panels import RUN_NAME, column, series, table, timeline, vital
+from grafana.generator.queries import (
+    EVERY_RUN,
+    RUN,
+    by,
+    increase,
+    over_range,
+    rate,
+    select,
+)
+
+
+def _all(name: str, /, **labels: str) -> str:
+    return select(name, EVERY_RUN, **labels)
+
+
+def _last(name: str, aggregation: str = "max", *more: str, **labels: str) -> str:
+    """A gauge as it stood last in the time range, so that ended runs keep their row."""
+    return by(aggregation, (*RUN, *more), over_range("last_over_time", _all(name, **labels)))
+
+
+def _number(state: str) -> int:
+    return RUN_STATES[state][0]
+
+
+STATE = (
+    f"{_number('failed')} * ({_last('esper_run_failed')} == 1)"
+    f" or {_number('finished')} * ({_last('esper_run_finished')} == 1)"
+    f" or {_number('running')} * (max by (run_id, group_id) ({_all('esper_run_active')}) == 1)"
+    f" or {_number('superseded')} + (max by (run_id, group_id) ({_all('esper_run_active')}) == 0)"
+    f" or {_number('gone')} + 0 * {_last('esper_run_finished')}"
+)
+"""How a run is, at the end of the time range. Gone: it said neither that it finished nor failed."""
+
+STATE_OVER_TIME = (
+    f"{_number('failed')} * (max by (run_id, group_id) ({_all('esper_run_failed')}) == 1)"
+    f" or {_number('finished')} * (max by (run_id, group_id) ({_all('esper_run_finished')}) == 1)"
+    f" or {_number('running')} * (max by (run_id, group_id) ({_all('esper_run_active')}) == 1)"
+    f" or {_number('superseded')} + (max by (run_id, group_id) ({_all('esper_run_active')}) == 0)"
+)
+
+LATCHED_HEADS = by(
+    "sum",
+    RUN,
+    by(
+        "max",
+        (*RUN, "head", "kind"),
+        over_range("max_over_time", _all("esper_tamiyo_head_nonfinite_latched")),
+    ),
+)
+LATCHED_SOURCES = by(
+    "sum",
+    RUN,
+    by(
+        "max",
+        (*RUN, "source"),
+        over_range("max_over_time", _all("esper_tamiyo_nonfinite_latched")),
+    ),
+)
+FIRING = 'ALERTS{alertstate="firing",alertname=~"Esper.*",alertname!="EsperWatchdog",job=~"$job|"}'
+RUN_FIRING = 'ALERTS{alertstate="firing",alertname=~"Esper.*",run_id!="",job=~"$job|"}'
+
+
+def _to(uid: str, title: str) -> tuple[Json, ...]:
+    """Links of a table's run: to the same time range, and to the time when the run ran."""
+    there = f"/d/{uid}?${{datasource:queryparam}}&${{job:queryparam}}&var-run=${{__value.raw}}"
+    began, ended = "${__data.fields.Started.numeric}", '${__data.fields["Last event"].numeric}'
+    return (
+        {"title": f"{title}, this time range", "url": f"{there}&${{__url_time_range}}"},
+        {"title": f"{title}, while it ran", "url": f"{there}&from={began}&to={ended}"},
+    )
+
+
+def _tile(title: str, expr: str, description: str, **more: object) -> Panel:
+    options = {"unit": "short", "decimals": 0, "width": 4, "legend": title, **more}
+    return vital(title, expr, description, **options)  # type: ignore[arg-type]
+
+
+TILES = (
+    _tile(
+        "Runs going on",
+        f"count(max by (run_id, group_id) ({_all('esper_run_active')}) == 1"
+        f" unless max by (run_id, group_id) ({_all('esper_run_finished')}) == 1"
+        f" unless max by (run_id, group_id) ({_all('esper_run_failed')}) == 1)",
+        "Runs whose process answers and that have neither finished nor failed. 'no data' means"
+        " that none is scraped now: look at the run table for what became of them.",
+    ),
+    _tile(
+        "Runs with a latch",
+        f"count({LATCHED_HEADS} > 0 or {LATCHED_SOURCES} > 0) or 0 * count({LATCHED_HEADS})",
+        "Runs of the time range in which a head, a gradient, a value or an observation was NaN or"
+        " Inf. Good: 0. Otherwise open the run's action heads: which head, which kind, since when."
+        " A latch stays until the run ends, so a trainer that died of it is still counted.",
+        levels=any_is_bad(),
+    ),
+    _tile(
+        "Runs failed",
+        f"count({_last('esper_run_failed')} == 1) or 0 * count({_last('esper_run_failed')})",
+        "Runs of the time range that ended with an exception or a signal. Good: 0. The run table"
+        " names them, EsperRunFailed has the runbook.",
+        levels=any_is_bad(),
+    ),
+    _tile(
+        "Runs gone",
+        f"count({_last('esper_run_finished')} == 0"
+        f" unless {_last('esper_run_failed')} == 1"
+        f" unless max by (run_id, group_id) ({_all('esper_run_finished')}))"
+        f" or 0 * count({_last('esper_run_finished')})",
+        "Runs of the time range that no longer report, and had said neither that they finished nor"
+        " that they failed: SIGKILL, out of memory, the machine or the network. Backfilled runs"
+        " count here too, for a recording does not tell how it ended. Good: 0.",
+        levels=any_is_bad(WARNING),
+    ),
+    _tile(
+        "Alerts firing",
+        f'count({FIRING}) or 0 * count(up{{job=~"$job"}})',
+        "Alerts of esper that fire now, warnings included. Good: 0. The table below says which"
+        " and links to the run. 'no data' means that this Prometheus scrapes nothing.",
+        levels=any_is_bad(),
+    ),
+    _tile(
+        "Exporters down",
+        'count(up{job=~"$job"} == 0) or 0 * count(up{job=~"$job"})',
+        "Targets that did not answer the last scrape. Good: 0. A process that ended without"
+        " removing its target file is down too: esper-exporter prune.",
+        levels=any_is_bad(WARNING),
+    ),
+)
+
+RUNS = table(
+    "Runs",
+    {"run_id": "Run", "group_id": "Group", "task": "Task"},
+    (
+        column(
+            "Info",
+            by("max", (*RUN, "task"), over_range("last_over_time", _all("esper_run_info"))),
+        ),
+        column("State", STATE, mapping=coded(RUN_STATES), cell="color-background", width=120),
+        column(
+            "Latches",
+            f"{LATCHED_HEADS} + {LATCHED_SOURCES} or {LATCHED_HEADS}",
+            mapping=values(value(0, "○ none", GOOD)),
+            levels=((None, MISSING), (0.0, GOOD), (1.0, BAD)),
+            cell="color-background",
+            decimals=0,
+            width=85,
+        ),
+        column(
+            "Alerts",
+            f"count by (run_id, group_id) ({RUN_FIRING})"
+            f" or 0 * {_last('esper_run_start_timestamp_seconds')}",
+            mapping=values(value(0, "○ none", GOOD)),
+            levels=((None, MISSING), (0.0, GOOD), (1.0, WARNING)),
+            decimals=0,
+            width=80,
+        ),
+        column(
+            "Progress",
+            _last("esper_run_progress_ratio"),
+            unit="percentunit",
+            cell="gauge",
+            levels=((None, NEUTRAL),),
+            width=130,
+        ),
+        column("Episodes", _last("esper_run_episode"), decimals=0, width=90),
+        column(
+            "Updates",
+            by("sum", RUN, over_range("last_over_time", _all("esper_tamiyo_updates_total"))),
+            decimals=0,
+            width=90,
+        ),
+        column("Return", _last("esper_simic_episode_return", "avg"), decimals=2, width=90),
+        column(
+            "Accuracy",
+            _last("esper_tolaria_rolling_accuracy_ratio", "avg"),
+            unit="percentunit",
+            decimals=1,
+            width=95,
+        ),
+        column(
+            "Best",
+            _last("esper_simic_best_run_peak_accuracy_ratio"),
+            unit="percentunit",
+            decimals=1,
+            width=75,
+        ),
+        column(
+            "Started",
+            f"1000 * {_last('esper_run_start_timestamp_seconds')}",
+            unit="dateTimeAsLocal",
+            width=165,
+        ),
+        column(
+            "Last event",
+            f"1000 * {_last('esper_run_last_event_timestamp_seconds')}",
+            unit="dateTimeFromNow",
+            width=125,
+        ),
+    ),
+    "One row for each run of the time range; a click on its name leads to it. Good: running or"
+    " finished, no latch, no alert, a last event seconds ago. 'gone' is a run that stopped"
+    " reporting without a word; the values are then the last it told. Return, accuracy and"
+    " progress are those of the last batch.",
+    height=9,
+    hidden=("Info",),
+    key_properties={
+        "Run": (
+            ("links", list(_to("esper-heads", "Action heads"))),
+            ("custom.width", 190),
+        ),
+        "Group": (("custom.width", 80),),
+        "Task": (("custom.width", 120),),
+    },
+    sort=(("Started", True),),
+)
+
+ALERTS = table(
+    "Firing alerts",
+    {
+        "alertname": "Alert",
+        "severity": "Severity",
+        "run_id": "Run",
+        "head": "Head",
+        "instance": "Instance",
+    },
+    (
+        column(
+            "Count",
+            f"count by (alertname, severity, run_id, head, instance) ({FIRING})",
+        ),
+    ),
+    "Alerts of esper that fire at the end of the time range. Good: an empty table. Each alert has a"
+    " runbook of its name under alerts/runbooks.",
+    width=10,
+    height=8,
+    hidden=("Count",),
+    key_properties={
+        "Severity": (
+            (
+                "mappings",
+                [
+                    values(
+                        value("critical", "▲ critical", BAD), value("warning", "● warning", WARNING)
+                    )
+                ],
+            ),
+            ("custom.cellOptions", {"type": "color-text"}),
+            ("custom.width", 105),
+        ),
+        "Alert": (("custom.width", 235),),
+        "Head": (("custom.width", 80),),
+        "Run": (("links", list(_to("esper-heads", "Action heads")[:1])),),
+    },
+    sort=(("Severity", False),),
+)
+
+ROWS = (
+    Row("Is it healthy?", (*TILES, RUNS)),
+    Row(
+        "What happened",
+        (
+            timeline(
+                "Runs over time",
+                STATE_OVER_TIME,
+                RUN_NAME,
+                "The state of each run. Good: running, then finished. A bar that breaks off means"
+                " that the run stopped reporting; where a gap lies between, nothing was scraped.",
+                coded(RUN_STATES),
+                width=14,
+            ),
+            ALERTS,
+            timeline(
+                "Alerts over time",
+                f"max by (alertname, run_id) ({FIRING})",
+                "{{alertname}} {{run_id}}",
+                "When which alert fired. Good: empty. What began first is the likely cause;"
+                " the alert's runbook says what to do.",
+                values(value(1, "firing", BAD)),
+                height=6,
+            ),
+        ),
+    ),
+    Row(
+        "Progress and return",
+        (
+            series(
+                "Progress",
+                Target(by("max", RUN, _all("esper_run_progress_ratio")), RUN_NAME),
+                "Share of each run's batches that are done. Good: a straight line. A flat one is a"
+                " run that hangs: look at EsperRunStalled.",
+                unit="percentunit",
+                maximum=1.0,
+                step=True,
+            ),
+            series(
+                "Mean return",
+                Target(by("avg", RUN, _all("esper_simic_episode_return")), RUN_NAME),
+                "Mean return of the last batch's episodes. Good: rising. Runs of different reward"
+                " modes cannot be compared.",
+                unit="short",
+            ),
+            series(
+                "Rolling accuracy",
+                Target(by("avg", RUN, _all("esper_tolaria_rolling_accuracy_ratio")), RUN_NAME),
+                "Rolling mean of the batches' final accuracies. Good: rising towards what the task"
+                " allows.",
+                unit="percentunit",
+                decimals=1,
+            ),
+        ),
+    ),
+    Row(
+        "Throughput",
+        (
+            series(
+                "Policy updates a minute",
+                Target(
+                    f"60 * {by('sum', RUN, rate(_all('esper_tamiyo_updates_total')))}", RUN_NAME
+                ),
+                "Good: steady. A fall to 0 with the process alive is a stalled trainer.",
+                unit="opm",
+            ),
+            series(
+                "Host epochs a second",
+                Target(by("sum", RUN, rate(_all("esper_tolaria_epochs_total"))), RUN_NAME),
+                "Epochs of host training a second, all environments. Good: steady. A slow decline"
+                " goes with growing networks; look at the phases on the GPU dashboard.",
+                unit="ops",
+            ),
+            series(
+                "Events a second",
+                Target(by("sum", RUN, rate(_all("esper_run_events_total"))), RUN_NAME),
+                "Telemetry events that came in. 0 with a live process means that the trainer is"
+                " silent or its hub drops events.",
+                unit="eps",
+            ),
+        ),
+    ),
+    Row(
+        "Faults",
+        (
+            series(
+                "Skipped updates",
+                Target(
+                    by(
+                        "sum",
+                        (*RUN, "reason"),
+                        increase(_all("esper_tamiyo_updates_skipped_total")),
+                    ),
+                    f"{{{{reason}}}} {RUN_NAME}",
+                ),
+                "Policy updates thrown away: nonfinite ones, or ones that a rollback left without"
+                " data. Good: none. The real system gives up after three in a row.",
+                unit="short",
+                bars=True,
+                fill=80,
+            ),
+            series(
+                "Exploding gradients",
+                Target(
+                    by("sum", RUN, increase(_all("esper_tamiyo_gradient_explosions_total"))),
+                    RUN_NAME,
+                ),
+                "Updates with a gradient norm above 10 before clipping, counted one by one. Now and"
+                " then is fine; more than 5 % of updates is EsperGradientExplosion.",
+                unit="short",
+                bars=True,
+                fill=80,
+            ),
+            series(
+                "Rollbacks",
+                Target(
+                    by("sum", (*RUN, "reason"), increase(_all("esper_tolaria_rollbacks_total"))),
+                    f"{{{{reason}}}} {RUN_NAME}",
+                ),
+                "Emergency rollbacks of the governor. A few while a policy learns; a steady stream"
+                " means that the policy grows what breaks the hosts.",
+                unit="short",
+                bars=True,
+                fill=80,
+            ),
+        ),
+        closed=True,
+    ),
+)
+
+DASHBOARD = of_all_runs(
+    "esper-fleet",
+    "esper · Fleet",
+    "Every run that this Prometheus knows: state, progress, return, latches and firing alerts.",
+    ROWS,
+)

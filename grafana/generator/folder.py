@@ -1,0 +1,14 @@
+"""The dashboards there are, and the files that they become."""
+
+from __future__ import annotations
+
+from grafana.generator import fleet, heads
+from grafana.generator.classic_json import text
+from grafana.generator.model import Dashboard
+
+DASHBOARDS: tuple[Dashboard, ...] = (fleet.DASHBOARD, heads.DASHBOARD)
+
+
+def files() -> dict[str, str]:
+    """The content of each file of grafana/dashboards by its name."""
+    return {f"{dashboard.uid}.json": text(dashboard) for dashboard in DASHBOARDS}
