@@ -1,0 +1,81 @@
+"""Where the demo's events go: to the exporter, to a telemetry file, and to who wants to look."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import IO, Any, Protocol
+
+from esper_exporter.contract.events import RENAMED
+
+_OLD_NAMES = {new: old for old, new in RENAMED.items()}
+
+
+class Sink(Protocol):
+    """What takes events in: an Exporter."""
+
+    def emit(self, event: object) -> None:
+        """Take in one event."""
+
+    def probe_failed(self) -> None:
+        """Count an error of the probe."""
+
+
+class Stream:
+    """Completes events to the form of the real system's telemetry and passes them on.
+
+    ``file`` gets one JSON object a line, NaN and infinities as bare tokens; ``watch`` sees every
+    event's type and data. It is what the probe emits to as well.
+    """
+
+    def __init__(
+        self,
+        sink: Sink,
+        file: IO[str] | None,
+        watch: Callable[[str, Mapping[str, Any]], None],
+        dual_emit: bool,
+    ) -> None:
+        self._sink = sink
+        self._file = file
+        self._watch = watch
+        self._dual_emit = dual_emit
+
+    def emit(self, event: object) -> None:
+        """Take in one event of the probe, which has a type, a time and data."""
+        assert isinstance(event, dict)
+        full = {
+            "event_id": str(uuid.uuid4()),
+            "seed_id": None,
+            "slot_id": None,
+            "epoch": None,
+            "message": "",
+            "severity": "info",
+            **event,
+        }
+        self._watch(full["event_type"], full["data"])
+        self._sink.emit(full)
+        if self._file is not None:
+            written = {**full, "timestamp": full["timestamp"].isoformat()}
+            self._file.write(json.dumps(written) + "\n")
+
+    def probe_failed(self) -> None:
+        self._sink.probe_failed()
+
+    def tell(self, name: str, data: Mapping[str, Any], **envelope: Any) -> None:
+        """Emit an event of the demo's own, as of now; ``envelope`` gives slot, seed, epoch …"""
+        event = {
+            "timestamp": datetime.now(UTC),
+            "group_id": "default",
+            "data": dict(data),
+            **envelope,
+        }
+        self.emit({"event_type": name, **event})
+        if self._dual_emit and name in _OLD_NAMES:
+            self.emit({"event_type": _OLD_NAMES[name], **event})
+
+    def flush(self) -> None:
+        """Bring what was written to the file."""
+        if self._file is not None:
+            self._file.flush()
