@@ -12,10 +12,12 @@ SERVERS := prometheus:prometheus prometheus:promtool prometheus-alertmanager:pro
            prometheus-node-exporter:prometheus-node-exporter chromium:chromium docker-compose:docker-compose
 CHECKED := exporter grafana tests examples scripts/demo.py scripts/manifests.py scripts/mutate_alerts.py $(wildcard benchmarks)
 
-.PHONY: help demo test test-all lint bench soak mutate-alerts docs dashboards manifests lock clean
+.PHONY: help demo demo-replay test test-all lint bench soak mutate-alerts docs dashboards manifests lock clean
 
 help:
-	@echo 'make demo      replay a recorded training on 127.0.0.1:9108, with Prometheus beside it'
+	@echo 'make demo      train for real and serve it on 127.0.0.1:9108, with Prometheus beside it; ARGS=… as in'
+	@echo '               docs/DEMO.md'
+	@echo 'make demo-replay  the same with a recorded training'
 	@echo 'make test      install all the tests need, then lint, types and tests'
 	@echo 'make test-all  the tests on every newer Python that is installed, too'
 	@echo 'make lint      ruff and mypy'
@@ -31,8 +33,12 @@ help:
 INSTALL = @scripts/install $(VENV)
 
 demo:
+	$(INSTALL) demo $(PYTHON)
+	@exec $(BIN)/python scripts/demo.py demo $(ARGS)
+
+demo-replay:
 	$(INSTALL) runtime $(PYTHON)
-	@exec $(BIN)/python scripts/demo.py
+	@exec $(BIN)/python scripts/demo.py replay --recording run1 $(ARGS)
 
 test: lint
 	@scripts/debian-packages $(SERVERS)

@@ -1,10 +1,11 @@
-"""The demo: a recorded training replayed on 127.0.0.1:9108, with Prometheus beside it if installed.
+"""Something to look at on 127.0.0.1:9108, with Prometheus and our rules beside it if installed.
 
-Ctrl-C ends both.
+usage: demo.py demo|replay [ARGUMENT...], those of `esper-exporter`; Ctrl-C ends both.
 """
 
 from __future__ import annotations
 
+import json
 import shutil
 import socket
 import subprocess
@@ -18,7 +19,7 @@ from pathlib import Path
 
 from esper_exporter.cli import main
 
-RECORDING = "run1"
+RULES = Path(__file__).parents[1] / "alerts" / "rules"
 SCRAPE_SECONDS = 2
 GRAPHS = (
     "esper_tamiyo_head_entropy_ratio",
@@ -51,7 +52,9 @@ def prometheus(exporter_port: int) -> Iterator[str | None]:
     with tempfile.TemporaryDirectory(prefix="esper-demo-") as name:
         folder = Path(name)
         (folder / "prometheus.yml").write_text(
-            f"global: {{scrape_interval: {SCRAPE_SECONDS}s, scrape_timeout: {SCRAPE_SECONDS}s}}\n"
+            f"global: {{scrape_interval: {SCRAPE_SECONDS}s, scrape_timeout: {SCRAPE_SECONDS}s,"
+            f" evaluation_interval: {SCRAPE_SECONDS}s}}\n"
+            f"rule_files: [{json.dumps(f'{RULES}/*.yml')}]\n"
             "scrape_configs:\n"
             "  - job_name: esper\n"
             f"    static_configs: [{{targets: ['127.0.0.1:{exporter_port}']}}]\n"
@@ -67,7 +70,10 @@ def prometheus(exporter_port: int) -> Iterator[str | None]:
             # So that it ends with this process even when that is killed.
             arguments = [setpriv, "--pdeathsig", "TERM", *arguments]
         with (folder / "prometheus.log").open("wb") as log:
-            process = subprocess.Popen(arguments, stdout=log, stderr=log)
+            # A session of its own: Ctrl-C is for the training, whose end it is still to see.
+            process = subprocess.Popen(
+                arguments, stdout=log, stderr=log, start_new_session=True
+            )
         try:
             address = f"http://127.0.0.1:{port}"
             if not answers(process, address):
@@ -107,23 +113,23 @@ def graph(server: str, expression: str) -> str:
     return f"{server}/graph?{query}"
 
 
-def run() -> int:
-    """Show the demo until Ctrl-C."""
+def run(arguments: list[str]) -> int:
+    """Show the command until it ends or Ctrl-C comes."""
     port = port_near(9108)
     with prometheus(port) as server:
         print(f"exporter    http://127.0.0.1:{port}/  (the page: /metrics)")
         if server is None:
             print("Prometheus  not running; with it there are graphs: apt-get install prometheus")
         else:
-            print(f"Prometheus  {server}/")
+            print(f"Prometheus  {server}/  (alerts: /alerts)")
             for expression in GRAPHS:
                 print(f"            {graph(server, expression)}")
         print("Ctrl-C ends the demo.", flush=True)
-        return main(["replay", "--recording", RECORDING, "--port", str(port)])
+        return main([*arguments, "--port", str(port)])
 
 
 if __name__ == "__main__":
     try:
-        sys.exit(run())
+        sys.exit(run(sys.argv[1:]))
     except KeyboardInterrupt:
         sys.exit(0)

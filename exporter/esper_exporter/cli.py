@@ -6,10 +6,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from esper_exporter.commands import assets, backfill, catalog, prune, replay, version
+from esper_exporter.commands import assets, backfill, catalog, demo, prune, replay, version
 from esper_exporter.terminal import FAILED, INTERRUPTED, PROGRAM, CommandError
 
-COMMANDS = (replay, backfill, catalog, assets, prune, version)
+COMMANDS = (demo, replay, backfill, catalog, assets, prune, version)
 """A module each: ``add(commands)`` adds a parser whose default ``run`` takes the options and
 returns the exit code, or raises CommandError."""
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
+from esper_exporter import PolicyProbe
 from esper_exporter.contract.vocabulary import OPS
 from esper_exporter.demo.actions import Action, legal_slots
 from esper_exporter.demo.attribution import counterfactual, shapley
@@ -22,13 +23,6 @@ from esper_exporter.demo.stream import Stream
 STABLE_EPOCHS = 2
 """Epochs a host trains alone before seeds may germinate."""
 REWARD_MODE = "shaped"
-
-
-class HostTelling(Protocol):
-    """Tells an epoch of a host: the probe."""
-
-    def host_epoch(self, env_id: int, inner_epoch: int, **fields: Any) -> None:
-        """One epoch of a host network."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +43,7 @@ class Environment:
         horizon: int,
         digits: Digits,
         stream: Stream,
-        probe: HostTelling,
+        probe: PolicyProbe,
         seed: int,
     ) -> None:
         self.env_id = env_id

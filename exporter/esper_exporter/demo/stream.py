@@ -1,10 +1,10 @@
-"""Where the demo's events go: to the exporter, to a telemetry file, and to who wants to look."""
+"""Where the demo's events go: to the exporter, and to a telemetry file."""
 
 from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import IO, Any, Protocol
 
@@ -26,20 +26,18 @@ class Sink(Protocol):
 class Stream:
     """Completes events to the form of the real system's telemetry and passes them on.
 
-    ``file`` gets one JSON object a line, NaN and infinities as bare tokens; ``watch`` sees every
-    event's type and data. It is what the probe emits to as well.
+    ``file`` gets one JSON object a line, NaN and infinities as bare tokens. It is what the probe
+    emits to as well.
     """
 
     def __init__(
         self,
         sink: Sink,
         file: IO[str] | None,
-        watch: Callable[[str, Mapping[str, Any]], None],
         dual_emit: bool,
     ) -> None:
         self._sink = sink
         self._file = file
-        self._watch = watch
         self._dual_emit = dual_emit
 
     def emit(self, event: object) -> None:
@@ -54,7 +52,6 @@ class Stream:
             "severity": "info",
             **event,
         }
-        self._watch(full["event_type"], full["data"])
         self._sink.emit(full)
         if self._file is not None:
             written = {**full, "timestamp": full["timestamp"].isoformat()}

@@ -1,0 +1,121 @@
+"""The command ``esper-exporter demo``: a training, an exporter in it, and what is said of both."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO
+
+import torch
+
+from esper_exporter import Exporter
+from esper_exporter.demo.display import Display
+from esper_exporter.demo.faults import Faults
+from esper_exporter.demo.stream import Stream
+from esper_exporter.demo.training import Options, Training
+from esper_exporter.settings import OFF, PREFIX
+from esper_exporter.terminal import FAILED, OK, CommandError
+
+
+def run(options: argparse.Namespace) -> int:
+    """Train until it is over or Ctrl-C comes, and return the exit code. Raises CommandError."""
+    # Networks this small are no faster on more; the other cores are for whoever watches.
+    torch.set_num_threads(1)
+    with _telemetry(options.telemetry_file) as file:
+        exporter = _exporter(options)
+        display = Display(sys.stderr)
+        try:
+            with exporter:
+                display.say(f"serving {exporter.url}/metrics; training until {_end(options)}")
+                _train(options, exporter, file, display)
+        except KeyboardInterrupt:
+            return OK
+        except Exception:
+            return FAILED  # told already, before the page was kept up for it
+    return OK
+
+
+def _train(
+    options: argparse.Namespace, exporter: Exporter, file: IO[str] | None, display: Display
+) -> None:
+    training = Training(
+        Options(
+            seed=options.seed,
+            envs=options.envs,
+            slots=options.slots,
+            epochs=options.epochs,
+            updates=options.updates,
+            compile=options.compile,
+            amp=options.amp,
+            dual_emit=options.dual_emit,
+        ),
+        Stream(exporter, file, options.dual_emit),
+        Faults(options.inject, _stall),
+    )
+    try:
+        for batch in training.batches():
+            display.update(batch, _latches(exporter))
+    except KeyboardInterrupt:
+        display.close()
+        display.say("interrupted")
+        raise
+    except Exception:
+        display.close()
+        display.say(traceback.format_exc() + "the training failed")
+        raise
+    display.close()
+    display.say("the training is over")
+
+
+def _stall() -> None:
+    while True:
+        time.sleep(3600)
+
+
+def _end(options: argparse.Namespace) -> str:
+    return "Ctrl-C" if options.updates is None else f"update {options.updates} or Ctrl-C"
+
+
+def _latches(exporter: Exporter) -> list[str]:
+    """The latches that are lit, as the page has them."""
+    tamiyo = exporter.snapshot().tamiyo
+    return [
+        f"{head} {kind}"
+        for kind, latches in (("NaN", tamiyo.head_nan_latch), ("Inf", tamiyo.head_inf_latch))
+        for head, lit in latches.items()
+        if lit
+    ]
+
+
+def _exporter(options: argparse.Namespace) -> Exporter:
+    try:
+        exporter = Exporter(
+            port=options.port,
+            strict=True,
+            # A demo leaves nothing behind unless it is told where.
+            state_dir=os.environ.get(f"{PREFIX}STATE_DIR") or OFF,
+        )
+        exporter.start()
+    except OSError as error:
+        raise CommandError(error.strerror or str(error)) from error
+    except ValueError as error:
+        raise CommandError(str(error)) from error
+    return exporter
+
+
+@contextmanager
+def _telemetry(name: str | None) -> Iterator[IO[str] | None]:
+    if name is None:
+        yield None
+        return
+    try:
+        file = open(name, "w", encoding="utf-8")  # noqa: SIM115
+    except OSError as error:
+        raise CommandError(f"{name}: {error.strerror}") from error
+    with file:
+        yield file

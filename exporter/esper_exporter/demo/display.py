@@ -1,0 +1,58 @@
+"""What a person sees of the demo: one live line on a terminal, a line an update anywhere else."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Iterable
+from typing import IO
+
+from esper_exporter.demo.training import Batch
+
+_CLEAR = "\r\x1b[K"
+
+
+class Display:
+    """Writes to a stream. Whoever watched may have gone; the training goes on."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+        self._live = stream.isatty()
+        self._line = ""
+        self._latches: tuple[str, ...] = ()
+
+    def say(self, text: str) -> None:
+        """A line that stays."""
+        self._write(f"{_CLEAR}{text}\n{self._line}" if self._line else f"{text}\n")
+
+    def update(self, batch: Batch, latches: Iterable[str]) -> None:
+        """A batch is done; ``latches`` are all that are lit, a word or two each."""
+        lit = tuple(latches)
+        if new := [latch for latch in lit if latch not in self._latches]:
+            self.say(f"update {batch.number}: latched: {', '.join(new)}")
+        self._latches = lit
+        parts = [
+            f"update {batch.number}",
+            f"return {batch.mean_return:.2f}",
+            f"accuracy {batch.accuracy:.1f} %",
+            f"entropy {batch.entropy:.2f}" if batch.carried_out else "skipped",
+            f"{batch.seconds:.1f} s",
+            f"latches: {', '.join(lit) or 'none'}",
+        ]
+        line = " · ".join(parts)
+        if self._live:
+            self._line = line[: shutil.get_terminal_size().columns - 1]
+            self._write(_CLEAR + self._line)
+        else:
+            self._write(line + "\n")
+
+    def close(self) -> None:
+        """No more live line; what it said last stays."""
+        if self._line:
+            self._line = ""
+            self._write("\n")
+
+    def _write(self, text: str) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.write(text)
+            self._stream.flush()

@@ -1,0 +1,50 @@
+"""How a fault is asked for: ``KIND[:HEAD][@UPDATE][:full]``."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from esper_exporter.contract.vocabulary import HEADS
+
+OF_A_HEAD = ("nan", "inf", "entropy-collapse")
+OF_A_MINIBATCH = ("nan", "inf", "grad-explode", "grad-nan")
+"""Kinds that hit the first minibatch of an update, or with ``:full`` all of them."""
+KINDS = (*OF_A_HEAD, "grad-explode", "grad-nan", "crash", "oom", "stall")
+USUAL_HEAD = "op"
+USUAL_UPDATE = 10
+FORM = "KIND[:HEAD][@UPDATE][:full]"
+
+_FORM = re.compile(
+    r"(?P<kind>[a-z-]+)(?::(?P<head>(?!full\b)\w+))?(?:@(?P<update>\d+))?(?P<full>:full)?"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One fault; ``head`` is empty where a kind has none, updates count from 1."""
+
+    kind: str
+    head: str
+    update: int
+    full: bool
+
+
+def fault(text: str) -> Fault:
+    """Read a fault. Raises ValueError with a line for the user."""
+    match = _FORM.fullmatch(text)
+    if match is None:
+        raise ValueError(f"{text!r} is not of the form {FORM}")
+    kind, head, full = match["kind"], match["head"], match["full"] is not None
+    if kind not in KINDS:
+        raise ValueError(f"unknown fault {kind!r}; known are {', '.join(KINDS)}")
+    if head is not None and kind not in OF_A_HEAD:
+        raise ValueError(f"{kind} is of no head")
+    if head is not None and head not in HEADS:
+        raise ValueError(f"unknown head {head!r}; known are {', '.join(HEADS)}")
+    if full and kind not in OF_A_MINIBATCH:
+        raise ValueError(f"{kind} is not of a minibatch: it has no :full")
+    update = USUAL_UPDATE if match["update"] is None else int(match["update"])
+    if update < 1:
+        raise ValueError("updates count from 1")
+    return Fault(kind, (head or USUAL_HEAD) if kind in OF_A_HEAD else "", update, full)

@@ -1,0 +1,46 @@
+"""How faults are asked for on the command line."""
+
+from __future__ import annotations
+
+import pytest
+
+from esper_exporter.demo.injection import Fault, fault
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("nan:op@30", Fault("nan", "op", 30, False)),
+        ("inf:slot@40:full", Fault("inf", "slot", 40, True)),
+        ("nan", Fault("nan", "op", 10, False)),
+        ("nan:full", Fault("nan", "op", 10, True)),
+        ("nan:alpha_curve:full", Fault("nan", "alpha_curve", 10, True)),
+        ("grad-explode@50", Fault("grad-explode", "", 50, False)),
+        ("grad-nan@60:full", Fault("grad-nan", "", 60, True)),
+        ("entropy-collapse:style@70", Fault("entropy-collapse", "style", 70, False)),
+        ("crash@80", Fault("crash", "", 80, False)),
+        ("oom", Fault("oom", "", 10, False)),
+        ("stall@100", Fault("stall", "", 100, False)),
+    ],
+)
+def test_what_is_asked_for_is_understood(text: str, expected: Fault) -> None:
+    assert fault(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("", "is not of the form"),
+        ("nan:op@", "is not of the form"),
+        ("nan:op@3:half", "is not of the form"),
+        ("nam:op@3", "unknown fault 'nam'; known are nan, inf"),
+        ("nan:curve@3", "unknown head 'curve'; known are slot"),
+        ("crash:op@3", "crash is of no head"),
+        ("oom@3:full", "has no :full"),
+        ("entropy-collapse:op@3:full", "has no :full"),
+        ("nan@0", "updates count from 1"),
+    ],
+)
+def test_what_makes_no_sense_is_told(text: str, why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        fault(text)

@@ -1,0 +1,170 @@
+"""A healthy training: all that it tells is taken, is right, and comes again with the same seed."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from demo.small import RUN, SMALL, Trained, train
+from esper_exporter import Exporter
+from esper_exporter.contract.vocabulary import HEADS, OPS, STAGES
+from support.pages import samples
+
+# Of the process and the exporter, not of the run; and what the process' end adds.
+NOT_OF_THE_RUN = ("esper_exporter_", "process_", "python_", "esper_gpu_", "esper_host_")
+OF_THE_END = ("esper_run_finished", "esper_run_end_timestamp_seconds", "esper_run_failed")
+
+
+@pytest.fixture(scope="module")
+def trained() -> Trained:
+    return train(updates=4, epochs=12)
+
+
+def events(trained: Trained, name: str | None = None) -> list[dict[str, Any]]:
+    found = [json.loads(line) for line in trained.file.getvalue().splitlines()]
+    return [event for event in found if name in (None, event["event_type"])]
+
+
+def test_all_that_is_told_is_taken_in(trained: Trained) -> None:
+    assert sum(trained.values("esper_exporter_events_rejected_total")) == 0
+    assert trained.value("esper_exporter_fields_ignored_total") == 0
+    assert sum(trained.values("esper_exporter_internal_errors_total")) == 0
+    told = Counter(event["event_type"] for event in events(trained))
+    assert told["TRAINING_STARTED"] == 1
+    assert told["TAMIYO_POLICY_UPDATE"] == told["TOLARIA_BATCH_COMPLETED"] == 4
+    assert told["TOLARIA_EPOCH_COMPLETED"] == 4 * 2 * 12
+    assert told["EPISODE_OUTCOME"] == 4 * 2
+    assert {"SEED_GERMINATED", "SEED_STAGE_CHANGED", "SEED_GATE_EVALUATED"} <= set(told)
+
+
+def test_the_page_tells_of_a_healthy_run(trained: Trained) -> None:
+    assert trained.value("esper_tamiyo_updates_total") == 4
+    assert trained.value("esper_run_finished") == 1
+    assert sum(trained.values("esper_tamiyo_head_nonfinite_latched")) == 0
+    assert len(trained.values("esper_tamiyo_head_grad_norm")) >= len(HEADS)
+    assert len(trained.values("esper_tamiyo_head_entropy_ratio")) == len(HEADS)
+    assert trained.values("esper_tamiyo_lstm_hidden_rms")
+    assert trained.values("esper_tamiyo_rollout_lstm_hidden_rms")
+
+
+def test_the_reward_is_the_sum_of_its_parts_and_the_return_the_sum_of_the_rewards(
+    trained: Trained,
+) -> None:
+    returns: Counter[tuple[int, int]] = Counter()
+    for event in events(trained, "ANALYTICS_SNAPSHOT"):
+        data = event["data"]
+        if data["kind"] != "last_action":
+            continue
+        parts = data["reward_components"]
+        names = (
+            "base_acc_delta", "bounded_attribution", "compute_rent", "alpha_shock", "stage_bonus",
+            "action_shaping", "fossilize_terminal_bonus",
+        )  # fmt: skip
+        assert data["total_reward"] == pytest.approx(sum(parts[name] for name in names))
+        returns[data["env_id"], data["episode_idx"]] += data["total_reward"]
+    outcomes = {
+        (event["data"]["env_id"], event["data"]["episode_idx"]): event["data"]["episode_reward"]
+        for event in events(trained, "EPISODE_OUTCOME")
+    }
+    assert outcomes == pytest.approx(dict(returns))
+    means = [batch.mean_return for batch in trained.batches]
+    told = [event["data"]["avg_reward"] for event in events(trained, "TOLARIA_BATCH_COMPLETED")]
+    assert told == pytest.approx(means)
+
+
+def test_seeds_go_from_stage_to_stage_without_a_leap(trained: Trained) -> None:
+    steps = {
+        ("DORMANT", "GERMINATED"), ("GERMINATED", "TRAINING"), ("TRAINING", "BLENDING"),
+        ("BLENDING", "HOLDING"), ("HOLDING", "BLENDING"), ("HOLDING", "FOSSILIZED"),
+        ("PRUNED", "EMBARGOED"), ("EMBARGOED", "RESETTING"), ("RESETTING", "DORMANT"),
+    }  # fmt: skip
+    at = dict[tuple[int, int, str], str]()
+    for event in events(trained):
+        data = event["data"]
+        if event["event_type"] == "SEED_GERMINATED":
+            place = data["env_id"], data["episode_idx"], data["slot_id"]
+            assert at.get(place, "DORMANT") == "DORMANT"
+            at[place] = "GERMINATED"
+        elif event["event_type"] == "SEED_STAGE_CHANGED":
+            place = data["env_id"], data["episode_idx"], data["slot_id"]
+            step = data["from_stage"], data["to_stage"]
+            assert step[0] == at[place]
+            assert step in steps or (step[1] == "PRUNED" and step[0] in STAGES[1:5])
+            at[place] = step[1]
+    assert len(set(at.values())) > 2
+
+
+def test_a_decision_is_told_as_it_was_made(trained: Trained) -> None:
+    decisions = [
+        event["data"]
+        for event in events(trained, "ANALYTICS_SNAPSHOT")
+        if event["data"]["kind"] == "last_action"
+    ]
+    assert {decision["action_name"] for decision in decisions} <= set(OPS)
+    for decision in decisions:
+        heads = decision["head_telemetry"]
+        assert all(0.0 <= share <= 1.0 + 1e-6 for share in heads.values())
+        rest = sum(chance for _, chance in decision["alternatives"])
+        assert decision["action_confidence"] + rest <= 1.0 + 1e-6
+
+
+def test_updates_are_numbered_and_measured(trained: Trained) -> None:
+    updates = [event["data"] for event in events(trained, "TAMIYO_POLICY_UPDATE")]
+    assert [update["batch"] for update in updates] == [1, 2, 3, 4]
+    for update in updates:
+        assert update["grad_norm"] <= 0.5 + 1e-4
+        assert all(0 <= update[f"head_{head}_active_ratio"] <= 1 for head in HEADS)
+        assert math.isfinite(update["policy_loss"])
+        assert 0 <= update["forced_step_ratio"] <= 1
+
+
+def test_the_same_seed_trains_the_same_and_another_does_not(trained: Trained) -> None:
+    again = train(updates=2, epochs=12)
+    other = train(updates=2, epochs=12, seed=2)
+    told = [
+        [(batch.mean_return, batch.accuracy, batch.entropy) for batch in each.batches[:2]]
+        for each in (trained, again, other)
+    ]
+    assert told[0] == told[1]
+    assert told[0] != told[2]
+
+
+def test_the_telemetry_file_replays_to_the_same_state(trained: Trained) -> None:
+    replayed = Exporter(run_id=RUN, state_dir="off", linger=0, watch_process=False)
+    for line in trained.file.getvalue().splitlines():
+        replayed.emit_line(line)
+
+    def of_the_run(page: str) -> dict[Any, float]:
+        return {
+            key: number
+            for key, number in samples(page).items()
+            if not key[0].startswith((*NOT_OF_THE_RUN, *OF_THE_END))
+        }
+
+    live, read = of_the_run(trained.page), of_the_run(replayed.render().decode())
+    assert read == pytest.approx(live, nan_ok=True, rel=1e-9)
+
+
+def test_old_names_beside_the_new_ones_change_nothing_that_is_counted() -> None:
+    both = train(updates=2, dual_emit=True)
+    names = Counter(event["event_type"] for event in events(both))
+    assert names["PPO_UPDATE_COMPLETED"] == names["TAMIYO_POLICY_UPDATE"] == 2
+    assert names["BATCH_EPOCH_COMPLETED"] == names["TOLARIA_BATCH_COMPLETED"] == 2
+    assert both.value("esper_tamiyo_updates_total") == 2
+    assert both.value("esper_tolaria_epochs_total") == 2 * SMALL.envs * SMALL.epochs
+
+
+def test_mixed_precision_moves_the_loss_scale() -> None:
+    mixed = train(updates=4, amp=True)
+    assert all(batch.carried_out for batch in mixed.batches)
+    assert mixed.value("esper_tamiyo_loss_scale") == 2 * 65536.0
+
+
+def test_one_slot_is_no_choice_and_one_environment_is_enough() -> None:
+    lone = train(envs=1, slots=1, updates=2, epochs=8)
+    assert all(batch.carried_out for batch in lone.batches)
+    assert sum(lone.values("esper_exporter_internal_errors_total")) == 0
