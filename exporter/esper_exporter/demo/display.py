@@ -34,10 +34,10 @@ class Display:
         parts = [
             f"update {batch.number}",
             f"return {batch.mean_return:.2f}",
-            f"accuracy {batch.accuracy:.1f} %",
             f"entropy {batch.entropy:.2f}" if batch.carried_out else "skipped",
+            f"latched: {', '.join(lit)}" if lit else "no latches",
+            f"accuracy {batch.accuracy:.1f} %",
             f"{batch.seconds:.1f} s",
-            f"latches: {', '.join(lit) or 'none'}",
         ]
         line = " · ".join(parts)
         if self._live:
