@@ -7,8 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from esper_exporter import Exporter
 from esper_exporter.probes.torch import PolicyProbe
 
+LATCHED = "esper_tamiyo_head_nonfinite_latched"
+NAN, INF = float("nan"), float("inf")
 HEADS = {"op": 6, "slot": 3, "tempo": 3, "alpha_curve": 1}
 
 
@@ -89,3 +92,14 @@ def gradients(policy: Policy, size: float = 1.0, seed: int = 3) -> None:
     draw = torch.Generator().manual_seed(seed)
     for parameter in policy.parameters():
         parameter.grad = size * torch.randn(parameter.shape, generator=draw)
+
+
+def broken(head: str, what: float) -> dict[str, Any]:
+    """Log-probabilities of which one is not finite."""
+    log_probs: dict[str, Tensor] = batch()["log_probs"]
+    log_probs[head][5] = what
+    return {"log_probs": log_probs}
+
+
+def page(exporter: Exporter) -> str:
+    return exporter.render().decode()

@@ -78,7 +78,7 @@ CUDA_ONLY = {
     "cuda_memory_inactive_gb": "esper_torch_memory_inactive_bytes",
     "cuda_memory_peak_gb": "esper_torch_memory_peak_bytes",
     "cuda_memory_fragmentation": "esper_torch_memory_fragmentation_ratio",
-    "cuda_oom_events": "esper_torch_oom_events",
+    "cuda_oom_events": "esper_torch_memory_ooms_total",
     "memory_allocated_delta_gb": "esper_torch_memory_delta_bytes",
     "gpu_utilization_pct": "esper_torch_gpu_utilization_ratio",
     "gpu_memory_bandwidth_pct": "esper_torch_gpu_memory_bandwidth_ratio",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +10,11 @@ import torch
 from torch import nn
 
 from esper_exporter import Exporter, PolicyProbe
+from probes.loop import LATCHED, page
 from support.pages import samples, value
 
-LATCHED = "esper_tamiyo_head_nonfinite_latched"
 STEPS = 32
 CHOICES = {"move": 5, "shoot": 2, "op": 6, "noop": 1}
-
-
-def page(exporter: Exporter) -> str:
-    return exporter.render().decode()
 
 
 def heads_of(shown: str, name: str) -> set[str]:
@@ -65,11 +60,6 @@ def one_update(measured: PolicyProbe, policy: Policy, **changed: Any) -> dict[st
         (told["policy_loss"] + told["value_loss"]).backward()
         measured.clip_grad_norm_()
     return told
-
-
-@pytest.fixture
-def exporter() -> Iterator[Exporter]:
-    yield Exporter(port=0, state_dir="off", linger=0, run_id="arcade", watch_process=False)
 
 
 def test_own_heads_are_measured_like_tamiyo_s(exporter: Exporter) -> None:

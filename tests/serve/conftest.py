@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from esper_exporter.serve.server import MetricsServer
 from serve.fakes import FakeSource
+from serve.secured import House
 
 Serve = Callable[..., MetricsServer]
 
@@ -15,6 +17,11 @@ Serve = Callable[..., MetricsServer]
 @pytest.fixture
 def source() -> FakeSource:
     return FakeSource()
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> House:
+    return House(tmp_path / "web")
 
 
 @pytest.fixture

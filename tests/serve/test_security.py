@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import base64
 import gc
 import logging
-import os
-import re
 import ssl
 import threading
 import time
-from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 
 import bcrypt
@@ -21,70 +16,12 @@ import pytest
 
 from esper_exporter.serve.limits import Limits
 from esper_exporter.serve.security import WatchedConfig
-from esper_exporter.serve.server import MetricsServer
 from esper_exporter.serve.web_config import WebConfigError
 from serve.certificates import Authority
 from serve.clients import closed_within, connect, curl, read_to_end
 from serve.fakes import FakeSource
+from serve.secured import MUTUAL, TLS, USERS, House, Serve, basic, hashed, next_check
 from support.programs import wait_until
-from support.prometheus import Prometheus, prometheus
-
-Serve = Callable[..., MetricsServer]
-TLS = "tls_server_config:\n  cert_file: server.pem\n  key_file: server.key\n"
-MUTUAL = TLS + "  client_ca_file: authority.pem\n  client_auth_type: RequireAndVerifyClientCert\n"
-
-
-def hashed(password: str, rounds: int = 4) -> str:
-    return bcrypt.hashpw(password.encode(), bcrypt.gensalt(rounds)).decode()
-
-
-def basic(user: str, password: str) -> bytes:
-    return b"Basic " + base64.b64encode(f"{user}:{password}".encode())
-
-
-USERS = f"basic_auth_users:\n  alice: {hashed('right')}\n"
-
-
-class House:
-    """A folder with an authority, a server certificate and a web configuration."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.authority = Authority(folder)
-        self.authority.issue("server")
-        self.config = folder / "web.yml"
-
-    def write(self, text: str) -> Path:
-        self.config.write_text(text)
-        self.age()
-        return self.config
-
-    def age(self) -> None:
-        """As if the files had been written a while ago, each time another while."""
-        for path in self.folder.iterdir():
-            if path.is_file() and time.time() - path.stat().st_mtime < 5:
-                os.utime(path, (time.time() - 10, time.time() - 10))
-
-    def curl(self, server: MetricsServer, *arguments: str) -> object:
-        """The status of a scrape with the authority trusted, 0 without an answer."""
-        trust = ("--cacert", str(self.authority.path))
-        return curl(*trust, *arguments, f"{server.url}/metrics").status
-
-    def as_client(self, name: str, **options: object) -> Sequence[str]:
-        pair = self.authority.issue(name, client=True, **options)  # type: ignore[arg-type]
-        return ("--cert", str(pair.certificate), "--key", str(pair.key))
-
-
-@pytest.fixture
-def house(tmp_path: Path) -> House:
-    return House(tmp_path / "web")
-
-
-def next_check(server: MetricsServer) -> None:
-    """Make the server look at its files at the next opportunity, not after a second."""
-    assert server._watched is not None
-    server._watched._checked = float("-inf")
-
 
 # -- TLS ------------------------------------------------------------------------------------
 
@@ -377,85 +314,3 @@ def test_the_rate_limit_lets_through_what_it_says(serve: Serve, house: House) ->
     server = serve(web_config=house.write("rate_limit: {interval: 1h, burst: 2}\n"))
     statuses = [curl(f"{server.url}/metrics").status for _ in range(4)]
     assert statuses == [200, 200, 429, 429]
-
-
-# -- Prometheus -----------------------------------------------------------------------------
-
-
-def trusting(house: House, **more: object) -> dict[str, object]:
-    return {"ca_file": str(house.authority.path), **more}
-
-
-def last_error(scraper: Prometheus) -> str:
-    """What Prometheus says of its only target; empty before its first scrape."""
-    return "".join(target["lastError"] for target in scraper.targets())
-
-
-def test_prometheus_scrapes_over_mutual_tls_with_a_password_and_through_a_rotation(
-    serve: Serve, house: House, tmp_path: Path
-) -> None:
-    server = serve(web_config=house.write(MUTUAL + USERS))
-    pair = house.authority.issue("scraper", client=True)
-    scrape = {
-        "scheme": "https",
-        "tls_config": trusting(house, cert_file=str(pair.certificate), key_file=str(pair.key)),
-        "basic_auth": {"username": "alice", "password": "right"},
-    }
-    with prometheus(
-        tmp_path / "p", [f"127.0.0.1:{server.port}"], interval="300ms", scrape=scrape
-    ) as scraper:
-        scraper.wait_for("up", 1)
-        scraper.wait_for("esper_run_info", 1)
-        house.authority.issue("server")
-        scraper.wait_for("count_over_time(esper_run_info[1h]) > bool 3", 1)
-        scraper.wait_for("min_over_time(up[1h])", 1)
-
-
-def test_prometheus_is_refused_for_each_fault_by_its_name(
-    serve: Serve, house: House, tmp_path: Path
-) -> None:
-    """One Prometheus, several targets: each fails for its own reason."""
-    good = {"scheme": "https", "tls_config": trusting(house)}
-    stranger = Authority(tmp_path / "other", "a stranger")
-    expired = House(tmp_path / "expired")
-    expired.authority.issue("server", expired=True)
-    locked = serve(web_config=house.write(TLS + USERS))
-    late = serve(web_config=expired.write(TLS))
-    mutual_house = House(tmp_path / "mutual")
-    mutual = serve(web_config=mutual_house.write(MUTUAL))
-    cases = {
-        "wrong password": (locked, {"basic_auth": {"username": "alice", "password": "no"}, **good}),
-        "no password": (locked, good),
-        "wrong authority": (
-            locked,
-            {"scheme": "https", "tls_config": {"ca_file": str(stranger.path)}},
-        ),
-        "expired": (late, {"scheme": "https", "tls_config": trusting(expired)}),
-        "no client certificate": (
-            mutual,
-            {"scheme": "https", "tls_config": trusting(mutual_house)},
-        ),
-    }
-    expected = {
-        "wrong password": "401",
-        "no password": "401",
-        "wrong authority": "x509: certificate signed by unknown authority",
-        "expired": "x509: certificate has expired",
-        # asyncio closes without the alert that would say more.
-        "no client certificate": "EOF|connection reset",
-    }
-    with ExitStack() as stack:
-        scrapers = {
-            name: stack.enter_context(
-                prometheus(
-                    tmp_path / name,
-                    [f"127.0.0.1:{server.port}"],
-                    interval="500ms",
-                    scrape=scrape,
-                )
-            )
-            for name, (server, scrape) in cases.items()
-        }
-        for name, scraper in scrapers.items():
-            wait_until(partial(last_error, scraper), name)
-            assert re.search(expected[name], last_error(scraper)), name
