@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -49,6 +52,61 @@ def test_routes(labels: str, receiver: str, tmp_path: Path) -> None:
     path.write_text(yaml.safe_dump(shipped()))
     told = amtool("config", "routes", "test", f"--config.file={path}", *labels.split())
     assert told.split() == [receiver]
+
+
+def rendered(template: str, tmp_path: Path, links: str = "") -> str:
+    """A template's text for one alert; ``links`` takes the place of what links.tmpl ships."""
+    folder = tmp_path / "templates"
+    shutil.copytree(ALERTS / "templates", folder)
+    if links:
+        text = (folder / "links.tmpl").read_text()
+        (folder / "links.tmpl").write_text(
+            re.sub(
+                r'(define "[^"]+" \}\}).*(\{\{ end \}\})$',
+                rf"\1{links}\2",
+                text,
+                count=2,
+                flags=re.M,
+            )
+        )
+    alert = {
+        "status": "firing",
+        "labels": {"alertname": "EsperHeadNonFiniteLatched", "run_id": "r1"},
+        "annotations": {
+            "summary": "Run r1: head op produced nan",
+            "description": "The nan latch was lit.",
+            "runbook_url": "alerts/runbooks/EsperHeadNonFiniteLatched.md",
+            "dashboard_url": "/d/esper-heads?var-run=r1&var-head=op",
+        },
+        "startsAt": "2026-01-02T03:04:05Z",
+    }
+    data = tmp_path / "data.json"
+    data.write_text(
+        json.dumps({"status": "firing", "alerts": [alert], "commonLabels": alert["labels"]})
+    )
+    return amtool(
+        *("template", "render", f"--template.glob={folder}/*.tmpl", f"--template.data={data}"),
+        f'--template.text={{{{ template "{template}" . }}}}',
+    )
+
+
+def test_a_message_says_what_since_when_and_where_to_look(tmp_path: Path) -> None:
+    assert rendered("esper.title", tmp_path / "title").strip() == (
+        "[FIRING] EsperHeadNonFiniteLatched: run r1"
+    )
+    assert rendered("esper.text", tmp_path / "text").splitlines()[:5] == [
+        "Run r1: head op produced nan",
+        "The nan latch was lit.",
+        "Since 2026-01-02 03:04:05 UTC.",
+        "Dashboard: http://127.0.0.1:3000/d/esper-heads?var-run=r1&var-head=op",
+        "Runbook: /alerts/runbooks/EsperHeadNonFiniteLatched.md",
+    ]
+
+
+def test_two_lines_say_where_links_lead(tmp_path: Path) -> None:
+    text = rendered("esper.text", tmp_path, links="https://a.example/x")
+    assert "https://a.example/x/d/esper-heads?var-run=r1&var-head=op\n" in text
+    assert "https://a.example/x/alerts/runbooks/EsperHeadNonFiniteLatched.md\n" in text
 
 
 def test_the_end_of_a_latch_is_told_to_nobody() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 from pathlib import Path
@@ -10,12 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from esper_exporter.health import (
-    GRAD_NORM_CRITICAL,
-    HEAD_ENTROPY_CRITICAL,
-    LOG_PROB_CRITICAL,
-    LOW_RETURN_VARIANCE_WARNING,
-)
+from esper_exporter import health as h
 from esper_exporter.metrics.catalogue import catalogue
 from esper_exporter.metrics.metric import columns_of
 from support.programs import program
@@ -89,7 +85,9 @@ def test_every_metric_and_label_is_in_the_catalogue() -> None:
 def test_every_alert_says_what_to_do_and_where_it_is_written() -> None:
     for rule in ALERTING:
         assert rule["labels"]["severity"] in {"critical", "warning", "none"}, rule["alert"]
-        assert {"summary", "description", "runbook_url"} <= set(rule["annotations"]), rule["alert"]
+        assert {"summary", "description", "runbook_url", "dashboard_url"} <= set(
+            rule["annotations"]
+        ), rule["alert"]
         assert rule["annotations"]["runbook_url"] == f"alerts/runbooks/{rule['alert']}.md"
     runbooks = {path.stem for path in (ALERTS / "runbooks").glob("*.md")} - {"README"}
     assert runbooks == {rule["alert"] for rule in ALERTING}
@@ -97,30 +95,104 @@ def test_every_alert_says_what_to_do_and_where_it_is_written() -> None:
     assert re.findall(r"\[(\w+)\]\(\1\.md\)", index) == sorted(runbooks)
 
 
-def test_thresholds_in_words_are_those_of_health() -> None:
-    (explosion,) = (rule for rule in ALERTING if rule["alert"] == "EsperGradientExplosion")
-    assert f"above {GRAD_NORM_CRITICAL:g} in" in " ".join(
-        explosion["annotations"]["description"].split()
-    )
+def test_what_counts_as_an_exploding_gradient_is_that_of_health() -> None:
     (counted,) = (
         metric
         for metric in catalogue().metrics
         if metric.name == "esper_tamiyo_gradient_explosions_total"
     )
-    assert f"{GRAD_NORM_CRITICAL:g}" in counted.help
+    assert f"{h.GRAD_NORM_CRITICAL:g}" in counted.help
+    (rule,) = (rule for rule in ALERTING if rule["alert"] == "EsperGradientExplosion")
+    assert f"above {h.GRAD_NORM_CRITICAL:g} in" in " ".join(
+        rule["annotations"]["description"].split()
+    )
 
 
-@pytest.mark.parametrize(
-    ("name", "comparison"),
-    [
-        ("EsperHeadEntropyCollapse", f"<= {HEAD_ENTROPY_CRITICAL:g}"),
-        ("EsperLogProbUnderflow", f"<= {LOG_PROB_CRITICAL:g}"),
-        ("EsperLowReturnVariance", f"> {LOW_RETURN_VARIANCE_WARNING:g}"),
+THRESHOLDS = {
+    "EsperGradientExplosion": [f"> {h.EXPLODING_UPDATES_SHARE:g}"],
+    "EsperGradientVanishing": [
+        f'le="{h.HEAD_GRAD_NORM_DEAD}"',
+        f"> {h.VANISHING_UPDATES_SHARE:g}",
+        f">= {h.ALERT_UPDATES}",
     ],
-)
-def test_thresholds_are_those_of_health(name: str, comparison: str) -> None:
+    "EsperLayersDied": [f">= {h.ALERT_UPDATES}"],
+    "EsperLayersExploding": [f">= {h.ALERT_UPDATES}"],
+    "EsperHeadGradientOutOfRange": [
+        f'le="{h.HEAD_GRAD_NORM_DEAD}"',
+        f'le="{h.HEAD_GRAD_NORM_EXPLODING}"',
+        f"> {h.HEAD_OUT_OF_RANGE_SHARE:g}",
+        f">= {h.ALERT_UPDATES}",
+    ],
+    "EsperHeadEntropyCollapse": [f"<= {h.HEAD_ENTROPY_CRITICAL:g}", f">= {h.ALERT_UPDATES}"],
+    "EsperLogProbUnderflow": [f"<= {h.LOG_PROB_CRITICAL:g}"],
+    "EsperLowReturnVariance": [f"> {h.LOW_RETURN_VARIANCE_WARNING:g}", f">= {h.ALERT_UPDATES}"],
+    "EsperKlDivergenceHigh": [f"> {h.KL_CRITICAL:g}", f">= {h.ALERT_UPDATES}"],
+    "EsperTrustRegionViolated": [f"> {h.EARLY_STOP_SHARE:g}", f">= {h.ALERT_UPDATES}"],
+    "EsperRatioExplosion": [f"> {h.RATIO_MAX_CRITICAL:g}", f">= {h.ALERT_UPDATES}"],
+    "EsperRatioCollapse": [f"<= {h.RATIO_MIN_CRITICAL:g}", f">= {h.ALERT_UPDATES}"],
+    "EsperClipFractionHigh": [f"> {h.CLIP_FRACTION_CRITICAL:g}", f">= {h.ALERT_UPDATES}"],
+    "EsperValueCollapse": [f"< {h.VALUE_SPREAD_COLLAPSED:g}", f">= {h.ALERT_UPDATES}"],
+    "EsperValueUncorrelated": [
+        f"<= {h.VALUE_CORRELATION_CRITICAL:g}",
+        f">= {h.ALERT_UPDATES}",
+        f">= {h.VALUE_WARM_UP_UPDATES}",
+    ],
+    "EsperRollbackStorm": [f"clamp_min(esper_run_environments, {h.ROLLBACK_STORM})"],
+    "EsperNoImprovement": [f">= {h.NO_IMPROVEMENT_BATCHES}"],
+    "EsperPerformanceDegraded": [f"> {h.ACCURACY_DROP:g}"],
+    "EsperEnvsDegraded": [f"> {h.ENVS_DEGRADED_SHARE:g}"],
+    "EsperWaitDominates": [f">= {h.WAIT_SHARE_ACTIONS}", f"> {h.WAIT_SHARE_WARNING:g}"],
+    "EsperScrapeSlow": [f"> {h.SCRAPE_SLOW_SECONDS:g}"],
+}
+
+
+@pytest.mark.parametrize("name", THRESHOLDS)
+def test_thresholds_are_those_of_health(name: str) -> None:
     (rule,) = (rule for rule in ALERTING if rule["alert"] == name)
-    assert re.search(rf"{re.escape(comparison)}(\s|$)", rule["expr"])
+    for threshold in THRESHOLDS[name]:
+        assert re.search(rf"{re.escape(threshold)}(?![\d.])", rule["expr"]), threshold
+
+
+def test_a_share_or_a_level_in_a_rule_is_a_constant_of_health() -> None:
+    for rule in ALERTING:
+        written = set(re.findall(r"(?:[<>]=? |, )(-?\d+(?:\.\d+)?)\b", rule["expr"]))
+        named = set(re.findall(r"-?\d+(?:\.\d+)?", " ".join(THRESHOLDS.get(rule["alert"], []))))
+        # 0, 1 and 2 count things; a minute and more are times, of which the rules' own words tell.
+        assert {
+            number for number in written - named if not (float(number) <= 2 or float(number) >= 60)
+        } == set(), rule["alert"]
+
+
+def test_runbooks_name_metrics_that_there_are() -> None:
+    names = {metric.name for metric in catalogue().metrics} | RECORDED
+    for path in (ALERTS / "runbooks").glob("*.md"):
+        for name in re.findall(r"\besper_[a-z0-9_]+[a-z0-9]\b(?!_)", path.read_text()):
+            plain = re.sub(r"_(bucket|count|sum)$", "", name)
+            assert {name, plain} & names, f"{path.name}: {name}"
+
+
+def test_the_index_of_runbooks_says_what_each_begins_with() -> None:
+    index = (ALERTS / "runbooks" / "README.md").read_text()
+    for path in (ALERTS / "runbooks").glob("Esper*.md"):
+        _, first, *_ = path.read_text().split("\n\n")
+        assert f"| [{path.stem}]({path.stem}.md) | {' '.join(first.split())} |" in index
+
+
+def test_every_alert_leads_to_a_dashboard_and_chooses_there_what_it_is_about() -> None:
+    for rule in ALERTING:
+        link = re.fullmatch(r"/d/(esper-[a-z]+)(?:\?(.*))?", rule["annotations"]["dashboard_url"])
+        assert link, rule["alert"]
+        chosen = re.findall(r"var-(\w+)=\{\{ \$labels\.(\w+)", link[2] or "")
+        assert all(
+            {"run_id": "run", "group_id": "group"}.get(label, label) == name
+            for name, label in chosen
+        )
+        dashboard = ALERTS.parent / "grafana" / "dashboards" / f"{link[1]}.json"
+        if dashboard.exists():
+            described = json.loads(dashboard.read_text())
+            assert described["uid"] == link[1]
+            variables = {one["name"] for one in described["templating"]["list"]}
+            assert {name for name, _ in chosen} <= variables, rule["alert"]
 
 
 def test_nobody_is_woken_by_what_is_no_fault() -> None:

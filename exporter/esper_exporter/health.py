@@ -67,6 +67,24 @@ MEMORY_CRITICAL: Final = 0.90
 STALE_SECONDS: Final = 5.0
 """The terminal's own measure. A healthy run is silent for up to 6 s: no threshold for an alert."""
 
+# Alerts: how much of what, within a rule's window, is told to a person
+ALERT_UPDATES: Final = 5
+"""Fewer policy updates than this in a window prove nothing."""
+EXPLODING_UPDATES_SHARE: Final = 0.05
+VANISHING_UPDATES_SHARE: Final = 0.5
+HEAD_OUT_OF_RANGE_SHARE: Final = 0.5
+EARLY_STOP_SHARE: Final = 0.5
+VALUE_SPREAD_COLLAPSED: Final = 0.1
+VALUE_WARM_UP_UPDATES: Final = 100
+"""An untrained critic's estimates correlate with nothing: not before so many updates."""
+WAIT_SHARE_ACTIONS: Final = 100
+ROLLBACK_STORM: Final = 3
+"""Rollbacks in 15 minutes, or one for each environment where there are more."""
+NO_IMPROVEMENT_BATCHES: Final = 20
+ACCURACY_DROP: Final = 0.1
+ENVS_DEGRADED_SHARE: Final = 0.5
+SCRAPE_SLOW_SECONDS: Final = 1.0
+
 # An environment's status (Sanctum schema)
 ENV_HYSTERESIS_EPOCHS: Final = 3
 ENV_STALL_EPOCHS: Final = 10
