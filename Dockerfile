@@ -1,13 +1,13 @@
 # esper-exporter with a CPU torch, as an unprivileged user.
 #
 #   docker build -t esper-exporter .                                              from a checkout
-#   docker build -t esper-exporter --build-arg PACKAGE=esper-exporter==0.1.0 .    from the files of `esper-exporter assets`
+#   docker build -t esper-exporter --build-arg 'PACKAGE=esper-exporter[demo]==0.1.0' .    from the files of `esper-exporter assets`
 FROM python:3.13.5-slim-bookworm
 
 # Where torch comes from; the GPU profile of docker-compose.yml names the CUDA builds.
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 ARG TORCH=torch==2.13.0
-ARG PACKAGE=/src
+ARG PACKAGE=/src[demo]
 
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore \
     PYTHONUNBUFFERED=1
@@ -28,4 +28,4 @@ EXPOSE 9108
 HEALTHCHECK --interval=10s --timeout=3s --start-period=60s \
     CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:9108/-/healthy', timeout=2)"]
 ENTRYPOINT ["esper-exporter"]
-CMD ["replay", "--recording", "run2b"]
+CMD ["demo"]

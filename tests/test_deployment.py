@@ -94,7 +94,7 @@ def test_the_password_is_made_once_and_only_the_owner_finds_it(tmp_path: Path) -
         ).stdout
 
     assert re.search(
-        r"^esper-exporter==\S+ compose up --build --detach --wait$", up(), re.MULTILINE
+        r"^esper-exporter\[demo\]==\S+ compose up --build --detach --wait$", up(), re.MULTILINE
     )
     secret = tmp_path / "secrets" / "grafana_admin_password"
     made = secret.read_text()

@@ -90,5 +90,5 @@ def test_it_yields_exactly_the_files_of_the_repository(installed: Path, tmp_path
 
 def test_the_deployment_files_name_this_version() -> None:
     for name in ("docker-compose.yml", "deploy/up", "deploy/kubernetes/trainer.yaml"):
-        told = re.findall(r"esper-exporter[:=]=?(\d[\d.]*)", (ROOT / name).read_text())
+        told = re.findall(r"esper-exporter(?:\[demo\])?[:=]=?(\d[\d.]*)", (ROOT / name).read_text())
         assert set(told) == {__version__}, name
