@@ -142,6 +142,15 @@ THRESHOLDS = {
     "EsperPerformanceDegraded": [f"> {h.ACCURACY_DROP:g}"],
     "EsperEnvsDegraded": [f"> {h.ENVS_DEGRADED_SHARE:g}"],
     "EsperWaitDominates": [f">= {h.WAIT_SHARE_ACTIONS}", f"> {h.WAIT_SHARE_WARNING:g}"],
+    "EsperGpuMemoryHigh": [f"> {h.MEMORY_CRITICAL:g}"],
+    "EsperGpuMemoryFragmented": [f"> {h.FRAGMENTATION_WARNING:g}"],
+    "EsperGpuHot": [f"> {h.GPU_HOT_CELSIUS}"],
+    "EsperGpuThrottled": [f"> {h.GPU_THROTTLED_SHARE:g}"],
+    "EsperGpuSilent": [f"> {h.GPU_SILENT_SECONDS}"],
+    "EsperGpuIdle": [f"< {h.GPU_IDLE_SHARE:g}"],
+    "EsperHostMemoryHigh": [f"> {h.MEMORY_CRITICAL:g}"],
+    "EsperCgroupMemoryHigh": [f"> {h.MEMORY_CRITICAL:g}"],
+    "EsperDiskFull": [f"< {h.DISK_FREE_SHARE:g}"],
     "EsperScrapeSlow": [f"> {h.SCRAPE_SLOW_SECONDS:g}"],
 }
 
