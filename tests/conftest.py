@@ -1,5 +1,5 @@
-"""What holds for all tests: an exporter ends at once, and writes nothing to the user's own state
-directory, unless a test says otherwise."""
+"""What holds for all tests, unless one says otherwise: an exporter ends at once, writes nothing to
+the user's own state directory, and tells nothing of the machine that runs the tests."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ def _ends_at_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch().context() as patch:
         patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
         patch.setenv("ESPER_EXPORTER_LINGER", "0")
+        patch.setenv("ESPER_EXPORTER_GPU_VITALS", "off")
+        patch.setenv("ESPER_EXPORTER_HOST_VITALS", "off")
         yield
 
 

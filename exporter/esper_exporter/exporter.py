@@ -30,14 +30,17 @@ from esper_exporter.serve.negotiation import MediaType, negotiate
 from esper_exporter.serve.page import LandingPage
 from esper_exporter.serve.registration import Registration
 from esper_exporter.serve.server import MetricsServer
-from esper_exporter.settings import read_settings
+from esper_exporter.settings import OFF, read_settings
+from esper_exporter.vitals import Vitals
 
 if TYPE_CHECKING:
     from prometheus_client.registry import Collector
 
     from esper_exporter.metrics.foreign import Result
+    from esper_exporter.probes.gpu.driver import Driver
 
 COLLECTOR_SECONDS = 0.5
+OWN_ARGUMENTS = ("self", "clock", "gpu_driver")
 
 
 def _utc_now() -> datetime:
@@ -64,6 +67,12 @@ class Exporter:
     ``watch_process`` False: how this process ends says nothing of the run. ``file_sd`` is a
     directory for a target file of Prometheus' file_sd. ``clock`` tells the time, for tests.
 
+    For the machine: ``gpu_vitals`` and ``host_vitals`` are "auto" (the first process of a machine
+    tells of it), "on" or "off", sampled every ``vitals_interval`` seconds from `start` to `close`;
+    ``gpu_slow_interval`` are the seconds between two readings of what is slow to read, 0: never.
+    ``telemetry_dir`` and ``checkpoint_dir`` are directories whose free space is told.
+    ``gpu_driver`` stands in for the GPUs' driver.
+
     Thread-safe.
     """
 
@@ -84,9 +93,16 @@ class Exporter:
         term_linger: float | None = None,
         watch_process: bool | None = None,
         rank: int | None = None,
+        gpu_vitals: str | None = None,
+        host_vitals: str | None = None,
+        vitals_interval: float | None = None,
+        gpu_slow_interval: float | None = None,
+        telemetry_dir: str | os.PathLike[str] | None = None,
+        checkpoint_dir: str | os.PathLike[str] | None = None,
+        gpu_driver: Driver | None = None,
         clock: Callable[[], datetime] = _utc_now,
     ) -> None:
-        given = {name: value for name, value in locals().items() if name not in ("self", "clock")}
+        given = {name: value for name, value in locals().items() if name not in OWN_ARGUMENTS}
         settings = self.settings = read_settings(given)
         self._clock = clock
         self._pid = os.getpid()
@@ -108,7 +124,10 @@ class Exporter:
             self._keeper.store,
             self._publish_error,
         )
-        self._pages = Pages(self._capture)
+        self._vitals = Vitals(
+            self._table, blocks, settings, gpu_driver, lambda: self._complaints.error("vitals")
+        )
+        self._pages = Pages(self._capture, own_process=settings.host_vitals != OFF)
         self._captured: Capture | None = None
         self._publish_failed = False
         self._seen = Seen()
@@ -146,6 +165,7 @@ class Exporter:
                     on_error=lambda _where: self._complaints.error("server"),
                 )
             server = self._server
+            self._vitals.start()
         server.start()
         with self._lock:
             self._runs.go_on()
@@ -174,8 +194,10 @@ class Exporter:
             with self._starting:
                 if self._server is server:
                     self._server = None
+                    self._vitals.stop()
             unwatch(self._ending)
             self.leave()
+            self._vitals.stop()
             if server is not None:
                 server.close()
 
@@ -270,6 +292,10 @@ class Exporter:
                 self._runs.refresh(self._own.scrapes)
             except Exception:
                 self._publish_error("publish")
+            try:
+                self._vitals.refresh(entry.state for entry in self._runs.everything())
+            except Exception:
+                self._publish_error("vitals")
             for result in collected:
                 self._own.collected(result.name, result.success, result.seconds)
             self._own.collected(

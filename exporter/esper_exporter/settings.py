@@ -15,7 +15,7 @@ TRUE = frozenset({"1", "true", "yes", "on"})
 FALSE = frozenset({"0", "false", "no", "off", ""})
 
 
-OFF = "off"
+AUTO, ON, OFF = "auto", "on", "off"
 
 
 def default_state_dir() -> Path | None:
@@ -48,6 +48,12 @@ class Settings:
     term_linger: float = 25.0
     watch_process: bool = True
     rank: int | None = None
+    gpu_vitals: str = AUTO
+    host_vitals: str = AUTO
+    vitals_interval: float = 5.0
+    gpu_slow_interval: float = 0.0
+    telemetry_dir: Path | None = None
+    checkpoint_dir: Path | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
@@ -58,6 +64,14 @@ class Settings:
             seconds = getattr(self, name)
             if not 0 <= seconds < float("inf"):
                 raise ValueError(f"{name} must be a number of seconds, 0 for none, not {seconds}")
+        for name in ("gpu_vitals", "host_vitals"):
+            if getattr(self, name) not in (AUTO, ON, OFF):
+                raise ValueError(f"{name} must be auto, on or off, not {getattr(self, name)!r}")
+        if not 0.1 <= self.vitals_interval < float("inf"):
+            raise ValueError(f"vitals_interval must be at least 0.1 s, not {self.vitals_interval}")
+        slow = self.gpu_slow_interval
+        if not 0 <= slow < float("inf"):
+            raise ValueError(f"gpu_slow_interval must be a number of seconds, 0: never, not {slow}")
         if self.run_id is not None and not 0 < len(self.run_id) <= 256:
             raise ValueError("run_id must have 1 to 256 characters")
 
@@ -88,6 +102,12 @@ _READERS: dict[str, Callable[[str], Any]] = {
     "term_linger": float,
     "watch_process": _flag,
     "rank": int,
+    "gpu_vitals": str,
+    "host_vitals": str,
+    "vitals_interval": float,
+    "gpu_slow_interval": float,
+    "telemetry_dir": Path,
+    "checkpoint_dir": Path,
 }
 
 

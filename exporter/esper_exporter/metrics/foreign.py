@@ -103,12 +103,20 @@ class ForeignCollectors:
     """All collectors that were added. ``own`` are the metrics that the page has already,
     ``own_name`` is the name under which these are reported beside the collectors.
 
+    With ``own_process`` the page has what prometheus_client tells of a process, as its default
+    registry has: there that is left out without a word, since it says the same twice.
+
     Used by one renderer at a time.
     """
 
-    def __init__(self, own: Iterable[Metric], own_name: str) -> None:
+    def __init__(self, own: Iterable[Metric], own_name: str, *, own_process: bool = False) -> None:
         self._own_name = own_name
-        self._own = {name for metric in own for name in (metric.name, metric.family)}
+        self._own: set[str] = set()
+        self._same: set[str] = set()
+        for metric in own:
+            esper = metric.name.startswith("esper_")
+            if esper or own_process:
+                (self._own if esper else self._same).update((metric.name, metric.family))
         self._guarded: list[_Guarded] = []
         self._told: set[tuple[str, str]] = set()
 
@@ -136,6 +144,7 @@ class ForeignCollectors:
             success = False
             try:
                 families, seconds = each.finish(deadline)
+                families = [family for family in families if family.name not in self._same]
                 free = [family for family in families if family.name not in taken]
                 pages.append(_rendered(free, form))
                 taken.update(family.name for family in free)

@@ -65,6 +65,12 @@ class RowSet:
             if key not in kept:
                 self._table.clear(row)
 
+    def discard(self, *key: str) -> None:
+        """Take one row off the page, for things that do not come back."""
+        row = self.rows.pop(key, None)
+        if row is not None:
+            self._table.remove_row(row)
+
     def remove(self) -> None:
         """Take all rows off the page."""
         for row in self.rows.values():

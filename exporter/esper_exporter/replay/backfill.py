@@ -40,7 +40,13 @@ def _write(options: argparse.Namespace, path: Path, stop: Stop) -> int:
     def make(clock: Callable[[], datetime]) -> Exporter:
         try:
             return Exporter(
-                run_id=options.run_id, state_dir=OFF, watch_process=False, linger=0.0, clock=clock
+                run_id=options.run_id,
+                state_dir=OFF,
+                watch_process=False,
+                gpu_vitals=OFF,
+                host_vitals=OFF,
+                linger=0.0,
+                clock=clock,
             )
         except ValueError as error:
             raise CommandError(str(error)) from error

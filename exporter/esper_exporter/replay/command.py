@@ -67,6 +67,9 @@ def _exporter(options: argparse.Namespace) -> Exporter:
             state_dir=kept or OFF,
             # How this process ends says nothing of the run.
             watch_process=False,
+            # Nor are this machine and this process the training's.
+            gpu_vitals=OFF,
+            host_vitals=OFF,
             # A recording has nobody to warn. What follows a live run has.
             linger=None if options.follow else 0.0,
         )

@@ -17,7 +17,17 @@ REJECT_REASONS = (
     "no_run",
     "too_many_groups",
 )
-ERROR_PLACES = ("emit", "publish", "render", "snapshot", "server", "ending", "final_page", "probe")
+ERROR_PLACES = (
+    "emit",
+    "publish",
+    "render",
+    "snapshot",
+    "server",
+    "ending",
+    "final_page",
+    "probe",
+    "vitals",
+)
 
 METRICS: tuple[Metric, ...] = (
     info(

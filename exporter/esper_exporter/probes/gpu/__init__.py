@@ -1,0 +1,1 @@
+"""GPUs: what their driver tells, read on a thread of its own and never by a scrape."""

@@ -1,0 +1,35 @@
+"""Which processes are this training's: the process itself and what it started."""
+
+from __future__ import annotations
+
+import os
+
+MOST_KNOWN = 4096
+
+
+class Family:
+    """Answers for process ids as this process sees them. In a container that hides the machine's
+    process ids, the driver's ids mean nothing here, and none of them is ours."""
+
+    def __init__(self) -> None:
+        self._own = os.getpid()
+        self._known: dict[int, bool] = {}
+
+    def includes(self, pid: int) -> bool:
+        """Whether a process is this one or descends from it."""
+        if pid == self._own:
+            return True
+        known = self._known.get(pid)
+        if known is None:
+            if len(self._known) >= MOST_KNOWN:
+                self._known.clear()
+            known = self._known[pid] = self._descends(pid)
+        return known
+
+    def _descends(self, pid: int) -> bool:
+        import psutil
+
+        try:
+            return any(parent.pid == self._own for parent in psutil.Process(pid).parents())
+        except psutil.Error:
+            return False

@@ -1,0 +1,154 @@
+"""The machine, this process and its GPUs: read by threads of their own, shown on every page."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+from esper_exporter.metrics.blocks import Blocks
+from esper_exporter.metrics.table import ValueTable
+from esper_exporter.metrics.vital_rows import VitalRows
+from esper_exporter.probes.cells import Cells
+from esper_exporter.probes.gpu.driver import Driver
+from esper_exporter.probes.gpu.nvml import Nvml
+from esper_exporter.probes.gpu.report import GpuReport, XidReport
+from esper_exporter.probes.gpu.sampler import GpuSampler
+from esper_exporter.probes.gpu.xid import XidWatcher
+from esper_exporter.probes.host.sampler import DiskSampler, HostReport, HostSampler
+from esper_exporter.settings import OFF, ON, Settings
+from esper_exporter.state.run import RunState
+
+LOCAL_RANK_VARIABLES = (
+    "LOCAL_RANK",
+    "SLURM_LOCALID",
+    "OMPI_COMM_WORLD_LOCAL_RANK",
+    "MPI_LOCALRANKID",
+)
+
+
+def local_rank(environ: Mapping[str, str] = os.environ) -> int:
+    """The process' number on its machine, by whichever launcher told it; 0 for one alone."""
+    for name in LOCAL_RANK_VARIABLES:
+        if environ.get(name, "").isdecimal():
+            return int(environ[name])
+    return 0
+
+
+class Vitals:
+    """Owns the samplers' threads and the rows of what they found.
+
+    A thread that hangs in a driver or a file system costs its own numbers, which stand still, and
+    nothing else: reports are handed over whole, and no lock is held while they are made.
+    ``gpu_driver`` stands in for NVML, and is used by two threads. ``on_error`` is called when a
+    sampler fails that should not.
+    """
+
+    def __init__(
+        self,
+        table: ValueTable,
+        blocks: Blocks,
+        settings: Settings,
+        gpu_driver: Driver | None,
+        on_error: Callable[[], None],
+    ) -> None:
+        self._settings = settings
+        self._driver = gpu_driver
+        self._on_error = on_error
+        self._rows = VitalRows(table, blocks)
+        self._stop: threading.Event | None = None
+        self._gpus: GpuReport | None = None
+        self._xids = XidReport()
+        self._host: HostReport | None = None
+        self._disks: Mapping[str, Cells] | None = None
+
+    def start(self) -> None:
+        """Begin to sample. Harmless when that is done already."""
+        if self._stop is not None:
+            return
+        stop = self._stop = threading.Event()
+        settings = self._settings
+        first = local_rank() == 0
+        if settings.gpu_vitals != OFF:
+            whole = settings.gpu_vitals == ON or first or self._driver is not None
+            self._start_gpus(stop, whole)
+        if settings.host_vitals != OFF:
+            host = HostSampler(self._tell_host, whole=settings.host_vitals == ON or first)
+            self._thread("host", host.step, stop)
+            directories = self._directories()
+            if directories:
+                self._thread("disks", DiskSampler(self._tell_disks, directories).step, stop)
+
+    def _start_gpus(self, stop: threading.Event, whole: bool) -> None:
+        sampler = GpuSampler(
+            self._driver or Nvml(),
+            self._tell_gpus,
+            whole=whole,
+            slow_every=self._settings.gpu_slow_interval,
+        )
+        self._thread("gpu", sampler.step, stop, lambda: sampler.done, sampler.close)
+        if whole:
+            watcher = XidWatcher(self._driver or Nvml(), self._tell_xids)
+            self._thread("xid", watcher.step, stop, lambda: watcher.done, watcher.close)
+
+    def _directories(self) -> dict[str, Path]:
+        settings = self._settings
+        told = {
+            "telemetry": settings.telemetry_dir,
+            "checkpoint": settings.checkpoint_dir,
+            "state": settings.state_dir,
+        }
+        return {name: path for name, path in told.items() if path is not None}
+
+    def _thread(
+        self,
+        name: str,
+        step: Callable[[], float | None],
+        stop: threading.Event,
+        done: Callable[[], bool] = lambda: False,
+        close: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Repeat a step until it is done or ``stop`` is set; it returns the pause to make, None for
+        the usual one. Nobody waits for the thread's end: a step may never come back."""
+
+        def run() -> None:
+            while not stop.is_set() and not done():
+                pause: float | None = None
+                try:
+                    pause = step()
+                except Exception:
+                    self._on_error()
+                stop.wait(self._settings.vitals_interval if pause is None else pause)
+            close()
+
+        threading.Thread(target=run, name=f"esper-exporter-{name}", daemon=True).start()
+
+    def stop(self) -> None:
+        """Sample no more, without waiting for what is being read; the numbers stay."""
+        if self._stop is not None:
+            self._stop.set()
+            self._stop = None
+
+    def refresh(self, runs: Iterable[RunState]) -> None:
+        """Write the rows, under the exporter's lock."""
+        gpus = self._gpus
+        if gpus is not None:
+            self._rows.show_gpus(gpus, self._xids)
+            self._rows.show_uses(gpus, runs)
+        if self._host is not None:
+            self._rows.show_host(self._host)
+        if self._disks is not None:
+            self._rows.show_disks(self._disks)
+
+    def _tell_gpus(self, report: GpuReport) -> None:
+        self._gpus = report
+
+    def _tell_xids(self, report: XidReport) -> None:
+        self._xids = report
+
+    def _tell_host(self, report: HostReport) -> None:
+        self._host = report
+
+    def _tell_disks(self, disks: Mapping[str, Cells]) -> None:
+        self._disks = disks
