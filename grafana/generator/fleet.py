@@ -223,7 +223,7 @@ RUNS = table(
     hidden=("Info",),
     key_properties={
         "Run": (
-            ("links", list(_to("esper-heads", "Action heads"))),
+            ("links", [*_to("esper-heads", "Action heads"), *_to("esper-envs", "Environments")]),
             ("custom.width", 190),
         ),
         "Group": (("custom.width", 80),),

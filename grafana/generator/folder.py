@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from grafana.generator import fleet, heads
+from grafana.generator import environments, fleet, heads, machine, own_health, policy
 from grafana.generator.classic_json import text
 from grafana.generator.model import Dashboard
 
-DASHBOARDS: tuple[Dashboard, ...] = (fleet.DASHBOARD, heads.DASHBOARD)
+DASHBOARDS: tuple[Dashboard, ...] = (
+    fleet.DASHBOARD,
+    heads.DASHBOARD,
+    policy.DASHBOARD,
+    environments.DASHBOARD,
+    machine.DASHBOARD,
+    own_health.DASHBOARD,
+)
 
 
 def files() -> dict[str, str]:

@@ -92,7 +92,11 @@ def _special(match: str, text: str, color: str, index: int) -> Json:
     return {"type": "special", "options": {"match": match, "result": result}}
 
 
-def absent(nan: str = "NaN", missing: str = "no data") -> tuple[Json, ...]:
+NO_DATA = "no\N{NO-BREAK SPACE}data"
+"""In one piece, or a narrow tile breaks the line and cuts it."""
+
+
+def absent(nan: str = "NaN", missing: str = NO_DATA) -> tuple[Json, ...]:
     """What is missing is grey; what is not a number says so."""
     return (_special("null", missing, MISSING, 90), _special("nan", nan, NAN, 91))
 

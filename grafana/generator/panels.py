@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from grafana.generator.look import DIM, MISSING, PLAIN, Steps, absent
+from grafana.generator.look import DIM, MISSING, NO_DATA, PLAIN, Steps, absent
 from grafana.generator.model import Json, Override, Panel, Target
 
 RUN_NAME = "{{run_id}}/{{group_id}}"
@@ -41,7 +41,7 @@ def vital(
         height=height,
         unit=unit,
         decimals=decimals,
-        no_value="no data",
+        no_value=NO_DATA,
         color={"mode": "thresholds"}
         if levels is not PLAIN
         else {"mode": "fixed", "fixedColor": DIM},
@@ -83,8 +83,12 @@ def series(
     overrides: tuple[Override, ...] = (),
     legend_calcs: tuple[str, ...] = (),
     step: bool = False,
+    shorten: Json = WITHOUT_DEFAULT_GROUP,
 ) -> Panel:
-    """Lines over time. ``bounds`` are drawn dashed; gaps stay gaps, for absent is not 0."""
+    """Lines over time. ``bounds`` are drawn dashed; gaps stay gaps, for absent is not 0.
+
+    ``shorten`` is the transformation that takes out of the names what says nothing.
+    """
     custom: dict[str, Any] = {
         "drawStyle": "bars" if bars else "line",
         "lineInterpolation": "stepAfter" if step else "linear",
@@ -131,7 +135,7 @@ def series(
             },
             "tooltip": {"mode": "multi", "sort": "desc"},
         },
-        transformations=(WITHOUT_DEFAULT_GROUP,),
+        transformations=(shorten,),
     )
 
 
@@ -144,6 +148,7 @@ def timeline(
     *,
     width: int = 24,
     height: int = 8,
+    shorten: Json = WITHOUT_DEFAULT_GROUP,
 ) -> Panel:
     """States over time, one line a thing. Where nothing was measured there is nothing."""
     return Panel(
@@ -164,7 +169,7 @@ def timeline(
             "legend": {"displayMode": "list", "placement": "bottom", "showLegend": True},
             "tooltip": {"mode": "single", "sort": "none"},
         },
-        transformations=(WITHOUT_DEFAULT_GROUP,),
+        transformations=(shorten,),
     )
 
 
@@ -228,7 +233,7 @@ def ranking(
         decimals=decimals,
         minimum=minimum,
         maximum=maximum,
-        no_value="no data",
+        no_value=NO_DATA,
         color={"mode": "thresholds" if levels is not PLAIN else mode},
         mappings=absent(),
         thresholds=levels,
@@ -243,6 +248,7 @@ def ranking(
             "sizing": "auto",
             "minVizHeight": 12,
             "maxVizHeight": 40,
+            "text": {"titleSize": 12, "valueSize": 14},
             "legend": {"showLegend": False},
         },
         transformations=(WITHOUT_DEFAULT_GROUP,),

@@ -9,6 +9,8 @@ RUN = ("run_id", "group_id")
 
 SCOPE = 'job=~"$job",run_id=~"$run",group_id=~"$group"'
 EVERY_RUN = 'job=~"$job",group_id=~"$group"'
+OF_ENV = SCOPE + ',env_id=~"$env"'
+OF_SLOT = OF_ENV + ',slot_id=~"$slot"'
 PROCESS = 'job=~"$job",instance=~"$instance"'
 
 

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "grafana" / "dashboards").glob("*.json"))
 BOARDS: dict[str, dict[str, Any]] = {path.stem: json.loads(path.read_text()) for path in FILES}
 
-METRIC = re.compile(r"\b((?:esper|process|python)_\w+)(\{([^{}]*)\})?")
+METRIC = re.compile(r"\b((?:esper|process|python_gc)_\w+)(\{([^{}]*)\})?")
 MATCHER = re.compile(r'(\w+)\s*(?:=~|!~|!=|=)\s*"')
 GROUPING = re.compile(r"\b(?:by|on|group_left)\s*\(([^()]*)\)")
 

@@ -1,0 +1,481 @@
+"""Environments and seeds: what the policy grows, and what that brings."""
+
+from __future__ import annotations
+
+from grafana.generator.environment_tables import ENVIRONMENTS, SLOTS
+from grafana.generator.frame import of_a_run, of_runs
+from grafana.generator.look import (
+    BAD,
+    GOOD,
+    NEUTRAL,
+    OP_COLORS,
+    STAGES,
+    WARNING,
+    any_is_bad,
+    coded,
+    value,
+    values,
+)
+from grafana.generator.model import Panel, Row, Target
+from grafana.generator.panels import (
+    RUN_NAME,
+    column,
+    heatmap,
+    ranking,
+    series,
+    table,
+    timeline,
+    vital,
+)
+from grafana.generator.queries import (
+    OF_ENV,
+    OF_SLOT,
+    RUN,
+    by,
+    increase,
+    over_range,
+    rate,
+    select,
+    so_far,
+    state_number,
+    worst,
+)
+
+ENV_NAME = f"env {{{{env_id}}}} {RUN_NAME}"
+SLOT_NAME = f"{{{{slot_id}}}} env {{{{env_id}}}} {RUN_NAME}"
+STAGE_NUMBERS = {stage: number for stage, (number, _, _) in STAGES.items()}
+
+
+def _tile(title: str, expr: str, description: str, unit: str, **more: object) -> Panel:
+    options = {"decimals": 0, **more}
+    return vital(title, expr, description, unit=unit, **options)  # type: ignore[arg-type]
+
+
+def _per_env(
+    title: str, name: str, description: str, unit: str, aggregation: str = "avg", **more: object
+) -> Panel:
+    target = Target(worst(aggregation, name, "env_id", scope=OF_ENV), ENV_NAME)
+    return series(title, target, description, unit=unit, **more)  # type: ignore[arg-type]
+
+
+TILES = (
+    _tile(
+        "Episode",
+        worst("max", "esper_run_episode"),
+        "Episodes finished. 'no data': the run does not report (any more).",
+        "short",
+    ),
+    _tile(
+        "Epoch",
+        worst("max", "esper_run_epoch"),
+        "Epoch within the running episode; the configuration on the policy dashboard tells of how"
+        " many. Good: it moves.",
+        "short",
+    ),
+    _tile(
+        "Accuracy now",
+        worst("avg", "esper_tolaria_mean_accuracy_ratio"),
+        "Mean validation accuracy of the environments' hosts. Absent between two episodes. Good: it"
+        " ends each episode higher than it began.",
+        "percentunit",
+        decimals=1,
+    ),
+    _tile(
+        "Rolling accuracy",
+        worst("avg", "esper_tolaria_rolling_accuracy_ratio"),
+        "Rolling mean of the batches' final accuracies. Good: rising.",
+        "percentunit",
+        decimals=1,
+    ),
+    _tile(
+        "Best accuracy",
+        worst("max", "esper_simic_best_run_peak_accuracy_ratio"),
+        "Best validation accuracy of any episode of the run. The table 'Best episodes' says when"
+        " and at which size. Good: rising.",
+        "percentunit",
+        decimals=1,
+    ),
+    _tile(
+        "Unwell envs",
+        f"count by (run_id, group_id) (max by (run_id, group_id, env_id) ("
+        f"{select('esper_tolaria_env_status', OF_ENV, status='degraded|stalled')}) == 1)"
+        " or 0 * count by (run_id, group_id) ("
+        f"{select('esper_tolaria_env_status', OF_ENV, status='healthy')})",
+        "Environments that lose accuracy, or have not improved for ten epochs. Good: 0. All of them"
+        " at once: the policy harms, or the hosts are done.",
+        "short",
+        levels=any_is_bad(WARNING),
+        mapping=values(value(0, "○ none", GOOD)),
+    ),
+    _tile(
+        "Rollbacks",
+        so_far("esper_tolaria_rollbacks_total"),
+        "Emergency rollbacks of the run. A few while the policy learns are usual; a steady stream"
+        " means that it grows what breaks the hosts.",
+        "short",
+        levels=any_is_bad(WARNING),
+        mapping=values(value(0, "○ none", GOOD)),
+    ),
+    _tile(
+        "Seeds kept",
+        worst("max", "esper_kasmina_blend_success_ratio"),
+        "Share of ended seeds that were fossilised rather than pruned. Good: rising. Near 0 the"
+        " policy grows for nothing.",
+        "percentunit",
+    ),
+)
+
+HOSTS = (
+    _per_env(
+        "Host accuracy",
+        "esper_tolaria_host_accuracy_ratio",
+        "Validation accuracy of each environment's host. Gaps are between episodes. Good: rising"
+        " within each episode, and each episode ends higher.",
+        "percentunit",
+        width=12,
+    ),
+    _per_env(
+        "Host loss",
+        "esper_tolaria_host_loss",
+        "Validation loss of each environment's host. Good: falling within an episode. A jump is"
+        " what the governor rolls back.",
+        "short",
+        width=12,
+    ),
+)
+
+SEEDS = (
+    timeline(
+        "Life cycle of the slots",
+        state_number(
+            "esper_kasmina_slot_stage", "stage", STAGE_NUMBERS, "env_id", "slot_id", scope=OF_SLOT
+        ),
+        SLOT_NAME,
+        "The stage of each slot's seed. Good: germinated, training, blending, holding, fossilised."
+        " Pruned right after training, again and again: seeds that are not worth it. A slot that"
+        " holds for long waits for a decision.",
+        coded(STAGES),
+        height=10,
+    ),
+    _per_env(
+        "Growth",
+        "esper_kasmina_env_growth_ratio",
+        "Size of each network over its host's. Good: as small as the accuracy allows; the rent in"
+        " the reward is there for that.",
+        "suffix: ×",
+        aggregation="max",
+        decimals=2,
+    ),
+    series(
+        "Alpha of the seeds",
+        Target(
+            worst("max", "esper_kasmina_seed_alpha_ratio", "env_id", "slot_id", scope=OF_SLOT),
+            SLOT_NAME,
+        ),
+        "How far each seed is blended in. Good: from 0 to 1 along its curve; a jump is an alpha"
+        " shock, which costs reward.",
+        unit="percentunit",
+        maximum=1.0,
+    ),
+    series(
+        "Slots by stage",
+        Target(
+            by("sum", ("stage",), select("esper_kasmina_slots")),
+            "{{stage}}",
+        ),
+        "All slots of the chosen runs by stage. Good: something in each stage while the policy"
+        " works.",
+        unit="short",
+        stack="normal",
+        colors={stage: color for stage, (_, _, color) in STAGES.items()},
+    ),
+    ranking(
+        "Blueprints germinated",
+        f"sort_desc({so_far('esper_kasmina_germinations_total', 'blueprint')} > 0)",
+        f"{{{{blueprint}}}} {RUN_NAME}",
+        "Seeds germinated by the run, by blueprint. One blueprint only: the head has collapsed onto"
+        " it, or the masks leave nothing else.",
+        unit="short",
+        decimals=0,
+        width=6,
+    ),
+    ranking(
+        "Blueprints' success",
+        f"sort_desc({so_far('esper_kasmina_fossilizations_total', 'blueprint')} / ("
+        f"{so_far('esper_kasmina_fossilizations_total', 'blueprint')}"
+        f" + {so_far('esper_kasmina_prunes_total', 'blueprint')} > 0))",
+        f"{{{{blueprint}}}} {RUN_NAME}",
+        "Share of a blueprint's ended seeds that were fossilised. What is germinated often and"
+        " rarely kept wastes the budget.",
+        unit="percentunit",
+        decimals=0,
+        minimum=0.0,
+        maximum=1.0,
+        width=6,
+    ),
+    ranking(
+        "Why seeds were pruned",
+        "sort_desc("
+        + so_far("esper_kasmina_prunes_by_reason_total", "reason", "initiator")
+        + " > 0)",
+        f"{{{{reason}}}} ({{{{initiator}}}}) {RUN_NAME}",
+        "Prunes of the run by reason and by who pruned. Many by the system: the policy holds on to"
+        " seeds that harm.",
+        unit="short",
+        decimals=0,
+        width=6,
+    ),
+    series(
+        "Germinated, fossilised, pruned",
+        tuple(
+            Target(
+                by("sum", RUN, increase(select(f"esper_kasmina_{name}_total"))),
+                f"{word} {RUN_NAME}",
+            )
+            for word, name in {
+                "germinated": "germinations",
+                "fossilised": "fossilizations",
+                "pruned": "prunes",
+            }.items()
+        ),
+        "Seeds begun and ended between two points. Good: fossilised seeds among the pruned ones.",
+        unit="short",
+        bars=True,
+        fill=60,
+        width=6,
+        colors={"germinated": "#009e73", "fossilised": "#3f7fd0", "pruned": "#d55e00"},
+    ),
+)
+
+REWARD_PARTS = {
+    "accuracy change": "base_accuracy_delta",
+    "attribution": "bounded_attribution",
+    "escrow": "escrow_delta",
+    "stage bonus": "stage_bonus",
+    "shaping (PBRS)": "pbrs_bonus",
+    "synergy bonus": "synergy_bonus",
+    "hindsight credit": "hindsight_credit",
+    "fossilise bonus": "fossilize_terminal_bonus",
+    "terminal bonus": "terminal_bonus",
+    "drip": "drip",
+    "action shaping": "action_shaping",
+    "compute rent": "compute_rent",
+    "occupancy rent": "occupancy_rent",
+    "fossil rent": "fossilized_rent",
+    "alpha shock": "alpha_shock",
+    "ratio penalty": "ratio_penalty",
+    "blending warning": "blending_warning",
+    "holding warning": "holding_warning",
+    "escrow forfeit": "escrow_forfeit",
+}
+
+REWARDS = (
+    series(
+        "Reward by its parts",
+        tuple(
+            Target(
+                by("avg", RUN, select(f"esper_simic_reward_{name}", OF_ENV)), f"{word} {RUN_NAME}"
+            )
+            for word, name in REWARD_PARTS.items()
+        ),
+        "Parts of the last step's reward, the mean of the environments. Good: accuracy and"
+        " attribution carry it. If bonuses or penalties rule, the policy learns to game them: see"
+        " 'Gaming and hacking'. Parts that the trainer does not report are absent.",
+        unit="short",
+        stack="normal",
+        bars=True,
+        fill=60,
+        width=16,
+        height=10,
+    ),
+    _per_env(
+        "Cumulative reward",
+        "esper_simic_env_cumulative_reward",
+        "Sum of the rewards in the running episode. Good: positive at its end, and higher from"
+        " episode to episode.",
+        "short",
+        height=10,
+    ),
+    series(
+        "Episodes by outcome",
+        Target(
+            by("sum", (*RUN, "outcome"), increase(select("esper_simic_episodes_total"))),
+            f"{{{{outcome}}}} {RUN_NAME}",
+        ),
+        "How episodes ended. Good: more and more successes.",
+        unit="short",
+        bars=True,
+        fill=60,
+    ),
+    heatmap(
+        "Final accuracy of episodes",
+        by("sum", ("le",), increase(select("esper_simic_episode_final_accuracy_ratio_bucket"))),
+        "Where episodes end, every one counted. Good: the band moves up. Two bands: some"
+        " environments fail.",
+        unit="percentunit",
+    ),
+    series(
+        "Gaming and hacking",
+        (
+            Target(
+                by("sum", RUN, increase(select("esper_simic_gaming_steps_total"))),
+                f"anti-gaming penalty {RUN_NAME}",
+            ),
+            Target(
+                by(
+                    "sum",
+                    (*RUN, "pattern"),
+                    increase(select("esper_simic_reward_hacking_suspected_total")),
+                ),
+                f"suspected: {{{{pattern}}}} {RUN_NAME}",
+            ),
+            Target(
+                by("sum", RUN, increase(select("esper_simic_performance_degradations_total"))),
+                f"degradation {RUN_NAME}",
+            ),
+        ),
+        "Steps that an anti-gaming penalty struck, suspicions of reward hacking, and falls below"
+        " the rolling accuracy. Good: few. Many: reward and accuracy have come apart.",
+        unit="short",
+        bars=True,
+        fill=60,
+    ),
+)
+
+ACTIONS = (
+    series(
+        "Actions",
+        Target(
+            by("sum", ("op",), rate(select("esper_tamiyo_actions_total"))),
+            "{{op}}",
+        ),
+        "Actions a second by operation, the chosen runs together. Good: a mix; only WAIT is a"
+        " policy that avoids risk.",
+        unit="ops",
+        stack="normal",
+        colors=OP_COLORS,
+        width=12,
+    ),
+    series(
+        "Success of actions",
+        Target(
+            by("sum", ("op",), rate(select("esper_tamiyo_actions_total", success="true")))
+            + f" / ({by('sum', ('op',), rate(select('esper_tamiyo_actions_total')))} > 0)",
+            "{{op}}",
+        ),
+        "Share of the actions that could be carried out, by operation. Good: near 100 %. Low for"
+        " ADVANCE: seeds do not pass their gates.",
+        unit="percentunit",
+        maximum=1.0,
+        colors=OP_COLORS,
+        width=12,
+    ),
+)
+
+ATTRIBUTION = (
+    series(
+        "Synergy of the seeds",
+        Target(
+            worst("avg", "esper_simic_counterfactual_synergy_ratio", "env_id", scope=OF_ENV),
+            ENV_NAME,
+        ),
+        "Accuracy that seeds give only together. Good: above 0; below, they harm each other. Absent"
+        " unless each seed was also evaluated alone.",
+        unit="percentunit",
+    ),
+    series(
+        "With and without seeds",
+        (
+            Target(
+                worst(
+                    "avg",
+                    "esper_simic_counterfactual_combined_accuracy_ratio",
+                    "env_id",
+                    scope=OF_ENV,
+                ),
+                f"all seeds, {ENV_NAME}",
+            ),
+            Target(
+                worst(
+                    "avg",
+                    "esper_simic_counterfactual_baseline_accuracy_ratio",
+                    "env_id",
+                    scope=OF_ENV,
+                ),
+                f"no seed, {ENV_NAME}",
+            ),
+        ),
+        "Accuracy with every seed on and with every seed off. Good: on is above off; the distance"
+        " is what growing brought.",
+        unit="percentunit",
+    ),
+    ranking(
+        "Shapley ranking",
+        "sort_desc("
+        + by(
+            "avg",
+            (*RUN, "env_id", "slot_id"),
+            over_range("last_over_time", select("esper_simic_shapley_mean", OF_SLOT)),
+        )
+        + ")",
+        SLOT_NAME,
+        "Mean contribution of each slot, percent points of accuracy, as it was estimated last."
+        " Good: above 0. Below 0 a seed harms: prune.",
+        unit="short",
+        decimals=2,
+        levels=((None, BAD), (0.0, NEUTRAL), (1e-9, GOOD)),
+    ),
+    table(
+        "Best episodes",
+        {"run_id": "Run", "group_id": "Group", "place": "Place"},
+        tuple(
+            column(
+                title,
+                by(
+                    "max",
+                    (*RUN, "place"),
+                    over_range("last_over_time", select(f"esper_simic_best_run_{name}")),
+                ),
+                unit=unit,
+                decimals=decimals,
+            )
+            for title, name, unit, decimals in (
+                ("Peak accuracy", "peak_accuracy_ratio", "percentunit", 1),
+                ("Final accuracy", "final_accuracy_ratio", "percentunit", 1),
+                ("Episode", "episode", "", 0),
+                ("Env", "env", "", 0),
+                ("Epoch of peak", "epoch", "", 0),
+                ("Growth", "growth_ratio", "suffix: ×", 2),
+                ("Reward", "cumulative_reward", "short", 2),
+                ("Reward at peak", "peak_cumulative_reward", "short", 2),
+            )
+        ),
+        "The run's best episodes by peak accuracy. Good: late episodes, a small growth, and a final"
+        " accuracy near the peak.",
+        height=9,
+        sort=(("Peak accuracy", True),),
+    ),
+)
+
+ROWS = (
+    Row("Does it grow well?", (*TILES, ENVIRONMENTS, SLOTS, *HOSTS)),
+    Row("Seeds", SEEDS),
+    Row("Reward", REWARDS),
+    Row("Actions", ACTIONS),
+    Row("Attribution", ATTRIBUTION),
+)
+
+DASHBOARD = of_runs(
+    "esper-envs",
+    "esper · Environments and seeds",
+    "Hosts, rewards, seeds and their life cycle, actions and what each seed contributes.",
+    ROWS,
+    of_a_run(
+        "env",
+        "Environment",
+        "esper_tolaria_env_last_epoch_timestamp_seconds",
+        "env_id",
+        "Environments to show.",
+    ),
+    of_a_run("slot", "Slot", "esper_kasmina_slot_stage", "slot_id", "Slots to show."),
+)

@@ -1,0 +1,277 @@
+"""The GPUs: a table of now, and each vital over time."""
+
+from __future__ import annotations
+
+from grafana.generator.look import (
+    BAD,
+    GOOD,
+    NEUTRAL,
+    WARNING,
+    any_is_bad,
+    lines,
+    rising,
+    value,
+    values,
+)
+from grafana.generator.model import Json, Panel, Target
+from grafana.generator.panels import column, series, table, timeline
+from grafana.generator.queries import PROCESS, by, increase, over_range, rate, select
+
+from esper_exporter import health
+
+GPU = ("gpu", "uuid")
+"""A GPU is one thing however many processes tell of it."""
+
+OF_GPU = PROCESS + ',gpu=~"$gpu"'
+GPU_NAME = "GPU {{gpu}} {{uuid}}"
+HOT, TOO_HOT = 80.0, 90.0
+"""Degrees from which data-centre GPUs are warm, and from which they slow down."""
+
+SHORT_UUID: Json = {
+    "id": "renameByRegex",
+    "options": {"regex": "^(.*)GPU-(\\w{4})[\\w-]*(.*)$", "renamePattern": "$1$2$3"},
+}
+"""Four digits tell GPUs of several nodes apart."""
+
+
+def gpu(name: str, aggregation: str = "max", *labels: str, **matchers: str) -> str:
+    """A GPU's gauge, once for each GPU."""
+    return by(aggregation, (*GPU, *labels), select(f"esper_gpu_{name}", OF_GPU, **matchers))
+
+
+def _used() -> str:
+    return f"{gpu('memory_used_bytes')} / ({gpu('memory_total_bytes')} > 0)"
+
+
+GPUS = table(
+    "GPUs",
+    {"gpu": "GPU", "name": "Model", "uuid": "UUID"},
+    (
+        column("Info", by("max", (*GPU, "name"), select("esper_gpu_info", OF_GPU))),
+        column(
+            "Busy",
+            gpu("utilization_ratio"),
+            unit="percentunit",
+            decimals=0,
+            cell="gauge",
+            levels=((None, NEUTRAL),),
+            width=150,
+        ),
+        column(
+            "Memory",
+            _used(),
+            unit="percentunit",
+            decimals=0,
+            cell="gauge",
+            levels=rising(0.8, health.MEMORY_CRITICAL),
+            width=150,
+        ),
+        column("Ours", gpu("process_memory_bytes", "sum"), unit="bytes", decimals=1),
+        column(
+            "Temperature",
+            gpu("temperature_celsius"),
+            unit="celsius",
+            decimals=0,
+            levels=rising(HOT, TOO_HOT),
+        ),
+        column("Power", gpu("power_watts"), unit="watt", decimals=0),
+        column("Clock", gpu("sm_clock_hertz"), unit="hertz", decimals=2),
+        column(
+            "Throttled",
+            by(
+                "max",
+                GPU,
+                select(
+                    "esper_gpu_throttled",
+                    OF_GPU,
+                    reason="hw_slowdown|hw_thermal_slowdown|hw_power_brake_slowdown"
+                    "|sw_thermal_slowdown|board_limit|reliability",
+                ),
+            ),
+            mapping=values(value(0, "○ no", GOOD), value(1, "▼ slowed", BAD)),
+        ),
+        column(
+            "XID errors",
+            by(
+                "sum",
+                GPU,
+                over_range("last_over_time", select("esper_gpu_xid_errors_total", OF_GPU)),
+            ),
+            decimals=0,
+            levels=any_is_bad(),
+            mapping=values(value(0, "○ none", GOOD)),
+        ),
+        column(
+            "ECC uncorrected",
+            by(
+                "max",
+                GPU,
+                over_range(
+                    "last_over_time",
+                    select(
+                        "esper_gpu_ecc_errors_total", OF_GPU, kind="uncorrected", scope="volatile"
+                    ),
+                ),
+            ),
+            decimals=0,
+            levels=any_is_bad(),
+            mapping=values(value(0, "○ none", GOOD)),
+        ),
+        column(
+            "Remap failed",
+            gpu("row_remap_failed"),
+            mapping=values(value(0, "○ no", GOOD), value(1, "● replace", BAD)),
+        ),
+    ),
+    "One row for each GPU, now. Good: busy, memory below 90 %, below 80 °C, not slowed, no XID and"
+    " no uncorrected error. XID 48, 63, 64, 74, 79, 94, 95 mean hardware: take the node out. What"
+    " the GPU cannot tell is a dash; 'Ours' is the memory of this training.",
+    height=7,
+    hidden=("Info",),
+    key_properties={
+        "GPU": (("custom.width", 60),),
+        "Model": (("custom.width", 170),),
+        "UUID": (("custom.width", 120),),
+    },
+    order=(
+        "GPU",
+        "Model",
+        "Busy",
+        "Memory",
+        "Ours",
+        "Temperature",
+        "Power",
+        "Clock",
+        "Throttled",
+        "XID errors",
+        "ECC uncorrected",
+        "Remap failed",
+        "UUID",
+    ),
+    sort=(("GPU", False),),
+)
+
+
+def _over(title: str, expr: str, description: str, unit: str, **more: object) -> Panel:
+    options = {"shorten": SHORT_UUID, **more}
+    return series(title, Target(expr, GPU_NAME), description, unit=unit, **options)  # type: ignore[arg-type]
+
+
+GPU_PANELS = (
+    _over(
+        "GPU busy",
+        gpu("utilization_ratio"),
+        "Share of time in which a kernel ran. Good: high and even while training. Low: the CPU or"
+        " the data loader is the bottleneck, see the phases below.",
+        "percentunit",
+        maximum=1.0,
+    ),
+    _over(
+        "GPU memory",
+        _used(),
+        "Share of device memory in use, by every process. Good: below 90 %. A climb from episode to"
+        " episode is a leak, or networks that grow.",
+        "percentunit",
+        maximum=1.0,
+        bounds=lines((health.MEMORY_CRITICAL, BAD)),
+    ),
+    _over(
+        "Temperature",
+        gpu("temperature_celsius"),
+        "Good: below 80 °C. From about 90 °C clocks are held down: look at fans, dust, neighbours.",
+        "celsius",
+        bounds=lines((HOT, WARNING), (TOO_HOT, BAD)),
+    ),
+    series(
+        "Power",
+        (
+            Target(gpu("power_watts"), GPU_NAME),
+            Target(gpu("power_limit_watts"), f"limit of {GPU_NAME}"),
+        ),
+        "Power drawn, and the limit. Good: below the limit; at it, clocks are held down, which is"
+        " normal under full load.",
+        unit="watt",
+        shorten=SHORT_UUID,
+    ),
+    series(
+        "Clocks",
+        (
+            Target(gpu("sm_clock_hertz"), GPU_NAME),
+            Target(gpu("sm_clock_max_hertz"), f"highest of {GPU_NAME}"),
+        ),
+        "Clock of the multiprocessors beside the highest. Good: near it while busy.",
+        unit="hertz",
+        shorten=SHORT_UUID,
+    ),
+    series(
+        "Held down",
+        Target(
+            by("max", (*GPU, "reason"), rate(select("esper_gpu_throttled_seconds_total", OF_GPU)))
+            + " > 0",
+            f"{{{{reason}}}} {GPU_NAME}",
+        ),
+        "Share of time in which clocks were held down, by reason. Good: empty, or power cap only."
+        " Thermal or power brake: a matter for whoever owns the machine.",
+        unit="percentunit",
+        shorten=SHORT_UUID,
+    ),
+    series(
+        "Errors of the hardware",
+        (
+            Target(
+                by("max", (*GPU, "xid"), increase(select("esper_gpu_xid_errors_total", OF_GPU)))
+                + " > 0",
+                f"XID {{{{xid}}}} {GPU_NAME}",
+            ),
+            Target(
+                by(
+                    "max",
+                    (*GPU, "kind"),
+                    increase(select("esper_gpu_ecc_errors_total", OF_GPU, scope="volatile")),
+                )
+                + " > 0",
+                f"ECC {{{{kind}}}} {GPU_NAME}",
+            ),
+            Target(
+                by("max", GPU, increase(select("esper_gpu_pcie_replays_total", OF_GPU))) + " > 0",
+                f"PCIe replays {GPU_NAME}",
+            ),
+            Target(
+                by(
+                    "max",
+                    (*GPU, "kind"),
+                    increase(select("esper_gpu_nvlink_errors_total", OF_GPU)),
+                )
+                + " > 0",
+                f"NVLink {{{{kind}}}} {GPU_NAME}",
+            ),
+        ),
+        "What the driver told of between two points. Good: empty. An uncorrected error or an XID"
+        " that means hardware: stop, take the node out, restart elsewhere from the checkpoint.",
+        unit="short",
+        bars=True,
+        fill=80,
+        shorten=SHORT_UUID,
+    ),
+    series(
+        "PCIe",
+        (
+            Target(
+                gpu("pcie_throughput_bytes", "max", "direction"), f"{{{{direction}}}} {GPU_NAME}"
+            ),
+        ),
+        "Bytes a second over PCIe; only where it was asked for, because measuring takes 40 ms. Near"
+        " what the link can do: the transfer is the bottleneck.",
+        unit="Bps",
+        shorten=SHORT_UUID,
+    ),
+    timeline(
+        "GPU answers",
+        f"1 + ({'time() - ' + gpu('last_sample_timestamp_seconds')} > bool 60)",
+        GPU_NAME,
+        "Whether each GPU still answers the driver. Good: answering. A GPU that is silent for a"
+        " minute has hung or fallen off the bus: see XID 79.",
+        values(value(1, "● answers", GOOD), value(2, "✕ silent", BAD)),
+        width=8,
+    ),
+)

@@ -1,0 +1,39 @@
+"""What a run was started with, as a table."""
+
+from __future__ import annotations
+
+from grafana.generator.model import Panel
+from grafana.generator.panels import column, table
+from grafana.generator.queries import RUN, by, over_range, select, worst
+
+_TEXTS = {
+    "task": "Task",
+    "reward_mode": "Reward mode",
+    "seed": "Seed",
+    "policy_device": "Policy on",
+    "env_devices": "Envs on",
+    "amp_dtype": "AMP",
+    "compile_backend": "Compile",
+}
+
+CONFIGURATION: Panel = table(
+    "Configuration",
+    {"run_id": "Run", "group_id": "Group", **_TEXTS},
+    (
+        column(
+            "Info",
+            by("max", (*RUN, *_TEXTS), over_range("last_over_time", select("esper_run_info"))),
+        ),
+        column("Learning rate", worst("max", "esper_run_initial_learning_rate")),
+        column("Clip range", worst("max", "esper_run_clip_ratio")),
+        column("Entropy coefficient", worst("max", "esper_run_initial_entropy_coefficient")),
+        column("Environments", worst("max", "esper_run_environments"), decimals=0),
+        column("Batches", worst("max", "esper_run_batches"), decimals=0),
+        column("Epochs", worst("max", "esper_run_episode_epochs"), decimals=0),
+        column("Parameter budget", worst("max", "esper_run_param_budget_params"), unit="short"),
+    ),
+    "What the run was started with. Look here first when two runs differ; what the start event did"
+    " not tell is a dash.",
+    height=5,
+    hidden=("Info",),
+)
