@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections import deque
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -25,9 +24,9 @@ from esper_exporter.demo.policy import Policy
 from esper_exporter.demo.ppo import CLIP, ENTROPY_WEIGHT, LEARNING_RATE, MAX_GRAD_NORM, Learner
 from esper_exporter.demo.rollout import Collector
 from esper_exporter.demo.stream import Stream
+from esper_exporter.demo.trends import Trends
 
 TASK = "digits"
-ROLLING_BATCHES = 10
 SCALE_GROWS_AFTER = 20
 """Steps without overflow; torch's 2000 would be beyond what anybody watches."""
 
@@ -110,7 +109,7 @@ class Training:
         self._learner = Learner(
             policy, evaluate, self._probe, optimizer, scaler, self._autocast, faults, generator
         )
-        self._accuracies: deque[float] = deque(maxlen=ROLLING_BATCHES)
+        self._trends = Trends()
 
     def batches(self) -> Iterator[Batch]:
         """Train, batch by batch. Raises whatever the training dies of."""
@@ -130,12 +129,14 @@ class Training:
         for environment in environments:
             environment.begin((number - 1) * len(environments) + environment.env_id)
         self._faults.before_rollout(number, self._policy.heads)
+        acting = time.perf_counter()
         rollout = self._collector.collect(self._options.epochs)
+        acting = time.perf_counter() - acting
         for environment in environments:
             environment.end(number)
         learned = self._learner.update(number, rollout)
         returns = [environment.episode_return for environment in environments]
-        self._tell_batch(number, learned.carried_out)
+        self._tell_batch(number, learned.carried_out, acting)
         return Batch(
             number,
             sum(returns) / len(returns),
@@ -164,6 +165,8 @@ class Training:
             slot_ids=slot_names(options.slots),
             seed=options.seed,
             n_episodes=updates * options.envs,
+            start_episode=0,
+            world_size=1,
             entropy_coef=ENTROPY_WEIGHT,
             param_budget=0,
             reward_mode=REWARD_MODE,
@@ -174,20 +177,23 @@ class Training:
             compile_mode="default" if options.compile else None,
         )
 
-    def _tell_batch(self, number: int, carried_out: bool) -> None:
-        environments, options = self._environments, self._options
+    def _tell_batch(self, number: int, carried_out: bool, seconds: float) -> None:
+        """``seconds`` is the time of the batch's steps, host training included."""
+        environments, epochs = self._environments, self._options.epochs
         told = {"episodes_completed": number * len(environments)}
-        accuracy = self._mean_accuracy()
-        self._accuracies.append(accuracy)
+        accuracies = [each.accuracy for each in environments]
+        trends = self._trends.see(accuracies)
         self._stream.tell(
             "ANALYTICS_SNAPSHOT",
             {
                 **told,
                 "kind": "batch_stats",
                 "batch": number,
-                "inner_epoch": options.epochs,
-                "accuracy": accuracy,
-                "host_accuracy": accuracy,
+                "inner_epoch": epochs,
+                "accuracy": self._mean_accuracy(),
+                "host_accuracy": self._mean_accuracy(),
+                "step_time_ms": 1000.0 * seconds / epochs,
+                "fps": epochs * len(environments) / seconds,
                 "seeds_created": sum(each.seeds.germinated for each in environments),
                 "seeds_fossilized": sum(each.seeds.fossilized for each in environments),
                 "skipped_update": not carried_out,
@@ -198,14 +204,16 @@ class Training:
             {
                 **told,
                 "batch_idx": number,
-                "avg_accuracy": accuracy,
+                "avg_accuracy": self._mean_accuracy(),
                 "avg_reward": sum(e.episode_return for e in environments) / len(environments),
-                "total_episodes": (options.updates or 0) * len(environments),
+                "total_episodes": (self._options.updates or 0) * len(environments),
                 "n_envs": len(environments),
-                "rolling_accuracy": sum(self._accuracies) / len(self._accuracies),
-                "env_accuracies": [each.accuracy for each in environments],
+                "rolling_accuracy": self._trends.rolling,
+                "env_accuracies": accuracies,
             },
         )
+        for name, trend in trends:
+            self._stream.tell(name, trend)
         self._stream.tell(
             "ANALYTICS_SNAPSHOT",
             {
