@@ -1,4 +1,4 @@
-"""Change the alerting rules one place at a time, and see whether a promtool test notices.
+"""Change alerting and recording rules one place at a time, and see whether a promtool test notices.
 
 usage: mutate_alerts.py
 
@@ -69,8 +69,6 @@ def mutants() -> Iterator[Mutant]:
         text = path.read_text()
         for g, group in enumerate(yaml.safe_load(text)["groups"]):
             for r, rule in enumerate(group["rules"]):
-                if "alert" not in rule:
-                    continue
                 changes = [({"expr": new}, what) for what, new in _expressions(rule["expr"])]
                 if "for" in rule:
                     seconds = int(rule["for"][:-1]) * {"s": 1, "m": 60, "h": 3600}[rule["for"][-1]]
@@ -81,7 +79,7 @@ def mutants() -> Iterator[Mutant]:
                 for change, what in changes:
                     rules = yaml.safe_load(text)
                     rules["groups"][g]["rules"][r].update(change)
-                    yield Mutant(path, rule["alert"], what, rules)
+                    yield Mutant(path, rule.get("alert") or rule["record"], what, rules)
 
 
 def killed(mutant: Mutant) -> bool:

@@ -44,6 +44,8 @@ def test_amtool_finds_nothing_wrong(receivers: str, tmp_path: Path) -> None:
         ("alertname=EsperGradientExplosion severity=warning", "team"),
         ("alertname=Foreign severity=warning latched=true", "team"),
         ("alertname=EsperWatchdog severity=none", "dead-mans-switch"),
+        ("alertname=EsperNonFiniteLately severity=none", "nobody"),
+        ("alertname=EsperGpuXid severity=critical", "on-call"),
         ("alertname=Unlabelled", "team"),
     ],
 )
@@ -134,13 +136,14 @@ def test_what_a_nan_brings_with_it_is_not_told_beside_it_in_the_same_rank_only(
         return {"alertname": alert, "severity": severity, "run_id": run, "rank": rank, **about}
 
     latch = {**labels("EsperHeadNonFiniteLatched", "critical", "r1"), "latched": "true"}
+    lately = labels("EsperNonFiniteLately", "none", "r1")
     followers = [
         name
         for rule in shipped()["inhibit_rules"][:1]
         for name in rule["target_matchers"][0].split('"')[1].split("|")
     ]
     with alertmanager(tmp_path) as server:
-        server.post([latch])
+        server.post([latch, lately])
         wait_until(lambda: server.told("on-call-latched", run_id="r1"), "the latch is told")
         server.post(
             [

@@ -62,6 +62,13 @@ def test_every_alert_is_tested() -> None:
         assert name == "EsperWatchdog" or f"alertname: {name}, exp_alerts: []" in tested, name
 
 
+def test_every_recorded_series_is_tested_and_says_level_metric_and_operation() -> None:
+    tested = "".join(path.read_text() for path in (ALERTS / "tests").glob("*.yml"))
+    for name in RECORDED:
+        assert re.fullmatch(r"[a-z_]+:esper_[a-z0-9_]+:[a-z0-9_]+", name)
+        assert re.search(rf"expr: '(round\()?{name}\b", tested), name
+
+
 def test_every_metric_and_label_is_in_the_catalogue() -> None:
     labels = {
         column.metric.name + column.suffix: {
