@@ -14,7 +14,7 @@ import pytest
 from esper_exporter.cli import main
 from esper_exporter.commands import demo
 from support.command import COMMAND, Serving, environment
-from support.pages import value
+from support.pages import value, values
 
 SMALL = ("--envs", "1", "--slots", "2", "--epochs", "4", "--port", "0")
 
@@ -49,9 +49,11 @@ def test_a_crash_is_told_waits_for_two_scrapes_and_leaves_a_whole_file(tmp_path:
 
 
 def test_a_stalled_training_is_served_until_ctrl_c_which_ends_it_cleanly() -> None:
-    with training("--inject", "stall@2") as running:
+    with training("--inject", "stall@2", "--fake-gpus", "2") as running:
         running.wait_for("update 1 ")
-        assert value(running.page(), "esper_tamiyo_updates_total") == 1
+        page = running.page()
+        assert value(page, "esper_tamiyo_updates_total") == 1
+        assert len(values(page, "esper_gpu_info", source="fake")) == 2
         running.process.send_signal(signal.SIGINT)
         running.wait_for("^interrupted")
         for _ in range(2):

@@ -12,6 +12,7 @@ import pytest
 from demo.small import RUN, SMALL, Trained, train
 from esper_exporter import Exporter
 from esper_exporter.contract.vocabulary import HEADS, OPS, STAGES
+from esper_exporter.demo import training
 from support.pages import samples
 
 # Of the process and the exporter, not of the run; and what the process' end adds.
@@ -168,3 +169,20 @@ def test_one_slot_is_no_choice_and_one_environment_is_enough() -> None:
     lone = train(envs=1, slots=1, updates=2, epochs=8)
     assert all(batch.carried_out for batch in lone.batches)
     assert sum(lone.values("esper_exporter_internal_errors_total")) == 0
+
+
+def test_a_compiled_policy_tells_of_its_compilation(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "compiler", lambda: "eager")
+    compiled = train(updates=1, compile=True, envs=1, slots=1, epochs=2)
+    assert compiled.batches[0].carried_out
+    started = events(compiled, "TRAINING_STARTED")[0]["data"]
+    assert (started["compile_enabled"], started["compile_backend"]) == (True, "eager")
+    assert compiled.value("esper_torch_compile_graph_breaks") is not None
+    assert compiled.value("esper_torch_compile_recompilations") is not None
+
+
+def test_what_compiles_is_a_compiler_if_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training.shutil, "which", lambda name: "/usr/bin/c++")
+    assert training.compiler() == "inductor"
+    monkeypatch.setattr(training.shutil, "which", lambda name: None)
+    assert training.compiler() == "aot_eager"

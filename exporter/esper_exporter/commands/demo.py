@@ -56,6 +56,13 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     demo.add_argument("--compile", action="store_true", help="compile the policy")
     demo.add_argument("--amp", action="store_true", help="bfloat16, with a loss scale")
+    demo.add_argument(
+        "--fake-gpus",
+        type=whole_number,
+        default=0,
+        metavar="N",
+        help="so many made-up GPUs on the page, which says that they are",
+    )
     demo.set_defaults(run=_run)
 
 

@@ -18,7 +18,8 @@ from esper_exporter.demo.display import Display
 from esper_exporter.demo.faults import Faults
 from esper_exporter.demo.stream import Stream
 from esper_exporter.demo.training import Options, Training
-from esper_exporter.settings import OFF, PREFIX
+from esper_exporter.probes.gpu.fake import FakeDriver
+from esper_exporter.settings import OFF, ON, PREFIX
 from esper_exporter.terminal import FAILED, OK, CommandError
 
 
@@ -97,6 +98,11 @@ def _exporter(options: argparse.Namespace) -> Exporter:
         exporter = Exporter(
             port=options.port,
             strict=True,
+            telemetry_dir=os.path.dirname(os.path.abspath(options.telemetry_file))
+            if options.telemetry_file
+            else None,
+            gpu_vitals=ON if options.fake_gpus else None,
+            gpu_driver=FakeDriver(options.fake_gpus) if options.fake_gpus else None,
             # A demo leaves nothing behind unless it is told where.
             state_dir=os.environ.get(f"{PREFIX}STATE_DIR") or OFF,
         )
