@@ -11,6 +11,10 @@ import pytest
 from support.installed import build_context, build_wheel, install
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--regenerate", action="store_true", help="write the expected pages anew")
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _ends_at_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch().context() as patch:

@@ -101,6 +101,8 @@ class Nvml:
                 raise
             except ReadError as failed:
                 errors.append(failed.error)
+            except Exception:
+                errors.append("unexpected")
         return found, errors
 
     def _gpu(self, index: int) -> NvmlGpu:
@@ -281,7 +283,11 @@ class NvmlWatch:
 
 
 def _text(told: Any) -> str:
-    """Older bindings return bytes."""
+    """A name or a number as a label; older bindings return bytes. Raises TypeError."""
     if told is None:
         return ""
-    return told.decode("utf-8", "replace") if isinstance(told, bytes) else str(told)
+    if isinstance(told, bytes):
+        return told.decode("utf-8", "replace")
+    if not isinstance(told, str | int):
+        raise TypeError(f"no text: {told!r}")
+    return str(told)

@@ -33,8 +33,8 @@ def cuda_devices(modules: Mapping[str, ModuleType] = sys.modules) -> tuple[CudaD
                 )
             )
         return tuple(found)
-    except (AttributeError, RuntimeError, AssertionError):
-        # Half imported, built without CUDA, or without a device after all.
+    except Exception:
+        # Not our code: half imported, built without CUDA, or without a device after all.
         return ()
 
 

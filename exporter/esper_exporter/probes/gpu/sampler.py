@@ -142,8 +142,10 @@ class GpuSampler:
         self._versions = self._driver.versions()
         self._gpus = {gpu.identity.uuid: gpu for gpu in found}
         self._present = bool(found) or bool(errors)
-        self._lost = {uuid for uuid in self._samples if uuid not in self._gpus}
+        self._lost.clear()
         self._lasting.clear()
+        for uuid in self._samples.keys() - self._gpus.keys():
+            self._lose(uuid)
         for uuid, gpu in self._gpus.items():
             before = self._samples.get(uuid)
             if before is None or before.identity != gpu.identity:
