@@ -289,10 +289,10 @@ ROWS = (
             ALERTS,
             timeline(
                 "Alerts over time",
-                f"max by (alertname, run_id) ({FIRING})",
-                "{{alertname}} {{run_id}}",
-                "When which alert fired. Good: empty. What began first is the likely cause;"
-                " the alert's runbook says what to do.",
+                f"max by (alertname) ({FIRING})",
+                "{{alertname}}",
+                "When which alert fired, for any run. Good: empty. What began first is the likely"
+                " cause; the alert's runbook says what to do.",
                 values(value(1, "firing", BAD)),
                 height=6,
             ),

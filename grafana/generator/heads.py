@@ -367,9 +367,10 @@ OVER_TIME = (
         f"{HEAD}_grad_norm",
         "max",
         "Gradient norm of each head in the last update, on a logarithmic axis. Good: 0.1 to 2."
-        " Below 0.01 a head is dead, above 5 it explodes.",
+        " Below 0.01 a head is dead, above 5 it explodes. What falls below 0.001 leaves the chart.",
         unit="short",
         log=True,
+        minimum=0.001,
         bounds=lines(
             (health.HEAD_GRAD_NORM_DEAD, BAD),
             (health.HEAD_GRAD_NORM_LOW, WARNING),
@@ -517,8 +518,7 @@ DECISIONS = (
         f"{{{{op}}}} {RUN_NAME}",
         "Actions of the run by operation. PRUNE far above FOSSILIZE: what is grown is not worth"
         " keeping.",
-        unit="short",
-        decimals=0,
+        unit="none",
         colors=OP_COLORS,
         width=6,
     ),

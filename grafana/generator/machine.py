@@ -17,7 +17,7 @@ from grafana.generator.look import (
     values,
 )
 from grafana.generator.machine_gpus import GPU_PANELS, GPUS, HOT, OF_GPU, TOO_HOT
-from grafana.generator.model import Dashboard, Json, Panel, Row, Target, Variable
+from grafana.generator.model import Dashboard, Json, Override, Panel, Row, Target, Variable
 from grafana.generator.panels import RUN_NAME, series, timeline, vital
 from grafana.generator.queries import (
     PROCESS,
@@ -82,7 +82,7 @@ TILES = (
         "percentunit",
     ),
     _tile(
-        "Fullest GPU memory",
+        "Max GPU memory",
         f"max({_GPU_MEMORY})",
         "Memory of the fullest GPU. Good: below 90 %; above, the next larger network is an"
         " out-of-memory error.",
@@ -114,7 +114,7 @@ TILES = (
         mapping=values(value(0, "○ none", GOOD)),
     ),
     _tile(
-        "Fullest host memory",
+        "Max host memory",
         f"max({_HOST_MEMORY} or {_CGROUP_MEMORY}) or max({_HOST_MEMORY})",
         "Memory of the fullest machine. Good: below 90 %; above, the kernel may kill the trainer"
         " without a word.",
@@ -208,7 +208,6 @@ TORCH = (
         "Good: the scale grows and settles, overflows are rare. A scale that only falls: gradients"
         " overflow, look at the gradient norms. Absent without mixed precision.",
         unit="short",
-        log=True,
     ),
     timeline(
         "AMP scaler",
@@ -359,7 +358,12 @@ HOSTS = (
         ),
         "Swap in use, and processes of the container that the kernel killed for want of memory."
         " Good: no swap, no kills.",
-        unit="short",
+        unit="bytes",
+        overrides=(
+            Override(
+                "/^killed /", (("unit", "short"), ("custom.axisPlacement", "right")), regex=True
+            ),
+        ),
     ),
 )
 

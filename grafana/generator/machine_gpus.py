@@ -102,7 +102,7 @@ GPUS = table(
             mapping=values(value(0, "○ none", GOOD)),
         ),
         column(
-            "ECC uncorrected",
+            "ECC",
             by(
                 "max",
                 GPU,
@@ -124,9 +124,9 @@ GPUS = table(
         ),
     ),
     "One row for each GPU, now. Good: busy, memory below 90 %, below 80 °C, not slowed, no XID and"
-    " no uncorrected error. XID 48, 63, 64, 74, 79, 94, 95 mean hardware: take the node out. What"
-    " the GPU cannot tell is a dash; 'Ours' is the memory of this training.",
-    height=7,
+    " no uncorrected ECC error. XID 48, 63, 64, 74, 79, 94, 95 mean hardware: take the node out."
+    " What the GPU cannot tell is a dash; 'Ours' is the memory of this training.",
+    height=6,
     hidden=("Info",),
     key_properties={
         "GPU": (("custom.width", 60),),
@@ -144,7 +144,7 @@ GPUS = table(
         "Clock",
         "Throttled",
         "XID errors",
-        "ECC uncorrected",
+        "ECC",
         "Remap failed",
         "UUID",
     ),
@@ -273,5 +273,6 @@ GPU_PANELS = (
         " minute has hung or fallen off the bus: see XID 79.",
         values(value(1, "● answers", GOOD), value(2, "✕ silent", BAD)),
         width=8,
+        shorten=SHORT_UUID,
     ),
 )

@@ -1,0 +1,196 @@
+"""The dashboards against a real server: every query answers, and tells what was recorded."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from functools import cache
+from typing import Any
+
+import pytest
+
+from dashboards.asking import ask, column_of, query_of, resolved
+from dashboards.boards import BOARDS, expressions, variables
+from dashboards.filled import filled
+from esper_exporter.contract.jsonlines import parse_line
+from esper_exporter.contract.vocabulary import HEADS
+from support.prometheus import Prometheus
+from support.recordings import telemetry_lines
+
+NOTHING_THERE = {
+    "ALERTS{": "no rules are evaluated here",
+    "esper_run_end_timestamp_seconds": "the run goes on; a recording does not tell",
+    "esper_tolaria_env_last_rollback_timestamp_seconds": "no rollback was recorded",
+    "esper_simic_reward_hacking_suspected_total": "nothing was suspected",
+    'kind="inf"}[$__range]': "what was recorded was NaN",
+    "esper_gpu_throttled_seconds_total": "made-up GPUs do not count it",
+    "increase(esper_gpu_xid_errors_total": "it comes once, perhaps before the first scrape",
+    "esper_gpu_ecc_errors_total": "made-up GPUs have no such errors",
+    "esper_gpu_pcie_replays_total": "made-up GPUs have no such errors",
+    "esper_gpu_nvlink_errors_total": "made-up GPUs have no such errors",
+    "esper_gpu_pcie_throughput_bytes": "measured only when asked for",
+    "esper_host_cgroup_memory_limit_bytes": "the machine of a test need not limit its memory",
+    "esper_exporter_events_rejected_total": "all events were good",
+    "esper_exporter_events_duplicate_total": "no event came twice",
+    "esper_exporter_internal_errors_total": "there were none",
+    "esper_exporter_series_dropped_total": "there were none",
+    "esper_exporter_fields_ignored_total": "there were none",
+    "esper_exporter_gpu_field_errors_total": "there were none",
+}
+"""What stands in a query that may find nothing on this server, and why."""
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
+    with filled(tmp_path_factory.mktemp("filled")) as running:
+        yield running
+
+
+def finds(server: Prometheus, expression: str) -> bool:
+    """Whether a query finds something of the live run now, or of a recorded one at its time."""
+    moments = [("live", time.time())]
+    moments += [("run2b", when(recorded("run2b")[-1]))]
+    begun, ended = when(recorded("run1")[0]), when(recorded("run1")[-1])
+    moments += [("run1", begun + share * (ended - begun)) for share in (0.25, 0.5, 0.75, 0.95, 1.0)]
+    return any(
+        server.api("query", query=resolved(expression, run=run), time=f"{moment:.3f}")["result"]
+        for run, moment in moments
+    )
+
+
+@pytest.mark.parametrize("uid", BOARDS)
+def test_every_query_parses_and_finds_something(server: Prometheus, uid: str) -> None:
+    empty = [
+        (where, expression)
+        for where, expression in expressions(BOARDS[uid])
+        if not where.startswith("$")
+        and not finds(server, expression)
+        and not any(part in expression for part in NOTHING_THERE)
+    ]
+    assert empty == []
+
+
+def test_what_may_find_nothing_is_still_asked_for() -> None:
+    queries = [e for board in BOARDS.values() for _, e in expressions(board)]
+    unused = [part for part in NOTHING_THERE if not any(part in query for query in queries)]
+    assert unused == []
+
+
+@pytest.mark.parametrize("uid", BOARDS)
+def test_every_variable_resolves(server: Prometheus, uid: str) -> None:
+    for variable in variables(BOARDS[uid]):
+        query = resolved(variable["query"]["query"], run="live")
+        if query.startswith("label_values("):
+            selector, label = query.removeprefix("label_values(").removesuffix(")").rsplit(", ", 1)
+            assert server.api(f"label/{label}/values", **{"match[]": selector}), variable["name"]
+        else:
+            inner = query.removeprefix("query_result(").removesuffix(")")
+            assert server.api("query", query=inner)["result"], variable["name"]
+
+
+def when(event: dict[str, Any]) -> float:
+    return datetime.fromisoformat(event["timestamp"]).timestamp()
+
+
+@cache
+def recorded(name: str) -> tuple[dict[str, Any], ...]:
+    return tuple(parse_line(line) for line in telemetry_lines(name))
+
+
+def of_type(kind: str, run: str = "run1") -> list[dict[str, Any]]:
+    """The data of all events of a type."""
+    return [event["data"] for event in recorded(run) if event["event_type"] == kind]
+
+
+UPDATES = of_type("PPO_UPDATE_COMPLETED")
+LAST = UPDATES[-1]
+
+
+def counted(kind: str, field: str) -> dict[str, float]:
+    return dict(Counter(data[field] for data in of_type(kind)))
+
+
+FACTS: dict[str, tuple[str, str, Any]] = {
+    # What it is: the query, the label that its values are told apart by, what was recorded.
+    "policy updates": (query_of("esper-heads", "Updates"), "", len(UPDATES)),
+    "latches of a healthy run": (query_of("esper-heads", "Latched"), "", 0),
+    "last policy loss": (query_of("esper-policy", "Policy loss"), "", LAST["policy_loss"]),
+    "last value loss": (query_of("esper-policy", "Value loss"), "", LAST["value_loss"]),
+    "last entropy": (query_of("esper-policy", "Policy entropy"), "", LAST["entropy"]),
+    "gradient norms of the heads": (
+        column_of("esper-heads", "The eight heads", "Gradient"),
+        "head",
+        {head: LAST[f"head_{head}_grad_norm"] for head in HEADS},
+    ),
+    "entropy where there was a choice": (
+        column_of("esper-heads", "The eight heads", "Entropy"),
+        "head",
+        {
+            head: LAST[f"head_{head}_entropy"] / LAST[f"head_{head}_learnable_fraction"]
+            for head in HEADS
+        },
+    ),
+    "exploding updates": (
+        query_of("esper-heads", "Exploding updates"),
+        "",
+        sum(update["pre_clip_grad_norm"] > 10 for update in UPDATES),
+    ),
+    "germinations": (
+        query_of("esper-envs", "Blueprints germinated"),
+        "blueprint",
+        counted("SEED_GERMINATED", "blueprint_id"),
+    ),
+    "prunes by reason": (
+        query_of("esper-envs", "Why seeds were pruned"),
+        "reason",
+        counted("SEED_PRUNED", "reason"),
+    ),
+    "best accuracy": (
+        query_of("esper-envs", "Best accuracy"),
+        "",
+        max(data["val_accuracy"] for data in of_type("EPOCH_COMPLETED")) / 100,
+    ),
+    "rolling accuracy": (
+        query_of("esper-envs", "Rolling accuracy"),
+        "",
+        of_type("BATCH_EPOCH_COMPLETED")[-1]["rolling_accuracy"] / 100,
+    ),
+    "episodes": (
+        query_of("esper-envs", "Episode"),
+        "",
+        of_type("BATCH_EPOCH_COMPLETED")[-1]["episodes_completed"],
+    ),
+    "task": (column_of("esper-policy", "Configuration", "Info"), "task", {"cifar_impaired": 1}),
+}
+
+
+@pytest.mark.parametrize("fact", FACTS)
+def test_a_panel_tells_what_was_recorded(server: Prometheus, fact: str) -> None:
+    expression, label, expected = FACTS[fact]
+    # No longer than five minutes after the run, or a server finds nothing of now.
+    end = when(recorded("run1")[-1]) + 5
+    shown = ask(server, expression, end, label, run="run1")
+    assert shown == pytest.approx(expected, rel=1e-12)
+
+
+def test_the_latches_of_a_run_that_died_say_which_heads_and_since_when(server: Prometheus) -> None:
+    end = when(recorded("run2b")[-1]) + 600
+    told: Callable[[str], Any] = lambda column: ask(  # noqa: E731
+        server, column_of("esper-heads", "The eight heads", column), end, "head", run="run2b"
+    )
+    assert {head for head, lit in told("NaN").items() if lit} == {"tempo", "op"}
+    assert not any(told("Inf").values())
+    skips = [
+        event
+        for event in recorded("run2b")
+        if str(event["data"].get("anomaly_type")).startswith("ppo_finiteness_")
+    ]
+    first = {
+        head: 1000 * min(when(e) for e in skips if f"log_probs[{head}]" in e["data"]["detail"])
+        for head in ("tempo", "op")
+    }
+    assert told("NaN since") == pytest.approx(first, rel=1e-9)
+    skipped = query_of("esper-heads", "Updates skipped")
+    assert ask(server, skipped, end, run="run2b") == len(skips) == 3
