@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from esper_exporter.cli import main
+from esper_exporter.terminal import FAILED, OK
 
 RULES = Path(__file__).parents[1] / "alerts" / "rules"
 SCRAPE_SECONDS = 2
@@ -125,7 +127,11 @@ def run(arguments: list[str]) -> int:
             for expression in GRAPHS:
                 print(f"            {graph(server, expression)}")
         print("Ctrl-C ends the demo.", flush=True)
-        return main([*arguments, "--port", str(port)])
+        code = main([*arguments, "--port", str(port)])
+        if server is not None and code not in (OK, FAILED):
+            print(f"The alerts stay on {server}/alerts until Ctrl-C.", flush=True)
+            signal.pause()
+        return code
 
 
 if __name__ == "__main__":

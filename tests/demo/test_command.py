@@ -42,7 +42,7 @@ def test_a_crash_is_told_waits_for_two_scrapes_and_leaves_a_whole_file(tmp_path:
         running.wait_for("staying up")
         for _ in range(2):
             assert value(running.page(), "esper_run_failed", reason="exception") == 1
-        assert running.process.wait(30) == 1
+        assert running.process.wait(30) == 3
     events = [json.loads(line) for line in file.read_text().splitlines()]
     assert events[0]["event_type"] == "TRAINING_STARTED"
     assert [e["event_type"] for e in events].count("TOLARIA_BATCH_COMPLETED") == 1

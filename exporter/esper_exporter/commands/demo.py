@@ -19,8 +19,8 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         help="train a small policy for real and serve its page",
         description="Train a recurrent policy of eight heads that grows and prunes small networks"
         " on scikit-learn's handwritten digits, on the CPU, and serve its page meanwhile.",
-        epilog="Exit codes: 0 done or ended by Ctrl-C, 1 the training failed or nothing could be"
-        " served, 2 wrong usage.",
+        epilog="Exit codes: 0 done or ended by Ctrl-C, 1 it could not begin, 2 wrong usage,"
+        " 3 the training failed.",
     )
     demo.add_argument(
         "--seed", type=whole_number, default=1, metavar="N", help="of all chance (default: 1)"

@@ -20,7 +20,10 @@ from esper_exporter.demo.stream import Stream
 from esper_exporter.demo.training import Options, Training
 from esper_exporter.probes.gpu.fake import FakeDriver
 from esper_exporter.settings import OFF, ON, PREFIX
-from esper_exporter.terminal import FAILED, OK, CommandError
+from esper_exporter.terminal import OK, CommandError
+
+TRAINING_FAILED = 3
+"""Exit code when the training died, as opposed to what never began."""
 
 
 def run(options: argparse.Namespace) -> int:
@@ -37,7 +40,7 @@ def run(options: argparse.Namespace) -> int:
         except KeyboardInterrupt:
             return OK
         except Exception:
-            return FAILED  # told already, before the page was kept up for it
+            return TRAINING_FAILED  # told already, before the page was kept up for it
     return OK
 
 

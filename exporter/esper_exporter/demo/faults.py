@@ -33,7 +33,7 @@ class Faults:
 
     def before_rollout(self, update: int, heads: Mapping[str, nn.Module]) -> None:
         """An update comes next, and first its rollout."""
-        self._now = tuple(fault for fault in self._all if fault.update == update)
+        self._now = tuple(fault for fault in self._all if fault.first <= update <= fault.last)
         self._minibatches = 0
         for _ in self._of("stall"):
             self._stall()

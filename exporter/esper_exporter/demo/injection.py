@@ -1,4 +1,4 @@
-"""How a fault is asked for: ``KIND[:HEAD][@UPDATE][:full]``."""
+"""How a fault is asked for: ``KIND[:HEAD][@UPDATE[-LAST]][:full]``."""
 
 from __future__ import annotations
 
@@ -13,21 +13,24 @@ OF_A_MINIBATCH = ("nan", "inf", "grad-explode", "grad-nan")
 KINDS = (*OF_A_HEAD, "grad-explode", "grad-nan", "crash", "oom", "stall")
 USUAL_HEAD = "op"
 USUAL_UPDATE = 10
-FORM = "KIND[:HEAD][@UPDATE][:full]"
+FORM = "KIND[:HEAD][@UPDATE[-LAST]][:full]"
 
 _FORM = re.compile(
-    r"(?P<kind>[a-z-]+)(?::(?P<head>(?!full\b)\w+))?(?:@(?P<update>\d+))?(?P<full>:full)?"
+    r"(?P<kind>[a-z-]+)(?::(?P<head>(?!full\b)\w+))?"
+    r"(?:@(?P<first>\d+)(?:-(?P<last>\d+))?)?(?P<full>:full)?"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One fault; ``head`` is empty where a kind has none, updates count from 1."""
+    """One fault, in each of the updates from ``first`` to ``last``, which count from 1; ``head``
+    is empty where a kind has none."""
 
     kind: str
     head: str
-    update: int
-    full: bool
+    first: int
+    last: int
+    full: bool = False
 
 
 def fault(text: str) -> Fault:
@@ -44,7 +47,10 @@ def fault(text: str) -> Fault:
         raise ValueError(f"unknown head {head!r}; known are {', '.join(HEADS)}")
     if full and kind not in OF_A_MINIBATCH:
         raise ValueError(f"{kind} is not of a minibatch: it has no :full")
-    update = USUAL_UPDATE if match["update"] is None else int(match["update"])
-    if update < 1:
+    first = int(match["first"] or USUAL_UPDATE)
+    last = int(match["last"] or first)
+    if first < 1:
         raise ValueError("updates count from 1")
-    return Fault(kind, (head or USUAL_HEAD) if kind in OF_A_HEAD else "", update, full)
+    if last < first:
+        raise ValueError(f"update {last} comes before {first}")
+    return Fault(kind, (head or USUAL_HEAD) if kind in OF_A_HEAD else "", first, last, full)
