@@ -19,7 +19,7 @@ from esper_exporter.demo.stream import Stream
 from esper_exporter.demo.training import Batch, Options, Training
 from support.pages import Key, samples
 
-SMALL = Options(seed=1, envs=2, slots=2, epochs=5, updates=3)
+SMALL = Options(seed=1, envs=1, slots=2, epochs=5, updates=3)
 RUN = "small"
 
 

@@ -59,7 +59,7 @@ ABSENT_ON_A_CPU = (
 
 @pytest.fixture(scope="module")
 def trained() -> Trained:
-    return train(updates=3, epochs=8, amp=True)
+    return train(updates=3, epochs=8, envs=2, amp=True)
 
 
 def told(trained: Trained, name: str) -> list[dict[str, Any]]:

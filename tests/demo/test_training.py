@@ -22,7 +22,7 @@ OF_THE_END = ("esper_run_finished", "esper_run_end_timestamp_seconds", "esper_ru
 
 @pytest.fixture(scope="module")
 def trained() -> Trained:
-    return train(updates=4, epochs=12)
+    return train(updates=4, epochs=12, envs=2)
 
 
 def events(trained: Trained, name: str | None = None) -> list[dict[str, Any]]:
@@ -124,8 +124,8 @@ def test_updates_are_numbered_and_measured(trained: Trained) -> None:
 
 
 def test_the_same_seed_trains_the_same_and_another_does_not(trained: Trained) -> None:
-    again = train(updates=2, epochs=12)
-    other = train(updates=2, epochs=12, seed=2)
+    again = train(updates=2, epochs=12, envs=2)
+    other = train(updates=2, epochs=12, envs=2, seed=2)
     told = [
         [(batch.mean_return, batch.accuracy, batch.entropy) for batch in each.batches[:2]]
         for each in (trained, again, other)
@@ -160,20 +160,20 @@ def test_old_names_beside_the_new_ones_change_nothing_that_is_counted() -> None:
 
 
 def test_mixed_precision_moves_the_loss_scale() -> None:
-    mixed = train(updates=4, amp=True)
+    mixed = train(updates=4, envs=2, amp=True)
     assert all(batch.carried_out for batch in mixed.batches)
     assert mixed.value("esper_tamiyo_loss_scale") == 2 * 65536.0
 
 
 def test_one_slot_is_no_choice_and_one_environment_is_enough() -> None:
-    lone = train(envs=1, slots=1, updates=2, epochs=8)
+    lone = train(slots=1, updates=2, epochs=8)
     assert all(batch.carried_out for batch in lone.batches)
     assert sum(lone.values("esper_exporter_internal_errors_total")) == 0
 
 
 def test_a_compiled_policy_tells_of_its_compilation(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training, "compiler", lambda: "eager")
-    compiled = train(updates=1, compile=True, envs=1, slots=1, epochs=2)
+    compiled = train(updates=1, compile=True, slots=1, epochs=2)
     assert compiled.batches[0].carried_out
     started = events(compiled, "TRAINING_STARTED")[0]["data"]
     assert (started["compile_enabled"], started["compile_backend"]) == (True, "eager")
