@@ -1,8 +1,10 @@
 """Change alerting and recording rules one place at a time, and see whether a promtool test notices.
 
-usage: mutate_alerts.py
+usage: mutate_alerts.py [FILE …]
 
-Prints every survivor and the share that was killed; exits 1 below 95 %.
+FILE is the name of a rule file, such as run.yml; all of them when there is none. Prints the
+survivors and the share that was killed. Exits 1 below 95 %, and where alerts/tests/SURVIVORS.md
+and the survivors are not the same.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -26,7 +29,8 @@ COMPARISON = re.compile(r"(?<=\s)(<=|>=|==|<|>)(?=\s)")
 OPPOSITE = {"<": ">", ">": "<", "<=": ">", ">=": "<", "==": "!="}
 THRESHOLD = re.compile(r"((?:<=|>=|==|<|>) )(-?\d+(?:\.\d+)?)\b")
 LABELS = re.compile(r"\b(by|on) \(([^)]+)\)")
-MATCHER = re.compile(r"(?<=[{,])(\w+)(!?=)\"")
+MATCHER = re.compile(r"(?<=[{,\s])(\w+)(!?[=~]~?)\"")
+OPPOSITE_MATCHER = {"=": "!=", "!=": "=", "=~": "!~", "!~": "=~"}
 
 
 @dataclass(frozen=True)
@@ -34,33 +38,39 @@ class Mutant:
     """A rule file in which one thing is another."""
 
     path: Path
-    alert: str
+    rule: str
     change: str
     rules: dict[str, Any]
 
 
 def _expressions(expression: str) -> Iterator[tuple[str, str]]:
-    """Each change of an expression in words, and what comes of it."""
+    """Each change of an expression in words, and what comes of it; #2 is the second such place."""
+    seen: Counter[str] = Counter()
+
+    def named(change: str) -> str:
+        seen[change] += 1
+        return change if seen[change] == 1 else f"{change} #{seen[change]}"
 
     def replaced(found: re.Match[str], new: str) -> str:
         return expression[: found.start()] + new + expression[found.end() :]
 
     for found in COMPARISON.finditer(expression):
         new = OPPOSITE[found[1]]
-        yield f"{found[0]} → {new} at {found.start()}", replaced(found, new)
+        yield named(f"{found[0]} → {new}"), replaced(found, new)
     for found in THRESHOLD.finditer(expression):
         value = float(found[2])
         for new in (value * 2, value / 2) if value else (1.0, -1.0):
-            yield f"{found[0]} → {new:g} at {found.start()}", replaced(found, f"{found[1]}{new:g}")
+            change = f"{found[0]} → {found[1]}{new:g}"
+            yield named(change), replaced(found, f"{found[1]}{new:g}")
     for found in LABELS.finditer(expression):
         labels = found[2].split(", ")
         for label in labels if len(labels) > 1 else ():
             rest = ", ".join(each for each in labels if each != label)
-            change = f"{found[1]} without {label} at {found.start()}"
-            yield change, replaced(found, f"{found[1]} ({rest})")
+            change = f"{found[1]} ({found[2]}) without {label}"
+            yield named(change), replaced(found, f"{found[1]} ({rest})")
     for found in MATCHER.finditer(expression):
-        new = "=" if found[2] == "!=" else "!="
-        yield f"{found[1]}{found[2]} → {new}", replaced(found, f'{found[1]}{new}"')
+        new = OPPOSITE_MATCHER[found[2]]
+        yield named(f"{found[1]}{found[2]} → {new}"), replaced(found, f'{found[1]}{new}"')
 
 
 def mutants() -> Iterator[Mutant]:
@@ -97,17 +107,30 @@ def killed(mutant: Mutant) -> bool:
         )
 
 
+def explained() -> set[tuple[str, str]]:
+    """The survivors that alerts/tests/SURVIVORS.md gives a reason for: rule and change."""
+    lines = (ALERTS / "tests" / "SURVIVORS.md").read_text().splitlines()
+    rows = [line.strip("| ").split(" | ") for line in lines if line.startswith("| `")]
+    return {(row[0].strip("`"), row[1].strip("`")) for row in rows}
+
+
 def main() -> int:
-    every = list(mutants())
-    survivors = 0
+    files = sys.argv[1:]
+    every = [mutant for mutant in mutants() if not files or mutant.path.name in files]
+    known = {each for each in explained() if each[0] in {mutant.rule for mutant in every}}
+    survivors: set[tuple[str, str]] = set()
     with ThreadPoolExecutor(2) as pool:
         for mutant, dead in zip(every, pool.map(killed, every), strict=True):
             if not dead:
-                survivors += 1
-                print(f"survived  {mutant.alert}: {mutant.change}", flush=True)
-    share = 1 - survivors / len(every)
-    print(f"killed {len(every) - survivors} of {len(every)} ({share:.1%}); {ENOUGH:.0%} are wanted")
-    return 0 if share >= ENOUGH else 1
+                survivors.add((mutant.rule, mutant.change))
+                note = "" if (mutant.rule, mutant.change) in known else "  (not explained)"
+                print(f"survived  {mutant.rule}: {mutant.change}{note}", flush=True)
+    for rule, change in sorted(known - survivors):
+        print(f"explained, yet killed or gone  {rule}: {change}")
+    share = 1 - len(survivors) / len(every)
+    killed_ones = len(every) - len(survivors)
+    print(f"killed {killed_ones} of {len(every)} ({share:.1%}); {ENOUGH:.0%} are wanted")
+    return 0 if share >= ENOUGH and survivors == known else 1
 
 
 if __name__ == "__main__":

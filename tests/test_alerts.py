@@ -144,7 +144,7 @@ THRESHOLDS = {
         f">= {h.ALERT_UPDATES}",
         f">= {h.VALUE_WARM_UP_UPDATES}",
     ],
-    "EsperRollbackStorm": [f"clamp_min(esper_run_environments, {h.ROLLBACK_STORM})"],
+    "EsperRollbackStorm": [f">= {h.ROLLBACKS}", f"> {h.ROLLBACKS_PER_EPISODE:g}"],
     "EsperNoImprovement": [f">= {h.NO_IMPROVEMENT_BATCHES}"],
     "EsperPerformanceDegraded": [f"> {h.ACCURACY_DROP:g}"],
     "EsperEnvsDegraded": [f"> {h.ENVS_DEGRADED_SHARE:g}"],

@@ -78,8 +78,9 @@ VALUE_SPREAD_COLLAPSED: Final = 0.1
 VALUE_WARM_UP_UPDATES: Final = 100
 """An untrained critic's estimates correlate with nothing: not before so many updates."""
 WAIT_SHARE_ACTIONS: Final = 100
-ROLLBACK_STORM: Final = 3
-"""Rollbacks in 15 minutes, or one for each environment where there are more."""
+ROLLBACKS: Final = 3
+ROLLBACKS_PER_EPISODE: Final = 0.2
+"""Fewer are the governor's ordinary work."""
 NO_IMPROVEMENT_BATCHES: Final = 20
 ACCURACY_DROP: Final = 0.1
 ENVS_DEGRADED_SHARE: Final = 0.5

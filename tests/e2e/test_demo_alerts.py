@@ -1,0 +1,88 @@
+"""Of each fault that the demo can be asked for somebody is told, and of nothing else."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+
+from demo.small import SMALL, one_thread
+from esper_exporter import Exporter
+from esper_exporter.demo.faults import Faults
+from esper_exporter.demo.injection import fault
+from esper_exporter.demo.stream import Stream
+from esper_exporter.demo.training import Training
+from support.alertmanager import alertmanager
+from support.programs import wait_until
+from support.prometheus import prometheus
+
+RULES = sorted((Path(__file__).parents[2] / "alerts" / "rules").glob("*.yml"))
+TOLD = {
+    "clean": set(),
+    "nan:op@2": {"EsperHeadNonFiniteLatched"},
+    "inf:tempo@2:full": {"EsperHeadNonFiniteLatched"},
+    "grad-explode@1 grad-explode@2": {"EsperGradientExplosion"},
+    "grad-nan@2": {"EsperNonFiniteLatched"},
+    "nan:op@1:full nan:op@2:full nan:op@3:full": {"EsperHeadNonFiniteLatched", "EsperRunFailed"},
+    "oom@2": {"EsperRunFailed"},
+    "crash@2": {"EsperRunFailed"},
+}
+"""Faults → what somebody is told of. What takes minutes is measured in alerts/README.md."""
+
+
+def train(exporter: Exporter, faults: str) -> None:
+    """A training with faults, whose exporter stays until two scrapes have seen how it ended."""
+    injected = [] if faults == "clean" else [fault(text) for text in faults.split()]
+    # What ends the training is what it is about: the exporter tells of it.
+    with suppress(Exception), exporter:
+        training = Training(
+            SMALL,
+            Stream(exporter, None, False),
+            Faults(injected, lambda: None),
+        )
+        for _ in training.batches():
+            pass
+
+
+def test_of_each_fault_its_alert_is_told_and_nothing_else(tmp_path: Path) -> None:
+    exporters = {
+        faults: Exporter(port=0, run_id=f"run-{number}", state_dir="off", linger=60)
+        for number, faults in enumerate(TOLD)
+    }
+    for exporter in exporters.values():
+        exporter.start()
+    addresses = [f"127.0.0.1:{exporter.port}" for exporter in exporters.values()]
+    with (
+        one_thread(),
+        alertmanager(tmp_path / "alertmanager", group_wait="5s") as receiver,
+        prometheus(
+            tmp_path, addresses, rule_files=RULES, alertmanagers=[receiver.address]
+        ) as server,
+        ThreadPoolExecutor(len(exporters)) as pool,
+    ):
+        server.wait_for("sum(up)", float(len(exporters)))
+        list(pool.map(train, exporters.values(), exporters))
+        server.wait_for("sum(up)", 0.0)
+
+        def told() -> dict[str, set[str]]:
+            alerts = [
+                alert["labels"] for _, who, alert in list(receiver.received) if who != "nobody"
+            ]
+            return {
+                faults: {
+                    labels["alertname"]
+                    for labels in alerts
+                    if labels.get("run_id") == f"run-{number}"
+                }
+                for number, faults in enumerate(TOLD)
+            }
+
+        # The slowest are those of the group that waits: what is told by then is all.
+        wait_until(
+            lambda: all(expected <= told()[faults] for faults, expected in TOLD.items()),
+            "everything expected is told",
+            40.0,
+        )
+        assert told() == TOLD
+        raised = server.query('count by (severity) (ALERTS{alertstate="firing"})')
+        assert dict(raised)[("severity", "none"),] > 1.0
