@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -56,7 +57,9 @@ def test_routes(labels: str, receiver: str, tmp_path: Path) -> None:
     assert told.split() == [receiver]
 
 
-def rendered(template: str, tmp_path: Path, links: str = "") -> str:
+def rendered(
+    template: str, tmp_path: Path, links: str = "", annotations: Mapping[str, str] | None = None
+) -> str:
     """A template's text for one alert; ``links`` takes the place of what links.tmpl ships."""
     folder = tmp_path / "templates"
     shutil.copytree(ALERTS / "templates", folder)
@@ -79,6 +82,7 @@ def rendered(template: str, tmp_path: Path, links: str = "") -> str:
             "description": "The nan latch was lit.",
             "runbook_url": "alerts/runbooks/EsperHeadNonFiniteLatched.md",
             "dashboard_url": "/d/esper-heads?var-run=r1&var-head=op",
+            **(annotations or {}),
         },
         "startsAt": "2026-01-02T03:04:05Z",
     }
@@ -109,6 +113,12 @@ def test_two_lines_say_where_links_lead(tmp_path: Path) -> None:
     text = rendered("esper.text", tmp_path, links="https://a.example/x")
     assert "https://a.example/x/d/esper-heads?var-run=r1&var-head=op\n" in text
     assert "https://a.example/x/alerts/runbooks/EsperHeadNonFiniteLatched.md\n" in text
+
+
+def test_a_link_that_is_an_address_already_stays(tmp_path: Path) -> None:
+    link = "https://g.example/d/esper-heads"
+    text = rendered("esper.text", tmp_path, annotations={"dashboard_url": link})
+    assert f"Dashboard: {link}\n" in text
 
 
 def test_the_end_of_a_latch_is_told_to_nobody() -> None:

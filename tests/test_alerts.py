@@ -14,6 +14,7 @@ import yaml
 from esper_exporter import health as h
 from esper_exporter.metrics.catalogue import catalogue
 from esper_exporter.metrics.metric import columns_of
+from support.command import run
 from support.programs import program
 
 ALERTS = Path(__file__).parents[1] / "alerts"
@@ -215,3 +216,24 @@ def test_nobody_is_woken_by_what_is_no_fault() -> None:
     for rule in ALERTING:
         assert "explained_variance" not in rule["expr"]
         assert "numerical_instability" not in rule["expr"]
+
+
+def test_assets_are_written_with_the_addresses_of_dashboards_and_runbooks(tmp_path: Path) -> None:
+    grafana, runbooks = "https://grafana.example.org/g", "https://git.example.org/esper/"
+    done = run("assets", tmp_path, "--grafana-url", grafana, "--runbook-url", runbooks)
+    assert done.returncode == 0, done.stderr
+    files = sorted((tmp_path / "alerts" / "rules").glob("*.yml"))
+    groups = [group for path in files for group in yaml.safe_load(path.read_text())["groups"]]
+    operator = yaml.safe_load((tmp_path / "deploy/kubernetes/prometheusrule.yaml").read_text())
+    assert operator["spec"]["groups"] == groups
+    links = {
+        rule["alert"]: rule["annotations"]
+        for group in groups
+        for rule in group["rules"]
+        if "alert" in rule
+    }
+    for rule in ALERTING:
+        told = links[rule["alert"]]
+        assert told["dashboard_url"] == grafana + rule["annotations"]["dashboard_url"]
+        assert told["runbook_url"] == runbooks + rule["annotations"]["runbook_url"]
+    promtool("check", "rules", *files)

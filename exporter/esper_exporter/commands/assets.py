@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import shutil
+import re
 from pathlib import Path
 
 from esper_exporter.terminal import OK, CommandError, write_out
@@ -21,6 +21,16 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     assets.add_argument(
         "--force", action="store_true", help="replace files that are there and differ"
     )
+    assets.add_argument(
+        "--grafana-url",
+        metavar="URL",
+        help="address of your Grafana, put in front of the alerts' dashboard links",
+    )
+    assets.add_argument(
+        "--runbook-url",
+        metavar="URL",
+        help="where DIR can be read, put in front of the alerts' runbook links",
+    )
     assets.set_defaults(run=_run)
 
 
@@ -29,14 +39,33 @@ def _run(options: argparse.Namespace) -> int:
 
     directory = Path(options.directory)
     try:
-        wanted = {directory / name: source for name, source in assets().items()}
-        for path, source in wanted.items():
-            if path.exists() and not options.force and path.read_bytes() != source.read_bytes():
+        wanted = {
+            directory / name: _linked(source.read_bytes(), options.grafana_url, options.runbook_url)
+            for name, source in assets().items()
+        }
+        for path, content in wanted.items():
+            if path.exists() and not options.force and path.read_bytes() != content:
                 raise CommandError(f"{path} is there and differs; --force replaces it")
-        for path, source in wanted.items():
+        modes = {directory / name: source.stat().st_mode for name, source in assets().items()}
+        for path, content in wanted.items():
             path.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(source, path)
+            path.write_bytes(content)
+            path.chmod(modes[path])
     except OSError as error:
         raise CommandError(f"{error.filename}: {error.strerror}") from error
     write_out(f"{len(wanted)} files in {directory}; deploy/README.md says what is what\n".encode())
     return OK
+
+
+def _linked(content: bytes, grafana: str | None, runbooks: str | None) -> bytes:
+    """A file in which the paths of dashboards and runbooks are addresses, where one is given."""
+    for label, url in ((b"dashboard_url", grafana), (b"runbook_url", runbooks)):
+        if url is not None:
+            front = url.rstrip("/").encode() + b"/"
+            content = re.sub(
+                rb"^( *" + label + rb': "?)/?(?=d/|alerts/)',
+                lambda found, front=front: found[1] + front,  # type: ignore[misc]
+                content,
+                flags=re.MULTILINE,
+            )
+    return content
