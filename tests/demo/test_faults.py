@@ -80,7 +80,7 @@ def test_a_gradient_that_is_not_finite_costs_one_step_or_the_whole_update() -> N
 def test_a_collapsed_head_has_no_entropy_and_the_others_keep_theirs() -> None:
     trained = train("entropy-collapse:style@2")
     entropies = {
-        head: trained.value("esper_tamiyo_head_entropy_ratio", head=head)
+        head: trained.value("esper_tamiyo_head_choice_entropy_ratio", head=head)
         for head in ("style", "tempo")
     }
     assert entropies["style"] is not None and entropies["style"] < 0.001

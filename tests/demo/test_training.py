@@ -13,6 +13,7 @@ from demo.small import RUN, SMALL, Trained, train
 from esper_exporter import Exporter
 from esper_exporter.contract.vocabulary import HEADS, OPS, STAGES
 from esper_exporter.demo import training
+from esper_exporter.demo.actions import MATTERS
 from support.pages import samples
 
 # Of the process and the exporter, not of the run; and what the process' end adds.
@@ -48,6 +49,8 @@ def test_the_page_tells_of_a_healthy_run(trained: Trained) -> None:
     assert sum(trained.values("esper_tamiyo_head_nonfinite_latched")) == 0
     assert len(trained.values("esper_tamiyo_head_grad_norm")) >= len(HEADS)
     assert len(trained.values("esper_tamiyo_head_entropy_ratio")) == len(HEADS)
+    choices = trained.values("esper_tamiyo_head_choice_entropy_ratio")
+    assert choices and all(0 < share <= 1.0001 for share in choices)
     assert trained.values("esper_tamiyo_lstm_hidden_rms")
     assert trained.values("esper_tamiyo_rollout_lstm_hidden_rms")
 
@@ -109,6 +112,12 @@ def test_a_decision_is_told_as_it_was_made(trained: Trained) -> None:
     for decision in decisions:
         heads = decision["head_telemetry"]
         assert all(0.0 <= share <= 1.0 + 1e-6 for share in heads.values())
+        for head in HEADS:
+            told = "curve" if head == "alpha_curve" else head
+            assert decision[f"{head}_masked"] == (decision["action_name"] not in MATTERS[head])
+            if decision[f"{head}_masked"]:
+                assert heads[f"{told}_entropy"] == 0 and heads[f"{told}_confidence"] == 1
+        assert (decision["blueprint_id"] is None) == (decision["action_name"] != "GERMINATE")
         rest = sum(chance for _, chance in decision["alternatives"])
         assert decision["action_confidence"] + rest <= 1.0 + 1e-6
 
@@ -163,6 +172,15 @@ def test_mixed_precision_moves_the_loss_scale() -> None:
     mixed = train(updates=4, envs=2, amp=True)
     assert all(batch.carried_out for batch in mixed.batches)
     assert mixed.value("esper_tamiyo_loss_scale") == 2 * 65536.0
+
+
+def test_the_phases_of_a_batch_are_timed_and_fit_into_it(trained: Trained) -> None:
+    profiles = [event["data"] for event in events(trained, "PHASE_PROFILE_COMPLETED")]
+    assert [profile["batch_idx"] for profile in profiles] == [1, 2, 3, 4]
+    for profile, batch in zip(profiles, trained.batches, strict=True):
+        assert set(profile["phases"]) == {"train", "val", "action", "ppo_update"}
+        wall = sum(phase["wall_ms"] for phase in profile["phases"].values())
+        assert 0 < wall < 1000 * batch.seconds
 
 
 def test_one_slot_is_no_choice_and_one_environment_is_enough() -> None:

@@ -26,7 +26,7 @@ MATTERS: dict[str, frozenset[str]] = {
     "alpha_speed": frozenset({"SET_ALPHA_TARGET", "PRUNE"}),
     "alpha_curve": frozenset({"SET_ALPHA_TARGET", "PRUNE"}),
 }
-"""Head → operations whose effect it has a say in; elsewhere it is sampled by nobody."""
+"""Head → operations whose effect it has a say in."""
 
 
 def choices(slot_ids: Sequence[str]) -> dict[str, tuple[str, ...]]:

@@ -16,6 +16,7 @@ from esper_exporter.demo.governor import Governor, Panic
 from esper_exporter.demo.host import HostTrainer, slot_names
 from esper_exporter.demo.kasmina import Kasmina
 from esper_exporter.demo.observation import Features, observe
+from esper_exporter.demo.profile import Profile
 from esper_exporter.demo.rewards import ROLLBACK_PENALTY, Step, components
 from esper_exporter.demo.seeds import LIVE, Slot
 from esper_exporter.demo.stream import Stream
@@ -44,6 +45,7 @@ class Environment:
         digits: Digits,
         stream: Stream,
         probe: PolicyProbe,
+        profile: Profile,
         seed: int,
     ) -> None:
         self.env_id = env_id
@@ -52,6 +54,7 @@ class Environment:
         self._digits = digits
         self._stream = stream
         self._probe = probe
+        self._profile = profile
         self._generator = torch.Generator().manual_seed(seed)
         self.rollbacks = 0
         self.begin(episode=env_id)
@@ -96,14 +99,17 @@ class Environment:
         fossilizing = seeds.slots[action.slot].seed if action.op == "FOSSILIZE" else None
         success = seeds.act(action, self.epoch)
         shock = seeds.tick(self.epoch)
-        trained = trainer.train()
+        with self._profile.time("train"):
+            trained = trainer.train()
         before = self._accuracy_before = self.accuracy
-        self.accuracy, self.loss = trainer.validate()
+        with self._profile.time("val"):
+            self.accuracy, self.loss = trainer.validate()
         self._grad_norm = trained.grad_norm
         panic = self._governor.judge(self.loss)
         if panic is not None:
             self._roll_back(panic)
-        self._measure_contributions()
+        with self._profile.time("val"):
+            self._measure_contributions()
         seeds.accuracy = self.accuracy
         self.accuracies.append(self.accuracy)
         self._probe.host_epoch(

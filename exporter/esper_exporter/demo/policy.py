@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -32,8 +32,9 @@ class Outputs:
 class Policy(nn.Module):
     """Encoder, LSTM, and a head for each part of the action.
 
-    The operation comes first: the other heads know it. Where a head chooses among slots that the
-    operation cannot be done in, those are masked; where an operation is illegal, it is masked.
+    The operation comes first: the other heads know it. Illegal operations are masked, and slots in
+    which the operation cannot be done. A head that the operation gives no say is left one choice,
+    its first: as in the real system, its log-probability and entropy are then 0.
     """
 
     def __init__(self, observed: int, choices: Mapping[str, int]) -> None:
@@ -53,6 +54,9 @@ class Policy(nn.Module):
         )
         self.critic = nn.Sequential(nn.Linear(WIDTH, HIDDEN), nn.Tanh(), nn.Linear(HIDDEN, 1))
         self.q = nn.Linear(WIDTH, len(OPS))
+        for head in choices:
+            matters = torch.tensor([op in MATTERS[head] for op in OPS])
+            self.register_buffer(f"{head}_matters", matters, persistent=False)
         for head in self.heads.values():
             # Near to uniform at first, so that every choice is tried.
             head[-1].weight.data.mul_(0.1)
@@ -80,6 +84,10 @@ class Policy(nn.Module):
             head: module(known).float() for head, module in self.heads.items() if head != "op"
         }
         logits["slot"] = logits["slot"].masked_fill(~legal_slots, _ILLEGAL)
+        for head, own in logits.items():
+            says = getattr(self, f"{head}_matters")[ops]
+            first = torch.zeros_like(own).index_fill(-1, ops.new_zeros(1), 1.0).log()
+            logits[head] = torch.where(says[..., None], own, first.clamp(min=_ILLEGAL))
         return logits
 
     def forward(
@@ -102,14 +110,11 @@ def log_prob_and_entropy(logits: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor
 
 
 def causal_masks(
-    ops: Tensor, legal_ops: Tensor, legal_slots: Tensor, heads: Sequence[str]
+    policy: Policy, ops: Tensor, legal_ops: Tensor, legal_slots: Tensor
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Head → where it mattered for what was done, and where it also had more than one choice."""
-    active, learnable = {}, {}
-    for head in heads:
-        table = torch.tensor([op in MATTERS[head] for op in OPS], device=ops.device)
-        active[head] = table[ops]
-        learnable[head] = active[head]
+    active = {head: getattr(policy, f"{head}_matters")[ops] for head in policy.choices}
+    learnable = dict(active)
     learnable["op"] = legal_ops.sum(-1) > 1
     learnable["slot"] = active["slot"] & (legal_slots.sum(-1) > 1)
     return active, learnable

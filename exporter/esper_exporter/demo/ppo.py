@@ -23,7 +23,7 @@ GAMMA, LAMBDA = 0.995, 0.95
 CLIP = 0.2
 MAX_GRAD_NORM = 0.5
 LEARNING_RATE = 3e-3
-VALUE_WEIGHT, Q_WEIGHT, ENTROPY_WEIGHT = 0.25, 0.1, 0.01
+VALUE_WEIGHT, Q_WEIGHT, ENTROPY_WEIGHT = 0.25, 0.1, 0.03
 SMALLEST_STD = 1e-6
 """Advantages that vary less are not blown up to a standard deviation of 1."""
 
@@ -122,7 +122,7 @@ class Learner:
         the step was not made because something was not finite."""
         ops = rollout.actions["op"][:, chosen]
         legal_ops, legal_slots = rollout.legal_ops[:, chosen], rollout.legal_slots[:, chosen]
-        active, learnable = causal_masks(ops, legal_ops, legal_slots, list(rollout.actions))
+        active, learnable = causal_masks(self._policy, ops, legal_ops, legal_slots)
         old = {head: log_probs[:, chosen] for head, log_probs in rollout.log_probs.items()}
         with self._probe.phase("forward"), self._autocast():
             outputs = self._evaluate(rollout.observations[:, chosen], ops, legal_ops, legal_slots)

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from esper_exporter.contract.vocabulary import OPS, TEMPOS
-from esper_exporter.demo.actions import Action
+from esper_exporter.demo.actions import MATTERS, Action
 from esper_exporter.demo.environment import Environment
 from esper_exporter.demo.observation import statistics
 from esper_exporter.demo.policy import Policy, State, log_prob_and_entropy
+from esper_exporter.demo.profile import Profile
 from esper_exporter.demo.seeds import TARGETS
 from esper_exporter.demo.stream import Stream
 
@@ -63,6 +64,7 @@ class Collector:
         environments: Sequence[Environment],
         choices: Mapping[str, Sequence[str]],
         stream: Stream,
+        profile: Profile,
         autocast: Callable[[], AbstractContextManager[Any]],
         generator: torch.Generator,
     ) -> None:
@@ -70,6 +72,7 @@ class Collector:
         self._environments = environments
         self._choices = choices
         self._stream = stream
+        self._profile = profile
         self._autocast = autocast
         self._generator = generator
         self._device = next(policy.parameters()).device
@@ -79,7 +82,8 @@ class Collector:
         decisions, rewards = [], []
         state = self._policy.begin(len(self._environments))
         for _ in range(horizon):
-            decision, state = self._decide(state)
+            with self._profile.time("action"):
+                decision, state = self._decide(state)
             decisions.append(decision)
             rewards.append([float(r["total_reward"]) for r in self._act(decision)])
 
@@ -146,7 +150,6 @@ class Collector:
         rewards = []
         for place, environment in enumerate(self._environments):
             words = {head: self._choices[head][drawn[place]] for head, drawn in chosen.items()}
-            legal_slots = decision.legal_slots[0, place]
             slot_states = environment.slot_states()
             reward = environment.step(Action(**words))
             rewards.append(reward)
@@ -166,15 +169,8 @@ class Collector:
                     },
                     "value_estimate": values[place],
                     "slot_id": words["slot"],
-                    "blueprint_id": words["blueprint"],
-                    "style": words["style"],
-                    "tempo_idx": TEMPOS.index(words["tempo"]),
-                    "alpha_target": TARGETS[words["alpha_target"]],
-                    "alpha_speed": words["alpha_speed"],
-                    "alpha_curve": words["alpha_curve"],
+                    **_choices_told(words),
                     "action_success": reward["action_success"],
-                    "op_masked": not bool(decision.legal_ops[0, place].all()),
-                    "slot_masked": not bool(legal_slots.all()),
                     "reward_components": reward,
                     "slot_states": slot_states,
                     "alternatives": _alternatives(op_chances[place], words["op"]),
@@ -190,6 +186,21 @@ class Collector:
 def _shares(nats: Tensor, choices: int) -> Tensor:
     """Entropies as shares of the largest possible; 0 where there is nothing to choose."""
     return nats / np.log(choices) if choices > 1 else torch.zeros_like(nats)
+
+
+def _choices_told(words: Mapping[str, str]) -> dict[str, Any]:
+    """What the heads chose, None and masked where the operation gave them no say."""
+    said = {head: word for head, word in words.items() if words["op"] in MATTERS[head]}
+    tempo, target = said.get("tempo"), said.get("alpha_target")
+    return {
+        "blueprint_id": said.get("blueprint"),
+        "style": said.get("style"),
+        "tempo_idx": None if tempo is None else TEMPOS.index(tempo),
+        "alpha_target": None if target is None else TARGETS[target],
+        "alpha_speed": said.get("alpha_speed"),
+        "alpha_curve": said.get("alpha_curve"),
+        **{f"{head}_masked": head not in said for head in words},
+    }
 
 
 def _told(head: str, what: str) -> str:

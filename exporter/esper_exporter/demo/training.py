@@ -22,6 +22,7 @@ from esper_exporter.demo.host import slot_names
 from esper_exporter.demo.observation import size
 from esper_exporter.demo.policy import Policy
 from esper_exporter.demo.ppo import CLIP, ENTROPY_WEIGHT, LEARNING_RATE, MAX_GRAD_NORM, Learner
+from esper_exporter.demo.profile import Profile
 from esper_exporter.demo.rollout import Collector
 from esper_exporter.demo.stream import Stream
 from esper_exporter.demo.trends import Trends
@@ -87,6 +88,7 @@ class Training:
             clip_ratio=CLIP,
             dual_emit=options.dual_emit,
         )
+        self._profile = Profile()
         digits = load(options.seed)
         self._environments = [
             Environment(
@@ -96,13 +98,20 @@ class Training:
                 digits,
                 stream,
                 self._probe,
+                self._profile,
                 seed=options.seed * 1000 + env_id,
             )
             for env_id in range(options.envs)
         ]
         generator = torch.Generator().manual_seed(options.seed)
         self._collector = Collector(
-            policy, self._environments, offered, stream, self._autocast, generator
+            policy,
+            self._environments,
+            offered,
+            stream,
+            self._profile,
+            self._autocast,
+            generator,
         )
         self._backend = compiler() if options.compile else None
         evaluate = torch.compile(policy, backend=self._backend) if self._backend else policy
@@ -134,7 +143,8 @@ class Training:
         acting = time.perf_counter() - acting
         for environment in environments:
             environment.end(number)
-        learned = self._learner.update(number, rollout)
+        with self._profile.time("ppo_update"):
+            learned = self._learner.update(number, rollout)
         returns = [environment.episode_return for environment in environments]
         self._tell_batch(number, learned.carried_out, acting)
         return Batch(
@@ -212,6 +222,8 @@ class Training:
                 "env_accuracies": accuracies,
             },
         )
+        phases = {"phases": self._profile.take(), "epoch": epochs, "batch_idx": number}
+        self._stream.tell("PHASE_PROFILE_COMPLETED", phases)
         for name, trend in trends:
             self._stream.tell(name, trend)
         self._stream.tell(
