@@ -10,10 +10,10 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks import emit, memory, page, probe, publish, scrape, start, stolen
+from benchmarks import emit, memory, page, probe, publish, scrape, start, stolen, vitals
 from benchmarks.measure import Result
 
-PARTS = (page, publish, stolen, memory, scrape, emit, probe, start)
+PARTS = (page, publish, stolen, memory, scrape, emit, probe, vitals, start)
 
 
 def _amount(value: float | None, unit: str) -> str:

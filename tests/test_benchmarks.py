@@ -27,6 +27,10 @@ NAMES = {
     "an event of a replay",
     *(("probe: an update with it / without",) if find_spec("torch") else ()),
     *(("probe: clipping / clip_grad_norm_",) if find_spec("torch") else ()),
+    "vitals: a scrape while NVML hangs / not",
+    "vitals: a training step while NVML hangs / not",
+    "vitals: a sample of 8 GPUs",
+    "vitals: a sample of host and process",
     "start: time",
     "start: memory",
 }

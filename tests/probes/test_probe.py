@@ -268,7 +268,25 @@ def test_the_allocator_s_numbers_become_an_infrastructure_snapshot() -> None:
     }
     later = memory.fields({**stats, "allocated_bytes.all.current": 2**31})
     assert later["memory_allocated_delta_gb"] == -1.0
-    assert memory.read() == {}
+    assert memory.fields(memory.stats()) == {}
+
+
+def test_and_what_the_allocator_s_own_event_tells_of_the_device(exporter: Exporter) -> None:
+    memory = machine.Memory(torch.device("cuda:1"))
+    told = memory.allocator(
+        {
+            "allocated_bytes.all.current": 3 * 2**30,
+            "reserved_bytes.all.current": 4 * 2**30,
+            "num_alloc_retries": 5,
+            "num_ooms": 2,
+        }
+    )
+    event = {"event_type": "ALLOCATOR_STATS", "timestamp": "2026-06-01T08:00:00+00:00"}
+    exporter.emit({**event, "data": {"batch_idx": 1, **told}})
+    page = exporter.render().decode()
+    names = ("fragmentation_ratio", "allocation_retries_total", "ooms_total")
+    shown = [value(page, f"esper_torch_memory_{name}", device="cuda:1") for name in names]
+    assert shown == [0.25, 5.0, 2.0]
 
 
 def test_torch_compile_s_breaks_and_recompilations_are_counted() -> None:

@@ -19,14 +19,27 @@ class Memory:
         self._device = device
         self._before: float | None = None
 
-    def read(self) -> dict[str, float | int]:
-        """Fields of INFRASTRUCTURE_SNAPSHOT (GiB) as of now."""
-        if self._device.type != "cuda":
-            return {}
-        return self.fields(torch.cuda.memory_stats(self._device))
+    def stats(self) -> Mapping[str, Any]:
+        """``torch.cuda.memory_stats`` as of now; empty on another device."""
+        return torch.cuda.memory_stats(self._device) if self._device.type == "cuda" else {}
+
+    def allocator(self, stats: Mapping[str, Any]) -> dict[str, str | int]:
+        """Fields of ALLOCATOR_STATS (bytes, counts so far) from memory_stats."""
+        allocated = int(stats["allocated_bytes.all.current"])
+        reserved = int(stats["reserved_bytes.all.current"])
+        return {
+            "device": str(self._device),
+            "allocated_bytes": allocated,
+            "reserved_bytes": reserved,
+            "fragmentation_bytes": reserved - allocated,
+            "num_alloc_retries": int(stats["num_alloc_retries"]),
+            "num_ooms": int(stats["num_ooms"]),
+        }
 
     def fields(self, stats: Mapping[str, Any]) -> dict[str, float | int]:
-        """The same from ``torch.cuda.memory_stats``."""
+        """Fields of INFRASTRUCTURE_SNAPSHOT (GiB) from memory_stats; none from none."""
+        if not stats:
+            return {}
         allocated = stats["allocated_bytes.all.current"] / GIB
         reserved = stats["reserved_bytes.all.current"] / GIB
         found: dict[str, float | int] = {

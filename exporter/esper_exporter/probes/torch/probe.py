@@ -327,7 +327,11 @@ class PolicyProbe:
             for phase, values in times.items()
             if phase != "epoch"
         }
-        found: dict[str, Any] = {**self._memory.read(), **compilation(), **means}
+        stats = self._memory.stats()
+        if stats:
+            allocator = self._memory.allocator(stats)
+            self._telling.emit("ALLOCATOR_STATS", {"batch_idx": self._updates, **allocator})
+        found: dict[str, Any] = {**self._memory.fields(stats), **compilation(), **means}
         if found or times:
             found |= {"phase_times_ms": times, "batch_window": self._every}
             self._telling.emit("INFRASTRUCTURE_SNAPSHOT", found)
