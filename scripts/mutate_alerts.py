@@ -10,7 +10,6 @@ and the survivors are not the same.
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -35,12 +34,12 @@ OPPOSITE_MATCHER = {"=": "!=", "!=": "=", "=~": "!~", "!~": "=~"}
 
 @dataclass(frozen=True)
 class Mutant:
-    """A rule file in which one thing is another."""
+    """A rule of a file in which one thing is another."""
 
     path: Path
     rule: str
     change: str
-    rules: dict[str, Any]
+    definition: dict[str, Any]
 
 
 def _expressions(expression: str) -> Iterator[tuple[str, str]]:
@@ -76,35 +75,59 @@ def _expressions(expression: str) -> Iterator[tuple[str, str]]:
 def mutants() -> Iterator[Mutant]:
     """Every rule's thresholds, comparisons, label lists, matchers and ``for``, one at a time."""
     for path in sorted((ALERTS / "rules").glob("*.yml")):
-        text = path.read_text()
-        for g, group in enumerate(yaml.safe_load(text)["groups"]):
-            for r, rule in enumerate(group["rules"]):
-                changes = [({"expr": new}, what) for what, new in _expressions(rule["expr"])]
-                if "for" in rule:
-                    seconds = int(rule["for"][:-1]) * {"s": 1, "m": 60, "h": 3600}[rule["for"][-1]]
-                    changes += [
-                        ({"for": f"{new}s"}, f"for {rule['for']} → {new}s")
-                        for new in (0, seconds * 2)
-                    ]
-                for change, what in changes:
-                    rules = yaml.safe_load(text)
-                    rules["groups"][g]["rules"][r].update(change)
-                    yield Mutant(path, rule.get("alert") or rule["record"], what, rules)
+        groups = yaml.safe_load(path.read_text())["groups"]
+        for rule in (rule for group in groups for rule in group["rules"]):
+            changes = [({"expr": new}, what) for what, new in _expressions(rule["expr"])]
+            if "for" in rule:
+                seconds = int(rule["for"][:-1]) * {"s": 1, "m": 60, "h": 3600}[rule["for"][-1]]
+                changes += [
+                    ({"for": f"{new}s"}, f"for {rule['for']} → {new}s") for new in (0, seconds * 2)
+                ]
+            for change, what in changes:
+                yield Mutant(path, rule.get("alert") or rule["record"], what, rule | change)
+
+
+def _about(tests: dict[str, Any], rule: dict[str, Any]) -> dict[str, Any]:
+    """What a test file says of one rule, with the series that the rule reads."""
+    name, expression = rule.get("alert") or rule["record"], rule["expr"]
+    kept = []
+    for test in tests["tests"]:
+        alerts = [each for each in test.get("alert_rule_test", []) if each["alertname"] == name]
+        queries = [each for each in test.get("promql_expr_test", []) if name in each["expr"]]
+        series = [
+            each
+            for each in test["input_series"]
+            if re.search(rf"\b{each['series'].partition('{')[0]}\b", expression)
+        ]
+        if alerts or queries:
+            kept.append(
+                {
+                    **test,
+                    "input_series": series,
+                    "alert_rule_test": alerts,
+                    "promql_expr_test": queries,
+                }
+            )
+    return {**tests, "tests": kept}
 
 
 def killed(mutant: Mutant) -> bool:
-    """Whether a test of that rule file fails, or promtool takes the file for none."""
+    """Whether a test of that rule fails, or promtool takes the rule for none."""
     with tempfile.TemporaryDirectory() as folder:
-        for part in ("rules", "tests"):
-            shutil.copytree(ALERTS / part, Path(folder) / part)
-        (Path(folder) / "rules" / mutant.path.name).write_text(yaml.safe_dump(mutant.rules))
-        return any(
-            subprocess.run(
-                ["promtool", "test", "rules", test], capture_output=True, check=False
-            ).returncode
-            for test in sorted((Path(folder) / "tests").glob("*.yml"))
-            if f"/{mutant.path.name}" in test.read_text()
+        rules, test = Path(folder) / "rules.yml", Path(folder) / "test.yml"
+        rules.write_text(
+            yaml.safe_dump({"groups": [{"name": "mutant", "rules": [mutant.definition]}]})
         )
+        for path in sorted((ALERTS / "tests").glob("*.yml")):
+            tests = yaml.safe_load(path.read_text())
+            if not any(Path(name).name == mutant.path.name for name in tests["rule_files"]):
+                continue
+            about = _about(tests, mutant.definition) | {"rule_files": [str(rules)]}
+            test.write_text(yaml.safe_dump(about))
+            command = ["promtool", "test", "rules", test]
+            if subprocess.run(command, capture_output=True, check=False).returncode:
+                return True
+    return False
 
 
 def explained() -> set[tuple[str, str]]:

@@ -132,45 +132,47 @@ def test_inhibition_names_alerts_that_there_are() -> None:
     named = {
         name
         for rule in shipped()["inhibit_rules"]
-        for matcher in rule["source_matchers"] + rule["target_matchers"]
-        if matcher.startswith("alertname")
-        for name in matcher.split('"')[1].split("|")
+        for end in ("source_matchers", "target_matchers")
+        for name in names(rule[end])
     }
     assert named <= {path.stem for path in (ALERTS / "runbooks").glob("*.md")}
 
 
-def test_what_a_nan_brings_with_it_is_not_told_beside_it_in_the_same_rank_only(
+RANK = {"job": "esper", "instance": "a:9108", "run_id": "r1", "group_id": "A", "rank": "0"}
+
+
+def names(matchers: list[str]) -> list[str]:
+    """The alerts that an inhibition's matchers name."""
+    (matcher,) = (each for each in matchers if each.startswith("alertname"))
+    return matcher.split('"')[1].split("|")
+
+
+def test_what_follows_from_a_cause_is_not_told_beside_it_and_elsewhere_it_is(
     tmp_path: Path,
 ) -> None:
-    def labels(alert: str, severity: str, run: str, rank: str = "0") -> dict[str, str]:
-        about = {"job": "esper", "instance": "a:9108", "group_id": "A"}
-        return {"alertname": alert, "severity": severity, "run_id": run, "rank": rank, **about}
-
-    latch = {**labels("EsperHeadNonFiniteLatched", "critical", "r1"), "latched": "true"}
-    lately = labels("EsperNonFiniteLately", "none", "r1")
-    followers = [
-        name
-        for rule in shipped()["inhibit_rules"][:1]
-        for name in rule["target_matchers"][0].split('"')[1].split("|")
-    ]
+    causes, followers, others = [], [], []
+    for number, rule in enumerate(shipped()["inhibit_rules"]):
+        # Only an exporter has no run.
+        exporter = names(rule["target_matchers"]) == ["EsperExporterDown"]
+        assert rule["equal"] == (["job", "instance"] if exporter else list(RANK))
+        about = RANK | {"instance": f"{number}:9108", "severity": "warning", "source": "loss"}
+        causes += [{**about, "alertname": names(rule["source_matchers"])[0]}]
+        for name in names(rule["target_matchers"]):
+            follower = {**about, "alertname": name}
+            followers.append(follower)
+            others += [{**follower, label: "another"} for label in rule["equal"]]
     with alertmanager(tmp_path) as server:
-        server.post([latch, lately])
-        wait_until(lambda: server.told("on-call-latched", run_id="r1"), "the latch is told")
-        server.post(
-            [
-                labels(name, "warning", run, rank)
-                for name in followers
-                for run, rank in (("r1", "0"), ("r1", "1"), ("r2", "0"))
-            ]
+        server.post(causes)
+        wait_until(
+            lambda: all(
+                server.told("team", **cause) or server.told("nobody", **cause) for cause in causes
+            ),
+            "the causes have arrived",
         )
-        others = [
-            {"alertname": name, "run_id": run, "rank": rank}
-            for name in followers
-            for run, rank in (("r1", "1"), ("r2", "0"))
-        ]
+        server.post(followers + others)
         wait_until(
             lambda: all(server.told("team", **other) for other in others),
-            "the other run and the other rank are told",
+            "what differs in one label is told",
         )
-        # Rank 1 of the same run is in the same group, so rank 0 would have come with it.
-        assert not server.told("team", run_id="r1", rank="0")
+        # Others are in the groups of the followers, which would have come with them.
+        assert [follower for follower in followers if server.told("team", **follower)] == []
