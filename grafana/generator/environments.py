@@ -62,7 +62,7 @@ TILES = (
     _tile(
         "Episode",
         worst("max", "esper_run_episode"),
-        "Episodes finished. 'no data': the run does not report (any more).",
+        "Episodes finished. n/a: the run does not report (any more).",
         "short",
     ),
     _tile(

@@ -100,7 +100,7 @@ TILES = (
         f"count(max by (run_id, group_id) ({_all('esper_run_active')}) == 1"
         f" unless max by (run_id, group_id) ({_all('esper_run_finished')}) == 1"
         f" unless max by (run_id, group_id) ({_all('esper_run_failed')}) == 1)",
-        "Runs whose process answers and that have neither finished nor failed. 'no data' means"
+        "Runs whose process answers and that have neither finished nor failed. n/a means"
         " that none is scraped now: look at the run table for what became of them.",
     ),
     _tile(
@@ -133,7 +133,7 @@ TILES = (
         "Alerts firing",
         f'count({FIRING}) or 0 * count(up{{job=~"$job"}})',
         "Alerts of esper that fire now, warnings included. Good: 0. The table below says which"
-        " and links to the run. 'no data' means that this Prometheus scrapes nothing.",
+        " and links to the run. n/a means that this Prometheus scrapes nothing.",
         levels=any_is_bad(),
     ),
     _tile(
@@ -206,7 +206,7 @@ RUNS = table(
             "Started",
             f"1000 * {_last('esper_run_start_timestamp_seconds')}",
             unit="dateTimeAsLocal",
-            width=165,
+            width=185,
         ),
         column(
             "Last event",
@@ -224,7 +224,7 @@ RUNS = table(
     key_properties={
         "Run": (
             ("links", [*_to("esper-heads", "Action heads"), *_to("esper-envs", "Environments")]),
-            ("custom.width", 190),
+            ("custom.width", 175),
         ),
         "Group": (("custom.width", 80),),
         "Task": (("custom.width", 120),),
@@ -265,9 +265,12 @@ ALERTS = table(
             ("custom.cellOptions", {"type": "color-text"}),
             ("custom.width", 105),
         ),
-        "Alert": (("custom.width", 235),),
+        "Alert": (("custom.width", 215),),
         "Head": (("custom.width", 80),),
-        "Run": (("links", list(_to("esper-heads", "Action heads")[:1])),),
+        "Run": (
+            ("custom.width", 150),
+            ("links", list(_to("esper-heads", "Action heads")[:1])),
+        ),
     },
     sort=(("Severity", False),),
 )
@@ -294,7 +297,7 @@ ROWS = (
                 "When which alert fired, for any run. Good: empty. What began first is the likely"
                 " cause; the alert's runbook says what to do.",
                 values(value(1, "firing", BAD)),
-                height=6,
+                height=7,
             ),
         ),
     ),

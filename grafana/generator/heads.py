@@ -178,8 +178,7 @@ TILES = (
     vital(
         "Updates",
         so_far("esper_tamiyo_updates_total"),
-        "Policy updates that the run has carried out. 0 or 'no data': nothing below can be judged"
-        " yet.",
+        "Policy updates that the run has carried out. 0 or n/a: nothing below can be judged yet.",
         unit="short",
         decimals=0,
     ),
@@ -187,7 +186,7 @@ TILES = (
         "Last update",
         f"time() - {worst('max', 'esper_tamiyo_last_update_timestamp_seconds')}",
         "Age of the last policy update. Updates come seconds to minutes apart; ten times the run's"
-        " usual interval is EsperRunStalled. 'no data': the run does not report (any more).",
+        " usual interval is EsperRunStalled. n/a: the run does not report (any more).",
         unit="s",
         decimals=0,
     ),
@@ -238,8 +237,8 @@ HEADS = table(
             levels=RATIO_LEVELS,
             width=95,
         ),
-        column("NaN since", first_time("nan"), unit="dateTimeAsLocal", width=165),
-        column("Inf since", first_time("inf"), unit="dateTimeAsLocal", width=165),
+        column("NaN since", first_time("nan"), unit="dateTimeAsLocal", width=185),
+        column("Inf since", first_time("inf"), unit="dateTimeAsLocal", width=185),
     ),
     "One row for each head. Good: healthy, no latch, entropy above 50 % where the head had a choice"
     " (the column beside it counts forced steps too, whose entropy is 0), gradient norm 0.1 to 2,"
@@ -249,7 +248,7 @@ HEADS = table(
     height=11,
     sort=(("NaN", True), ("Inf", True), ("State", True)),
     key_properties={
-        "Run": (("custom.width", 190),),
+        "Run": (("custom.width", 150),),
         "Group": (("custom.width", 85),),
         "Head": (("custom.width", 115),),
     },
@@ -276,7 +275,7 @@ def _count(title: str, name: str, what: str) -> Panel:
     return vital(
         title,
         worst("max", name),
-        f"{what} Good: 0. 'no data': the trainer measures it only at debug level or after an"
+        f"{what} Good: 0. n/a: the trainer measures it only at debug level or after an"
         " anomaly, and what is not measured is not shown.",
         unit="short",
         decimals=0,

@@ -92,8 +92,8 @@ def _special(match: str, text: str, color: str, index: int) -> Json:
     return {"type": "special", "options": {"match": match, "result": result}}
 
 
-NO_DATA = "no\N{NO-BREAK SPACE}data"
-"""In one piece, or a narrow tile breaks the line and cuts it."""
+NO_DATA = "n/a"
+"""What stands where nothing was measured; short, or a narrow tile cuts it."""
 
 
 def absent(nan: str = "NaN", missing: str = NO_DATA) -> tuple[Json, ...]:

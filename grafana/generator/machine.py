@@ -77,8 +77,8 @@ TILES = (
     _tile(
         "GPUs busy",
         f"avg({_GPU_LOAD})",
-        "Mean share of time in which the chosen GPUs ran a kernel. Good: high while training. 'no"
-        " data': there is no GPU, or its driver does not answer.",
+        "Mean share of time in which the chosen GPUs ran a kernel. Good: high while training. n/a:"
+        " there is no GPU, or its driver does not answer.",
         "percentunit",
     ),
     _tile(

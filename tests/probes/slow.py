@@ -66,7 +66,8 @@ def policy(
         found[f"head_{head}_active_ratio"] = len(mine) / n
         found[f"head_{head}_learnable_fraction"] = sum(learnable[head][t] for t in steps) / n
         if choices > 1:
-            found[f"head_{head}_entropy"] = mean_entropy / math.log(choices)
+            where_choice = sum(entropy[head][t] for t in steps if learnable[head][t]) / n
+            found[f"head_{head}_entropy"] = where_choice / math.log(choices)
             nats, most = nats + mean_entropy, most + math.log(choices)
         if mine:
             logs = [new[head][t] - old[head][t] for t in mine]

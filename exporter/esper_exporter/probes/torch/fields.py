@@ -54,9 +54,9 @@ def policy_fields(heads: Mapping[str, int], minibatches: Sequence[Array]) -> Fie
         nats[head] = own["entropy"] / steps
         limit = math.log(choices) if choices > 1 else 0.0
         if limit:
-            share = nats[head] / limit
-            found[name + "entropy"] = share
-            entropy_weighted += HEAD_ENTROPY_COEFFICIENTS.get(head, 1.0) * share
+            # As the real system tells it: 0 where the head had no choice that mattered.
+            found[name + "entropy"] = own["choice_entropy"] / steps / limit
+            entropy_weighted += HEAD_ENTROPY_COEFFICIENTS.get(head, 1.0) * nats[head] / limit
             nats_sum += nats[head]
             most += limit
         coverage[head] = found[name + "active_ratio"] = own["active"] / steps
