@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,12 @@ def _about(tests: dict[str, Any], rule: dict[str, Any]) -> dict[str, Any]:
     return {**tests, "tests": kept}
 
 
+@cache
+def every_test() -> list[dict[str, Any]]:
+    """What the test files say."""
+    return [yaml.safe_load(path.read_text()) for path in sorted((ALERTS / "tests").glob("*.yml"))]
+
+
 def killed(mutant: Mutant) -> bool:
     """Whether a test of that rule fails, or promtool takes the rule for none."""
     with tempfile.TemporaryDirectory() as folder:
@@ -118,8 +125,7 @@ def killed(mutant: Mutant) -> bool:
         rules.write_text(
             yaml.safe_dump({"groups": [{"name": "mutant", "rules": [mutant.definition]}]})
         )
-        for path in sorted((ALERTS / "tests").glob("*.yml")):
-            tests = yaml.safe_load(path.read_text())
+        for tests in every_test():
             if not any(Path(name).name == mutant.path.name for name in tests["rule_files"]):
                 continue
             about = _about(tests, mutant.definition) | {"rule_files": [str(rules)]}

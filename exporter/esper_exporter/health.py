@@ -72,7 +72,8 @@ ALERT_UPDATES: Final = 5
 """Fewer policy updates than this in a window prove nothing."""
 EXPLODING_UPDATES_SHARE: Final = 0.05
 VANISHING_UPDATES_SHARE: Final = 0.5
-HEAD_OUT_OF_RANGE_SHARE: Final = 0.5
+HEAD_OUT_OF_RANGE_SHARE: Final = 0.75
+"""A head that has a choice in few steps, or is untrained, is out of range in up to half of them."""
 EARLY_STOP_SHARE: Final = 0.5
 VALUE_SPREAD_COLLAPSED: Final = 0.1
 VALUE_WARM_UP_UPDATES: Final = 100
