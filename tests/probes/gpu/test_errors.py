@@ -236,6 +236,30 @@ def test_memory_is_read_in_the_old_way_where_the_new_one_is_unknown() -> None:
     assert ("esper_gpu_memory_reserved_bytes",) not in sample.cells
 
 
+def test_a_gpu_of_which_nothing_can_be_read_has_not_answered() -> None:
+    library = ScriptedNvml()
+    sampled = Sampled(library)
+    sampled.step()
+    for name in answers(0):
+        library.outcomes[name] = Fails(pynvml.NVML_ERROR_TIMEOUT)
+    (sample,) = sampled.step().gpus
+    assert sample.answered_at == NOW + 5
+    assert sample.cells == {}
+
+
+def test_what_was_used_before_the_last_reading_does_not_count_again() -> None:
+    library = ScriptedNvml()
+    sampled = Sampled(library)
+    shares = []
+    for told in ([(1, 60), (2, 20)], [(2, 20), (3, 90)], [(3, 90)]):
+        library.outcomes["nvmlDeviceGetProcessUtilization"] = [
+            SimpleNamespace(pid=OUR_PID, timeStamp=stamp, smUtil=percent) for stamp, percent in told
+        ]
+        (sample,) = sampled.step().gpus
+        shares.append(sample.cells.get(("esper_gpu_process_sm_utilization_ratio",)))
+    assert shares == [pytest.approx(0.4), pytest.approx(0.9), None]
+
+
 def test_a_lost_gpu_is_left_alone_for_half_a_minute_and_taken_back() -> None:
     library = ScriptedNvml(2)
     sampled = Sampled(library)

@@ -14,8 +14,11 @@ from pathlib import Path
 import pynvml
 import pytest
 
+from esper_exporter.metrics.blocks import compiled
+from esper_exporter.metrics.table import ValueTable
+from esper_exporter.metrics.vital_rows import VitalRows
 from esper_exporter.probes.gpu.nvml import Nvml
-from esper_exporter.probes.gpu.report import GpuReport
+from esper_exporter.probes.gpu.report import GpuReport, XidReport
 from esper_exporter.probes.gpu.xid import XidWatcher
 from support.machine import NOW, Sampled, gpu_page
 from support.nvml import Fails, ScriptedNvml, xid
@@ -92,6 +95,17 @@ def test_the_page_is_the_one_that_was_looked_at(name: str, request: pytest.Fixtu
     if request.config.getoption("--regenerate"):
         path.write_text(page)
     assert page == path.read_text()
+
+
+def test_rows_go_with_what_they_were_about() -> None:
+    table = ValueTable(compiled().blocks)
+    rows = VitalRows(table, compiled())
+    split = Sampled(ScriptedNvml(2, mig=2))
+    rows.show_gpus(split.step(), XidReport())
+    assert len(table.rows["esper_gpu_mig_info"]) == 4
+    whole = Sampled(ScriptedNvml(1))
+    rows.show_gpus(whole.step(), XidReport())
+    assert [len(table.rows[name]) for name in ("gpu", "esper_gpu_mig_info", "gpu_ecc")] == [1, 0, 4]
 
 
 def test_no_driver_is_the_page_without_a_gpu() -> None:
