@@ -215,6 +215,12 @@ def test_a_registry_that_has_the_process_too_is_no_quarrel() -> None:
     assert page.count("\nprocess_cpu_seconds_total ") == 1
 
 
+def test_an_exporter_that_is_not_started_leaves_the_process_to_the_registry() -> None:
+    exporter = make(host_vitals="on")
+    exporter.add_collector(prometheus_client.REGISTRY, "registry")  # type: ignore[arg-type]
+    assert exporter.render().count(b"\nprocess_cpu_seconds_total ") == 1
+
+
 def test_a_registry_of_one_s_own_gets_no_second_process() -> None:
     exporter = make(host_vitals="on")
     registry = prometheus_client.CollectorRegistry()

@@ -30,7 +30,7 @@ from esper_exporter.serve.negotiation import MediaType, negotiate
 from esper_exporter.serve.page import LandingPage
 from esper_exporter.serve.registration import Registration
 from esper_exporter.serve.server import MetricsServer
-from esper_exporter.settings import OFF, read_settings
+from esper_exporter.settings import read_settings
 from esper_exporter.vitals import Vitals
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ class Exporter:
         self._vitals = Vitals(
             self._table, blocks, settings, gpu_driver, lambda: self._complaints.error("vitals")
         )
-        self._pages = Pages(self._capture, own_process=settings.host_vitals != OFF)
+        self._pages = Pages(self._capture, lambda: self._vitals.tells_process)
         self._captured: Capture | None = None
         self._publish_failed = False
         self._seen = Seen()
@@ -165,8 +165,10 @@ class Exporter:
                     on_error=lambda _where: self._complaints.error("server"),
                 )
             server = self._server
-            self._vitals.start()
         server.start()
+        with self._starting:
+            if self._server is server:
+                self._vitals.start()
         with self._lock:
             self._runs.go_on()
         self._registration.start()

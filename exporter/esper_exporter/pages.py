@@ -27,11 +27,11 @@ Take = Callable[[Sequence["Result"]], Capture]
 class Pages:
     """Renders pages; one at a time, since a page's layout is kept from one to the next.
 
-    ``take`` holds the exporter's lock for a copy, and nothing else here does. ``own_process``: the
-    page has prometheus_client's metrics of the process itself.
+    ``take`` holds the exporter's lock for a copy, and nothing else here does. ``own_process``
+    says whether that has prometheus_client's metrics of the process itself.
     """
 
-    def __init__(self, take: Take, *, own_process: bool = False) -> None:
+    def __init__(self, take: Take, own_process: Callable[[], bool]) -> None:
         self._take = take
         self._own_process = own_process
         self._lock = threading.Lock()
@@ -53,7 +53,7 @@ class Pages:
 
         with self._foreign_lock:
             foreign = self._foreign or ForeignCollectors(
-                compiled().catalogue.metrics, OWN_COLLECTOR, own_process=self._own_process
+                compiled().catalogue.metrics, OWN_COLLECTOR, self._own_process
             )
             foreign.add(collector, name, seconds)
             self._foreign = foreign

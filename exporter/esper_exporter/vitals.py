@@ -130,6 +130,11 @@ class Vitals:
             self._stop.set()
             self._stop = None
 
+    @property
+    def tells_process(self) -> bool:
+        """Whether the page has prometheus_client's metrics of this process."""
+        return self._host is not None
+
     def refresh(self, runs: Iterable[RunState]) -> None:
         """Write the rows, under the exporter's lock."""
         gpus = self._gpus

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from prometheus_client import Metric as ClientMetric
@@ -103,20 +103,22 @@ class ForeignCollectors:
     """All collectors that were added. ``own`` are the metrics that the page has already,
     ``own_name`` is the name under which these are reported beside the collectors.
 
-    With ``own_process`` the page has what prometheus_client tells of a process, as its default
-    registry has: there that is left out without a word, since it says the same twice.
+    Where ``own_process`` says so, the page has what prometheus_client tells of a process, as its
+    default registry has: that is left out there without a word, since it would say the same twice.
 
     Used by one renderer at a time.
     """
 
-    def __init__(self, own: Iterable[Metric], own_name: str, *, own_process: bool = False) -> None:
+    def __init__(
+        self, own: Iterable[Metric], own_name: str, own_process: Callable[[], bool]
+    ) -> None:
         self._own_name = own_name
         self._own: set[str] = set()
         self._same: set[str] = set()
+        self._own_process = own_process
         for metric in own:
-            esper = metric.name.startswith("esper_")
-            if esper or own_process:
-                (self._own if esper else self._same).update((metric.name, metric.family))
+            names = self._own if metric.name.startswith("esper_") else self._same
+            names.update((metric.name, metric.family))
         self._guarded: list[_Guarded] = []
         self._told: set[tuple[str, str]] = set()
 
@@ -138,13 +140,14 @@ class ForeignCollectors:
         begun = time.perf_counter()
         deadlines = [begun + each.begin() for each in self._guarded]
         taken = set(self._own)
+        same = self._same if self._own_process() else set()
         pages, results = [], []
         for each, deadline in zip(self._guarded, deadlines, strict=True):
             seconds = time.perf_counter() - begun
             success = False
             try:
                 families, seconds = each.finish(deadline)
-                families = [family for family in families if family.name not in self._same]
+                families = [family for family in families if family.name not in same]
                 free = [family for family in families if family.name not in taken]
                 pages.append(_rendered(free, form))
                 taken.update(family.name for family in free)

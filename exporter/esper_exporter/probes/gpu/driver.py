@@ -151,7 +151,8 @@ class XidWatch(Protocol):
 
 
 class Driver(Protocol):
-    """The driver of all GPUs of the machine. Each thread has one of its own."""
+    """The driver of all GPUs of the machine. One that is given to an exporter is used by two of its
+    threads: one samples, one watches."""
 
     @property
     def source(self) -> str:
