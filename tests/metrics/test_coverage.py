@@ -105,6 +105,17 @@ def test_no_reason_is_given_for_a_field_that_is_exported() -> None:
     assert sorted(path for path in left_out if path in sources) == []
 
 
+def test_the_metrics_that_the_reasons_name_exist() -> None:
+    names = {metric.name for metric in catalogue().metrics}
+    missing = {
+        (entry.path, name)
+        for entry in catalogue().unexported
+        for name in re.findall(r"esper_[a-z0-9_]+[a-z0-9](?![a-z0-9_*])", entry.reason)
+        if name not in names
+    }
+    assert missing == set()
+
+
 def test_every_metric_has_a_name_of_the_conventions() -> None:
     for metric in catalogue().metrics:
         assert re.fullmatch(

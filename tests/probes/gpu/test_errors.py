@@ -24,11 +24,12 @@ from support.nvml import (
     field_value,
     uuid,
 )
+from support.pages import value
 
 ERRORS = sorted(
-    value
+    code
     for name in dir(pynvml)
-    if name.startswith("NVML_ERROR_") and isinstance(value := getattr(pynvml, name), int)
+    if name.startswith("NVML_ERROR_") and isinstance(code := getattr(pynvml, name), int)
 )
 FUNCTIONS = (
     *answers(0),
@@ -333,6 +334,23 @@ def test_without_a_driver_there_is_one_line_and_a_zero(
     assert len(caplog.records) == 1
     assert "no GPU vitals" in caplog.text
     assert sampled.sampler.done is for_good
+
+
+@pytest.mark.parametrize(("error", "present"), [("NO_PERMISSION", 0.0), ("GPU_IS_LOST", 1.0)])
+def test_a_gpu_that_may_not_be_used_is_none_and_one_off_the_bus_is_one(
+    error: str, present: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "esper_exporter")
+    library = ScriptedNvml(1)
+    refused = Fails(getattr(pynvml, f"NVML_ERROR_{error}"))
+    library.outcomes["nvmlDeviceGetHandleByIndex"] = refused
+    sampled = Sampled(library)
+    sampled.step()
+    assert value(sampled.page, "esper_gpu_present") == present
+    assert sampled.report.errors == {("list", error.lower()): 1}
+    assert ("no_permission" in caplog.text) is (present == 0)
+    library.outcomes.clear()
+    assert sampled.step(31).gpus[0].cells
 
 
 def test_of_its_own_share_alone_it_asks_nothing_of_the_whole_gpu() -> None:

@@ -141,7 +141,8 @@ class GpuSampler:
             self._count("", "list", error)
         self._versions = self._driver.versions()
         self._gpus = {gpu.identity.uuid: gpu for gpu in found}
-        self._present = bool(found) or bool(errors)
+        # One that is off the bus is there; one that a container may not use is not.
+        self._present = bool(found) or "gpu_is_lost" in errors
         self._lost.clear()
         self._lasting.clear()
         for uuid in self._samples.keys() - self._gpus.keys():
@@ -152,7 +153,8 @@ class GpuSampler:
                 answered = None if before is None else before.answered_at
                 self._samples[uuid] = GpuSample(gpu.identity, answered_at=answered)
         if not self._present:
-            self._say("no GPU vitals: the driver lists no GPU")
+            why = f" that answers ({', '.join(sorted(set(errors)))})" if errors else ""
+            self._say(f"no GPU vitals: the driver lists no GPU{why}")
 
     def _sample(self, uuid: str, gpu: Gpu, slow: bool) -> None:
         cells: dict[Cell, float] = {}
