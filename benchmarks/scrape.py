@@ -50,7 +50,7 @@ class _Source:
     def ready(self) -> bool:
         return True
 
-    def scraped(self, *, seconds: float, size: int, format: str) -> None:
+    def scraped(self, *, asked_at: float, seconds: float, size: int, format: str) -> None:
         return
 
     def needs_thread(self) -> bool:

@@ -3,6 +3,7 @@ the user's own state directory, and tells nothing of the machine that runs the t
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +24,13 @@ def _ends_at_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("ESPER_EXPORTER_GPU_VITALS", "off")
         patch.setenv("ESPER_EXPORTER_HOST_VITALS", "off")
         yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _ctrl_c_is_heard() -> None:
+    """What a shell starts in the background ignores SIGINT, and so would every child."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

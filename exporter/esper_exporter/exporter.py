@@ -345,13 +345,13 @@ class Exporter:
         metrics = tuple(m for m in compiled().catalogue.metrics if m.name.startswith("esper_"))
         return TableCollector(self._capture, metrics)
 
-    def scraped(self, *, seconds: float, size: int, format: str) -> None:
+    def scraped(self, *, asked_at: float, seconds: float, size: int, format: str) -> None:
         """A page has been delivered (called by the server)."""
         with self._lock:
             self._own.scrapes += 1
             self._own.count("esper_exporter_scrapes_total")
             self._own.observe("esper_exporter_scrape_duration_seconds", seconds)
-        self._seen.scraped(seconds)
+        self._seen.scraped(asked_at)
 
     def needs_thread(self) -> bool:
         """Whether rendering may take long."""

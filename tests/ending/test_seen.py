@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import pytest
 
@@ -19,29 +20,33 @@ class Clock:
 
 def test_nothing_serious_is_not_waited_with() -> None:
     seen = Seen()
-    seen.scraped()
+    seen.scraped(time.monotonic())
     assert not seen.pending
     assert seen.linger(60.0)
 
 
 def test_two_scrapes_after_it_have_seen_it() -> None:
     seen = Seen()
-    seen.scraped()
+    seen.scraped(time.monotonic())
     seen.serious()
     for pending in (True, False):
-        seen.scraped()
+        seen.scraped(time.monotonic())
         assert seen.pending is pending
 
 
 def test_a_page_asked_for_before_it_happened_does_not_count() -> None:
     clock = Clock()
     seen = Seen(clock)
+    asked_before = clock.now
+    clock.now += 1.0
     seen.serious()
     clock.now += 1.0
-    seen.scraped(seconds=1.5)
-    seen.scraped(seconds=0.5)
+    # However late it is told that it was delivered.
+    for _ in range(2):
+        seen.scraped(asked_before)
+    seen.scraped(clock.now)
     assert seen.pending
-    seen.scraped(seconds=0.5)
+    seen.scraped(clock.now)
     assert not seen.pending
 
 
@@ -49,7 +54,7 @@ def test_what_happens_anew_must_be_seen_anew() -> None:
     seen = Seen()
     for _ in range(3):
         seen.serious()
-        seen.scraped()
+        seen.scraped(time.monotonic())
     assert seen.pending
 
 
@@ -58,7 +63,7 @@ def test_the_limit_ends_the_wait(scrapes: int, caplog: pytest.LogCaptureFixture)
     seen = Seen()
     seen.serious()
     for _ in range(scrapes):
-        seen.scraped()
+        seen.scraped(time.monotonic())
     assert not seen.linger(0.01)
     assert "staying up to 0 s for two scrapes" in caplog.text
 
@@ -69,7 +74,7 @@ def test_scrapes_end_the_wait() -> None:
     found: list[bool] = []
     waiting = threading.Thread(target=lambda: found.append(seen.linger(60.0)))
     waiting.start()
-    seen.scraped()
-    seen.scraped()
+    seen.scraped(time.monotonic())
+    seen.scraped(time.monotonic())
     waiting.join(30.0)
     assert found == [True]

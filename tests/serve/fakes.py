@@ -50,7 +50,7 @@ class FakeSource:
     def ready(self) -> bool:
         return self.is_ready
 
-    def scraped(self, *, seconds: float, size: int, format: str) -> None:
+    def scraped(self, *, asked_at: float, seconds: float, size: int, format: str) -> None:
         with self.changed:
             self.scrapes.append(Scrape(seconds, size, format))
             self.changed.notify_all()

@@ -33,12 +33,12 @@ class Seen:
             self._serious_at = self._clock()
             self._after = 0
 
-    def scraped(self, seconds: float = 0.0) -> None:
-        """A page was delivered, so many seconds after it was asked for. One that was asked for
-        before the serious thing happened may not show it, and does not count."""
+    def scraped(self, asked_at: float) -> None:
+        """A page was delivered that was asked for at that moment of the clock. One that was asked
+        for before the serious thing happened may not show it, and does not count."""
         with self._changed:
             self.scrapes += 1
-            if self._serious_at is not None and self._clock() - seconds >= self._serious_at:
+            if self._serious_at is not None and asked_at >= self._serious_at:
                 self._after += 1
             self._changed.notify_all()
 

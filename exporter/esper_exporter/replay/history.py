@@ -12,6 +12,7 @@ time and no more.
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 
@@ -107,7 +108,7 @@ class History:
             self._exporter = self._new()
             return
         for _ in range(SCRAPES_BEFORE_GONE):
-            self._exporter.scraped(seconds=0.0, size=0, format="")
+            self._exporter.scraped(asked_at=time.monotonic(), seconds=0.0, size=0, format="")
         if told - self._now > LONGEST_SILENCE_SECONDS:
             self._due = told
         self._advance(told)

@@ -97,7 +97,7 @@ class MetricsApp:
             discarding.cancel()
 
     async def _respond(self, scope: Scope, headers: Headers, send: Send) -> None:
-        started = time.perf_counter()
+        asked_at, started = time.monotonic(), time.perf_counter()
         client: Client = scope["state"][STATE_KEY]
         try:
             answer = await self._answer(scope, headers, client)
@@ -114,6 +114,7 @@ class MetricsApp:
         if sent and answer.format is not None:
             try:
                 self._source.scraped(
+                    asked_at=asked_at,
                     seconds=time.perf_counter() - started,
                     size=len(answer.body),
                     format=answer.format,

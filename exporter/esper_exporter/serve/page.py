@@ -56,12 +56,13 @@ class PageSource(Protocol):
     def ready(self) -> bool:
         """Whether there is something to scrape: a run has started or a snapshot was given."""
 
-    def scraped(self, *, seconds: float, size: int, format: str) -> None:
+    def scraped(self, *, asked_at: float, seconds: float, size: int, format: str) -> None:
         """A complete page has been handed to a client's connection.
 
-        ``seconds`` runs from the complete request to the last byte written, ``size`` is the body
-        as sent (compressed), ``format`` is ``text`` or ``openmetrics``. Not called for HEAD, nor
-        when the client went away before the end. The page was rendered after the request came.
+        ``asked_at`` is when the request was complete (``time.monotonic``), ``seconds`` runs from
+        then to the last byte written, ``size`` is the body as sent (compressed), ``format`` is
+        ``text`` or ``openmetrics``. Not called for HEAD, nor when the client went away before the
+        end. The page was rendered after the request came.
         """
 
     def needs_thread(self) -> bool:
