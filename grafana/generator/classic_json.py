@@ -160,6 +160,8 @@ def _panel(panel: Panel, number: int, at: dict[str, int]) -> Json:
     shape["targets"] = [_target(t, chr(ord("A") + i)) for i, t in enumerate(panel.targets)]
     shape["fieldConfig"] = {"defaults": _defaults(panel), "overrides": _overrides(panel)}
     shape["options"] = panel.options
+    if panel.points:
+        shape["maxDataPoints"] = panel.points
     if panel.transformations:
         shape["transformations"] = list(panel.transformations)
     if panel.links:

@@ -473,6 +473,7 @@ MORE_HEADS = (
                     ),
                 ),
                 unit="dateTimeAsLocal",
+                width=165,
             ),
             column(
                 "Last",
@@ -485,6 +486,7 @@ MORE_HEADS = (
                     ),
                 ),
                 unit="dateTimeAsLocal",
+                width=165,
             ),
         ),
         "Parts of the training other than heads that were NaN or Inf: in how many updates, since"

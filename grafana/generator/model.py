@@ -35,7 +35,8 @@ class Panel:
     """One panel; ``width`` of 24 columns, ``height`` in units of 30 pixels.
 
     ``description`` says what is good and what to do when it is not. ``mappings``, ``thresholds``
-    and ``custom`` are as Grafana's field configuration has them.
+    and ``custom`` are as Grafana's field configuration has them. ``points`` is how many a query
+    over time asks for at most; without it one for each pixel.
     """
 
     type: PanelType
@@ -57,6 +58,7 @@ class Panel:
     options: Json = field(default_factory=dict)
     transformations: tuple[Json, ...] = ()
     links: tuple[Json, ...] = ()
+    points: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -333,7 +333,8 @@ CARDINALITY = (
         'topk(12, count by (__name__) ({job=~"$job",instance=~"$instance",__name__=~"esper_.+"}))',
         "{{__name__}}",
         "Where the series come from. Rewards and seeds come once for each environment and slot; if"
-        " Prometheus is short of memory, drop families there first.",
+        " Prometheus is short of memory, drop families there first. It asks for"
+        " every series there is.",
         unit="short",
         decimals=0,
     ),
@@ -343,7 +344,7 @@ ROWS = (
     Row("Is the exporter healthy?", (*TILES, PROCESSES)),
     Row("What it costs", COST),
     Row("What comes in", INTAKE),
-    Row("Cardinality", CARDINALITY),
+    Row("Cardinality", CARDINALITY, closed=True),
 )
 
 DASHBOARD = of_processes(

@@ -150,7 +150,10 @@ def timeline(
     height: int = 8,
     shorten: Json = WITHOUT_DEFAULT_GROUP,
 ) -> Panel:
-    """States over time, one line a thing. Where nothing was measured there is nothing."""
+    """States over time, one line a thing. Where nothing was measured there is nothing.
+
+    Of at most 300 points: a state's number is put together of as many series as there are states.
+    """
     return Panel(
         type="state-timeline",
         title=title,
@@ -170,6 +173,7 @@ def timeline(
             "tooltip": {"mode": "single", "sort": "none"},
         },
         transformations=(shorten,),
+        points=300,
     )
 
 
