@@ -154,8 +154,6 @@ def _panel(panel: Panel, number: int, at: dict[str, int]) -> Json:
         "description": panel.description,
         "gridPos": at,
     }
-    if panel.type == "text":
-        return shape | {"options": panel.options}
     shape["datasource"] = SOURCE
     shape["targets"] = [_target(t, chr(ord("A") + i)) for i, t in enumerate(panel.targets)]
     shape["fieldConfig"] = {"defaults": _defaults(panel), "overrides": _overrides(panel)}
@@ -164,8 +162,6 @@ def _panel(panel: Panel, number: int, at: dict[str, int]) -> Json:
         shape["maxDataPoints"] = panel.points
     if panel.transformations:
         shape["transformations"] = list(panel.transformations)
-    if panel.links:
-        shape["links"] = list(panel.links)
     return shape
 
 

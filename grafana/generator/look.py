@@ -149,4 +149,3 @@ def coded(states: dict[str, tuple[int, str, str]]) -> Json:
 
 
 LATCH = values(value(0, "○", DIM), value(1, "● latched", BAD))
-YES_IS_BAD = values(value(0, "○ no", GOOD), value(1, "● yes", BAD))

@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-PanelType = Literal[
-    "bargauge", "gauge", "heatmap", "stat", "state-timeline", "table", "text", "timeseries"
-]
+PanelType = Literal["bargauge", "heatmap", "stat", "state-timeline", "table", "timeseries"]
 Json = dict[str, Any]
 
 
@@ -57,7 +55,6 @@ class Panel:
     overrides: tuple[Override, ...] = ()
     options: Json = field(default_factory=dict)
     transformations: tuple[Json, ...] = ()
-    links: tuple[Json, ...] = ()
     points: int | None = None
 
 

@@ -29,14 +29,13 @@ def vital(
     height: int = 4,
     nan: str = "NaN",
     legend: str = RUN_NAME,
-    graph: bool = False,
 ) -> Panel:
     """A number of now, one tile a run: instant, grey when missing, coloured by ``levels``."""
     return Panel(
         type="stat",
         title=title,
         description=description,
-        targets=(Target(expr, legend, instant=not graph),),
+        targets=(Target(expr, legend, instant=True),),
         width=width,
         height=height,
         unit=unit,
@@ -81,7 +80,6 @@ def series(
     decimals: int | None = None,
     colors: dict[str, str] | None = None,
     overrides: tuple[Override, ...] = (),
-    legend_calcs: tuple[str, ...] = (),
     step: bool = False,
     shorten: Json = WITHOUT_DEFAULT_GROUP,
 ) -> Panel:
@@ -128,10 +126,10 @@ def series(
         overrides=(*by_name, *overrides),
         options={
             "legend": {
-                "displayMode": "table" if legend_calcs else "list",
-                "placement": "right" if legend_calcs else "bottom",
+                "displayMode": "list",
+                "placement": "bottom",
                 "showLegend": True,
-                "calcs": list(legend_calcs),
+                "calcs": [],
             },
             "tooltip": {"mode": "multi", "sort": "desc"},
         },
@@ -211,7 +209,6 @@ def ranking(
     *,
     unit: str,
     levels: Steps = PLAIN,
-    mode: str = "palette-classic",
     width: int = 8,
     height: int = 8,
     decimals: int | None = None,
@@ -238,7 +235,7 @@ def ranking(
         minimum=minimum,
         maximum=maximum,
         no_value=NO_DATA,
-        color={"mode": "thresholds" if levels is not PLAIN else mode},
+        color={"mode": "palette-classic" if levels is PLAIN else "thresholds"},
         mappings=absent(),
         thresholds=levels,
         overrides=by_name,
@@ -269,13 +266,10 @@ def column(
     decimals: int | None = None,
     cell: str = "",
     width: int = 0,
-    maximum: float | None = None,
-    links: tuple[Json, ...] = (),
-    nan: str = "NaN",
 ) -> tuple[str, str, tuple[tuple[str, Any], ...]]:
     """One column of a table: its title, its query and how its cells look."""
     properties: list[tuple[str, Any]] = [
-        ("mappings", [*([mapping] if mapping else []), *absent(nan, missing="–")])
+        ("mappings", [*([mapping] if mapping else []), *absent(missing="–")])
     ]
     if unit:
         properties.append(("unit", unit))
@@ -287,14 +281,12 @@ def column(
         properties.append(("color", {"mode": "thresholds"}))
     kind = cell or ("color-text" if levels or mapping else "")
     if kind == "gauge":
-        properties += [("min", 0), ("max", 1 if maximum is None else maximum)]
+        properties += [("min", 0), ("max", 1)]
         properties.append(("custom.cellOptions", {"type": "gauge", "mode": "basic"}))
     elif kind:
         properties.append(("custom.cellOptions", {"type": kind, "mode": "basic"}))
     if width:
         properties.append(("custom.width", width))
-    if links:
-        properties.append(("links", list(links)))
     return title, expr, tuple(properties)
 
 
@@ -357,16 +349,4 @@ def table(
                 },
             },
         ),
-    )
-
-
-def note(title: str, markdown: str, *, width: int = 24, height: int = 3) -> Panel:
-    """A few words of Markdown."""
-    return Panel(
-        type="text",
-        title=title,
-        description="",
-        width=width,
-        height=height,
-        options={"mode": "markdown", "content": markdown},
     )

@@ -14,7 +14,7 @@ from grafana.generator.look import (
     lines,
     rising,
 )
-from grafana.generator.model import Panel, Row, Target
+from grafana.generator.model import Override, Panel, Row, Target
 from grafana.generator.panels import RUN_NAME, heatmap, ranking, series, vital
 from grafana.generator.queries import (
     RUN,
@@ -173,9 +173,10 @@ FIVE_CHARTS = (
             "clipped": ("max", "clip_fraction_ratio"),
         },
         "How far an update moved the policy. Good: KL below 0.015, clipped below 0.25. A large KL"
-        " of one step with a small mean is local drift. Constants with one inner epoch.",
+        " of one step (right axis) with a small mean is local drift. Constant with one inner epoch.",
         bounds=lines((health.KL_WARNING, WARNING), (health.KL_CRITICAL, BAD)),
         soft_maximum=0.05,
+        overrides=(Override("/^largest KL/", (("custom.axisPlacement", "right"),), regex=True),),
         width=12,
     ),
     _over(

@@ -49,8 +49,7 @@ def test_grafana_can_load_it(board: dict[str, Any]) -> None:
         assert at["x"] + at["w"] <= 24
         refs = [target["refId"] for target in panel.get("targets", [])]
         assert len(refs) == len(set(refs))
-        if panel["type"] != "text":
-            assert panel["datasource"]["uid"] == "${datasource}"
+        assert panel["datasource"]["uid"] == "${datasource}"
 
 
 @each_board
@@ -58,7 +57,7 @@ def test_every_panel_says_what_is_good_and_has_a_title_of_its_own(board: dict[st
     titles = Counter(panel["title"] for panel in panels(board))
     assert set(titles.values()) == {1}
     for panel in panels(board):
-        assert panel["type"] == "text" or len(panel["description"]) > 40, panel["title"]
+        assert len(panel["description"]) > 40, panel["title"]
 
 
 def test_every_metric_and_label_is_in_the_catalogue() -> None:
@@ -101,7 +100,7 @@ def test_every_query_follows_the_variables_and_none_pins_a_choice(board: dict[st
 def test_nothing_is_green_when_data_is_missing(board: dict[str, Any]) -> None:
     """The base step is what an empty panel, a null and a NaN are drawn with."""
     for panel in panels(board):
-        field = panel.get("fieldConfig", {"defaults": {}, "overrides": []})
+        field = panel["fieldConfig"]
         steps = [field["defaults"].get("thresholds", {}).get("steps", [])]
         for override in field["overrides"]:
             looks = {each["id"]: each["value"] for each in override["properties"]}
