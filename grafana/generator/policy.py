@@ -173,7 +173,7 @@ FIVE_CHARTS = (
             "clipped": ("max", "clip_fraction_ratio"),
         },
         "How far an update moved the policy. Good: KL below 0.015, clipped below 0.25. A large KL"
-        " of one step (right axis) with a small mean is local drift. Constant with one inner epoch.",
+        " of one step (right axis) with a small mean is local drift. Flat with one inner epoch.",
         bounds=lines((health.KL_WARNING, WARNING), (health.KL_CRITICAL, BAD)),
         soft_maximum=0.05,
         overrides=(Override("/^largest KL/", (("custom.axisPlacement", "right"),), regex=True),),
