@@ -21,13 +21,15 @@ COMMAND = (sys.executable, "-m", "esper_exporter")
 
 
 def environment(**more: str) -> dict[str, str]:
-    """The environment of a test's processes: ours, without the exporter's own variables."""
+    """The environment of a test's processes: ours, without the exporter's own variables, and the
+    machine that runs the tests is not sampled."""
     kept = {
         name: value
         for name, value in os.environ.items()
         if not name.startswith("ESPER_") and name != "PYTHONUNBUFFERED"
     }
-    return {**kept, "PYTHONPATH": str(SOURCE), **more}
+    vitals = dict.fromkeys(("ESPER_EXPORTER_GPU_VITALS", "ESPER_EXPORTER_HOST_VITALS"), "off")
+    return {**kept, **vitals, "PYTHONPATH": str(SOURCE), **more}
 
 
 def run(
