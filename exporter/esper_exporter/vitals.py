@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 
 from esper_exporter.metrics.blocks import Blocks
@@ -34,6 +36,15 @@ def local_rank(environ: Mapping[str, str] = os.environ) -> int:
         if environ.get(name, "").isdecimal():
             return int(environ[name])
     return 0
+
+
+def _load_libraries() -> None:
+    """Import what the samplers read with, on the caller's thread. Not on theirs: these modules run
+    code from texts, upon which Python forgets that a Ctrl-C ended the process, and its exit code."""
+    # Whoever needs one that is broken says so when it reads.
+    with suppress(Exception):
+        import_module("psutil")
+        import_module("prometheus_client")
 
 
 class Vitals:
@@ -69,6 +80,8 @@ class Vitals:
             return
         stop = self._stop = threading.Event()
         settings = self._settings
+        if settings.gpu_vitals != OFF or settings.host_vitals != OFF:
+            _load_libraries()
         first = local_rank() == 0
         if settings.gpu_vitals != OFF:
             whole = settings.gpu_vitals == ON or first or self._driver is not None
