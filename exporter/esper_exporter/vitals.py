@@ -39,8 +39,8 @@ def local_rank(environ: Mapping[str, str] = os.environ) -> int:
 
 
 def _load_libraries() -> None:
-    """Import what the samplers read with, on the caller's thread. Not on theirs: these modules run
-    code from texts, upon which Python forgets that a Ctrl-C ended the process, and its exit code."""
+    """Import what the samplers read with, on the caller's thread. Not on theirs: importing these
+    runs code from texts, and then Python forgets that a Ctrl-C ended the process."""
     # Whoever needs one that is broken says so when it reads.
     with suppress(Exception):
         import_module("psutil")
