@@ -1,9 +1,10 @@
-"""Of each fault that the demo can be asked for somebody is told, and of nothing else."""
+"""Of each fault of the demo, and of a made-up GPU, somebody is told, and of nothing else."""
 
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from itertools import repeat
 from pathlib import Path
 
 from demo.small import SMALL, one_thread
@@ -12,9 +13,11 @@ from esper_exporter.demo.faults import Faults
 from esper_exporter.demo.injection import fault
 from esper_exporter.demo.stream import Stream
 from esper_exporter.demo.training import Training
+from esper_exporter.probes.gpu.fake import FakeDriver
+from esper_exporter.probes.gpu.fake import Fault as GpuFault
 from support.alertmanager import alertmanager
 from support.programs import wait_until
-from support.prometheus import prometheus
+from support.prometheus import Prometheus, prometheus
 
 RULES = sorted((Path(__file__).parents[2] / "alerts" / "rules").glob("*.yml"))
 TOLD = {
@@ -26,13 +29,14 @@ TOLD = {
     "nan:op@1:full nan:op@2:full nan:op@3:full": {"EsperHeadNonFiniteLatched", "EsperRunFailed"},
     "oom@2": {"EsperRunFailed"},
     "crash@2": {"EsperRunFailed"},
+    "xid": {"EsperGpuXid"},
 }
 """Faults → what somebody is told of. What takes minutes is measured in alerts/README.md."""
 
 
-def train(exporter: Exporter, faults: str) -> None:
+def train(exporter: Exporter, faults: str, server: Prometheus) -> None:
     """A training with faults, whose exporter stays until two scrapes have seen how it ended."""
-    injected = [] if faults == "clean" else [fault(text) for text in faults.split()]
+    injected = [] if faults in ("clean", "xid") else [fault(text) for text in faults.split()]
     # What ends the training is what it is about: the exporter tells of it.
     with suppress(Exception), exporter:
         training = Training(
@@ -42,11 +46,22 @@ def train(exporter: Exporter, faults: str) -> None:
         )
         for _ in training.batches():
             pass
+        if faults == "xid":
+            # A run that has ended well waits for nobody.
+            server.wait_for("sum(esper_gpu_xid_errors_total)", 1.0)
 
 
 def test_of_each_fault_its_alert_is_told_and_nothing_else(tmp_path: Path) -> None:
     exporters = {
-        faults: Exporter(port=0, run_id=f"run-{number}", state_dir="off", linger=60)
+        faults: Exporter(
+            port=0,
+            run_id=f"run-{number}",
+            state_dir="off",
+            linger=60,
+            # One process of a node tells of its GPUs.
+            gpu_vitals="on" if faults == "xid" else "off",
+            gpu_driver=FakeDriver(1, faults=[GpuFault("xid", code=79)]),
+        )
         for number, faults in enumerate(TOLD)
     }
     for exporter in exporters.values():
@@ -61,7 +76,7 @@ def test_of_each_fault_its_alert_is_told_and_nothing_else(tmp_path: Path) -> Non
         ThreadPoolExecutor(len(exporters)) as pool,
     ):
         server.wait_for("sum(up)", float(len(exporters)))
-        list(pool.map(train, exporters.values(), exporters))
+        list(pool.map(train, exporters.values(), exporters, repeat(server)))
         server.wait_for("sum(up)", 0.0)
 
         def told() -> dict[str, set[str]]:
@@ -70,11 +85,9 @@ def test_of_each_fault_its_alert_is_told_and_nothing_else(tmp_path: Path) -> Non
             ]
             return {
                 faults: {
-                    labels["alertname"]
-                    for labels in alerts
-                    if labels.get("run_id") == f"run-{number}"
+                    labels["alertname"] for labels in alerts if labels.get("instance") == address
                 }
-                for number, faults in enumerate(TOLD)
+                for faults, address in zip(TOLD, addresses, strict=True)
             }
 
         # The slowest are those of the group that waits: what is told by then is all.
