@@ -31,7 +31,10 @@ def test_a_server_filled_from_a_recording_answers_with_its_values_at_their_times
     tmp_path: Path,
 ) -> None:
     out = tmp_path / "runs.om"
-    done = run("backfill", telemetry("run1"), telemetry("run2b"), "--out", out, "--step", 5)
+    done = run(
+        *("backfill", telemetry("run1"), telemetry("run2b"), "--out", out, "--step", 5),
+        *("--label", "job=esper", "--label", 'instance=a "b"\\'),
+    )
     assert (done.returncode, done.stdout) == (0, b"")
     assert b"samples from 8,188 lines" in done.stderr
     made = subprocess.run(
@@ -55,6 +58,8 @@ def test_a_server_filled_from_a_recording_answers_with_its_values_at_their_times
             return [float(series["value"][1]) for series in result]
 
         own = f'{{run_id="{run_id}"}}'
+        labelled = r'count(esper_run_active{job="esper",instance="a \"b\"\\"})'
+        assert shown(labelled, began + 5.0) == [2.0]  # run2b was recorded at the same time
         for step in range(1, int((when(RUN1[-1]) - began) // 5)):
             moment = round(began + 5 * step, 3)
             before = [event for event in updates if when(event) <= moment]
@@ -110,7 +115,22 @@ def test_a_run_that_comes_twice_is_an_error_and_leaves_nothing(tmp_path: Path) -
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("arguments", [("x",), ("x", "--out", "y", "--step", "0"), ("--out", "y")])
+def test_a_label_that_the_samples_have_already_is_refused(tmp_path: Path) -> None:
+    done = run("backfill", telemetry("run2b"), "--out", tmp_path / "out", "--label", "head=op")
+    assert done.returncode == 1
+    assert b"--label head: samples have a label of that name" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("x",),
+        ("x", "--out", "y", "--step", "0"),
+        ("--out", "y"),
+        ("x", "--out", "y", "--label", "job"),
+        ("x", "--out", "y", "--label", "__name__=up"),
+    ],
+)
 def test_wrong_usage_exits_with_2(arguments: tuple[str, ...]) -> None:
     assert run("backfill", *arguments).returncode == 2
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from esper_exporter.commands.values import seconds
+from esper_exporter.commands.values import label, seconds
 
 DEFAULT_STEP = 15.0
 
@@ -36,6 +36,15 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     backfill.add_argument(
         "--run-id", metavar="ID", help="name of the run (default: from its first event)"
+    )
+
+    backfill.add_argument(
+        "--label",
+        type=label,
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="label for all samples, as a scrape adds them: job=esper; as often as wanted",
     )
 
     def run(options: argparse.Namespace) -> int:

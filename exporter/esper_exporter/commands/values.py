@@ -4,6 +4,17 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
+
+_LABEL = re.compile(r"([a-zA-Z_][a-zA-Z0-9_]*)=(.*)", re.DOTALL)
+
+
+def label(text: str) -> tuple[str, str]:
+    """A label that a server would add to what it scrapes: ``job=esper``."""
+    found = _LABEL.fullmatch(text)
+    if found is None or found[1].startswith("__"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no label; write NAME=VALUE")
+    return found[1], found[2]
 
 
 def whole_number(text: str) -> int:

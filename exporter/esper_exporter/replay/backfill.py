@@ -10,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 
 from esper_exporter.exporter import Exporter
+from esper_exporter.metrics.catalogue import catalogue
 from esper_exporter.replay.command import check_readable, shown
 from esper_exporter.replay.history import History, RunTwice
 from esper_exporter.replay.session import Outcome, Plan, replay
@@ -21,6 +22,9 @@ from esper_exporter.terminal import FAILED, INTERRUPTED, OK, CommandError
 def run(options: argparse.Namespace) -> int:
     """Do what the checked options say, and return the exit code. Raises CommandError."""
     check_readable(options.files)
+    taken = {name for metric in catalogue().metrics for name in metric.labels} | {"le"}
+    if clash := sorted(taken & dict(options.label).keys()):
+        raise CommandError(f"--label {clash[0]}: samples have a label of that name")
     out = Path(options.out)
     beside = out.with_name(f".{out.name}.{os.getpid()}.new")
     with stop_on_signals() as stop:
@@ -53,7 +57,7 @@ def _write(options: argparse.Namespace, path: Path, stop: Stop) -> int:
 
     plan = Plan(options.files, speed=0.0)
     with path.open("wb") as out, shown(plan) as progress:
-        history = History(make, options.step, out.write)
+        history = History(make, options.step, out.write, dict(options.label))
         try:
             outcome = replay(plan, history.feed, stop, progress)
             if outcome.stopped:

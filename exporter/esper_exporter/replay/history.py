@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
 from esper_exporter.exporter import Exporter
@@ -45,15 +45,28 @@ class RunTwice(Exception):
     """A run comes again, earlier than what is already written of it."""
 
 
+def _escaped(value: str) -> str:
+    return value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
+
+
 class History:
     """Takes the lines of recordings, and writes a page for each step of recorded time.
 
     A series that vanishes simply has no further samples. The text format cannot write Prometheus'
-    marker for that, and a NaN would be a measurement that nobody made.
+    marker for that, and a NaN would be a measurement that nobody made. ``labels`` are those that a
+    scrape would add to every sample.
     """
 
-    def __init__(self, make: MakeExporter, step: float, write: Callable[[bytes], object]) -> None:
+    def __init__(
+        self,
+        make: MakeExporter,
+        step: float,
+        write: Callable[[bytes], object],
+        labels: Mapping[str, str] | None = None,
+    ) -> None:
         self._make = make
+        told = [f'{name}="{_escaped(value)}",' for name, value in (labels or {}).items()]
+        self._labels = "".join(told).encode()
         self._step = step
         self._write = write
         self._now = 0.0
@@ -148,7 +161,8 @@ class History:
                 self._headed.add(headers[0].split(b" ", 3)[2])
                 lines += headers
                 wanted = False
-            lines.append(line + stamp)
+            brace = found.end(1) + 1
+            lines.append(line[:brace] + self._labels + line[brace:] + stamp)
             count += 1
         if again := self._seen & self._before:
             raise RunTwice(min(again)[0].decode())
