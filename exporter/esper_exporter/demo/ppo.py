@@ -23,7 +23,7 @@ GAMMA, LAMBDA = 0.995, 0.95
 CLIP = 0.2
 MAX_GRAD_NORM = 0.5
 LEARNING_RATE = 3e-3
-VALUE_WEIGHT, Q_WEIGHT, ENTROPY_WEIGHT = 0.25, 0.1, 0.03
+VALUE_WEIGHT, Q_WEIGHT, ENTROPY_WEIGHT = 0.25, 0.1, 0.08
 SMALLEST_STD = 1e-6
 """Advantages that vary less are not blown up to a standard deviation of 1."""
 
