@@ -158,10 +158,20 @@ METRICS: tuple[Metric, ...] = (
     ),
     snapshot_field("esper_run_episode", "current_episode", "Episodes finished."),
     snapshot_field("esper_run_batch", "current_batch", "Batches finished."),
-    snapshot_field("esper_run_batches", "max_batches", "Batches that the run is to do."),
+    snapshot_field(
+        "esper_run_batches",
+        "max_batches",
+        "Batches that the run is to do; absent when it has no end set.",
+        zero_is_absent=True,
+    ),
     snapshot_field("esper_run_epoch", "current_epoch", "Epoch within the running episode."),
     snapshot_field("esper_run_episode_epochs", "max_epochs", "Epochs of an episode."),
-    _batch_end("esper_run_episodes", "batch_total_episodes", "Episodes that the run is to do."),
+    _batch_end(
+        "esper_run_episodes",
+        "batch_total_episodes",
+        "Episodes that the run is to do; absent when it has no end set.",
+        zero_is_absent=True,
+    ),
     gauge(
         "run",
         "esper_run_progress_ratio",
