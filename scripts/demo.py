@@ -5,6 +5,7 @@ usage: demo.py demo|replay [ARGUMENT...], those of `esper-exporter`; Ctrl-C ends
 
 from __future__ import annotations
 
+import argparse
 import json
 import shutil
 import signal
@@ -73,9 +74,7 @@ def prometheus(exporter_port: int) -> Iterator[str | None]:
             arguments = [setpriv, "--pdeathsig", "TERM", *arguments]
         with (folder / "prometheus.log").open("wb") as log:
             # A session of its own: Ctrl-C is for the training, whose end it is still to see.
-            process = subprocess.Popen(
-                arguments, stdout=log, stderr=log, start_new_session=True
-            )
+            process = subprocess.Popen(arguments, stdout=log, stderr=log, start_new_session=True)
         try:
             address = f"http://127.0.0.1:{port}"
             if not answers(process, address):
@@ -109,15 +108,21 @@ def answers(process: subprocess.Popen[bytes], address: str) -> bool:
 
 def graph(server: str, expression: str) -> str:
     """The address of a graph of the last five minutes."""
-    query = urllib.parse.urlencode(
-        {"g0.expr": expression, "g0.tab": "0", "g0.range_input": "5m"}
-    )
+    query = urllib.parse.urlencode({"g0.expr": expression, "g0.tab": "0", "g0.range_input": "5m"})
     return f"{server}/graph?{query}"
+
+
+def asked_port(arguments: list[str]) -> int | None:
+    """The port that the arguments ask for, if they do."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--port", type=int)
+    port: int | None = parser.parse_known_args(arguments)[0].port
+    return port
 
 
 def run(arguments: list[str]) -> int:
     """Show the command until it ends or Ctrl-C comes."""
-    port = port_near(9108)
+    port = asked_port(arguments) or port_near(9108)
     with prometheus(port) as server:
         print(f"exporter    http://127.0.0.1:{port}/  (the page: /metrics)")
         if server is None:

@@ -38,6 +38,13 @@ def wall_clock_free(page: str) -> dict[object, float]:
 # -- one page -----------------------------------------------------------------------------------
 
 
+def test_a_file_without_a_usable_event_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "notes").write_text("no telemetry\nat all\n")
+    done = run("replay", tmp_path / "notes", "--once")
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert b"no line is an event of the telemetry" in done.stderr
+
+
 def test_once_prints_the_final_page_of_a_recording() -> None:
     done = run("replay", telemetry("run2b"), "--once")
     assert (done.returncode, done.stderr) == (0, b"")

@@ -107,6 +107,9 @@ def test_the_page_has_the_policy_s_heads_and_no_others(exporter: Exporter) -> No
     measured.training_started(task="arcade")
     assert heads_of(page(exporter), LATCHED) == set(CHOICES)
     one_update(measured, policy)
+    previous = "esper_tamiyo_head_grad_norm_previous"
+    one_update(measured, policy)
+    assert heads_of(page(exporter), previous) == set(CHOICES), "a critic called q there is not"
     for name in (LATCHED, "esper_tamiyo_head_grad_norm", "esper_tamiyo_head_entropy_nats"):
         assert heads_of(page(exporter), name) - {"value", "q"} == set(CHOICES)
 

@@ -65,6 +65,18 @@ def test_an_update_reaches_the_page(exporter: Exporter) -> None:
     assert value(told, "esper_exporter_internal_errors_total", where="probe") == 0
 
 
+def test_what_the_loop_did_not_say_of_the_run_is_absent(exporter: Exporter) -> None:
+    probe(exporter).training_started(task="digits")
+    told = page(exporter)
+    for name in (
+        *("initial_learning_rate", "initial_entropy_coefficient", "param_budget_params"),
+        *("configured_episodes", "batches", "episode_epochs"),
+    ):
+        assert value(told, f"esper_run_{name}") is None, name
+    assert 'seed=""' in told
+    assert value(told, "esper_run_clip_ratio") == 0.2
+
+
 @pytest.mark.parametrize(("what", "kind"), [(NAN, "nan"), (INF, "inf"), (-INF, "inf")])
 def test_a_latch_is_lit_before_the_update_goes_on(
     exporter: Exporter, what: float, kind: str

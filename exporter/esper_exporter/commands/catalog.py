@@ -11,9 +11,9 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command to the parser's commands."""
     catalog = commands.add_parser(
         "catalog",
-        help="every metric there is, with its labels, unit and source",
-        description="List every metric there is, and every field that is not exported with its"
-        " reason.",
+        help="every metric there is",
+        description="List every metric there is: name, type and meaning. json and markdown also"
+        " tell unit, labels and source, and every field that is not exported with its reason.",
     )
     catalog.add_argument(
         "--format",

@@ -8,7 +8,8 @@ from typing import Any
 
 @dataclass(frozen=True)
 class TrainingStartedPayload:
-    """A run begins, with its configuration."""
+    """A run begins, with its configuration. The hyperparameters may be None: a loop that is not
+    esper's has no parameter budget, say."""
 
     n_envs: int
     max_epochs: int
@@ -16,12 +17,12 @@ class TrainingStartedPayload:
     task: str
     host_params: int
     slot_ids: tuple[str, ...]
-    seed: int
-    n_episodes: int
-    lr: float
+    seed: int | None
+    n_episodes: int | None
+    lr: float | None
     clip_ratio: float
-    entropy_coef: float
-    param_budget: int
+    entropy_coef: float | None
+    param_budget: int | None
     policy_device: str
     env_devices: tuple[str, ...]
     reward_mode: str

@@ -185,11 +185,20 @@ class RunPublisher:
         self._policy.write(self._blocks.fillers["policy"].values(roots))
         fillers, own_heads = self._blocks.head_fillers, self._state.own_heads
         shown = [head for head in self._state.heads if head in HEADS or head in own_heads]
-        self._heads.keep((head,) for head in (*shown, *AUX_HEADS))
-        for head in (*shown, *AUX_HEADS):
+        shown += [head for head in AUX_HEADS if self._has(head)]
+        self._heads.keep((head,) for head in shown)
+        for head in shown:
             filler = fillers.get(head) or fillers[OWN_HEAD]
             own = None if head in fillers else own_heads[head]
             self._heads.write(filler.values({**roots, "head": head, "own_head": own}), head)
+
+    def _has(self, aux_head: str) -> bool:
+        """Whether there is such a critic. TamiyoState has one; a policy that names its heads may
+        not, and then tells nothing of it."""
+        update = self._state.update
+        if update is None or update.action_heads is None:
+            return True
+        return getattr(update, f"head_{aux_head}_gradient_state") is not None
 
     def _write_layers(self) -> None:
         if not self._state.touched.layers:

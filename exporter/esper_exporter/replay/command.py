@@ -82,6 +82,8 @@ def _print(exporter: Exporter, plan: Plan, stop: Stop, form: str | None) -> int:
         outcome = replay(plan, exporter.emit_line, stop, progress)
     if outcome.stopped:
         return INTERRUPTED
+    if outcome.lines and not exporter.ready():
+        raise CommandError("no line is an event of the telemetry that can be used")
     write_out(exporter.render(_ACCEPT[form or "text"]))
     return FAILED if outcome.damaged else OK
 

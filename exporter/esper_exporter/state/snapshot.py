@@ -26,11 +26,11 @@ class RunConfig:
     """Hyperparameters as TRAINING_STARTED told them."""
 
     seed: int | None = None
-    n_episodes: int = 0
-    lr: float = 0.0
+    n_episodes: int | None = 0
+    lr: float | None = 0.0
     clip_ratio: float = 0.2
-    entropy_coef: float = 0.01
-    param_budget: int = 0
+    entropy_coef: float | None = 0.01
+    param_budget: int | None = 0
     resume_path: str = ""
     entropy_anneal: dict[str, float] = field(default_factory=dict)
 

@@ -165,7 +165,9 @@ METRICS: tuple[Metric, ...] = (
         zero_is_absent=True,
     ),
     snapshot_field("esper_run_epoch", "current_epoch", "Epoch within the running episode."),
-    snapshot_field("esper_run_episode_epochs", "max_epochs", "Epochs of an episode."),
+    snapshot_field(
+        "esper_run_episode_epochs", "max_epochs", "Epochs of an episode.", zero_is_absent=True
+    ),
     _batch_end(
         "esper_run_episodes",
         "batch_total_episodes",

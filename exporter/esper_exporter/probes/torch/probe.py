@@ -239,7 +239,7 @@ class PolicyProbe:
             "TRAINING_STARTED",
             {
                 **STARTED,
-                "lr": self._learning_rate() or 0.0,
+                "lr": self._learning_rate(),
                 "clip_ratio": self._clip_ratio,
                 "policy_device": device,
                 "env_devices": (device,),

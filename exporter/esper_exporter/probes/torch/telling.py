@@ -23,10 +23,6 @@ STARTED: Mapping[str, Any] = {
     "task": "",
     "host_params": 0,
     "slot_ids": (),
-    "seed": 0,
-    "n_episodes": 0,
-    "entropy_coef": 0.0,
-    "param_budget": 0,
     "reward_mode": "",
 }
 """What the contract wants of a run's beginning and a loop may not have."""
