@@ -45,6 +45,13 @@ class Trainer:
         with urllib.request.urlopen(f"{self.url}/metrics", timeout=10) as answer:
             return str(answer.read().decode())
 
+    def scraped(self) -> None:
+        """Scrape until the process knows of it: a page is delivered before that is counted."""
+        wait_until(
+            lambda: (value(self.page(), "esper_exporter_scrapes_total") or 0.0) >= 1.0,
+            "a scrape is counted",
+        )
+
     def scraped_to_its_end(self) -> list[str]:
         """Every page that is to be had until the process has ended."""
         pages: list[str] = []
@@ -108,7 +115,7 @@ def test_a_failure_is_on_the_page_until_two_scrapes_have_taken_it(
     trainers: type[Trainer], how: str, reason: str, code: int
 ) -> None:
     trainer = trainers(how, TRAINER_GO="1")
-    trainer.page()  # somebody scrapes
+    trainer.scraped()
     assert trainer.process.stdin is not None
     trainer.process.stdin.write("go\n")
     trainer.process.stdin.flush()
@@ -131,6 +138,7 @@ def test_a_failure_is_on_the_page_until_two_scrapes_have_taken_it(
 def test_a_run_that_returns_has_finished(trainers: type[Trainer], closes: str) -> None:
     trainer = trainers("healthy-return", TRAINER_GO="1", TRAINER_CLOSES=closes)
     trainer.page_with("esper_run_finished", 0.0)
+    trainer.scraped()
     assert trainer.process.stdin is not None
     trainer.process.stdin.write("go\n")
     trainer.process.stdin.flush()
