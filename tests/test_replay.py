@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -21,25 +21,6 @@ from esper_exporter.replay.pace import Pace, event_time
 from esper_exporter.replay.session import Outcome, Plan, replay
 from esper_exporter.replay.stop import Stop, stop_on_signals
 from support.recordings import telemetry, telemetry_lines
-
-
-class Script:
-    """A Waiter whose waits do what a test wants next, and ask to stop when it wants no more."""
-
-    def __init__(self, *steps: Callable[[], object]) -> None:
-        self.stopping = False
-        self.waited: list[float | None] = []
-        self._steps = list(steps)
-
-    def wait(self, seconds: float | None, readable: int | None = None) -> bool:
-        if readable is not None:
-            return self.stopping
-        self.waited.append(seconds)
-        if self._steps:
-            self._steps.pop(0)()
-        else:
-            self.stopping = True
-        return self.stopping
 
 
 class Clock:

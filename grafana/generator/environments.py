@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
+from grafana.generator.environment_panels import SLOT_NAME, STAGE_NUMBERS, _per_env, _tile
 from grafana.generator.environment_tables import ENVIRONMENTS, SLOTS
 from grafana.generator.frame import of_a_run, of_runs
 from grafana.generator.look import (
-    BAD,
     GOOD,
-    NEUTRAL,
-    OP_COLORS,
     STAGES,
     WARNING,
     any_is_bad,
@@ -16,16 +14,12 @@ from grafana.generator.look import (
     value,
     values,
 )
-from grafana.generator.model import Panel, Row, Target
+from grafana.generator.model import Row, Target
 from grafana.generator.panels import (
     RUN_NAME,
-    column,
-    heatmap,
     ranking,
     series,
-    table,
     timeline,
-    vital,
 )
 from grafana.generator.queries import (
     OF_ENV,
@@ -33,30 +27,12 @@ from grafana.generator.queries import (
     RUN,
     by,
     increase,
-    over_range,
-    rate,
     select,
     so_far,
     state_number,
     worst,
 )
-
-ENV_NAME = f"env {{{{env_id}}}} {RUN_NAME}"
-SLOT_NAME = f"{{{{slot_id}}}} env {{{{env_id}}}} {RUN_NAME}"
-STAGE_NUMBERS = {stage: number for stage, (number, _, _) in STAGES.items()}
-
-
-def _tile(title: str, expr: str, description: str, unit: str, **more: object) -> Panel:
-    options = {"decimals": 0, **more}
-    return vital(title, expr, description, unit=unit, **options)  # type: ignore[arg-type]
-
-
-def _per_env(
-    title: str, name: str, description: str, unit: str, aggregation: str = "avg", **more: object
-) -> Panel:
-    target = Target(worst(aggregation, name, "env_id", scope=OF_ENV), ENV_NAME)
-    return series(title, target, description, unit=unit, **more)  # type: ignore[arg-type]
-
+from grafana.generator.rewards import ACTIONS, ATTRIBUTION, REWARDS
 
 TILES = (
     _tile(
@@ -244,216 +220,6 @@ SEEDS = (
         fill=60,
         width=6,
         colors={"germinated": "#009e73", "fossilised": "#3f7fd0", "pruned": "#d55e00"},
-    ),
-)
-
-REWARD_PARTS = {
-    "accuracy change": "base_accuracy_delta",
-    "attribution": "bounded_attribution",
-    "escrow": "escrow_delta",
-    "stage bonus": "stage_bonus",
-    "shaping (PBRS)": "pbrs_bonus",
-    "synergy bonus": "synergy_bonus",
-    "hindsight credit": "hindsight_credit",
-    "fossilise bonus": "fossilize_terminal_bonus",
-    "terminal bonus": "terminal_bonus",
-    "drip": "drip",
-    "action shaping": "action_shaping",
-    "compute rent": "compute_rent",
-    "occupancy rent": "occupancy_rent",
-    "fossil rent": "fossilized_rent",
-    "alpha shock": "alpha_shock",
-    "ratio penalty": "ratio_penalty",
-    "blending warning": "blending_warning",
-    "holding warning": "holding_warning",
-    "escrow forfeit": "escrow_forfeit",
-}
-
-REWARDS = (
-    series(
-        "Reward by its parts",
-        tuple(
-            Target(
-                by("avg", RUN, select(f"esper_simic_reward_{name}", OF_ENV)), f"{word} {RUN_NAME}"
-            )
-            for word, name in REWARD_PARTS.items()
-        ),
-        "Parts of the last step's reward, the mean of the environments. Good: accuracy and"
-        " attribution carry it. If bonuses or penalties rule, the policy learns to game them: see"
-        " 'Gaming and hacking'. Parts that the trainer does not report are absent.",
-        unit="short",
-        stack="normal",
-        bars=True,
-        fill=60,
-        width=16,
-        height=10,
-    ),
-    _per_env(
-        "Cumulative reward",
-        "esper_simic_env_cumulative_reward",
-        "Sum of the rewards in the running episode. Good: positive at its end, and higher from"
-        " episode to episode.",
-        "short",
-        height=10,
-    ),
-    series(
-        "Episodes by outcome",
-        Target(
-            by("sum", (*RUN, "outcome"), increase(select("esper_simic_episodes_total"))),
-            f"{{{{outcome}}}} {RUN_NAME}",
-        ),
-        "How episodes ended. Good: more and more successes.",
-        unit="short",
-        bars=True,
-        fill=60,
-    ),
-    heatmap(
-        "Final accuracy of episodes",
-        by("sum", ("le",), increase(select("esper_simic_episode_final_accuracy_ratio_bucket"))),
-        "Where episodes end, every one counted. Good: the band moves up. Two bands: some"
-        " environments fail.",
-        unit="percentunit",
-    ),
-    series(
-        "Gaming and hacking",
-        (
-            Target(
-                by("sum", RUN, increase(select("esper_simic_gaming_steps_total"))),
-                f"anti-gaming penalty {RUN_NAME}",
-            ),
-            Target(
-                by(
-                    "sum",
-                    (*RUN, "pattern"),
-                    increase(select("esper_simic_reward_hacking_suspected_total")),
-                ),
-                f"suspected: {{{{pattern}}}} {RUN_NAME}",
-            ),
-            Target(
-                by("sum", RUN, increase(select("esper_simic_performance_degradations_total"))),
-                f"degradation {RUN_NAME}",
-            ),
-        ),
-        "Steps that an anti-gaming penalty struck, suspicions of reward hacking, and falls below"
-        " the rolling accuracy. Good: few. Many: reward and accuracy have come apart.",
-        unit="short",
-        bars=True,
-        fill=60,
-    ),
-)
-
-ACTIONS = (
-    series(
-        "Actions",
-        Target(
-            by("sum", ("op",), rate(select("esper_tamiyo_actions_total"))),
-            "{{op}}",
-        ),
-        "Actions a second by operation, the chosen runs together. Good: a mix; only WAIT is a"
-        " policy that avoids risk.",
-        unit="ops",
-        stack="normal",
-        colors=OP_COLORS,
-        width=12,
-    ),
-    series(
-        "Success of actions",
-        Target(
-            by("sum", ("op",), rate(select("esper_tamiyo_actions_total", success="true")))
-            + f" / ({by('sum', ('op',), rate(select('esper_tamiyo_actions_total')))} > 0)",
-            "{{op}}",
-        ),
-        "Share of the actions that could be carried out, by operation. Good: near 100 %. Low for"
-        " ADVANCE: seeds do not pass their gates.",
-        unit="percentunit",
-        maximum=1.0,
-        colors=OP_COLORS,
-        width=12,
-    ),
-)
-
-ATTRIBUTION = (
-    series(
-        "Synergy of the seeds",
-        Target(
-            worst("avg", "esper_simic_counterfactual_synergy_ratio", "env_id", scope=OF_ENV),
-            ENV_NAME,
-        ),
-        "Accuracy that seeds give only together. Good: above 0; below, they harm each other. Absent"
-        " unless each seed was also evaluated alone.",
-        unit="percentunit",
-    ),
-    series(
-        "With and without seeds",
-        (
-            Target(
-                worst(
-                    "avg",
-                    "esper_simic_counterfactual_combined_accuracy_ratio",
-                    "env_id",
-                    scope=OF_ENV,
-                ),
-                f"all seeds, {ENV_NAME}",
-            ),
-            Target(
-                worst(
-                    "avg",
-                    "esper_simic_counterfactual_baseline_accuracy_ratio",
-                    "env_id",
-                    scope=OF_ENV,
-                ),
-                f"no seed, {ENV_NAME}",
-            ),
-        ),
-        "Accuracy with every seed on and with every seed off. Good: on is above off; the distance"
-        " is what growing brought.",
-        unit="percentunit",
-    ),
-    ranking(
-        "Shapley ranking",
-        "sort_desc("
-        + by(
-            "avg",
-            (*RUN, "env_id", "slot_id"),
-            over_range("last_over_time", select("esper_simic_shapley_mean", OF_SLOT)),
-        )
-        + ")",
-        SLOT_NAME,
-        "Mean contribution of each slot, percent points of accuracy, as it was estimated last."
-        " Good: above 0. Below 0 a seed harms: prune.",
-        unit="short",
-        decimals=2,
-        levels=((None, BAD), (0.0, NEUTRAL), (1e-9, GOOD)),
-    ),
-    table(
-        "Best episodes",
-        {"run_id": "Run", "group_id": "Group", "place": "Place"},
-        tuple(
-            column(
-                title,
-                by(
-                    "max",
-                    (*RUN, "place"),
-                    over_range("last_over_time", select(f"esper_simic_best_run_{name}")),
-                ),
-                unit=unit,
-                decimals=decimals,
-            )
-            for title, name, unit, decimals in (
-                ("Peak accuracy", "peak_accuracy_ratio", "percentunit", 1),
-                ("Final accuracy", "final_accuracy_ratio", "percentunit", 1),
-                ("Episode", "episode", "", 0),
-                ("Env", "env", "", 0),
-                ("Epoch of peak", "epoch", "", 0),
-                ("Growth", "growth_ratio", "suffix: ×", 2),
-                ("Reward", "cumulative_reward", "short", 2),
-                ("Reward at peak", "peak_cumulative_reward", "short", 2),
-            )
-        ),
-        "The run's best episodes by peak accuracy. Good: late episodes, a small growth, and a final"
-        " accuracy near the peak.",
-        height=9,
-        sort=(("Peak accuracy", True),),
     ),
 )
 

@@ -2,6 +2,16 @@
 
 from __future__ import annotations
 
+from grafana.generator.fleet_queries import (
+    FIRING,
+    LATCHED_HEADS,
+    LATCHED_SOURCES,
+    RUN_FIRING,
+    STATE,
+    STATE_OVER_TIME,
+    _all,
+    _last,
+)
 from grafana.generator.frame import of_all_runs
 from grafana.generator.look import (
     BAD,
@@ -18,65 +28,12 @@ from grafana.generator.look import (
 from grafana.generator.model import Json, Panel, Row, Target
 from grafana.generator.panels import RUN_NAME, column, series, table, timeline, vital
 from grafana.generator.queries import (
-    EVERY_RUN,
     RUN,
     by,
     increase,
     over_range,
     rate,
-    select,
 )
-
-
-def _all(name: str, /, **labels: str) -> str:
-    return select(name, EVERY_RUN, **labels)
-
-
-def _last(name: str, aggregation: str = "max", *more: str, **labels: str) -> str:
-    """A gauge as it stood last in the time range, so that ended runs keep their row."""
-    return by(aggregation, (*RUN, *more), over_range("last_over_time", _all(name, **labels)))
-
-
-def _number(state: str) -> int:
-    return RUN_STATES[state][0]
-
-
-STATE = (
-    f"{_number('failed')} * ({_last('esper_run_failed')} == 1)"
-    f" or {_number('finished')} * ({_last('esper_run_finished')} == 1)"
-    f" or {_number('running')} * (max by (run_id, group_id) ({_all('esper_run_active')}) == 1)"
-    f" or {_number('superseded')} + (max by (run_id, group_id) ({_all('esper_run_active')}) == 0)"
-    f" or {_number('gone')} + 0 * {_last('esper_run_finished')}"
-)
-"""How a run is, at the end of the time range. Gone: it said neither that it finished nor failed."""
-
-STATE_OVER_TIME = (
-    f"{_number('failed')} * (max by (run_id, group_id) ({_all('esper_run_failed')}) == 1)"
-    f" or {_number('finished')} * (max by (run_id, group_id) ({_all('esper_run_finished')}) == 1)"
-    f" or {_number('running')} * (max by (run_id, group_id) ({_all('esper_run_active')}) == 1)"
-    f" or {_number('superseded')} + (max by (run_id, group_id) ({_all('esper_run_active')}) == 0)"
-)
-
-LATCHED_HEADS = by(
-    "sum",
-    RUN,
-    by(
-        "max",
-        (*RUN, "head", "kind"),
-        over_range("max_over_time", _all("esper_tamiyo_head_nonfinite_latched")),
-    ),
-)
-LATCHED_SOURCES = by(
-    "sum",
-    RUN,
-    by(
-        "max",
-        (*RUN, "source"),
-        over_range("max_over_time", _all("esper_tamiyo_nonfinite_latched")),
-    ),
-)
-FIRING = 'ALERTS{alertstate="firing",alertname=~"Esper.*",alertname!="EsperWatchdog",job=~"$job|"}'
-RUN_FIRING = 'ALERTS{alertstate="firing",alertname=~"Esper.*",run_id!="",job=~"$job|"}'
 
 
 def _to(uid: str, title: str) -> tuple[Json, ...]:

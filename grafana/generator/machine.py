@@ -7,9 +7,7 @@ from grafana.generator.look import (
     BAD,
     GOOD,
     NEUTRAL,
-    PLAIN,
     WARNING,
-    Steps,
     any_is_bad,
     lines,
     rising,
@@ -17,8 +15,8 @@ from grafana.generator.look import (
     values,
 )
 from grafana.generator.machine_gpus import GPU_PANELS, GPUS, HOT, OF_GPU, TOO_HOT
-from grafana.generator.model import Dashboard, Json, Override, Panel, Row, Target, Variable
-from grafana.generator.panels import RUN_NAME, series, timeline, vital
+from grafana.generator.model import Dashboard, Override, Row, Target, Variable
+from grafana.generator.panels import RUN_NAME, series, tile, timeline
 from grafana.generator.queries import (
     PROCESS,
     RUN,
@@ -44,27 +42,6 @@ def _host(name: str, **matchers: str) -> str:
     return by("max", HOST, select(f"esper_host_{name}", PROCESS, **matchers))
 
 
-def _tile(
-    title: str,
-    expr: str,
-    description: str,
-    unit: str,
-    levels: Steps = PLAIN,
-    decimals: int = 0,
-    mapping: Json | None = None,
-) -> Panel:
-    return vital(
-        title,
-        expr,
-        description,
-        unit=unit,
-        levels=levels,
-        decimals=decimals,
-        mapping=mapping,
-        legend=title,
-    )
-
-
 _GPU_LOAD = select("esper_gpu_utilization_ratio", OF_GPU)
 _GPU_MEMORY = (
     f"{select('esper_gpu_memory_used_bytes', OF_GPU)}"
@@ -74,14 +51,14 @@ _HOST_MEMORY = f"{_host('memory_used_bytes')} / {_host('memory_total_bytes')}"
 _CGROUP_MEMORY = f"{_host('cgroup_memory_used_bytes')} / {_host('cgroup_memory_limit_bytes')}"
 
 TILES = (
-    _tile(
+    tile(
         "GPUs busy",
         f"avg({_GPU_LOAD})",
         "Mean share of time in which the chosen GPUs ran a kernel. Good: high while training. n/a:"
         " there is no GPU, or its driver does not answer.",
         "percentunit",
     ),
-    _tile(
+    tile(
         "Max GPU memory",
         f"max({_GPU_MEMORY})",
         "Memory of the fullest GPU. Good: below 90 %; above, the next larger network is an"
@@ -89,14 +66,14 @@ TILES = (
         "percentunit",
         rising(MEMORY_WARNING, health.MEMORY_CRITICAL),
     ),
-    _tile(
+    tile(
         "Hottest GPU",
         f"max({select('esper_gpu_temperature_celsius', OF_GPU)})",
         "Good: below 80 °C. From about 90 °C clocks are held down.",
         "celsius",
         rising(HOT, TOO_HOT),
     ),
-    _tile(
+    tile(
         "Fragmentation",
         f"max({select('esper_torch_memory_fragmentation_ratio')})",
         "Share of torch's reserved CUDA memory that no tensor uses. Good: below 30 %; above, set"
@@ -104,7 +81,7 @@ TILES = (
         "percentunit",
         rising(health.FRAGMENTATION_WARNING, 1.01),
     ),
-    _tile(
+    tile(
         "Out of memory",
         f"sum({over_range('last_over_time', select('esper_torch_memory_ooms_total'))})",
         "CUDA out-of-memory errors of the chosen runs. Good: 0. Otherwise smaller batches, fewer"
@@ -113,7 +90,7 @@ TILES = (
         any_is_bad(),
         mapping=values(value(0, "○ none", GOOD)),
     ),
-    _tile(
+    tile(
         "Max host memory",
         f"max({_HOST_MEMORY} or {_CGROUP_MEMORY}) or max({_HOST_MEMORY})",
         "Memory of the fullest machine. Good: below 90 %; above, the kernel may kill the trainer"
@@ -121,14 +98,14 @@ TILES = (
         "percentunit",
         rising(MEMORY_WARNING, health.MEMORY_CRITICAL),
     ),
-    _tile(
+    tile(
         "CPU",
         f"max({_host('cpu_utilization_ratio')})",
         "Busiest machine's share of CPU time that was not idle. 100 % with an idle GPU: the data"
         " loader or Python is the bottleneck.",
         "percentunit",
     ),
-    _tile(
+    tile(
         "Waiting for data",
         f"max({select('esper_torch_dataloader_wait_ratio')})",
         "Share of step time spent waiting for data. Good: below 10 %; above 30 % more workers or a"

@@ -7,17 +7,15 @@ from grafana.generator.look import (
     BAD,
     GOOD,
     NEUTRAL,
-    PLAIN,
     WARNING,
-    Steps,
     any_is_bad,
     lines,
     rising,
     value,
     values,
 )
-from grafana.generator.model import Json, Panel, Row, Target
-from grafana.generator.panels import column, heatmap, ranking, series, table, timeline, vital
+from grafana.generator.model import Panel, Row, Target
+from grafana.generator.panels import column, heatmap, ranking, series, table, tile, timeline
 from grafana.generator.queries import PROCESS, by, increase, over_range, rate, select
 
 EACH = ("job", "instance")
@@ -52,32 +50,11 @@ def _quantile(share: float, name: str) -> str:
     return f"histogram_quantile({share}, {buckets})"
 
 
-def _tile(
-    title: str,
-    expr: str,
-    description: str,
-    unit: str = "short",
-    levels: Steps = PLAIN,
-    decimals: int = 0,
-    mapping: Json | None = None,
-) -> Panel:
-    return vital(
-        title,
-        expr,
-        description,
-        unit=unit,
-        levels=levels,
-        decimals=decimals,
-        mapping=mapping,
-        legend=title,
-    )
-
-
 NONE = values(value(0, "○ none", GOOD))
 UP = values(value(0, "✕ down", BAD), value(1, "✓ up", GOOD))
 
 TILES = (
-    _tile(
+    tile(
         "Down",
         'count(up{job=~"$job",instance=~"$instance"} == 0)'
         ' or 0 * count(up{job=~"$job",instance=~"$instance"})',
@@ -86,14 +63,14 @@ TILES = (
         levels=any_is_bad(),
         mapping=NONE,
     ),
-    _tile(
+    tile(
         "Events a second",
         f"sum({rate(select('esper_exporter_events_total', PROCESS))})",
         "Events handed to the exporters. 0 while training: the trainer is silent or its hub drops"
         " events before they come here.",
         decimals=1,
     ),
-    _tile(
+    tile(
         "Rejected",
         f"sum({_stood('events_rejected')})",
         "Events that could not be used, since the processes began. Good: 0. The log of the process"
@@ -101,7 +78,7 @@ TILES = (
         levels=any_is_bad(WARNING),
         mapping=NONE,
     ),
-    _tile(
+    tile(
         "Errors inside",
         f"sum({_stood('internal_errors')})",
         "Errors of the exporter's own that the training was spared. Good: 0. Otherwise the page may"
@@ -109,7 +86,7 @@ TILES = (
         levels=any_is_bad(),
         mapping=NONE,
     ),
-    _tile(
+    tile(
         "Collectors failing",
         f"count({_own('collector_success', 'min', 'collector')} == 0)"
         f" or 0 * count({_own('collector_success', 'min', 'collector')})",
@@ -117,7 +94,7 @@ TILES = (
         levels=any_is_bad(),
         mapping=NONE,
     ),
-    _tile(
+    tile(
         "Series dropped",
         f"sum({_stood('series_dropped')})",
         "Things that could not be shown because the cap on series was reached. Good: 0. Raise"
@@ -125,7 +102,7 @@ TILES = (
         levels=any_is_bad(),
         mapping=NONE,
     ),
-    _tile(
+    tile(
         "Largest page",
         f"max({_own('series')} / {_own('series_limit')})",
         "Series of the largest page as a share of the cap. Good: below 80 %; at 100 % new"
@@ -133,7 +110,7 @@ TILES = (
         "percentunit",
         rising(0.8, 1.0),
     ),
-    _tile(
+    tile(
         "Slowest scrape",
         'max(scrape_duration_seconds{job=~"$job",instance=~"$instance"})',
         "How long Prometheus took for the slowest target. Good: below 0.5 s; near the scrape"

@@ -350,3 +350,25 @@ def table(
             },
         ),
     )
+
+
+def tile(
+    title: str,
+    expr: str,
+    description: str,
+    unit: str = "short",
+    levels: Steps = PLAIN,
+    decimals: int = 0,
+    mapping: Json | None = None,
+) -> Panel:
+    """One number, under its own title."""
+    return vital(
+        title,
+        expr,
+        description,
+        unit=unit,
+        levels=levels,
+        decimals=decimals,
+        mapping=mapping,
+        legend=title,
+    )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
-import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -78,7 +78,7 @@ def _train(
 
 def _stall() -> None:
     while True:
-        time.sleep(3600)
+        signal.pause()
 
 
 def _end(options: argparse.Namespace) -> str:

@@ -1,0 +1,149 @@
+"""What the policy decides: operations, confidence, and value against reward."""
+
+from __future__ import annotations
+
+from grafana.generator.head_queries import HEAD_NAME, OF_HEADS
+from grafana.generator.look import (
+    HEAD_COLORS,
+    OP_COLORS,
+)
+from grafana.generator.model import Target
+from grafana.generator.panels import (
+    RUN_NAME,
+    heatmap,
+    ranking,
+    series,
+)
+from grafana.generator.queries import (
+    RUN,
+    by,
+    increase,
+    mean_of_histogram,
+    rate,
+    select,
+    so_far,
+)
+
+_ACTIONS = rate(select("esper_tamiyo_actions_total"))
+
+DECISIONS = (
+    series(
+        "Mix of operations",
+        Target(f"sum by (op) ({_ACTIONS}) / scalar(sum({_ACTIONS}) > 0)", "{{op}}"),
+        "Share of each operation among the actions of the chosen runs together. Good: a mix. More"
+        " than 70 % WAIT means that the policy avoids risk; one operation above 80 % means that it"
+        " collapsed onto it.",
+        unit="percentunit",
+        stack="normal",
+        maximum=1.0,
+        minimum=0.0,
+        colors=OP_COLORS,
+        width=12,
+    ),
+    ranking(
+        "Operations so far",
+        f"sort_desc({so_far('esper_tamiyo_actions_total', 'op')})",
+        f"{{{{op}}}} {RUN_NAME}",
+        "Actions of the run by operation. PRUNE far above FOSSILIZE: what is grown is not worth"
+        " keeping.",
+        unit="none",
+        colors=OP_COLORS,
+        width=6,
+    ),
+    ranking(
+        "Actions that succeeded",
+        f"sort({so_far('esper_tamiyo_actions_total', 'op', success='true')}"
+        f" / ({so_far('esper_tamiyo_actions_total', 'op')} > 0))",
+        f"{{{{op}}}} {RUN_NAME}",
+        "Share of each operation's actions that could be carried out. Good: near 100 %. Low: the"
+        " policy asks for what the slots cannot do; look at the masks.",
+        unit="percentunit",
+        decimals=0,
+        minimum=0.0,
+        maximum=1.0,
+        colors=OP_COLORS,
+        width=6,
+    ),
+    series(
+        "Confidence by head",
+        Target(
+            mean_of_histogram("esper_tamiyo_decision_confidence_ratio", "head", scope=OF_HEADS),
+            HEAD_NAME,
+        ),
+        "Mean probability of what each head chose, every decision counted. Rises as the policy"
+        " learns; near 100 % it no longer explores.",
+        unit="percentunit",
+        maximum=1.0,
+        colors=HEAD_COLORS,
+    ),
+    series(
+        "Decision entropy by head",
+        Target(
+            mean_of_histogram("esper_tamiyo_decision_entropy_ratio", "head", scope=OF_HEADS),
+            HEAD_NAME,
+        ),
+        "Mean entropy of each head at the decisions, as a share of its maximum. Good: above 0.25."
+        " Absent where the decisions do not carry it.",
+        unit="percentunit",
+        maximum=1.0,
+        colors=HEAD_COLORS,
+    ),
+    heatmap(
+        "Confidence of the operation",
+        by(
+            "sum",
+            ("le",),
+            increase(select("esper_tamiyo_decision_confidence_ratio_bucket", head="op")),
+        ),
+        "How sure the op head was of each decision. Good: spread out while it learns, moving up"
+        " later. All in the top band at once: collapse.",
+        unit="percentunit",
+    ),
+    series(
+        "Value against reward",
+        (
+            Target(by("avg", RUN, select("esper_tamiyo_decision_value")), f"value {RUN_NAME}"),
+            Target(by("avg", RUN, select("esper_tamiyo_decision_reward")), f"reward {RUN_NAME}"),
+        ),
+        "Value estimate and reward of the environments' last decisions, on the mean. The value is"
+        " of the whole rest of the episode, so compare how they move, not how large they are.",
+        unit="short",
+    ),
+    series(
+        "TD advantage",
+        (
+            Target(
+                by("avg", RUN, select("esper_tamiyo_decision_td_advantage")), f"mean {RUN_NAME}"
+            ),
+            Target(
+                by("min", RUN, select("esper_tamiyo_decision_td_advantage")),
+                f"lowest {RUN_NAME}",
+            ),
+            Target(
+                by("max", RUN, select("esper_tamiyo_decision_td_advantage")),
+                f"highest {RUN_NAME}",
+            ),
+        ),
+        "Reward plus discounted next value less value, of the environments' last decisions. Good:"
+        " around 0. A lasting offset is a biased value function.",
+        unit="short",
+    ),
+    series(
+        "Decisions without a say",
+        Target(
+            by(
+                "sum",
+                (*RUN, "head"),
+                rate(select("esper_tamiyo_masked_decisions_total", OF_HEADS)),
+            )
+            + " / on (run_id, group_id) group_left () "
+            + f"({by('sum', RUN, rate(select('esper_tamiyo_decisions_total')))} > 0)",
+            HEAD_NAME,
+        ),
+        "Share of decisions in which a head's choice was masked. High for sparse heads, and for"
+        " slot in runs with one slot.",
+        unit="percentunit",
+        maximum=1.0,
+        colors=HEAD_COLORS,
+    ),
+)
