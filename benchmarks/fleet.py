@@ -28,7 +28,7 @@ from pathlib import Path
 from benchmarks.scrape import _free_port
 from esper_exporter.demo.bundled import recording
 from esper_exporter.exporter import Exporter
-from esper_exporter.metrics.size import series_of_run
+from esper_exporter.metrics.cardinality import series_of_run
 
 RECORDING = "run1"
 RUN_ID = "recorded"

@@ -21,8 +21,8 @@ from prometheus_client import start_http_server
 from benchmarks.content import OurPage, TheirPage
 from benchmarks.measure import Result
 from esper_exporter.metrics.exposition import OPENMETRICS, TEXT
+from esper_exporter.serve.interfaces import LandingPage
 from esper_exporter.serve.negotiation import MediaType
-from esper_exporter.serve.page import LandingPage
 from esper_exporter.serve.server import MetricsServer
 
 TURNS = 3

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from esper_exporter.cli import main
-from esper_exporter.terminal import FAILED, OK
+from esper_exporter.commands.console import FAILED, OK
 
 RULES = Path(__file__).parents[1] / "alerts" / "rules"
 SCRAPE_SECONDS = 2

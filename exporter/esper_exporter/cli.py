@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from esper_exporter.commands import assets, backfill, catalog, demo, prune, replay, version
-from esper_exporter.terminal import FAILED, INTERRUPTED, PROGRAM, CommandError
+from esper_exporter.commands.console import FAILED, INTERRUPTED, PROGRAM, CommandError
 
 COMMANDS = (demo, replay, backfill, catalog, assets, prune, version)
 """A module each: ``add(commands)`` adds a parser whose default ``run`` takes the options and

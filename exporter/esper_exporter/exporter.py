@@ -11,32 +11,32 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from esper_exporter.complaints import Complaints
 from esper_exporter.contract.jsonlines import parse_line
-from esper_exporter.ending.cause import Reason
-from esper_exporter.ending.ending import Ending
-from esper_exporter.ending.keeper import Keeper
-from esper_exporter.ending.process import unwatch, watch
-from esper_exporter.ending.seen import Seen
-from esper_exporter.intake import Intake
-from esper_exporter.landing import landing_page
-from esper_exporter.metrics.blocks import compiled
+from esper_exporter.log_once import LogOnce
 from esper_exporter.metrics.exposition import Capture, capture
-from esper_exporter.metrics.own import OwnMetrics
+from esper_exporter.metrics.renderer import OWN_COLLECTOR, Renderer
+from esper_exporter.metrics.row_types import compiled
+from esper_exporter.metrics.self_metrics import OwnMetrics
 from esper_exporter.metrics.table import ValueTable
-from esper_exporter.pages import OWN_COLLECTOR, Pages
-from esper_exporter.runs import Faults, Runs
+from esper_exporter.probes.samplers import Vitals
+from esper_exporter.serve.interfaces import LandingPage
 from esper_exporter.serve.negotiation import MediaType, negotiate
-from esper_exporter.serve.page import LandingPage
+from esper_exporter.serve.page.landing_state import landing_page
 from esper_exporter.serve.registration import Registration
 from esper_exporter.serve.server import MetricsServer
 from esper_exporter.settings import read_settings
-from esper_exporter.vitals import Vitals
+from esper_exporter.shutdown.ending import Ending
+from esper_exporter.shutdown.failure_reason import Reason
+from esper_exporter.shutdown.persistence import Keeper
+from esper_exporter.shutdown.process import unwatch, watch
+from esper_exporter.shutdown.scrape_tracker import Seen
+from esper_exporter.state.ingest import Ingest
+from esper_exporter.state.registry import Faults, RunRegistry
 
 if TYPE_CHECKING:
     from prometheus_client.registry import Collector
 
-    from esper_exporter.metrics.foreign import Result
+    from esper_exporter.metrics.user_collectors import Result
     from esper_exporter.probes.gpu.driver import Driver
 
 COLLECTOR_SECONDS = 0.5
@@ -111,11 +111,11 @@ class Exporter:
         blocks = compiled()
         self._table = ValueTable(blocks.blocks, max_series=settings.max_series)
         self._own = OwnMetrics(self._table, blocks, settings.max_series, clock().timestamp())
-        self._complaints = Complaints(
+        self._log_once = LogOnce(
             lambda where: self._own.count("esper_exporter_internal_errors_total", where)
         )
         self._keeper = Keeper(settings.state_dir, settings.textfile_dir)
-        self._runs = Runs(
+        self._runs = RunRegistry(
             self._table,
             blocks,
             lambda: self._own.count("esper_exporter_series_dropped_total"),
@@ -125,9 +125,9 @@ class Exporter:
             self._publish_error,
         )
         self._vitals = Vitals(
-            self._table, blocks, settings, gpu_driver, lambda: self._complaints.error("vitals")
+            self._table, blocks, settings, gpu_driver, lambda: self._log_once.error("vitals")
         )
-        self._pages = Pages(self._capture, lambda: self._vitals.tells_process)
+        self._renderer = Renderer(self._capture, lambda: self._vitals.tells_process)
         self._captured: Capture | None = None
         self._publish_failed = False
         self._seen = Seen()
@@ -140,8 +140,8 @@ class Exporter:
         )
         self._registration = Registration(settings.file_sd, settings.host, self)
         self.leave = self._registration.end
-        self._intake = Intake(
-            self._lock, self._runs, self._own, self._complaints, clock, self._noticed
+        self._ingest = Ingest(
+            self._lock, self._runs, self._own, self._log_once, clock, self._noticed
         )
         self._server: MetricsServer | None = None
 
@@ -162,7 +162,7 @@ class Exporter:
                     unix_socket=settings.unix_socket,
                     web_config=settings.web_config,
                     strict=settings.strict,
-                    on_error=lambda _where: self._complaints.error("server"),
+                    on_error=lambda _where: self._log_once.error("server"),
                 )
             server = self._server
         server.start()
@@ -233,7 +233,7 @@ class Exporter:
             with self._lock:
                 return self._runs.end(reason, self._clock())
         except Exception:
-            self._complaints.error("ending")
+            self._log_once.error("ending")
             return False
 
     def events_taken(self) -> int:
@@ -250,19 +250,19 @@ class Exporter:
             with self._lock:
                 records = self._runs.records()
                 runs = [entry.state.identity for entry in self._runs.current.values()]
-            self._keeper.keep(records, runs[0] if runs else None, self._pages.render_runs)
+            self._keeper.keep(records, runs[0] if runs else None, self._renderer.render_runs)
         except Exception:
-            self._complaints.error("final_page")
+            self._log_once.error("final_page")
 
     # -- what comes in ---------------------------------------------------------------------
 
     def emit(self, event: object) -> None:
         """Take in one event: a live esper event or its dict form. Never raises."""
-        self._intake.take(lambda: event)
+        self._ingest.take(lambda: event)
 
     def emit_line(self, line: bytes | str) -> None:
         """Take in one JSON line of the real system's telemetry file. Never raises."""
-        self._intake.take(lambda: parse_line(line))
+        self._ingest.take(lambda: parse_line(line))
 
     def observe_snapshot(self, snapshot: object, *, group_id: str | None = None) -> None:
         """Take in an aggregated SanctumSnapshot (an object or its dict form). Never raises.
@@ -270,11 +270,11 @@ class Exporter:
         For those who hold an aggregator of their own instead of events. ``group_id`` is the A/B
         group it belongs to, "default" unless said otherwise.
         """
-        self._intake.take_snapshot(snapshot, group_id)
+        self._ingest.take_snapshot(snapshot, group_id)
 
     def probe_failed(self) -> None:
         """Count an error that a probe caught in itself and is handling now. Never raises."""
-        self._complaints.error("probe")
+        self._log_once.error("probe")
 
     def _noticed(self, faults: Faults) -> None:
         """A latch was lit. The first time it is on disk before the training goes on: what comes
@@ -303,17 +303,17 @@ class Exporter:
             self._own.collected(
                 OWN_COLLECTOR, not self._publish_failed, time.perf_counter() - begun
             )
-            self._own.series = self._pages.series
+            self._own.series = self._renderer.series
             try:
-                self._own.refresh(len(self._runs.everything()), self._intake.in_flight)
+                self._own.refresh(len(self._runs.everything()), self._ingest.in_flight)
             except Exception:
-                self._complaints.error("publish")
+                self._log_once.error("publish")
             self._captured = capture(self._table, self._captured)
             return self._captured
 
     def _publish_error(self, where: str) -> None:
         self._publish_failed = True
-        self._complaints.error(where)
+        self._log_once.error(where)
 
     def render(self, accept: str | MediaType | None = None, gzip: bool = False) -> bytes:
         """The whole page as UTF-8 bytes, in the format that an ``Accept`` header asks for.
@@ -321,7 +321,7 @@ class Exporter:
         Without one it is the Prometheus text format. With ``gzip`` the bytes are compressed.
         """
         media = accept if isinstance(accept, MediaType) else negotiate(accept)
-        return self._pages.render(media.format, gzip)
+        return self._renderer.render(media.format, gzip)
 
     def add_collector(
         self, collector: Collector, name: str | None = None, *, seconds: float = COLLECTOR_SECONDS
@@ -335,7 +335,7 @@ class Exporter:
 
         Raises ValueError for a name that is taken, or for what is no collector.
         """
-        self._pages.add(collector, name or type(collector).__name__, seconds)
+        self._renderer.add(collector, name or type(collector).__name__, seconds)
 
     def collector(self) -> Collector:
         """The page as a collector for a prometheus_client registry of one's own."""
@@ -355,7 +355,7 @@ class Exporter:
 
     def needs_thread(self) -> bool:
         """Whether rendering may take long."""
-        return self._pages.slow
+        return self._renderer.slow
 
     def ready(self) -> bool:
         """Whether there is a run to show."""

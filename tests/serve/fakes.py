@@ -7,8 +7,8 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from esper_exporter.serve.interfaces import LandingPage
 from esper_exporter.serve.negotiation import MediaType
-from esper_exporter.serve.page import LandingPage
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from collections.abc import Callable
 import pytest
 
 from esper_exporter.serve.app import scrape_seconds
-from esper_exporter.serve.landing import landing_html
+from esper_exporter.serve.interfaces import LandingPage, LandingRun
 from esper_exporter.serve.limits import Limits
-from esper_exporter.serve.page import LandingPage, LandingRun
+from esper_exporter.serve.page.landing_html import landing_html
 from esper_exporter.serve.server import MetricsServer
 from serve.clients import connect, curl, read_to_end, request
 from serve.fakes import FakeSource

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from esper_exporter.metrics.blocks import compiled
 from esper_exporter.metrics.exposition import TEXT, Page, capture
+from esper_exporter.metrics.row_types import compiled
 from esper_exporter.metrics.table import ValueTable
 from esper_exporter.metrics.vital_rows import VitalRows
 from esper_exporter.probes.gpu.driver import Driver

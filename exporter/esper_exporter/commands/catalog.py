@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from esper_exporter.terminal import OK, write_out
+from esper_exporter.commands.console import OK, write_out
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

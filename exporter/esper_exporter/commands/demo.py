@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from importlib.util import find_spec
 
+from esper_exporter.commands.console import CommandError
 from esper_exporter.commands.values import port, whole_number
 from esper_exporter.demo.injection import FORM, KINDS, Fault, fault
-from esper_exporter.terminal import CommandError
 
 _NEEDED = ("torch", "sklearn")
 

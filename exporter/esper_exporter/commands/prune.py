@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from esper_exporter.terminal import OK, CommandError, write_out
+from esper_exporter.commands.console import OK, CommandError, write_out
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

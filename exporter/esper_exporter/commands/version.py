@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from esper_exporter import __version__
-from esper_exporter.terminal import OK, PROGRAM, write_out
+from esper_exporter.commands.console import OK, PROGRAM, write_out
 
 TEXT = f"{PROGRAM} {__version__}"
 

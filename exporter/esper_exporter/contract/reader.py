@@ -9,7 +9,7 @@ from operator import attrgetter
 from typing import Any
 
 from esper_exporter.contract.events import DEFAULT_GROUP, EVENT_TYPES, Event, canonical
-from esper_exporter.contract.plan import NO_OBJECTS, plan_of, read_payload
+from esper_exporter.contract.payload_schema import NO_OBJECTS, plan_of, read_payload
 from esper_exporter.contract.registry import PAYLOADS, WITHOUT_PAYLOAD
 from esper_exporter.contract.rejection import (
     INVALID_VALUE,

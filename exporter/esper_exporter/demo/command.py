@@ -14,13 +14,13 @@ from typing import IO
 import torch
 
 from esper_exporter import Exporter
+from esper_exporter.commands.console import OK, CommandError
 from esper_exporter.demo.display import Display
 from esper_exporter.demo.faults import Faults
 from esper_exporter.demo.stream import Stream
 from esper_exporter.demo.training import Options, Training
 from esper_exporter.probes.gpu.fake import FakeDriver
 from esper_exporter.settings import OFF, ON, PREFIX
-from esper_exporter.terminal import OK, CommandError
 
 TRAINING_FAILED = 3
 """Exit code when the training died, as opposed to what never began."""

@@ -11,9 +11,9 @@ from collections.abc import Callable
 from typing import Any
 
 from esper_exporter.contract.vocabulary import AUX_HEADS, HEADS, OPS
-from esper_exporter.metrics.blocks import Blocks
 from esper_exporter.metrics.families.heads import OWN_HEAD, SOURCE_LATCH_ROWS
 from esper_exporter.metrics.families.run import RUN_INFO_LABELS
+from esper_exporter.metrics.row_types import Blocks
 from esper_exporter.metrics.rows import Drop, RowSet, TallyRows
 from esper_exporter.metrics.table import ABSENT, ValueTable
 from esper_exporter.state.aggregator import Aggregator

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from esper_exporter.metrics.blocks import Blocks
+from esper_exporter.metrics.row_types import Blocks
 from esper_exporter.metrics.table import Labels, Row, ValueTable
 
 Drop = Callable[[], None]

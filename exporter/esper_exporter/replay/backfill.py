@@ -9,6 +9,7 @@ from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
+from esper_exporter.commands.console import FAILED, INTERRUPTED, OK, CommandError
 from esper_exporter.exporter import Exporter
 from esper_exporter.metrics.catalogue import catalogue
 from esper_exporter.replay.command import check_readable, shown
@@ -16,7 +17,6 @@ from esper_exporter.replay.history import History, RunTwice
 from esper_exporter.replay.session import Outcome, Plan, replay
 from esper_exporter.replay.stop import Stop, stop_on_signals
 from esper_exporter.settings import OFF
-from esper_exporter.terminal import FAILED, INTERRUPTED, OK, CommandError
 
 
 def run(options: argparse.Namespace) -> int:

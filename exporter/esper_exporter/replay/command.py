@@ -9,6 +9,14 @@ import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 
+from esper_exporter.commands.console import (
+    FAILED,
+    INTERRUPTED,
+    OK,
+    PROGRAM,
+    CommandError,
+    write_out,
+)
 from esper_exporter.demo.bundled import recording
 from esper_exporter.exporter import Exporter
 from esper_exporter.replay.lines import STANDARD_INPUT
@@ -16,7 +24,6 @@ from esper_exporter.replay.progress import Progress, progress_for
 from esper_exporter.replay.session import Outcome, Plan, replay
 from esper_exporter.replay.stop import Stop, stop_on_signals
 from esper_exporter.settings import OFF, PREFIX
-from esper_exporter.terminal import FAILED, INTERRUPTED, OK, PROGRAM, CommandError, write_out
 
 _ACCEPT = {"text": None, "openmetrics": "application/openmetrics-text; version=1.0.0"}
 

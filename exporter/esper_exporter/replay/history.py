@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 
 from esper_exporter.exporter import Exporter
 from esper_exporter.replay.pace import event_time
-from esper_exporter.runs import SCRAPES_BEFORE_GONE
+from esper_exporter.state.registry import SCRAPES_BEFORE_GONE
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 

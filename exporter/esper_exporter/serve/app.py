@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from esper_exporter.serve.connection import STATE_KEY, Client
-from esper_exporter.serve.landing import CONTENT_SECURITY_POLICY, landing_html
+from esper_exporter.serve.interfaces import PageSource
 from esper_exporter.serve.limits import Limits
 from esper_exporter.serve.negotiation import accepts_gzip, negotiate
-from esper_exporter.serve.page import PageSource
+from esper_exporter.serve.page.landing_html import CONTENT_SECURITY_POLICY, landing_html
 from esper_exporter.serve.rendering import Outflow, Rendering, ScrapeTimeout
 from esper_exporter.serve.trouble import Trouble
 

@@ -22,7 +22,7 @@ from hypercorn.typing import AppWrapper, ConnectionState
 from hypercorn.utils import parse_socket_addr
 
 from esper_exporter.serve.limits import Limits
-from esper_exporter.serve.turns import Turns
+from esper_exporter.serve.switch_interval import Turns
 
 STATE_KEY = "esper_exporter.client"
 """Where a request finds its Client in the ASGI scope's ``state``."""

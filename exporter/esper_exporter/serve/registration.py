@@ -13,9 +13,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
-from esper_exporter.ending.files import Files
-from esper_exporter.serve.page import LandingPage
+from esper_exporter.serve.interfaces import LandingPage
 from esper_exporter.serve.target_file import Identity, Target, prune
+from esper_exporter.shutdown.files import Files
 
 logger = logging.getLogger("esper_exporter")
 

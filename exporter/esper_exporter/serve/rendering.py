@@ -12,9 +12,9 @@ import time
 from collections.abc import Callable
 from functools import partial
 
+from esper_exporter.serve.interfaces import PageSource
 from esper_exporter.serve.limits import Limits
 from esper_exporter.serve.negotiation import MediaType
-from esper_exporter.serve.page import PageSource
 from esper_exporter.serve.workers import Workers
 
 

@@ -24,12 +24,12 @@ from hypercorn.logging import Logger
 
 from esper_exporter.serve.app import Gate, MetricsApp
 from esper_exporter.serve.connection import Client, Clients, HttpConnection, Phase
+from esper_exporter.serve.interfaces import PageSource
 from esper_exporter.serve.limits import Limits
 from esper_exporter.serve.listening import Address, Listener, ListenError
-from esper_exporter.serve.page import PageSource
 from esper_exporter.serve.rendering import Outflow, Rendering
+from esper_exporter.serve.switch_interval import Turns
 from esper_exporter.serve.trouble import LOG, Trouble
-from esper_exporter.serve.turns import Turns
 from esper_exporter.serve.workers import Workers
 
 _ACCEPTS_AT_ONCE = 32

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from esper_exporter.serve.interfaces import PageSource
 from esper_exporter.serve.limits import Limits
 from esper_exporter.serve.listening import (
     Address,
@@ -17,7 +18,6 @@ from esper_exporter.serve.listening import (
     TcpAddress,
     UnixAddress,
 )
-from esper_exporter.serve.page import PageSource
 from esper_exporter.serve.trouble import Trouble
 
 if TYPE_CHECKING:

@@ -31,7 +31,7 @@ from esper_exporter.contract.tolaria import (
     TolariaRollbackPayload,
 )
 from esper_exporter.contract.vocabulary import HEADS
-from esper_exporter.state.counts import Distributions, Tallies, WindowMaximum
+from esper_exporter.state.counters import Distributions, Tallies, WindowMaximum
 from esper_exporter.state.decision import DecisionSnapshot
 from esper_exporter.state.environment import EnvState
 from esper_exporter.state.latches import Latches

@@ -14,7 +14,7 @@ from pathlib import Path
 import pynvml
 import pytest
 
-from esper_exporter.metrics.blocks import compiled
+from esper_exporter.metrics.row_types import compiled
 from esper_exporter.metrics.table import ValueTable
 from esper_exporter.metrics.vital_rows import VitalRows
 from esper_exporter.probes.gpu.nvml import Nvml

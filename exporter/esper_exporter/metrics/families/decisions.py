@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from esper_exporter.metrics.declare import gauge
 from esper_exporter.metrics.families.host import DECISION, PERCENT
 from esper_exporter.metrics.metric import Metric
+from esper_exporter.metrics.metric_builders import gauge
 
 OUTCOME = "event:EPISODE_OUTCOME."
 

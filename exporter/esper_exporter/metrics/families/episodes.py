@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from esper_exporter.metrics.declare import gauge, states
 from esper_exporter.metrics.families.run import snapshot_field
 from esper_exporter.metrics.metric import Metric
+from esper_exporter.metrics.metric_builders import gauge, states
 
 TRENDS = ("rising", "stable", "falling")
 COMPLETION_TRENDS = ("improving", "stable", "declining")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from esper_exporter.metrics.declare import counter, gauge, histogram, info
 from esper_exporter.metrics.metric import Metric
+from esper_exporter.metrics.metric_builders import counter, gauge, histogram, info
 
 EMIT_BUCKETS = (2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 5e-3, 0.025, 0.1)
 SCRAPE_BUCKETS = (1e-3, 2.5e-3, 5e-3, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from esper_exporter.metrics.declare import counter, counter_in, gauge, info, split
 from esper_exporter.metrics.metric import RUN_LABELS, Metric
+from esper_exporter.metrics.metric_builders import counter, counter_in, gauge, info, split
 
 NVML = "derived: NVML's "
 

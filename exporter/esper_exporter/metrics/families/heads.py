@@ -12,9 +12,9 @@ from esper_exporter.contract.vocabulary import (
     HEADS,
     head_max_entropy,
 )
-from esper_exporter.metrics.declare import gauge, histogram, states
 from esper_exporter.metrics.families.policy import GRAD_NORM_BUCKETS
 from esper_exporter.metrics.metric import Metric
+from esper_exporter.metrics.metric_builders import gauge, histogram, states
 from esper_exporter.state.latches import KINDS, NONFINITE_SOURCES
 
 UPDATE = "event:PPO_UPDATE_COMPLETED."

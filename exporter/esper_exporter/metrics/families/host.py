@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from esper_exporter.contract.vocabulary import ENV_STATUSES
-from esper_exporter.metrics.declare import gauge, states
 from esper_exporter.metrics.metric import Metric
+from esper_exporter.metrics.metric_builders import gauge, states
 
 PERCENT = 0.01
 ENV = "envs[{env_id}]."

@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 from esper_exporter.contract.vocabulary import GRAD_SCALER_STATES, PHASES
-from esper_exporter.metrics.declare import counter_in, gauge, histogram, states
 from esper_exporter.metrics.metric import Metric
+from esper_exporter.metrics.metric_builders import counter_in, gauge, histogram, states
 
 PERCENT = 0.01
 

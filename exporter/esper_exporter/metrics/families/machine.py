@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from esper_exporter.metrics.declare import counter_in, gauge, split
 from esper_exporter.metrics.metric import Metric
+from esper_exporter.metrics.metric_builders import counter_in, gauge, split
 
 PSUTIL = "derived: psutil's "
 CGROUP = "derived: the process' control group (cgroup v2, else v1)"

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from esper_exporter.contract.vocabulary import HEADS
-from esper_exporter.metrics.declare import counter, gauge, histogram
 from esper_exporter.metrics.families.host import ENV, PERCENT
 from esper_exporter.metrics.metric import Metric
+from esper_exporter.metrics.metric_builders import counter, gauge, histogram
 
 SHAPLEY_METRICS: tuple[Metric, ...] = tuple(
     gauge(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from esper_exporter.metrics.declare import gauge
 from esper_exporter.metrics.metric import Metric
+from esper_exporter.metrics.metric_builders import gauge
 
 UPDATE = "event:PPO_UPDATE_COMPLETED."
 

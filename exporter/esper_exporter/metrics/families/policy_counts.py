@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from esper_exporter.contract.vocabulary import HEADS, OPS
-from esper_exporter.metrics.declare import counter, gauge, histogram
 from esper_exporter.metrics.families.policy import GRAD_NORM_BUCKETS, update_field
 from esper_exporter.metrics.metric import Metric
+from esper_exporter.metrics.metric_builders import counter, gauge, histogram
 
 DURATION_BUCKETS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from esper_exporter.contract.events import EVENT_TYPES
-from esper_exporter.ending.cause import REASONS
-from esper_exporter.metrics.declare import counter, gauge, info, states
 from esper_exporter.metrics.metric import RUN_LABELS, Metric
+from esper_exporter.metrics.metric_builders import counter, gauge, info, states
+from esper_exporter.shutdown.failure_reason import REASONS
 
 PERCENT = 0.01
 STARTED = "event:TRAINING_STARTED."

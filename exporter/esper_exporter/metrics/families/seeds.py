@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from esper_exporter.contract.vocabulary import BLUEPRINTS, OPS, STAGES
-from esper_exporter.metrics.declare import counter, every, gauge, histogram, info, states
 from esper_exporter.metrics.metric import RUN_LABELS, Metric
+from esper_exporter.metrics.metric_builders import counter, every, gauge, histogram, info, states
 
 SEED = "envs[{env_id}].seeds[{slot_id}]."
 

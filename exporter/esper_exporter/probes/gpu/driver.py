@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from esper_exporter.probes.cells import Cells
+from esper_exporter.probes.samples import Cells
 
 WHOLE_FIELDS = (
     "utilization",

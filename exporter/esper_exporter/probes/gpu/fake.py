@@ -16,7 +16,6 @@ from typing import Literal
 
 from esper_exporter.health import MEMORY_CRITICAL
 from esper_exporter.metrics.families.gpu import NVLINK_ERRORS, THROTTLE_REASONS, TIMED_REASONS
-from esper_exporter.probes.cells import Cells
 from esper_exporter.probes.gpu.driver import (
     CudaDevice,
     GpuLost,
@@ -25,6 +24,7 @@ from esper_exporter.probes.gpu.driver import (
     ReadError,
     Versions,
 )
+from esper_exporter.probes.samples import Cells
 
 GIB = float(1024**3)
 TOTAL = 80 * GIB

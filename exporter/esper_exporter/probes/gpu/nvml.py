@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from esper_exporter.probes.cells import Cells
 from esper_exporter.probes.gpu.driver import (
     CudaDevice,
     DriverGone,
@@ -17,9 +16,10 @@ from esper_exporter.probes.gpu.driver import (
     ReadError,
     Versions,
 )
-from esper_exporter.probes.gpu.family import Family
 from esper_exporter.probes.gpu.nvml_fields import READERS, Handle, known
 from esper_exporter.probes.gpu.ordinals import cuda_devices
+from esper_exporter.probes.gpu.process_tree import Family
+from esper_exporter.probes.samples import Cells
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

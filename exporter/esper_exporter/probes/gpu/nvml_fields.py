@@ -11,8 +11,8 @@ from typing import Any
 
 from esper_exporter.health import MEMORY_CRITICAL
 from esper_exporter.metrics.families.gpu import THROTTLE_REASONS
-from esper_exporter.probes.cells import Cells
 from esper_exporter.probes.gpu.driver import ReadError
+from esper_exporter.probes.samples import Cells
 
 UNKNOWN = frozenset({0xFFFF_FFFF, 0xFFFF_FFFF_FFFF_FFFF})
 MEGA = 1e6

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from esper_exporter.probes.cells import Cells
 from esper_exporter.probes.gpu.driver import CudaDevice, Identity, MigInstance, Versions
+from esper_exporter.probes.samples import Cells
 
 FieldErrors = Mapping[tuple[str, str], int]
 """(field, error) → how often."""

@@ -6,7 +6,6 @@ import logging
 import time
 from collections.abc import Callable
 
-from esper_exporter.probes.cells import Cell
 from esper_exporter.probes.gpu.driver import (
     OWN_FIELDS,
     SLOW_FIELDS,
@@ -22,6 +21,7 @@ from esper_exporter.probes.gpu.driver import (
     Versions,
 )
 from esper_exporter.probes.gpu.report import GpuReport, GpuSample
+from esper_exporter.probes.samples import Cell
 
 logger = logging.getLogger("esper_exporter")
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from esper_exporter.probes.cells import Cells
+from esper_exporter.probes.samples import Cells
 
 NO_LIMIT = 1 << 60
 """Version 1 writes a number near 2^63 for "no limit"."""

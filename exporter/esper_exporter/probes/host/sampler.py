@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from esper_exporter.health import MEMORY_CRITICAL
-from esper_exporter.probes.cells import Cell, Cells
 from esper_exporter.probes.host.cgroup import read_cgroup
+from esper_exporter.probes.samples import Cell, Cells
 
 logger = logging.getLogger("esper_exporter")
 

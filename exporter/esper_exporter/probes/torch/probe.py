@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from esper_exporter.contract.tamiyo import TamiyoPolicyUpdatePayload
+from esper_exporter.probes.torch.emitter import STARTED, Sink, Telling, host_times
 from esper_exporter.probes.torch.fields import policy_fields, rollout_fields, stability
 from esper_exporter.probes.torch.gradient_fields import Layout, gradient_fields, scaler_fields
 from esper_exporter.probes.torch.gradients import is_sharded, measure, scale, zero_counts
 from esper_exporter.probes.torch.heads import checked_heads, members, tell_own_heads
 from esper_exporter.probes.torch.machine import Memory, compilation, place_in_world
 from esper_exporter.probes.torch.phases import Phases
-from esper_exporter.probes.torch.telling import STARTED, Sink, Telling, host_times
 from esper_exporter.probes.torch.transfer import Arrays, Transfer
 from esper_exporter.probes.torch.update import PolicyUpdate
 

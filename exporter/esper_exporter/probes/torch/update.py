@@ -15,9 +15,9 @@ from torch import Tensor
 
 from esper_exporter.probes.torch import minibatch as policy
 from esper_exporter.probes.torch import rollout as sample
-from esper_exporter.probes.torch.findings import Findings, Tell
 from esper_exporter.probes.torch.gradient_fields import Step
 from esper_exporter.probes.torch.gradients import Clipped, look_closer
+from esper_exporter.probes.torch.nonfinite_report import Findings, Tell
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 Found = Iterator[tuple[str, str | None, str]]

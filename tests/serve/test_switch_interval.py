@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from esper_exporter.serve.turns import SHORT_SECONDS, Turns
+from esper_exporter.serve.switch_interval import SHORT_SECONDS, Turns
 from serve.clients import connect, request
 from serve.conftest import Serve
 from serve.fakes import FakeSource

@@ -10,17 +10,17 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from esper_exporter.contract.dual_emit import DualEmitFilter, EventIdFilter
+from esper_exporter.contract.deduplication import DualEmitFilter, EventIdFilter
 from esper_exporter.contract.events import PHANTOM_GROUP_TYPES, Event
 from esper_exporter.contract.simic import TrainingStartedPayload
-from esper_exporter.ending.cause import Reason
-from esper_exporter.ending.latch_store import LatchStore, Record
-from esper_exporter.metrics.blocks import Blocks
 from esper_exporter.metrics.publisher import RunPublisher
+from esper_exporter.metrics.row_types import Blocks
 from esper_exporter.metrics.rows import Drop
 from esper_exporter.metrics.table import ValueTable
+from esper_exporter.shutdown.failure_reason import Reason
+from esper_exporter.shutdown.latch_store import LatchStore, Record
 from esper_exporter.state.aggregator import Aggregator
-from esper_exporter.state.counts import Distributions
+from esper_exporter.state.counters import Distributions
 from esper_exporter.state.run import RunIdentity, RunState
 
 DEFAULT_GROUP = "default"
@@ -66,7 +66,7 @@ class Entry:
         return self.aggregator.state
 
 
-class Runs:
+class RunRegistry:
     """The current run of each group, and those that were superseded and not yet seen by a scrape.
 
     Not thread-safe: its owner calls it under one lock.

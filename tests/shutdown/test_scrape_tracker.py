@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from esper_exporter.ending.seen import Seen
+from esper_exporter.shutdown.scrape_tracker import Seen
 
 
 class Clock:

@@ -8,14 +8,14 @@ import time
 from collections.abc import Callable
 from datetime import datetime
 
-from esper_exporter.complaints import Complaints
 from esper_exporter.contract.reader import read
 from esper_exporter.contract.rejection import Rejected
-from esper_exporter.metrics.own import OwnMetrics
-from esper_exporter.runs import Faults, NoRun, Runs
+from esper_exporter.log_once import LogOnce
+from esper_exporter.metrics.self_metrics import OwnMetrics
+from esper_exporter.state.registry import Faults, NoRun, RunRegistry
 
 
-class Intake:
+class Ingest:
     """The way in, in the process that made it. Nothing here raises.
 
     ``lock`` is held while the runs change; ``on_fault`` is called without it after a latch was
@@ -25,16 +25,16 @@ class Intake:
     def __init__(
         self,
         lock: threading.Lock,
-        runs: Runs,
+        runs: RunRegistry,
         own: OwnMetrics,
-        complaints: Complaints,
+        log_once: LogOnce,
         clock: Callable[[], datetime],
         on_fault: Callable[[Faults], None],
     ) -> None:
         self._lock = lock
         self._runs = runs
         self._own = own
-        self._complaints = complaints
+        self._log_once = log_once
         self._clock = clock
         self._on_fault = on_fault
         self._pid = os.getpid()
@@ -59,7 +59,7 @@ class Intake:
             if faults.any:
                 self._on_fault(faults)
         except Exception:
-            self._complaints.error("emit")
+            self._log_once.error("emit")
         finally:
             self.in_flight -= 1
 
@@ -68,7 +68,7 @@ class Intake:
         self._own.last_event = self._clock()
         if event.ignored:
             self._own.count("esper_exporter_fields_ignored_total", by=float(len(event.ignored)))
-            self._complaints.warn(
+            self._log_once.warn(
                 f"{event.name}: fields left out, wrong type: {', '.join(event.ignored)}"
             )
         duplicate = self._runs.take(event, self._own.scrapes)
@@ -77,7 +77,7 @@ class Intake:
 
     def _refuse(self, refused: Rejected) -> None:
         self._own.count("esper_exporter_events_rejected_total", refused.reason)
-        self._complaints.warn(f"event refused: {refused}")
+        self._log_once.warn(f"event refused: {refused}")
         if refused.event is not None:
             self._runs.salvage(refused.event)
 
@@ -86,7 +86,7 @@ class Intake:
         if os.getpid() != self._pid:
             return
         try:
-            from esper_exporter.state.foreign import take_snapshot
+            from esper_exporter.state.snapshot_import import take_snapshot
 
             with self._lock:
                 entry = self._runs.given(snapshot, group_id, self._clock())
@@ -95,4 +95,4 @@ class Intake:
             if faults.any:
                 self._on_fault(faults)
         except Exception:
-            self._complaints.error("snapshot")
+            self._log_once.error("snapshot")

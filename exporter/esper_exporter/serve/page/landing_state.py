@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from esper_exporter import __version__
-from esper_exporter.runs import Entry
-from esper_exporter.serve.page import LandingPage, LandingRun
+from esper_exporter.serve.interfaces import LandingPage, LandingRun
+from esper_exporter.state.registry import Entry
 
 
 def landing_page(entries: Iterable[Entry]) -> LandingPage:

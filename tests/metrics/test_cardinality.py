@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from esper_exporter import Exporter
-from esper_exporter.metrics.size import series_of_run
+from esper_exporter.metrics.cardinality import series_of_run
 from support.recordings import telemetry_lines
 
 

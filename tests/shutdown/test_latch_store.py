@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from esper_exporter.ending.files import Files
-from esper_exporter.ending.latch_store import KEEP_FILES, LatchStore
+from esper_exporter.shutdown.files import Files
+from esper_exporter.shutdown.latch_store import KEEP_FILES, LatchStore
 from esper_exporter.state.latches import Latches
 from esper_exporter.state.run import RunIdentity
 

@@ -9,16 +9,16 @@ from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 
-from esper_exporter.metrics.blocks import Blocks
+from esper_exporter.metrics.row_types import Blocks
 from esper_exporter.metrics.table import ValueTable
 from esper_exporter.metrics.vital_rows import VitalRows
-from esper_exporter.probes.cells import Cells
 from esper_exporter.probes.gpu.driver import Driver
 from esper_exporter.probes.gpu.nvml import Nvml
 from esper_exporter.probes.gpu.report import GpuReport, XidReport
 from esper_exporter.probes.gpu.sampler import GpuSampler
 from esper_exporter.probes.gpu.xid import XidWatcher
 from esper_exporter.probes.host.sampler import DiskSampler, HostReport, HostSampler
+from esper_exporter.probes.samples import Cells
 from esper_exporter.settings import OFF, ON, Settings
 from esper_exporter.state.run import RunState
 

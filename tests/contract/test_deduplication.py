@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from contract.border import like, now
-from esper_exporter.contract.dual_emit import MAX_IDS, DualEmitFilter, EventIdFilter
+from esper_exporter.contract.deduplication import MAX_IDS, DualEmitFilter, EventIdFilter
 from esper_exporter.contract.events import RENAMED, Event
 from esper_exporter.contract.reader import read
 

@@ -6,14 +6,14 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from esper_exporter.metrics.blocks import compiled
 from esper_exporter.metrics.exposition import OPENMETRICS, TEXT, Capture, Page
 from esper_exporter.metrics.metric import RUN_LABELS
+from esper_exporter.metrics.row_types import compiled
 
 if TYPE_CHECKING:
     from prometheus_client.registry import Collector
 
-    from esper_exporter.metrics.foreign import ForeignCollectors, Result
+    from esper_exporter.metrics.user_collectors import ForeignCollectors, Result
 
 GZIP_LEVEL = 1
 OWN_COLLECTOR = "esper"
@@ -24,7 +24,7 @@ Take = Callable[[Sequence["Result"]], Capture]
 """A copy of the table, once it tells how the added collectors did."""
 
 
-class Pages:
+class Renderer:
     """Renders pages; one at a time, since a page's layout is kept from one to the next.
 
     ``take`` holds the exporter's lock for a copy, and nothing else here does. ``own_process``
@@ -49,7 +49,7 @@ class Pages:
 
     def add(self, collector: Collector, name: str, seconds: float) -> None:
         """Add a collector. Raises ValueError."""
-        from esper_exporter.metrics.foreign import ForeignCollectors
+        from esper_exporter.metrics.user_collectors import ForeignCollectors
 
         with self._foreign_lock:
             foreign = self._foreign or ForeignCollectors(

@@ -10,7 +10,7 @@ logger = logging.getLogger("esper_exporter")
 MAX_WARNINGS = 256
 
 
-class Complaints:
+class LogOnce:
     """Warnings about what came in, and errors of the exporter's own. Nothing here raises.
 
     ``count`` is called with the place of each error of its own.

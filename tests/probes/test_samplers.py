@@ -11,11 +11,11 @@ import prometheus_client
 import pytest
 
 from esper_exporter import Exporter
-from esper_exporter.probes.cells import Cells
 from esper_exporter.probes.gpu.driver import Gpu
 from esper_exporter.probes.gpu.fake import FakeDriver
+from esper_exporter.probes.samplers import local_rank
+from esper_exporter.probes.samples import Cells
 from esper_exporter.settings import read_settings
-from esper_exporter.vitals import local_rank
 from support.pages import value, values
 from support.recordings import telemetry_lines
 

@@ -11,7 +11,7 @@ import hashlib
 import re
 from pathlib import Path
 
-from esper_exporter.ending.files import Files
+from esper_exporter.shutdown.files import Files
 
 KEEP_FILES = 50
 KEEP_SECONDS = 24 * 3600.0

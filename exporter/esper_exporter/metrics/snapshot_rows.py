@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from esper_exporter.metrics.blocks import Blocks
+from esper_exporter.metrics.row_types import Blocks
 from esper_exporter.metrics.rows import RowSet
 from esper_exporter.metrics.table import ABSENT, ValueTable
-from esper_exporter.probes.cells import Cell, Cells
+from esper_exporter.probes.samples import Cell, Cells
 
 
 class Mirror:

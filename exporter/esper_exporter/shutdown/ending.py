@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from esper_exporter.ending.cause import Reason, reason_of
-from esper_exporter.ending.seen import Seen
+from esper_exporter.shutdown.failure_reason import Reason, reason_of
+from esper_exporter.shutdown.scrape_tracker import Seen
 
 
 class Owner(Protocol):

@@ -17,7 +17,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from esper_exporter.ending.files import Files
+from esper_exporter.shutdown.files import Files
 from esper_exporter.state.latches import KINDS, Latch, Latches
 from esper_exporter.state.run import RunIdentity
 

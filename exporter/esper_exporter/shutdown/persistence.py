@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from esper_exporter.ending.files import Files
-from esper_exporter.ending.final_page import FinalPages, page_name
-from esper_exporter.ending.latch_store import LatchStore, Record
+from esper_exporter.shutdown.files import Files
+from esper_exporter.shutdown.final_page import FinalPages, page_name
+from esper_exporter.shutdown.latch_store import LatchStore, Record
 from esper_exporter.state.run import RunIdentity
 
 SECONDS_BETWEEN_SAVES = 10.0

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from functools import cache
 
 from esper_exporter.metrics.catalogue import Catalogue, catalogue
+from esper_exporter.metrics.extraction import Filler
 from esper_exporter.metrics.families.heads import HEAD_ROWS, OWN_HEAD
-from esper_exporter.metrics.filling import Filler
 from esper_exporter.metrics.metric import Metric
 from esper_exporter.metrics.table import Block
 

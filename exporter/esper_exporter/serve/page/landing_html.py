@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from html import escape
 
-from esper_exporter.serve.page import LandingPage, LandingRun
+from esper_exporter.serve.interfaces import LandingPage, LandingRun
 
 CONTENT_SECURITY_POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
 """Nothing is loaded from anywhere; the style sheet is inline."""

@@ -6,10 +6,10 @@ import platform
 from datetime import datetime
 
 from esper_exporter import __version__
-from esper_exporter.metrics.blocks import Blocks
+from esper_exporter.metrics.row_types import Blocks
 from esper_exporter.metrics.rows import RowSet, TallyRows
 from esper_exporter.metrics.table import ABSENT, ValueTable
-from esper_exporter.state.counts import Distributions, Tallies
+from esper_exporter.state.counters import Distributions, Tallies
 
 
 class OwnMetrics:
