@@ -116,7 +116,7 @@ def test_a_hundred_thousand_environments_stay_within_bounds(exporter: Exporter) 
     assert total(page, "esper_tolaria_epochs_total") == 100_000
     shown = {s.labels["env_id"] for s in samples(page) if s.name == "esper_tolaria_host_loss"}
     assert 2 <= len(shown) <= 1024
-    beyond = total(page, "esper_run_things_beyond_bounds_total")
+    beyond = total(page, "esper_run_events_out_of_bounds_total")
     assert beyond == 100_000 - 1024
 
 

@@ -111,7 +111,7 @@ MORE_HEADS = (
     ),
     _per_head(
         "Clipped by head",
-        f"{HEAD}_clip_fraction_ratio",
+        f"{HEAD}_clipped_ratio",
         "max",
         "Share of each head's samples that PPO clipped. Good: below 25 %.",
         unit="percentunit",
@@ -120,7 +120,7 @@ MORE_HEADS = (
     ),
     _per_head(
         "Steps with a choice",
-        f"{HEAD}_learnable_fraction_ratio",
+        f"{HEAD}_learnable_ratio",
         "min",
         "Share of steps in which each head could choose. Near 0 a head sees too few steps to learn"
         " from, and its entropy says little.",

@@ -60,7 +60,7 @@ TILES = (
     ),
     _now(
         "Clipped",
-        "clip_fraction_ratio",
+        "clipped_ratio",
         "max",
         "Share of samples that PPO clipped. Good: below 25 %; from 30 % most of the update is"
         " thrown away. With one inner epoch it is 0.",
@@ -122,7 +122,7 @@ FIVE_CHARTS = (
         {
             "KL": ("max", "kl_divergence_nats"),
             "largest KL of a step": ("max", "kl_divergence_max_nats"),
-            "clipped": ("max", "clip_fraction_ratio"),
+            "clipped": ("max", "clipped_ratio"),
         },
         "How far an update moved the policy. Good: KL below 0.015, clipped below 0.25. A large KL"
         " of one step (right axis) with a small mean is local drift. Flat with one inner epoch.",
@@ -242,10 +242,10 @@ TRUST = (
     _over(
         "Clipped up and down",
         {
-            "all": ("max", "clip_fraction_ratio"),
-            "probability rose": ("max", "clip_fraction_positive_ratio"),
-            "probability fell": ("max", "clip_fraction_negative_ratio"),
-            "gradients": ("max", "grad_clip_fraction_ratio"),
+            "all": ("max", "clipped_ratio"),
+            "probability rose": ("max", "clipped_positive_ratio"),
+            "probability fell": ("max", "clipped_negative_ratio"),
+            "gradients": ("max", "grad_clipped_ratio"),
         },
         "Share of samples clipped, by direction, and of optimizer steps whose gradients were"
         " clipped. Good: samples below 25 % and even in both directions.",

@@ -30,7 +30,7 @@ CONFIGURATION: Panel = table(
         column("Envs", worst("max", "esper_run_environments"), decimals=0),
         column("Batches", worst("max", "esper_run_batches"), decimals=0),
         column("Epochs", worst("max", "esper_run_episode_epochs"), decimals=0),
-        column("Budget", worst("max", "esper_run_param_budget_params"), unit="short"),
+        column("Budget", worst("max", "esper_run_param_budget"), unit="short"),
     ),
     "What the run was started with. Look here first when two runs differ; what the start event did"
     " not tell is a dash.",

@@ -69,7 +69,7 @@ def test_what_the_loop_did_not_say_of_the_run_is_absent(exporter: Exporter) -> N
     probe(exporter).training_started(task="digits")
     told = page(exporter)
     for name in (
-        *("initial_learning_rate", "initial_entropy_coefficient", "param_budget_params"),
+        *("initial_learning_rate", "initial_entropy_coefficient", "param_budget"),
         *("configured_episodes", "batches", "episode_epochs"),
     ):
         assert value(told, f"esper_run_{name}") is None, name

@@ -35,12 +35,34 @@ class Unexported:
     reason: str
 
 
+class CatalogueError(ValueError):
+    """The catalogue contradicts itself; the message names the metrics."""
+
+
 @dataclass(frozen=True, slots=True)
 class Catalogue:
-    """All metrics in page order, and all fields left out."""
+    """All metrics in page order, and all fields left out.
+
+    Raises CatalogueError for two metrics whose families or samples would share a name: a strict
+    OpenMetrics parser refuses the whole page then.
+    """
 
     metrics: tuple[Metric, ...]
-    unexported: tuple[Unexported, ...]
+    unexported: tuple[Unexported, ...] = ()
+
+    def __post_init__(self) -> None:
+        owners: dict[str, str] = {}
+        for metric in self.metrics:
+            for name in metric.reserved_names:
+                owner = owners.setdefault(name, metric.name)
+                if owner != metric.name:
+                    raise CatalogueError(
+                        f"the metrics {owner} and {metric.name} both claim the name {name}"
+                    )
+        names = [metric.name for metric in self.metrics]
+        if len(names) != len(set(names)):
+            twice = sorted({name for name in names if names.count(name) > 1})
+            raise CatalogueError(f"declared twice: {', '.join(twice)}")
 
     def block(self, name: str) -> tuple[Metric, ...]:
         """The metrics that describe one kind of thing."""

@@ -53,6 +53,20 @@ class Metric:
                 return self.name.removesuffix(suffix)
         return self.name
 
+    @property
+    def reserved_names(self) -> tuple[str, ...]:
+        """The family's name and the names its samples may have, in either format.
+
+        OpenMetrics 1.0.0: no other family may use any of them.
+        """
+        suffixes = {
+            "gauge": (),
+            "info": ("_info",),
+            "counter": ("_total", "_created"),
+            "histogram": ("_bucket", "_sum", "_count", "_created"),
+        }[self.kind]
+        return (self.family, *(self.family + suffix for suffix in suffixes))
+
 
 @dataclass(frozen=True, slots=True)
 class Column:

@@ -177,7 +177,7 @@ EVENT_FIELDS: dict[str, str] = {
     "CounterfactualMatrixPayload.env_id": LABEL,
     "CounterfactualMatrixPayload.episode_idx": POSITION,
     "CounterfactualMatrixPayload.compute_time_ms": STATE
-    + "esper_simic_counterfactual_compute_seconds",
+    + "esper_simic_counterfactual_duration_seconds",
     **each(
         "a row of a matrix of up to 2^slots; the snapshot sums it up",
         "CounterfactualConfigTelemetry",

@@ -125,7 +125,7 @@ def _apply_last_action(run: RunState, event: Event, payload: AnalyticsSnapshotPa
         return
     env = run.env(env_id)
     if env is None:
-        run.tallies.add("esper_run_things_beyond_bounds_total")
+        run.tallies.add("esper_run_events_out_of_bounds_total")
         return
     reward = payload.total_reward if payload.total_reward is not None else 0.0
     env.reward_history.append(reward)
@@ -261,7 +261,7 @@ def _apply_shapley(run: RunState, event: Event, payload: AnalyticsSnapshotPayloa
         return
     env = run.env(payload.env_id)
     if env is None:
-        run.tallies.add("esper_run_things_beyond_bounds_total")
+        run.tallies.add("esper_run_events_out_of_bounds_total")
         return
     values = {
         slot_id: ShapleyEstimate(
@@ -284,7 +284,7 @@ def apply_counterfactual(run: RunState, event: Event, payload: CounterfactualMat
     """COUNTERFACTUAL_MATRIX_COMPUTED: accuracies of an environment with seeds switched off."""
     env = run.env(payload.env_id)
     if env is None:
-        run.tallies.add("esper_run_things_beyond_bounds_total")
+        run.tallies.add("esper_run_events_out_of_bounds_total")
         return
     env.counterfactual_matrix = CounterfactualSnapshot(
         slot_ids=payload.slot_ids,

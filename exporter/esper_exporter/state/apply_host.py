@@ -44,7 +44,7 @@ def apply_epoch(run: RunState, event: Event, payload: TolariaEpochPayload) -> No
     run.tallies.add("esper_tolaria_epochs_total")
     env = run.env(payload.env_id)
     if env is None:
-        run.tallies.add("esper_run_things_beyond_bounds_total")
+        run.tallies.add("esper_run_events_out_of_bounds_total")
         return
     if env.rolled_back:
         env.rolled_back = False
@@ -58,7 +58,7 @@ def apply_epoch(run: RunState, event: Event, payload: TolariaEpochPayload) -> No
         seed = env.seeds.get(slot_id)
         if seed is None:
             if len(env.seeds) >= MAX_SLOTS:
-                run.tallies.add("esper_run_things_beyond_bounds_total")
+                run.tallies.add("esper_run_events_out_of_bounds_total")
                 continue
             seed = env.seeds[slot_id] = SeedState(slot_id=slot_id)
         _update_seed(seed, told)
@@ -245,7 +245,7 @@ def apply_rollback(run: RunState, event: Event, payload: TolariaRollbackPayload)
     run.rollback = payload
     env = run.env(payload.env_id)
     if env is None:
-        run.tallies.add("esper_run_things_beyond_bounds_total")
+        run.tallies.add("esper_run_events_out_of_bounds_total")
         return
     env.rolled_back = True
     env.rollback_reason = payload.reason

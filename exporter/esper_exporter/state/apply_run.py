@@ -159,7 +159,7 @@ def apply_episode_outcome(run: RunState, event: Event, payload: EpisodeOutcomePa
     episodes.fossilizations += payload.fossilize_count or 0
     env = run.env(payload.env_id)
     if env is None:
-        tallies.add("esper_run_things_beyond_bounds_total")
+        tallies.add("esper_run_events_out_of_bounds_total")
         return
     run.last_outcome[payload.env_id] = payload
     run.touched.envs.add(payload.env_id)

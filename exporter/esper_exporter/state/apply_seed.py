@@ -45,7 +45,7 @@ def _place(run: RunState, event: Event, payload: SeedPayload) -> _Place | None:
     env = run.env(payload.env_id)
     slot_id = event.slot_id or payload.slot_id
     if env is None or (slot_id not in env.seeds and len(env.seeds) >= MAX_SLOTS):
-        run.tallies.add("esper_run_things_beyond_bounds_total")
+        run.tallies.add("esper_run_events_out_of_bounds_total")
         return None
     run.see_slots((slot_id,))
     seed = env.seeds.get(slot_id)

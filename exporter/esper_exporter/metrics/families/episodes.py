@@ -73,7 +73,7 @@ METRICS: tuple[Metric, ...] = (
     ),
     gauge(
         "run",
-        "esper_tamiyo_wait_share_ratio",
+        "esper_tamiyo_wait_ratio",
         "derived: share of WAIT in the environments' actions of the running episode",
         "Share of WAIT among the running episode's actions; above 0.7 the policy avoids risk.",
         read=lambda roots: (

@@ -128,13 +128,13 @@ METRICS: tuple[Metric, ...] = (
         "Largest probability ratio of a head; healthy within 0.8 to 1.2.",
     ),
     _head(
-        "esper_tamiyo_head_clip_fraction_ratio",
+        "esper_tamiyo_head_clipped_ratio",
         "clip_fraction",
         "Share of a head's samples that PPO clipped.",
         state=False,
     ),
     _head(
-        "esper_tamiyo_head_learnable_fraction_ratio",
+        "esper_tamiyo_head_learnable_ratio",
         "learnable_fraction",
         "Share of steps in which the head had a choice.",
         state=False,

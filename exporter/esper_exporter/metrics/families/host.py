@@ -319,7 +319,7 @@ ENV_METRICS: tuple[Metric, ...] = (
         PERCENT,
     ),
     _env(
-        "esper_simic_counterfactual_compute_seconds",
+        "esper_simic_counterfactual_duration_seconds",
         "counterfactual_matrix.compute_time_ms",
         "How long the last counterfactual matrix took.",
         scale=0.001,

@@ -86,15 +86,15 @@ METRICS: tuple[Metric, ...] = (
         "Mean KL divergence from the policy before the update.",
     ),
     tamiyo_field(
-        "esper_tamiyo_clip_fraction_ratio", "clip_fraction", "Share of samples PPO clipped, 0 to 1."
+        "esper_tamiyo_clipped_ratio", "clip_fraction", "Share of samples PPO clipped, 0 to 1."
     ),
     tamiyo_field(
-        "esper_tamiyo_clip_fraction_positive_ratio",
+        "esper_tamiyo_clipped_positive_ratio",
         "gradient_quality.clip_fraction_positive",
         "Share of samples clipped because their probability rose too far.",
     ),
     tamiyo_field(
-        "esper_tamiyo_clip_fraction_negative_ratio",
+        "esper_tamiyo_clipped_negative_ratio",
         "gradient_quality.clip_fraction_negative",
         "Share of samples clipped because their probability fell too far.",
     ),

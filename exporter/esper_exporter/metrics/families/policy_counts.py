@@ -42,7 +42,7 @@ RECOMMENDED: tuple[Metric, ...] = (
         "esper_tamiyo_kl_reverse_nats", "kl_reverse", "KL of the new policy from the old."
     ),
     update_field(
-        "esper_tamiyo_trust_region_violations",
+        "esper_tamiyo_update_trust_region_violations",
         "trust_region_violations",
         "Steps of the last update whose ratio left the clip range.",
     ),
@@ -77,7 +77,7 @@ RECOMMENDED: tuple[Metric, ...] = (
         "Share of the commonest action; above 0.8 the policy collapsed onto it.",
     ),
     update_field(
-        "esper_tamiyo_log_prob_underflows",
+        "esper_tamiyo_update_log_prob_underflows",
         "log_prob_underflow_count",
         "Steps of the last update with a log-probability below -50.",
     ),
@@ -87,7 +87,7 @@ RECOMMENDED: tuple[Metric, ...] = (
         "Numerical health of the last update, 0 to 1 (1 is healthy).",
     ),
     update_field(
-        "esper_tamiyo_grad_clip_fraction_ratio",
+        "esper_tamiyo_grad_clipped_ratio",
         "grad_clip_fraction",
         "Share of the last update's optimizer steps whose gradients were clipped.",
     ),
@@ -107,7 +107,7 @@ RECOMMENDED: tuple[Metric, ...] = (
         "Gradient norm as a share of the clipping norm.",
     ),
     update_field(
-        "esper_tamiyo_grad_zero_fraction_ratio",
+        "esper_tamiyo_grad_zero_ratio",
         "grad_zero_fraction",
         "Share of gradient entries that are exactly 0.",
     ),

@@ -198,7 +198,7 @@ METRICS: tuple[Metric, ...] = (
         "Entropy coefficient configured.",
     ),
     snapshot_field(
-        "esper_run_param_budget_params",
+        "esper_run_param_budget",
         "run_config.param_budget",
         "Parameters that all seeds together may have.",
     ),
@@ -335,8 +335,8 @@ METRICS: tuple[Metric, ...] = (
         for part, field, text, scale in (
             ("contribution_ratio", "seed_contribution", "Contribution claimed, 0 to 1,", PERCENT),
             ("improvement_ratio", "total_improvement", "Improvement seen, 0 to 1,", PERCENT),
-            ("share", "ratio", "Contribution over improvement", 1.0),
-            ("share_threshold", "threshold", "Threshold on that share", 1.0),
+            ("ratio", "ratio", "Contribution over improvement", 1.0),
+            ("threshold_ratio", "threshold", "Threshold on that ratio", 1.0),
             ("contribution_threshold", "contribution_threshold", "Contribution threshold", 1.0),
             ("degradation_threshold", "degradation_threshold", "Degradation threshold", 1.0),
         )
@@ -373,7 +373,7 @@ COUNTERS: tuple[Metric, ...] = (
         initial=tuple((name,) for name in sorted(EVENT_TYPES)),
     ),
     counter(
-        "esper_run_things_beyond_bounds_total",
+        "esper_run_events_out_of_bounds_total",
         "derived: number of events about an environment or slot beyond the bound on how many",
         "Events whose environment or slot is not shown because there are too many.",
     ),
