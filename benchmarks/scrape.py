@@ -21,7 +21,7 @@ from prometheus_client import start_http_server
 from benchmarks.content import OurPage, TheirPage
 from benchmarks.measure import Result
 from esper_exporter.metrics.exposition import OPENMETRICS, TEXT
-from esper_exporter.serve.interfaces import LandingPage
+from esper_exporter.serve.interfaces import LandingPage, Served
 from esper_exporter.serve.negotiation import MediaType
 from esper_exporter.serve.server import MetricsServer
 
@@ -50,11 +50,8 @@ class _Source:
     def ready(self) -> bool:
         return True
 
-    def scraped(self, *, asked_at: float, seconds: float, size: int, format: str) -> None:
+    def served(self, page: Served) -> None:
         return
-
-    def needs_thread(self) -> bool:
-        return False
 
 
 def _free_port() -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import json
 import logging
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
 from esper_exporter import Exporter
+from support.served import page_seen
 
 RECORDINGS = Path(__file__).parent / "recordings"
 
@@ -190,7 +190,7 @@ def test_a_second_training_is_a_new_run_with_clear_latches(exporter: Exporter) -
     assert total(page, "esper_tamiyo_head_nonfinite_latched", run_id=new) == 0
     assert total(page, "esper_tamiyo_head_nonfinite_latched") == 1
     for _ in range(2):
-        exporter.scraped(asked_at=time.monotonic(), seconds=0.001, size=1, format="text")
+        exporter.served(page_seen())
     assert {s.labels["run_id"] for s in samples(exporter.render()) if "run_id" in s.labels} == {new}
 
 

@@ -19,7 +19,7 @@ from esper_exporter.metrics.row_types import compiled
 from esper_exporter.metrics.self_metrics import OwnMetrics
 from esper_exporter.metrics.table import ValueTable
 from esper_exporter.probes.samplers import Vitals
-from esper_exporter.serve.interfaces import LandingPage
+from esper_exporter.serve.interfaces import LandingPage, Served
 from esper_exporter.serve.negotiation import MediaType, negotiate
 from esper_exporter.serve.page.landing_state import landing_page
 from esper_exporter.serve.registration import Registration
@@ -345,17 +345,15 @@ class Exporter:
         metrics = tuple(m for m in compiled().catalogue.metrics if m.name.startswith("esper_"))
         return TableCollector(self._capture, metrics)
 
-    def scraped(self, *, asked_at: float, seconds: float, size: int, format: str) -> None:
-        """A page has been delivered (called by the server)."""
+    def served(self, page: Served) -> None:
+        """Count a page that a client got (called by the server)."""
+        if not page.complete:
+            return
         with self._lock:
             self._own.scrapes += 1
             self._own.count("esper_exporter_scrapes_total")
-            self._own.observe("esper_exporter_scrape_duration_seconds", seconds)
-        self._seen.scraped(asked_at)
-
-    def needs_thread(self) -> bool:
-        """Whether rendering may take long."""
-        return self._renderer.slow
+            self._own.observe("esper_exporter_scrape_duration_seconds", page.seconds)
+        self._seen.scraped(page.asked_at)
 
     def ready(self) -> bool:
         """Whether there is a run to show."""

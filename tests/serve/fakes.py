@@ -5,19 +5,9 @@ from __future__ import annotations
 import gzip as gzip_module
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 
-from esper_exporter.serve.interfaces import LandingPage
+from esper_exporter.serve.interfaces import LandingPage, Served
 from esper_exporter.serve.negotiation import MediaType
-
-
-@dataclass(frozen=True)
-class Scrape:
-    """One call of ``scraped``."""
-
-    seconds: float
-    size: int
-    format: str
 
 
 class FakeSource:
@@ -30,11 +20,10 @@ class FakeSource:
         self.body = body
         self.before: Callable[[], None] = lambda: None
         self.is_ready = True
-        self.threaded = False
         self.page = LandingPage("1.2.3", True)
         self.rendered: list[tuple[MediaType, bool]] = []
         self.threads: set[str] = set()
-        self.scrapes: list[Scrape] = []
+        self.all_served: list[Served] = []
         self.changed = threading.Condition()
 
     def render(self, media: MediaType, gzip: bool) -> bytes:
@@ -50,13 +39,15 @@ class FakeSource:
     def ready(self) -> bool:
         return self.is_ready
 
-    def scraped(self, *, asked_at: float, seconds: float, size: int, format: str) -> None:
+    def served(self, page: Served) -> None:
         with self.changed:
-            self.scrapes.append(Scrape(seconds, size, format))
+            self.all_served.append(page)
             self.changed.notify_all()
 
-    def needs_thread(self) -> bool:
-        return self.threaded
+    @property
+    def scrapes(self) -> list[Served]:
+        """The pages that arrived."""
+        return [page for page in self.all_served if page.complete]
 
     def wait_for_scrapes(self, count: int, seconds: float = 5.0) -> bool:
         with self.changed:

@@ -48,7 +48,7 @@ def test_500_idle_connections_block_nobody(serve: Serve) -> None:
         for _ in range(500):
             stack.enter_context(connect(server.port or 0))
         assert seconds_to_scrape(server.url or "") < 1
-        assert threading.active_count() == threads
+        assert threading.active_count() <= threads + Limits().workers
         assert resident() - before < 40e6
 
 
@@ -193,7 +193,7 @@ def test_200_parallel_scrapes_share_few_pages_and_all_get_theirs(
             wall = time.monotonic() - started
         assert source.wait_for_scrapes(200)
     assert len(source.rendered) < 150
-    assert threading.active_count() == threads
+    assert threading.active_count() <= threads + Limits().workers
     assert wall < 4, times
 
 
@@ -226,7 +226,6 @@ def test_a_flood_of_scrapes_leaves_most_of_the_time_to_others(
 
 def test_a_slow_render_on_a_worker_holds_up_nothing_else(serve: Serve, source: FakeSource) -> None:
     begun, go_on = threading.Event(), threading.Event()
-    source.threaded = True
 
     def wait() -> None:
         begun.set()
@@ -247,7 +246,6 @@ def test_a_render_that_hangs_is_given_up_at_the_scrape_timeout(
     serve: Serve, source: FakeSource
 ) -> None:
     go_on = threading.Event()
-    source.threaded = True
 
     def hang() -> None:
         go_on.wait(20)
@@ -276,7 +274,6 @@ def test_every_page_is_rendered_after_its_request_came(serve: Serve, source: Fak
         time.sleep(0.003)
 
     source.before = write
-    source.threaded = True
     server = serve()
     late: list[tuple[int, int]] = []
 

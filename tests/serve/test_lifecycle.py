@@ -65,7 +65,6 @@ def test_closing_before_starting_is_harmless(source: FakeSource) -> None:
 
 
 def test_a_hundred_starts_and_stops_leave_no_thread_and_no_descriptor(source: FakeSource) -> None:
-    source.threaded = True
     process = psutil.Process()
 
     def once() -> None:
@@ -87,7 +86,6 @@ def test_a_hundred_starts_and_stops_leave_no_thread_and_no_descriptor(source: Fa
 
 def test_closing_lets_an_answer_under_way_go_out(serve: Serve, source: FakeSource) -> None:
     begun, go_on = threading.Event(), threading.Event()
-    source.threaded = True
 
     def wait() -> None:
         begun.set()
@@ -130,7 +128,6 @@ def test_a_render_that_hangs_does_not_keep_the_process_alive(tmp_path: Path) -> 
         "from serve.fakes import FakeSource\n"
         "from esper_exporter.serve.server import MetricsServer\n"
         "source, begun = FakeSource(), threading.Event()\n"
-        "source.threaded = True\n"
         "source.before = lambda: (begun.set(), threading.Event().wait())\n"
         "server = MetricsServer(source, host='127.0.0.1', port=0)\n"
         "server.start()\n"

@@ -42,11 +42,6 @@ class Renderer:
         self._foreign: ForeignCollectors | None = None
         self.series = 0
 
-    @property
-    def slow(self) -> bool:
-        """Whether rendering may take long: foreign code takes part in it."""
-        return self._foreign is not None
-
     def add(self, collector: Collector, name: str, seconds: float) -> None:
         """Add a collector. Raises ValueError."""
         from esper_exporter.metrics.user_collectors import ForeignCollectors

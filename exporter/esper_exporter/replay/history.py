@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 
 from esper_exporter.exporter import Exporter
 from esper_exporter.replay.pace import event_time
+from esper_exporter.serve.interfaces import Served
 from esper_exporter.state.registry import SCRAPES_BEFORE_GONE
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
@@ -121,7 +122,7 @@ class History:
             self._exporter = self._new()
             return
         for _ in range(SCRAPES_BEFORE_GONE):
-            self._exporter.scraped(asked_at=time.monotonic(), seconds=0.0, size=0, format="")
+            self._exporter.served(_page_seen())
         if told - self._now > LONGEST_SILENCE_SECONDS:
             self._due = told
         self._advance(told)
@@ -172,3 +173,17 @@ class History:
 
     def _count_refused(self) -> int:
         return int(sum(float(n) for n in _REFUSED.findall(self._exporter.render())))
+
+
+def _page_seen() -> Served:
+    """A scrape that the recording implies: nobody asks while it is replayed."""
+    return Served(
+        address="",
+        user_agent="",
+        asked_at=time.monotonic(),
+        seconds=0.0,
+        size=0,
+        format="text",
+        timeout=None,
+        complete=True,
+    )

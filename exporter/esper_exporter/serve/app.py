@@ -4,34 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, MutableMapping
+from functools import partial
 from typing import Any, Protocol
 
 from esper_exporter.serve.connection import STATE_KEY, Client
-from esper_exporter.serve.interfaces import PageSource
+from esper_exporter.serve.interfaces import PageSource, Served
 from esper_exporter.serve.limits import Limits
+from esper_exporter.serve.messages import Answer, Fields, Headers, Request, plain
 from esper_exporter.serve.negotiation import accepts_gzip, negotiate
-from esper_exporter.serve.page.landing_html import CONTENT_SECURITY_POLICY, landing_html
 from esper_exporter.serve.rendering import Outflow, Rendering, ScrapeTimeout
+from esper_exporter.serve.routes import METRICS_PATH, NOT_FOUND, routes
 from esper_exporter.serve.trouble import Trouble
+from esper_exporter.serve.workers import Workers
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
-Headers = Mapping[bytes, bytes]
-Fields = tuple[tuple[bytes, bytes], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """A response that is complete in memory."""
-
-    status: int
-    body: bytes
-    fields: Fields = ((b"content-type", b"text/plain; charset=utf-8"),)
-    format: str | None = None
-    """The exposition format when this is a page of metrics, else None."""
 
 
 class Gate(Protocol):
@@ -44,36 +33,33 @@ class Gate(Protocol):
         """Header fields for every answer."""
 
 
-def plain(status: int, text: str, *fields: tuple[bytes, bytes]) -> Answer:
-    return Answer(
-        status, text.encode() + b"\n", ((b"content-type", b"text/plain; charset=utf-8"), *fields)
-    )
-
-
-_NOT_FOUND = plain(404, "Not found. The metrics are at /metrics.")
 _NOT_ALLOWED = plain(405, "Only GET and HEAD are answered here.", (b"allow", b"GET, HEAD"))
-_HEALTHY = plain(200, "esper-exporter is healthy.")
-_READY = plain(200, "esper-exporter is ready.")
-_NOT_READY = plain(503, "Not ready: no run has started yet.", (b"retry-after", b"5"))
 _FAILED = plain(500, "The page could not be made; the exporter's log says why.")
 _TIMED_OUT = plain(503, "The page was not ready within the scrape timeout.", (b"retry-after", b"5"))
 
-_DEFAULT_FIELDS: Fields = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"))
+_DEFAULT_FIELDS: Fields = (
+    (b"cache-control", b"no-store"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"x-content-type-options", b"nosniff"),
+)
 
 
 class MetricsApp:
-    """Answers GET and HEAD for ``/metrics``, ``/-/healthy``, ``/-/ready`` and ``/``."""
+    """Answers GET and HEAD for ``/metrics`` and the paths of `routes`."""
 
     def __init__(
         self,
         source: PageSource,
         rendering: Rendering,
+        workers: Workers,
         outflow: Outflow,
         limits: Limits,
         trouble: Trouble,
         gate: Gate | None,
     ) -> None:
         self._source = source
+        self._routes = routes(source)
+        self._workers = workers
         self._rendering = rendering
         self._outflow = outflow
         self._limits = limits
@@ -97,10 +83,17 @@ class MetricsApp:
             discarding.cancel()
 
     async def _respond(self, scope: Scope, headers: Headers, send: Send) -> None:
-        asked_at, started = time.monotonic(), time.perf_counter()
+        asked_at = time.monotonic()
         client: Client = scope["state"][STATE_KEY]
+        request = Request(
+            scope["method"],
+            scope["path"],
+            scope["query_string"].decode("latin-1"),
+            headers,
+            client.address,
+        )
         try:
-            answer = await self._answer(scope, headers, client)
+            answer = (await self._answer(request)).for_client(headers)
         except ScrapeTimeout:
             answer = _TIMED_OUT
         except Exception as error:
@@ -108,42 +101,51 @@ class MetricsApp:
             answer = _FAILED
         self._outflow.add(answer.body)
         try:
-            sent = await self._send(answer, scope["method"], client, send)
+            sent = await self._send(answer, request.method, client, send)
         finally:
             self._outflow.remove(answer.body)
-        if sent and answer.format is not None:
-            try:
-                self._source.scraped(
+        if answer.format is not None and request.method == "GET":
+            self._report(
+                Served(
+                    address=client.address,
+                    user_agent=request.user_agent,
                     asked_at=asked_at,
-                    seconds=time.perf_counter() - started,
+                    seconds=time.monotonic() - asked_at,
                     size=len(answer.body),
                     format=answer.format,
+                    timeout=None,
+                    complete=sent,
                 )
-            except Exception as error:
-                self._trouble.report("scraped", error)
+            )
 
-    async def _answer(self, scope: Scope, headers: Headers, client: Client) -> Answer:
+    def _report(self, page: Served) -> None:
+        """Hand the record to the source on a worker."""
+
+        def report() -> None:
+            try:
+                self._source.served(page)
+            except Exception as error:
+                self._trouble.report("served", error)
+
+        self._workers.submit(report)
+
+    async def _answer(self, request: Request) -> Answer:
         if self._gate is not None:
-            refusal = await self._gate.refusal(headers, client.address)
+            refusal = await self._gate.refusal(request.headers, request.address)
             if refusal is not None:
                 return refusal
-        if scope["method"] not in {"GET", "HEAD"}:
+        if request.method not in {"GET", "HEAD"}:
             return _NOT_ALLOWED
-        match scope["path"]:
-            case "/metrics":
-                return await self._metrics(headers)
-            case "/-/healthy":
-                return _HEALTHY
-            case "/-/ready":
-                return _READY if self._source.ready() else _NOT_READY
-            case "/":
-                fields = (
-                    (b"content-type", b"text/html; charset=utf-8"),
-                    (b"content-security-policy", CONTENT_SECURITY_POLICY.encode()),
-                )
-                return Answer(200, landing_html(self._source.landing()), fields)
-            case _:
-                return _NOT_FOUND
+        if request.path == METRICS_PATH:
+            return await self._metrics(request.headers)
+        route = self._routes.get(request.path, NOT_FOUND)
+        if isinstance(route, Answer):
+            return route
+        work = self._workers.submit(partial(route, request))
+        try:
+            return await asyncio.wait_for(work, self._limits.scrape_seconds)
+        except TimeoutError:
+            raise ScrapeTimeout from None
 
     async def _metrics(self, headers: Headers) -> Answer:
         media = negotiate(headers.get(b"accept"))

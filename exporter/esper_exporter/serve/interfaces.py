@@ -40,11 +40,39 @@ class LandingPage:
     """Further links as (title, address); only http, https and local paths are shown as links."""
 
 
+@dataclass(frozen=True, slots=True)
+class Served:
+    """One page of metrics that was rendered for a client, and what became of it.
+
+    Times are ``time.monotonic()``. The page was rendered after ``asked_at``, so it shows
+    everything that was published before then.
+    """
+
+    address: str
+    """The client's IP address, ``unix`` for a unix socket."""
+    user_agent: str
+    """The ``User-Agent`` header, cut to 256 characters; empty without one."""
+    asked_at: float
+    """When the server had read the request."""
+    seconds: float
+    """From then until the client's side had taken the last byte, or was lost."""
+    size: int
+    """Bytes of the body as sent (compressed)."""
+    format: str
+    """``text`` or ``openmetrics``."""
+    timeout: float | None
+    """Seconds of ``X-Prometheus-Scrape-Timeout-Seconds``; None where the client named none."""
+    complete: bool
+    """Whether the client got the page: its side took the last byte within its timeout, and it had
+    not closed the connection before. Only such a page may count as seen."""
+
+
 class PageSource(Protocol):
-    """The owner of the page. Every method may be called on the server's thread at any time."""
+    """The owner of the page. The server calls every method on one of its worker threads, never on
+    its event loop: each may wait for a lock."""
 
     def render(self, media: MediaType, gzip: bool) -> bytes:
-        """The whole page in one format, compressed when asked; a few milliseconds, thread-safe.
+        """The whole page in one format, compressed when asked; thread-safe.
 
         ``media.escaping`` is for metrics with names beyond ASCII: None means ``underscores``.
         An exception becomes a 500 for this one client.
@@ -56,15 +84,9 @@ class PageSource(Protocol):
     def ready(self) -> bool:
         """Whether there is something to scrape: a run has started or a snapshot was given."""
 
-    def scraped(self, *, asked_at: float, seconds: float, size: int, format: str) -> None:
-        """A complete page has been handed to a client's connection.
+    def served(self, page: Served) -> None:
+        """A page of metrics was served, completely or not; called once for each GET of it.
 
-        ``asked_at`` is when the request was complete (``time.monotonic``), ``seconds`` runs from
-        then to the last byte written, ``size`` is the body as sent (compressed), ``format`` is
-        ``text`` or ``openmetrics``. Not called for HEAD, nor when the client went away before the
-        end. The page was rendered after the request came.
+        Not called for HEAD. A client that names its timeout is followed until the page is known
+        to have arrived: its next request, its orderly close, or the end of its timeout.
         """
-
-    def needs_thread(self) -> bool:
-        """Whether ``render`` may take long (foreign collectors), so that it must not hold up the
-        server: it is then run on a worker thread, and given up at the scrape's own limit."""

@@ -23,7 +23,7 @@ class ScrapeTimeout(Exception):
 
 
 class Rendering:
-    """Renders pages on the event loop's thread, or on a worker where the source asks for one."""
+    """Renders pages on worker threads: rendering may wait for the exporter's lock."""
 
     def __init__(self, source: PageSource, workers: Workers, limits: Limits) -> None:
         self._source = source
@@ -57,10 +57,7 @@ class Rendering:
             del self._waiting[key]  # whoever comes from here on needs a newer page
             started = time.perf_counter()
             try:
-                render = partial(self._source.render, media, gzip)
-                page = (
-                    await self._workers.submit(render) if self._source.needs_thread() else render()
-                )
+                page = await self._workers.submit(partial(self._source.render, media, gzip))
             except Exception as error:
                 future.set_exception(error)
             else:

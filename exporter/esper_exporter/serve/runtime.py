@@ -161,7 +161,13 @@ class Runtime:
         self._security = None if self._security_of is None else self._security_of(self._workers)
         rendering = Rendering(self._source, self._workers, self._limits)
         app = MetricsApp(
-            self._source, rendering, outflow, self._limits, self._trouble, self._security
+            self._source,
+            rendering,
+            self._workers,
+            outflow,
+            self._limits,
+            self._trouble,
+            self._security,
         )
         self._app = ASGIWrapper(app)  # type: ignore[arg-type]  # our scope is a plain mapping
         for listener in self.listeners:

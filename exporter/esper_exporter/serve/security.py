@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from esper_exporter.serve.app import Answer, Fields, Headers, plain
 from esper_exporter.serve.auth import Passwords, Verdict
+from esper_exporter.serve.messages import Answer, Fields, Headers, plain
 from esper_exporter.serve.tls import certificate_admitted, tls_context
 from esper_exporter.serve.trouble import LOG
 from esper_exporter.serve.web_config import (

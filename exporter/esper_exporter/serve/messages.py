@@ -1,0 +1,66 @@
+"""A request as the routes see it, and an answer that is complete in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+Headers = Mapping[bytes, bytes]
+"""Header fields by lower-case name."""
+Fields = tuple[tuple[bytes, bytes], ...]
+
+PLAIN = b"text/plain; charset=utf-8"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request, without its body: nothing here reads one."""
+
+    method: str
+    path: str
+    """Decoded, without the query."""
+    query: str
+    """As sent, after the question mark; empty without one."""
+    headers: Headers
+    address: str
+    """The client's IP address, ``unix`` for a unix socket."""
+
+    @property
+    def user_agent(self) -> str:
+        """The ``User-Agent`` header, cut to 256 characters; empty without one."""
+        return self.headers.get(b"user-agent", b"").decode("latin-1")[:256]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A response.
+
+    ``fields`` replace the default header fields of the same name. ``etag`` (with its quotes) lets
+    a client keep its copy: the same tag in ``If-None-Match`` gets a 304.
+    """
+
+    status: int
+    body: bytes
+    fields: Fields = ((b"content-type", PLAIN),)
+    format: str | None = None
+    """The exposition format when this is a page of metrics, else None."""
+    etag: bytes | None = None
+
+    def for_client(self, headers: Headers) -> Answer:
+        """This answer, or a 304 without a body where the client holds it already."""
+        if self.etag is None or self.status != 200:
+            return self
+        fields = (*self.fields, (b"etag", self.etag))
+        known = {tag.strip().removeprefix(b"W/") for tag in _listed(headers.get(b"if-none-match"))}
+        if self.etag.removeprefix(b"W/") in known or b"*" in known:
+            return Answer(304, b"", fields)
+        return Answer(self.status, self.body, fields, self.format)
+
+
+def plain(status: int, text: str, *fields: tuple[bytes, bytes]) -> Answer:
+    """An answer of one line of text."""
+    return Answer(status, text.encode() + b"\n", ((b"content-type", PLAIN), *fields))
+
+
+def _listed(header: bytes | None) -> list[bytes]:
+    return [] if header is None else header.split(b",")
