@@ -45,6 +45,10 @@ DECISION_AGE_SHARES: Final = (0.4, 0.7, 0.9)
 # The policy as a whole (thresholds in use)
 GRAD_NORM_WARNING: Final = 5.0
 GRAD_NORM_CRITICAL: Final = 10.0
+AMP_LOSS_SCALE_FLOOR: Final = 1.0
+"""At this loss scale nothing is magnified, so that an overflow is the gradient's own."""
+AMP_OVERFLOWS_IN_A_ROW: Final = 10
+"""GradScaler finds its scale within a few updates; this many overflows in a row are a fault."""
 RATIO_MAX_WARNING: Final = 1.5
 RATIO_MAX_CRITICAL: Final = 2.0
 RATIO_MIN_WARNING: Final = 0.5

@@ -48,6 +48,11 @@ def test_a_crash_is_told_waits_for_two_scrapes_and_leaves_a_whole_file(tmp_path:
     assert [e["event_type"] for e in events].count("TOLARIA_BATCH_COMPLETED") == 1
 
 
+def test_the_terminal_names_a_latch_that_is_no_head_s() -> None:
+    with training("--inject", "grad-nan@1", "--updates", "1") as running:
+        running.wait_for("update 1 · .*latched: .*gradients")
+
+
 def test_a_stalled_training_is_served_until_ctrl_c_which_ends_it_cleanly() -> None:
     with training("--inject", "stall@2", "--fake-gpus", "2") as running:
         running.wait_for("update 1 ")

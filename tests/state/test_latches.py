@@ -74,3 +74,12 @@ def test_a_head_nobody_knows_and_a_text_that_names_nothing_are_not_lost() -> Non
     other.light_detail("", NOON, 0)
     assert other.sources["other"].lit
     assert not list(other.lit_heads())
+
+
+def test_the_names_of_lit_latches_are_heads_by_kind_then_sources() -> None:
+    latches = Latches()
+    assert latches.lit_names() == ()
+    latches.light_source("gradients", NOON, 0)
+    assert latches.lit_names() == ("gradients",)
+    latches.light_flags("inf", {"op": True}, NOON, 1, None)
+    assert latches.lit_names() == ("op/inf", "log_probs", "gradients")

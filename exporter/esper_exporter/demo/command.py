@@ -86,14 +86,8 @@ def _end(options: argparse.Namespace) -> str:
 
 
 def _latches(exporter: Exporter) -> list[str]:
-    """The latches that are lit, as the page has them."""
-    tamiyo = exporter.snapshot().tamiyo
-    return [
-        f"{head} {kind}"
-        for kind, latches in (("NaN", tamiyo.head_nan_latch), ("Inf", tamiyo.head_inf_latch))
-        for head, lit in latches.items()
-        if lit
-    ]
+    """The lit latches of heads and of sources, as the landing page shows them."""
+    return [latch for run in exporter.landing().runs for latch in run.latches]
 
 
 def _exporter(options: argparse.Namespace) -> Exporter:

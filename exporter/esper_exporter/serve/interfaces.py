@@ -19,7 +19,7 @@ class LandingRun:
     state: str
     """One word: ``running``, ``finished``, ``waiting``, ``superseded``, or ``failed (reason)``."""
     latches: tuple[str, ...]
-    """The latches that are set, as ``head/kind`` (``op/nan``); empty when none is."""
+    """The lit latches: ``head/kind`` (``op/nan``) of heads, then sources (``gradients``)."""
     last_event_timestamp: float | None
     """Unix time of the last event in seconds, None before the first."""
     policy_updates: int | None = None

@@ -85,19 +85,13 @@ def light_latches(run: RunState, event: Event, payload: TamiyoPolicyUpdatePayloa
     """Everything non-finite that a policy update tells of. Also for an update whose other fields
     could not be read: a fault outlives a malformed event."""
     see_heads(run, payload.action_heads)
+    run.overflows_in_a_row = run.overflows_in_a_row + 1 if _overflowed(payload) else 0
     attempt = run.begin_attempt("flags")
     when, latches = event.timestamp, run.latches
     index = payload.ppo_update_idx
     latches.light_flags("nan", payload.head_nan_detected, when, attempt, index)
     latches.light_flags("inf", payload.head_inf_detected, when, attempt, index)
-    nonfinite_gradients = bool(payload.nan_grad_count) or bool(payload.inf_grad_count)
-    for name in ("grad_norm", "pre_clip_grad_norm"):
-        value = getattr(payload, name)
-        if value is not None and not math.isfinite(value):
-            nonfinite_gradients = True
-    if "nonfinite" in _gradient_states(payload.__dict__) or own_gradient_nonfinite(payload):
-        nonfinite_gradients = True
-    if nonfinite_gradients or payload.grad_nan_layers:
+    if _gradients_nonfinite(payload) and not _overflow_handled(run, payload):
         latches.light_source("gradients", when, attempt, index)
     for loss in (payload.policy_loss, payload.value_loss):
         if loss is not None and not math.isfinite(loss):
@@ -116,6 +110,48 @@ def light_latches(run: RunState, event: Event, payload: TamiyoPolicyUpdatePayloa
     for head, kind in latches.lit_heads():
         board = tamiyo.head_nan_latch if kind == "nan" else tamiyo.head_inf_latch
         board[head] = True
+
+
+def _gradients_nonfinite(payload: TamiyoPolicyUpdatePayload) -> bool:
+    """Whether any field of an update reports NaN or Inf in a gradient."""
+    norms = (payload.grad_norm, payload.pre_clip_grad_norm)
+    return bool(
+        payload.nan_grad_count
+        or payload.inf_grad_count
+        or payload.grad_nan_layers
+        or any(norm is not None and not math.isfinite(norm) for norm in norms)
+        or "nonfinite" in _gradient_states(payload.__dict__)
+        or own_gradient_nonfinite(payload)
+    )
+
+
+def _overflowed(payload: TamiyoPolicyUpdatePayload) -> bool:
+    """Whether GradScaler dropped a step of this update because its scaled gradients overflowed.
+
+    A count alone does not say so: the host's scalers are counted there too.
+    """
+    if payload.amp_overflow_detected:
+        return True
+    stepped_back = payload.update_skipped or payload.grad_scaler_state == "decaying"
+    return (
+        payload.amp_overflow_detected is None
+        and bool(payload.amp_overflow_count)
+        and bool(stepped_back)
+    )
+
+
+def _overflow_handled(run: RunState, payload: TamiyoPolicyUpdatePayload) -> bool:
+    """Whether the update's non-finite gradients are an overflow that GradScaler took care of.
+
+    That is how a loss scale is found, and no fault, unless the scale is so low that the gradient
+    itself overflows, or the overflows do not end.
+    """
+    if not _overflowed(payload):
+        return False
+    scale = payload.loss_scale
+    if scale is not None and scale <= health.AMP_LOSS_SCALE_FLOOR:
+        return False
+    return run.overflows_in_a_row < health.AMP_OVERFLOWS_IN_A_ROW
 
 
 def apply_policy_update(run: RunState, event: Event, payload: TamiyoPolicyUpdatePayload) -> None:
@@ -218,7 +254,7 @@ def _count(run: RunState, event: Event, payload: TamiyoPolicyUpdatePayload) -> N
     norm = payload.pre_clip_grad_norm
     if norm is None:
         norm = payload.grad_norm
-    if norm is not None:
+    if norm is not None and (math.isfinite(norm) or not _overflow_handled(run, payload)):
         distributions.observe("esper_tamiyo_update_grad_norm", norm)
         if not math.isfinite(norm):
             tallies.add("esper_tamiyo_updates_nonfinite_grad_norm_total")

@@ -169,6 +169,13 @@ class Latches:
             latch.lit for latches in (self.heads, self.sources) for latch in latches.values()
         )
 
+    def lit_names(self) -> tuple[str, ...]:
+        """The lit latches as a person reads them: ``op/nan`` for a head's, then the sources."""
+        return (
+            *(f"{head}/{kind}" for head, kind in self.lit_heads()),
+            *(source for source, latch in self.sources.items() if latch.lit),
+        )
+
     def lit_heads(self) -> Iterator[tuple[str, str]]:
         """The (head, kind) pairs that are lit."""
         return (key for key, latch in self.heads.items() if latch.lit)

@@ -181,6 +181,8 @@ class RunState:
         default_factory=lambda: WindowMaximum(GRAD_NORM_WINDOW_SECONDS)
     )
     grad_norm_window_max: float | None = None
+    overflows_in_a_row: int = 0
+    """Policy updates up to the last one whose gradients overflowed under AMP."""
 
     @property
     def began(self) -> bool:

@@ -26,7 +26,7 @@ def _run(entry: Entry) -> LandingRun:
         rank=state.identity.rank,
         task=state.snapshot.task_name or None,
         state=_word(entry),
-        latches=tuple(f"{head}/{kind}" for head, kind in state.latches.lit_heads()),
+        latches=state.latches.lit_names(),
         last_event_timestamp=last.timestamp() if last else None,
         policy_updates=int(state.tallies.get("esper_tamiyo_updates_total")),
     )
