@@ -27,7 +27,7 @@ from esper_exporter.serve.server import MetricsServer
 from esper_exporter.settings import read_settings
 from esper_exporter.shutdown.ending import Ending
 from esper_exporter.shutdown.failure_reason import Reason
-from esper_exporter.shutdown.persistence import Keeper
+from esper_exporter.shutdown.persistence import Persistence, State
 from esper_exporter.shutdown.process import unwatch, watch
 from esper_exporter.shutdown.scrape_tracker import Seen
 from esper_exporter.state.ingest import Ingest
@@ -114,14 +114,18 @@ class Exporter:
         self._log_once = LogOnce(
             lambda where: self._own.count("esper_exporter_internal_errors_total", where)
         )
-        self._keeper = Keeper(settings.state_dir, settings.textfile_dir)
+        self._persistence = Persistence(
+            settings.state_dir,
+            settings.textfile_dir,
+            lambda what: self._own.count("esper_exporter_state_problems_total", what),
+        )
         self._runs = RunRegistry(
             self._table,
             blocks,
             lambda: self._own.count("esper_exporter_series_dropped_total"),
             settings.run_id,
             settings.rank,
-            self._keeper.store,
+            self._persistence.store,
             self._publish_error,
         )
         self._vitals = Vitals(
@@ -247,12 +251,15 @@ class Exporter:
     def keep(self) -> None:
         """Write what must outlive the process: the latches, and the page as it is now."""
         try:
-            with self._lock:
-                records = self._runs.records()
-                runs = [entry.state.identity for entry in self._runs.current.values()]
-            self._keeper.keep(records, runs[0] if runs else None, self._renderer.render_runs)
+            self._persistence.save(self._to_keep, self._renderer.render_runs)
         except Exception:
             self._log_once.error("final_page")
+
+    def _to_keep(self) -> State:
+        with self._lock:
+            records = self._runs.records()
+            runs = [entry.state.identity for entry in self._runs.current.values()]
+        return records, runs[0] if runs else None
 
     # -- what comes in ---------------------------------------------------------------------
 
@@ -280,7 +287,7 @@ class Exporter:
         """A latch was lit. The first time it is on disk before the training goes on: what comes
         next may be the end. Later only the count changes, which need not be written each time."""
         self._seen.serious()
-        if faults.new or self._keeper.due:
+        if faults.new or self._persistence.due:
             self.keep()
 
     # -- what goes out ---------------------------------------------------------------------

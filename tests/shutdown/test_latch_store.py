@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import resource
+import secrets
 import signal
 import threading
 from datetime import UTC, datetime, timedelta
@@ -13,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from esper_exporter.shutdown.files import Files
-from esper_exporter.shutdown.latch_store import KEEP_FILES, LatchStore
+from esper_exporter.shutdown.latch_store import KEEP_FILES, LARGEST_FILE, LatchStore
 from esper_exporter.state.latches import Latches
 from esper_exporter.state.run import RunIdentity
 
@@ -89,10 +91,10 @@ def test_two_processes_of_one_run_lose_nothing_of_each_other(tmp_path: Path) -> 
         b"[]",
         b"null",
         b'{"version": 2, "heads": {}, "sources": {}}',
-        b'{"version": 1, "heads": {"op/nan": {}}, "sources": {}}',
-        b'{"version": 1, "heads": {"op/nan": {"updates": 1, "first": "x", "last": null,'
-        b' "first_update": 1}}, "sources": {}}',
         b"\xff\xfe",
+        b"[" * 200_000,
+        b'{"version": 1, "heads": ' + b'{"a": ' * 100_000 + b"1" + b"}" * 100_000 + b"}",
+        b" " * (LARGEST_FILE + 1),
     ],
 )
 def test_what_cannot_be_read_is_set_aside_and_told(
@@ -109,6 +111,105 @@ def test_what_cannot_be_read_is_set_aside_and_told(
     caplog.clear()
     kept(tmp_path)
     assert caplog.text == ""
+
+
+HUGE = "1" + "0" * 400
+
+
+@pytest.mark.parametrize(
+    ("latch", "expected"),
+    [
+        ("{}", (1, None, None, None)),
+        ("7", (1, None, None, None)),
+        ('{"updates": Infinity}', (1, None, None, None)),
+        ('{"updates": 1e999}', (1, None, None, None)),
+        ('{"updates": -3}', (1, None, None, None)),
+        ('{"updates": true}', (1, None, None, None)),
+        (f'{{"updates": {HUGE}, "first_update": {HUGE}}}', (1, None, None, None)),
+        ('{"updates": 3, "first": "x", "first_update": 2}', (3, None, None, 2)),
+        ('{"updates": 3, "first": "2026-11-21T12:00:00", "first_update": 2}', (3, None, None, 2)),
+        (
+            '{"updates": 3, "first": "2026-11-21T12:00:00+00:00", "last": {}, "first_update": NaN}',
+            (3, NOON, None, None),
+        ),
+    ],
+)
+def test_only_the_bad_field_of_a_kept_latch_is_dropped(
+    tmp_path: Path, latch: str, expected: tuple[object, ...]
+) -> None:
+    save(tmp_path, lit(1, 2, head="slot"))
+    (path,) = tmp_path.glob("*.latches.json")
+    good = json.dumps(json.loads(path.read_text())["heads"]["slot/nan"])
+    path.write_text(
+        f'{{"version": 1, "heads": {{"op/nan": {latch}, "slot/nan": {good}}}, "sources": {{}}}}'
+    )
+    dropped: list[str] = []
+    back = Latches()
+    assert LatchStore(tmp_path, Files(), dropped.append).load(RUN, back)
+    found = back.heads["op", "nan"]
+    assert (found.updates, found.first, found.last, found.first_update) == expected
+    assert back.heads["slot", "nan"].updates == 2
+    assert set(dropped) == {"field"} or latch == "{}"
+
+
+@pytest.mark.parametrize(
+    "heads",
+    [
+        '"none"',
+        '{"op": {}, "op/odd": {}, "/nan": {}, "\\ud800/nan": {}}',
+        f'{{"{"h" * 65}/nan": {{}}}}',
+    ],
+)
+def test_what_is_no_head_is_dropped_and_the_sources_stay(tmp_path: Path, heads: str) -> None:
+    save(tmp_path, lit(1))
+    (path,) = tmp_path.glob("*.latches.json")
+    path.write_text(f'{{"version": 1, "heads": {heads}, "sources": {{"loss": {{"updates": 2}}}}}}')
+    back = kept(tmp_path)
+    assert not any(back.lit_heads())
+    assert back.sources["loss"].updates == 2
+
+
+def test_a_pipe_in_a_latch_files_place_holds_up_nobody(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    save(tmp_path, lit(1))
+    (path,) = tmp_path.glob("*.latches.json")
+    os.mkfifo(path.with_name(path.name.split(".")[0] + ".0000.latches.json"))
+    assert list(kept(tmp_path).lit_heads()) == [("op", "nan")]
+    assert "not a regular file" in caplog.text
+
+
+def test_a_link_in_a_latch_files_place_is_not_followed(tmp_path: Path) -> None:
+    save(tmp_path / "other", lit(1))
+    (path,) = (tmp_path / "other").glob("*.latches.json")
+    (tmp_path / path.name).symlink_to(path)
+    assert not any(kept(tmp_path).lit_heads())
+
+
+def test_no_link_leads_what_is_written_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    precious = tmp_path / "precious"
+    precious.write_text("mine")
+    tokens = iter(["aa", "bb"])
+    monkeypatch.setattr(secrets, "token_hex", lambda _count: next(tokens))
+    target = tmp_path / "page"
+    (tmp_path / ".page.aa.new").symlink_to(precious)
+    assert not Files().write(target, b"page")
+    assert precious.read_text() == "mine"
+    target.symlink_to(precious)
+    assert Files().write(target, b"page")
+    assert (precious.read_text(), target.read_bytes()) == ("mine", b"page")
+    assert not target.is_symlink()
+
+
+def test_what_is_written_can_be_read_by_whom_the_umask_lets(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        Files().write(tmp_path / "page", b"page")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "page").stat().st_mode & 0o777 == 0o640
 
 
 def test_unknown_heads_and_hostile_names_do_no_harm(tmp_path: Path) -> None:

@@ -5,27 +5,39 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import threading
+import secrets
+import stat
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 logger = logging.getLogger("esper_exporter")
 
+LEFTOVER_SECONDS = 3600.0
+"""The age from which a file that was never put into its place belongs to a process that died."""
+
+
+class NotRegular(ValueError):
+    """A FIFO, a device or a directory stands where a regular file belongs."""
+
 
 class Files:
-    """Writes and prunes files. Nothing it does raises: a full disk is a warning, once a kind."""
+    """Reads, writes and prunes files. Writing and pruning never raise: a full disk is a warning,
+    once a kind. ``on_unwritable`` is called for each write that failed."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_unwritable: Callable[[], None] = lambda: None) -> None:
+        self._on_unwritable = on_unwritable
         self._told: set[tuple[str, int | None]] = set()
 
     def write(self, path: Path, content: bytes) -> bool:
         """Replace a file's content in one step, on disk when this returns; whether it was done."""
-        # The training's thread and the one that handles SIGTERM may write at the same time.
-        beside = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.new")
+        # A name that nobody can foresee, and never through a link that somebody put there.
+        beside = path.with_name(f".{path.name}.{secrets.token_hex(8)}.new")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with beside.open("wb") as out:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            with open(os.open(beside, flags, 0o666), "wb") as out:
                 out.write(content)
                 out.flush()
                 os.fsync(out.fileno())
@@ -35,14 +47,31 @@ class Files:
             with suppress(OSError):
                 beside.unlink(missing_ok=True)
             self._tell(path.parent, problem)
+            self._on_unwritable()
             return False
         return True
 
+    def read(self, path: Path, limit: int) -> bytes:
+        """The content of a regular file of at most ``limit`` bytes.
+
+        Never waits for a writer and follows no link. Raises OSError where it cannot be read,
+        NotRegular for what is no regular file, ValueError for a larger one.
+        """
+        flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
+        with open(os.open(path, flags), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise NotRegular("not a regular file")
+            content = file.read(limit + 1)
+        if len(content) > limit:
+            raise ValueError(f"more than {limit} bytes")
+        return content
+
     def keep_newest(self, directory: Path, pattern: str, count: int) -> None:
-        """Remove the oldest files beyond a count."""
+        """Remove the oldest files beyond a count, and what dead processes never finished."""
         for _, path in sorted(self._aged(directory, pattern), reverse=True)[count:]:
             with suppress(OSError):
                 path.unlink()
+        self.keep_younger(directory, f".{pattern}.*.new", LEFTOVER_SECONDS)
 
     def keep_younger(self, directory: Path, pattern: str, seconds: float) -> None:
         """Remove the files that nobody has written for so long."""
@@ -57,7 +86,7 @@ class Files:
         with suppress(OSError):
             for path in directory.glob(pattern):
                 with suppress(OSError):  # another process has pruned it
-                    found.append((path.stat().st_mtime, path))
+                    found.append((path.lstat().st_mtime, path))
         return found
 
     def _tell(self, directory: Path, problem: OSError) -> None:

@@ -7,24 +7,24 @@ what is read is what all of them have seen.
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from esper_exporter.shutdown.files import Files
-from esper_exporter.state.latches import KINDS, Latch, Latches
+from esper_exporter.shutdown.latch_json import Kept, decode, encode
+from esper_exporter.state.latches import Latch, Latches
 from esper_exporter.state.run import RunIdentity
 
 logger = logging.getLogger("esper_exporter")
 
-VERSION = 1
 KEEP_FILES = 200
+KEEP_CORRUPT = 20
+LARGEST_FILE = 1 << 20
 SUFFIX = ".latches.json"
 
 
@@ -34,44 +34,11 @@ def _stem(identity: RunIdentity) -> str:
     return hashlib.sha256(whole.encode("utf-8", "replace")).hexdigest()[:32]
 
 
-def _to_json(latch: Latch) -> dict[str, Any]:
-    return {
-        "updates": latch.updates,
-        "first": latch.first.isoformat() if latch.first else None,
-        "last": latch.last.isoformat() if latch.last else None,
-        "first_update": latch.first_update,
-    }
-
-
-def _from_json(told: dict[str, Any]) -> Latch:
-    update = told["first_update"]
-    return Latch(
-        updates=int(told["updates"]),
-        first=_moment(told["first"]),
-        last=_moment(told["last"]),
-        first_update=None if update is None else int(update),
-    )
-
-
-def _moment(told: str | None) -> datetime | None:
-    if told is None:
-        return None
-    moment = datetime.fromisoformat(told)
-    if moment.tzinfo is None:
-        raise ValueError(f"a time without a zone: {told}")
-    return moment
-
-
-def _head(key: str) -> tuple[str, str]:
-    head, _, kind = key.rpartition("/")
-    if not head or kind not in KINDS:
-        raise ValueError(f"no head's latch: {key}")
-    return head, kind
-
-
 def _merged(one: Latch, other: Latch) -> Latch:
     """What two processes saw. A resumed run goes on counting from what it read, so the larger
     count holds the smaller one."""
+    if not one.lit:
+        return other
     firsts = [(latch.first, latch.first_update) for latch in (one, other) if latch.first]
     first, update = min(firsts, key=lambda each: each[0]) if firsts else (None, None)
     lasts = [latch.last for latch in (one, other) if latch.last]
@@ -93,30 +60,20 @@ class Record:
 
 class LatchStore:
     """Keeps the latches of runs in a directory. Nothing it does raises: what cannot be written or
-    read is a warning, and the training goes on."""
+    read is a warning, and the training goes on. ``on_dropped`` gets ``file`` for each file and
+    ``field`` for each field that could not be used."""
 
-    def __init__(self, directory: Path, files: Files) -> None:
+    def __init__(
+        self, directory: Path, files: Files, on_dropped: Callable[[str], None] = lambda _what: None
+    ) -> None:
         self._directory = directory
         self._files = files
+        self._on_dropped = on_dropped
         self._token = secrets.token_hex(4)
 
     def record(self, identity: RunIdentity, latches: Latches) -> Record:
         """What there is to write of a run."""
-        told = {
-            "version": VERSION,
-            "run_id": identity.run_id,
-            "group_id": identity.group_id,
-            "rank": identity.rank,
-            "heads": {
-                f"{head}/{kind}": _to_json(latch)
-                for (head, kind), latch in latches.heads.items()
-                if latch.lit
-            },
-            "sources": {
-                source: _to_json(latch) for source, latch in latches.sources.items() if latch.lit
-            },
-        }
-        return Record(f"{_stem(identity)}.{self._token}{SUFFIX}", json.dumps(told).encode())
+        return Record(f"{_stem(identity)}.{self._token}{SUFFIX}", encode(identity, latches))
 
     def write(self, records: Iterable[Record]) -> None:
         """Write them, each synced before it takes its place."""
@@ -128,26 +85,38 @@ class LatchStore:
         """Light the latches that were kept of a run; whether there were any."""
         found = False
         for path in self._kept(identity):
-            try:
-                told = json.loads(path.read_text(encoding="utf-8"))
-                if told["version"] != VERSION:
-                    raise ValueError(f"version {told['version']}, want {VERSION}")
-                heads = {_head(key): _from_json(v) for key, v in told["heads"].items()}
-                sources = {source: _from_json(v) for source, v in told["sources"].items()}
-            except OSError as problem:
-                logger.warning("latches could not be read from %s: %s", path, problem)
-                continue
-            except (ValueError, KeyError, TypeError, AttributeError) as problem:
-                self._set_aside(path, problem)
+            kept = self._read(path)
+            if kept is None:
                 continue
             # Heads of the user's own are not known before the resumed run names them.
-            for key in heads:
+            for key in kept.heads:
                 latches.heads.setdefault(key, Latch())
-            _bring(latches.heads, heads)
-            _bring(latches.sources, sources)
+            _bring(latches.heads, kept.heads)
+            _bring(latches.sources, kept.sources)
             latches.changed = True
             found = True
         return found
+
+    def _read(self, path: Path) -> Kept | None:
+        try:
+            kept = decode(self._files.read(path, LARGEST_FILE))
+        except OSError as problem:
+            logger.warning("latches could not be read from %s: %s", path, problem)
+            self._on_dropped("file")
+            return None
+        except (ValueError, MemoryError) as problem:
+            self._set_aside(path, problem)
+            self._on_dropped("file")
+            return None
+        if kept.dropped:
+            logger.warning(
+                "%d fields of the latches kept in %s make no sense; the others are used",
+                kept.dropped,
+                path,
+            )
+            for _ in range(kept.dropped):
+                self._on_dropped("field")
+        return kept
 
     def _kept(self, identity: RunIdentity) -> Iterator[Path]:
         try:
@@ -159,6 +128,7 @@ class LatchStore:
         logger.warning("kept latches in %s are not usable (%s); set aside", path, problem)
         with suppress(OSError):
             path.replace(path.with_suffix(".corrupt"))
+        self._files.keep_newest(self._directory, "*.corrupt", KEEP_CORRUPT)
 
 
 def _bring(known: dict[Any, Latch], kept: dict[Any, Latch]) -> None:

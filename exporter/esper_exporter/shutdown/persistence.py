@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,27 +14,56 @@ from esper_exporter.state.run import RunIdentity
 
 SECONDS_BETWEEN_SAVES = 10.0
 
+State = tuple[Sequence[Record], RunIdentity | None]
+"""The latches to write, and the run under whose name the page is written, if there is one."""
 
-class Keeper:
+
+class Persistence:
     """Writes latches and final pages, each in a directory or nowhere. None of it raises for what
-    the file system does."""
+    the file system does.
 
-    def __init__(self, state_dir: Path | None, textfile_dir: Path | None) -> None:
-        files = Files()
-        self.store = LatchStore(state_dir, files) if state_dir is not None else None
+    Thread-safe: what is on disk in the end is as new as the newest call, whichever thread made it.
+    ``on_problem`` gets ``file`` or ``field`` for what could not be read, ``unwritable`` for what
+    could not be written.
+    """
+
+    def __init__(
+        self,
+        state_dir: Path | None,
+        textfile_dir: Path | None,
+        on_problem: Callable[[str], None] = lambda _what: None,
+    ) -> None:
+        files = Files(lambda: on_problem("unwritable"))
+        self.store = LatchStore(state_dir, files, on_problem) if state_dir is not None else None
         self._final = FinalPages(state_dir, textfile_dir, files)
         self._saved_at: float | None = None
+        self._writing = threading.RLock()
+        self._depth = 0
+        self._again = False
 
     @property
     def due(self) -> bool:
         """Whether what only changed a count should be written by now."""
         return self._saved_at is None or time.monotonic() - self._saved_at > SECONDS_BETWEEN_SAVES
 
-    def keep(
-        self, records: Sequence[Record], run: RunIdentity | None, render: Callable[[], bytes]
-    ) -> None:
-        """Write these latches, and the page under the name of a run, if there is one."""
+    def save(self, state: Callable[[], State], render: Callable[[], bytes]) -> None:
+        """Write the latches and the page as they are now."""
+        # The state is read within: a thread that read it earlier must not write it later.
+        with self._writing:
+            self._again = True
+            if self._depth:
+                return  # a signal handler's or a finalizer's event: the call it interrupted goes on
+            self._depth += 1
+            try:
+                while self._again:
+                    self._again = False
+                    self._save(state, render)
+            finally:
+                self._depth -= 1
+
+    def _save(self, state: Callable[[], State], render: Callable[[], bytes]) -> None:
         self._saved_at = time.monotonic()
+        records, run = state()
         if self.store is not None and records:
             self.store.write(records)
         if run is not None and self._final.wanted:

@@ -29,6 +29,8 @@ ERROR_PLACES = (
     "vitals",
 )
 
+STATE_PROBLEMS = ("file", "field", "unwritable")
+
 METRICS: tuple[Metric, ...] = (
     info(
         "esper_exporter_build_info",
@@ -125,6 +127,15 @@ METRICS: tuple[Metric, ...] = (
         "Errors inside the exporter that the training was spared.",
         labels=("where",),
         initial=tuple((where,) for where in ERROR_PLACES),
+        of_run=False,
+    ),
+    counter(
+        "esper_exporter_state_problems_total",
+        "derived: number of state files and of fields in them that could not be used or written",
+        "State files that could not be used (file) or written (unwritable), and fields of kept"
+        " latches that made no sense (field).",
+        labels=("problem",),
+        initial=tuple((problem,) for problem in STATE_PROBLEMS),
         of_run=False,
     ),
     counter(
