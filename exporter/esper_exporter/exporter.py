@@ -71,6 +71,8 @@ class Exporter:
     tells of it), "on" or "off", sampled every ``vitals_interval`` seconds from `start` to `close`;
     ``gpu_slow_interval`` are the seconds between two readings of what is slow to read, 0: never.
     ``telemetry_dir`` and ``checkpoint_dir`` are directories whose free space is told.
+    ``explosion_norm`` is the gradient norm above which an update counts as exploding, for trainers
+    that do not report what they clip to.
     ``gpu_driver`` stands in for the GPUs' driver.
 
     Thread-safe.
@@ -93,6 +95,7 @@ class Exporter:
         term_linger: float | None = None,
         watch_process: bool | None = None,
         rank: int | None = None,
+        explosion_norm: float | None = None,
         gpu_vitals: str | None = None,
         host_vitals: str | None = None,
         vitals_interval: float | None = None,
@@ -127,6 +130,7 @@ class Exporter:
             settings.rank,
             self._persistence.store,
             self._publish_error,
+            settings.explosion_norm,
         )
         self._vitals = Vitals(
             self._table, blocks, settings, gpu_driver, lambda: self._log_once.error("vitals")
@@ -282,6 +286,16 @@ class Exporter:
     def probe_failed(self) -> None:
         """Count an error that a probe caught in itself and is handling now. Never raises."""
         self._log_once.error("probe")
+
+    def probe_disagreed(self, field: str) -> None:
+        """Count a field for which the trainer and the probe reported different values."""
+        with self._lock:
+            self._own.count("esper_exporter_probe_disagreements_total", field)
+
+    def probe_seam(self, seam: str, present: bool) -> None:
+        """Record whether a seam of the trainer is measured."""
+        with self._lock:
+            self._own.seam(seam, present)
 
     def _noticed(self, faults: Faults) -> None:
         """A latch was lit. The first time it is on disk before the training goes on: what comes

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from esper_exporter.health import GRAD_NORM_CRITICAL
+
 PREFIX = "ESPER_EXPORTER_"
 RUN_ID_VARIABLE = "ESPER_RUN_ID"
 
@@ -48,6 +50,7 @@ class Settings:
     term_linger: float = 25.0
     watch_process: bool = True
     rank: int | None = None
+    explosion_norm: float = GRAD_NORM_CRITICAL
     gpu_vitals: str = AUTO
     host_vitals: str = AUTO
     vitals_interval: float = 5.0
@@ -67,6 +70,8 @@ class Settings:
         for name in ("gpu_vitals", "host_vitals"):
             if getattr(self, name) not in (AUTO, ON, OFF):
                 raise ValueError(f"{name} must be auto, on or off, not {getattr(self, name)!r}")
+        if not 0 < self.explosion_norm < float("inf"):
+            raise ValueError(f"explosion_norm must be above 0, not {self.explosion_norm}")
         if not 0.1 <= self.vitals_interval < float("inf"):
             raise ValueError(f"vitals_interval must be at least 0.1 s, not {self.vitals_interval}")
         slow = self.gpu_slow_interval
@@ -102,6 +107,7 @@ _READERS: dict[str, Callable[[str], Any]] = {
     "term_linger": float,
     "watch_process": _flag,
     "rank": int,
+    "explosion_norm": float,
     "gpu_vitals": str,
     "host_vitals": str,
     "vitals_interval": float,

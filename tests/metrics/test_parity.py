@@ -104,4 +104,4 @@ def test_a_skipped_update_lights_the_latches_of_the_heads_it_names() -> None:
                 skipped[sample.labels["reason"]] = sample.value
     assert len(lit) == 16
     assert {key for key, value in lit.items() if value} == {("tempo", "nan"), ("op", "nan")}
-    assert skipped == {"nonfinite": 3.0, "rollback": 0.0, "unexplained": 0.0}
+    assert skipped == {"nonfinite": 3.0, "rollback": 0.0, "requested": 0.0, "unexplained": 0.0}

@@ -125,12 +125,12 @@ def test_a_fault_in_an_update_that_is_carried_out_counts_once(exporter: Exporter
     assert value(told, "esper_tamiyo_updates_skipped_total", reason="nonfinite") == 0
 
 
-def test_an_update_without_a_fault_that_is_skipped_is_unexplained(exporter: Exporter) -> None:
+def test_an_update_that_the_loop_skips_has_that_reason(exporter: Exporter) -> None:
     with probe(exporter).update() as update:
         update.minibatch(**batch())
         update.skip()
     told = page(exporter)
-    assert value(told, "esper_tamiyo_updates_skipped_total", reason="unexplained") == 1
+    assert value(told, "esper_tamiyo_updates_skipped_total", reason="requested") == 1
     assert value(told, "esper_tamiyo_nonfinite_latched", source="log_probs") == 0
 
 

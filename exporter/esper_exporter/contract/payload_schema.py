@@ -39,7 +39,9 @@ MAX_ENV_ID = 1_000_000
 _FREE_TEXT = frozenset(
     {"detail", "message", "summary_table", "topology_manifest_json", "scoreboard_tables"}
 )
-_BY_HEAD = frozenset({"head_nan_detected", "head_inf_detected", "causal_mask_coverage"})
+_BY_HEAD = frozenset(
+    {"head_nan_detected", "head_inf_detected", "causal_mask_coverage", "head_kl_after_update"}
+)
 _PLAIN = (float, bool, int, str)
 _UNREADABLE = object()
 """Stands for a value that raised when it was looked at; no converter takes it."""
@@ -187,8 +189,10 @@ def read_payload(plan: Plan, source: object, ignored: list[str], lenient: bool =
         if field is not None:
             values[name_told] = _convert(field, raw, ignored, lenient)
     if not lenient:
+        # A sender that cannot measure a field says so; one that forgets it is refused.
+        excused = values.get("not_measured") or ()
         for wanted in plan.required:
-            if values[wanted] is None:
+            if values[wanted] is None and wanted not in excused:
                 raise Rejected(MISSING_FIELD, wanted)
     made: Any = object.__new__(plan.payload)
     made.__dict__.update(values)

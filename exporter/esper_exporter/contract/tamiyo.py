@@ -34,6 +34,12 @@ class TamiyoPolicyUpdatePayload:
     many choices each head has, and so are ``action_heads``, the policy's heads where they may be
     other than Tamiyo's, and ``head_updates``, what each of those others did. None: the event did
     not carry the field.
+
+    ``not_measured`` names required fields that the sender could not measure: an update without a
+    critic has no value loss. ``max_grad_norm`` is the norm that gradients are clipped to,
+    ``grad_norm_step`` the number (from 1) of the optimizer step whose norms are reported, and
+    ``grad_norms_of_shard`` says that head and layer norms cover this rank's shard only. Fields
+    ``*_after_update`` compare the policy after its last optimizer step with the one that acted.
     """
 
     policy_loss: float
@@ -244,6 +250,14 @@ class TamiyoPolicyUpdatePayload:
     advantage_max: float | None = None
     advantage_raw_mean: float | None = None
     advantage_raw_std: float | None = None
+    not_measured: tuple[str, ...] | None = None
+    max_grad_norm: float | None = None
+    grad_norm_step: int | None = None
+    grad_norms_of_shard: bool | None = None
+    policy_entropy_nats: float | None = None
+    kl_divergence_after_update: float | None = None
+    clip_fraction_after_update: float | None = None
+    head_kl_after_update: dict[str, float] | None = None
     q_wait: float | None = None
     q_germinate: float | None = None
     q_set_alpha: float | None = None

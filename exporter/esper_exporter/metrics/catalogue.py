@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from esper_exporter.metrics.families import (
+    choices,
     decisions,
     episodes,
     exporter,
@@ -18,6 +19,7 @@ from esper_exporter.metrics.families import (
     outcomes,
     policy,
     policy_counts,
+    probe,
     recurrent,
     run,
     seeds,
@@ -82,6 +84,12 @@ def catalogue() -> Catalogue:
         *policy_counts.OPS_METRICS,
         *policy_counts.RECOMMENDED,
         *policy_counts.COUNTERS,
+        *probe.POLICY_METRICS,
+        *probe.HEAD_METRICS,
+        *probe.LAYER_METRICS,
+        *probe.COUNTERS,
+        *probe.SEAM_METRICS,
+        *choices.COUNTERS,
         *infrastructure.OBSERVATION_METRICS,
         *host.ENV_METRICS,
         *decisions.ENV_METRICS,

@@ -21,6 +21,8 @@ BLOCK_LABELS: dict[str, tuple[str, ...]] = {
     "stage": (*RUN_LABELS, "stage"),
     "layer": (*RUN_LABELS, "layer"),
     "layer_norm": (*RUN_LABELS, "layer"),
+    "layer_fault": (*RUN_LABELS, "layer", "source", "kind"),
+    "seam": ("seam",),
     "env": (*RUN_LABELS, "env_id"),
     "slot": (*RUN_LABELS, "env_id", "slot_id"),
     "shapley": (*RUN_LABELS, "env_id", "slot_id"),

@@ -55,6 +55,7 @@ class RunPublisher:
         self._stages = rows("stage", "stage")
         self._layers = capped("layer", "layer")
         self._layer_norms = capped("layer_norm", "layer")
+        self._layer_faults = capped("layer_fault", "layer", "source", "kind")
         self._head_latches = rows("head_latch", "head", "kind")
         self._source_latches = rows("source_latch", "source")
         self._envs = capped("env", "env_id")
@@ -76,7 +77,7 @@ class RunPublisher:
         self._latch_columns = {
             block.name: [metric.name for metric in block.metrics]
             for block in blocks.blocks
-            if block.name in ("head_latch", "source_latch")
+            if block.name in ("head_latch", "source_latch", "layer_fault")
         }
         self._info_labels: tuple[str, ...] | None = None
         self._seed_labels: dict[tuple[str, str], tuple[str, str]] = {}
@@ -92,6 +93,7 @@ class RunPublisher:
         """
         for step in (
             self._write_latches,
+            self._write_layer_faults,
             self._write_tallies,
             self._aggregator.refresh,
             self._write_run,
@@ -218,6 +220,14 @@ class RunPublisher:
         if self._state.touched.observations and self._state.observed:
             roots = {"observations": self._state.snapshot.observation_stats}
             self._observations.write(self._blocks.fillers["observations"].values(roots))
+
+    def _write_layer_faults(self) -> None:
+        faults = self._state.layer_faults
+        if faults.changed:
+            faults.changed = False
+            columns = self._latch_columns["layer_fault"]
+            for key, latch in faults.latches.items():
+                self._layer_faults.write(_latch(latch, columns), *key)
 
     def _write_latches(self) -> None:
         latches = self._state.latches

@@ -34,6 +34,7 @@ class OwnMetrics:
             ("version", "python_version"),
         )
         build.write([1.0], __version__, platform.python_version())
+        self._seams = RowSet(table, "seam", (), ("seam",))
         self._collectors = RowSet(table, "collector", (), ("collector",))
         self._collector_columns = [metric.name for metric in blocks.catalogue.block("collector")]
         self._started = started
@@ -52,6 +53,10 @@ class OwnMetrics:
         """An event was taken in, good or bad."""
         self._events += 1
         self._emits.observe(seconds)
+
+    def seam(self, name: str, present: bool) -> None:
+        """Whether the trainer has a function that a group of fields is measured at."""
+        self._seams.write([float(present)], name)
 
     def observe(self, name: str, seconds: float) -> None:
         """Observe a duration."""

@@ -20,6 +20,7 @@ from esper_exporter.state.attribution import (
     ShapleyEstimate,
     ShapleySnapshot,
 )
+from esper_exporter.state.choices import count_choices
 from esper_exporter.state.decision import DecisionSnapshot
 from esper_exporter.state.environment import EnvState
 from esper_exporter.state.rewards import RewardComponents
@@ -118,6 +119,7 @@ def _apply_last_action(run: RunState, event: Event, payload: AnalyticsSnapshotPa
         "unknown" if success is None else "true" if success else "false",
     )
     run.tallies.add("esper_tamiyo_decisions_total")
+    count_choices(run.tallies, payload, op if op in OPS else "other")
     for head in HEADS:
         if getattr(payload, f"{head}_masked"):
             run.tallies.add("esper_tamiyo_masked_decisions_total", head)

@@ -254,11 +254,13 @@ def _count(run: RunState, event: Event, payload: TamiyoPolicyUpdatePayload) -> N
     norm = payload.pre_clip_grad_norm
     if norm is None:
         norm = payload.grad_norm
+    if payload.max_grad_norm:
+        run.explosion_norm = health.EXPLOSION_FACTOR * payload.max_grad_norm
     if norm is not None and (math.isfinite(norm) or not _overflow_handled(run, payload)):
         distributions.observe("esper_tamiyo_update_grad_norm", norm)
         if not math.isfinite(norm):
             tallies.add("esper_tamiyo_updates_nonfinite_grad_norm_total")
-        if norm > health.GRAD_NORM_CRITICAL:
+        if norm > run.explosion_norm:
             tallies.add("esper_tamiyo_gradient_explosions_total")
         run.grad_norm_window_max = run.grad_norms.add(event.timestamp.timestamp(), norm)
     for head, name, _ in _GRAD_NORM_FIELDS:

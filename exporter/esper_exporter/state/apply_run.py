@@ -26,6 +26,9 @@ from esper_exporter.state.run import MAX_ENVS, MAX_SLOTS, RunState
 from esper_exporter.state.snapshot import RunConfig
 from esper_exporter.state.torch_memory import see_allocator, see_infrastructure
 
+INCOMPLETE_REASONS = ("raised", "skipped", "no_event")
+"""How an update ended that was measured and not completed."""
+
 
 def apply_training_started(run: RunState, event: Event, payload: TrainingStartedPayload) -> None:
     """TRAINING_STARTED: the run's configuration. The run is new; its aggregator sees to that."""
@@ -108,11 +111,17 @@ def light_anomaly(run: RunState, event: Event, payload: AnomalyDetectedPayload) 
         # Told the moment it is seen; whether the update is then carried out is told later.
         if run.attempt_ways:
             run.end_attempt()
-        run.latches.light_detail(payload.detail or "", event.timestamp, run.attempt)
+        detail = payload.detail or ""
+        run.latches.light_detail(detail, event.timestamp, run.attempt, payload.inner_epoch)
+        run.layer_faults.light_detail(detail, event.timestamp, run.attempt, payload.batch)
         _show_latches(run)
     elif kind == "update_skipped":
         run.begin_attempt("anomaly")
-        run.count_skip("unexplained")
+        run.count_skip("requested")
+    elif kind == "update_incomplete":
+        # Measured, and never completed: the trainer raised, or its event did not come.
+        reason = payload.detail if payload.detail in INCOMPLETE_REASONS else "no_event"
+        run.tallies.add("esper_tamiyo_updates_incomplete_total", reason)
     elif kind == "ratio_nan_inf":
         run.latches.light_source("ratio", event.timestamp, run.attempt)
     elif kind.startswith("lstm_") and ("nan" in kind or "inf" in kind):

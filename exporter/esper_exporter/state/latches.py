@@ -21,21 +21,28 @@ NONFINITE_SOURCES = (
     "ref_log_probs",
     "values",
     "q_values",
+    "returns",
+    "advantages",
+    "td_errors",
     "loss",
     "ratio",
     "gradients",
+    "weights",
     "lstm",
     "observations",
     "other",
 )
 """Where non-finite numbers were seen, whatever the head."""
 
+LAYER_SOURCES = frozenset({"gradients", "weights"})
+"""Sources of which a layer may be named, not a head."""
+
 FINITENESS_ANOMALIES = frozenset({"ppo_finiteness_skip", "ppo_finiteness_failure"})
 """The anomaly types whose detail names sources. ``numerical_instability`` is not one of them: it
 also comes for an explained variance that is NaN by design."""
 
 # "log_probs[tempo]: NaN detected", "ref_log_probs[op]: 3 non-finite", "values: 2 non-finite"
-_SOURCE = re.compile(r"\b([A-Za-z_]\w*)(?:\[([^\]]{1,64})\])?: *([^;]*)")
+_SOURCE = re.compile(r"\b([A-Za-z_]\w*)(?:\[([^\]]{1,256})\])?: *([^;]*)")
 _PREAMBLE = re.compile(r".*(?:Sources:|skipped updates:)", re.DOTALL)
 
 
@@ -152,16 +159,18 @@ class Latches:
                 self.light_head(head, kind, when, attempt, update)
                 self.light_source("log_probs", when, attempt, update)
 
-    def light_detail(self, detail: str, when: datetime, attempt: int) -> None:
+    def light_detail(
+        self, detail: str, when: datetime, attempt: int, update: int | None = None
+    ) -> None:
         """The sources named in a finiteness anomaly; a text that names none still counts."""
         findings = parse_finiteness_detail(detail)
         if not findings:
-            self.light_source("other", when, attempt)
+            self.light_source("other", when, attempt, update)
         for finding in findings:
-            self.light_source(finding.source, when, attempt)
-            if finding.head is not None:
+            self.light_source(finding.source, when, attempt, update)
+            if finding.head is not None and finding.source not in LAYER_SOURCES:
                 for kind in finding.kinds:
-                    self.light_head(finding.head, kind, when, attempt)
+                    self.light_head(finding.head, kind, when, attempt, update)
 
     def lit(self) -> int:
         """How many latches are lit."""

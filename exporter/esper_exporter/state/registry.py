@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple
 
+from esper_exporter import health
 from esper_exporter.contract.deduplication import DualEmitFilter, EventIdFilter
 from esper_exporter.contract.events import PHANTOM_GROUP_TYPES, Event
 from esper_exporter.contract.simic import TrainingStartedPayload
@@ -81,12 +82,14 @@ class RunRegistry:
         rank: int | None,
         store: LatchStore | None = None,
         on_error: Callable[[str], None] = lambda _where: None,
+        explosion_norm: float = health.GRAD_NORM_CRITICAL,
     ) -> None:
         self._table = table
         self._blocks = blocks
         self._drop = drop
         self._run_id = run_id
         self._rank = rank
+        self._explosion_norm = explosion_norm
         self._store = store
         self._on_error = on_error
         self.current: dict[str, Entry] = {}
@@ -237,6 +240,7 @@ class RunRegistry:
 
     def _add(self, identity: RunIdentity) -> Entry:
         state = RunState(identity, Distributions(self._blocks.bounds))
+        state.explosion_norm = self._explosion_norm
         aggregator = Aggregator(state)
         publisher = RunPublisher(self._table, self._blocks, aggregator, self._drop, self._on_error)
         entry = self.current[identity.group_id] = Entry(aggregator, publisher)

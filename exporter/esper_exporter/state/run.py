@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from esper_exporter import health
 from esper_exporter.contract.analytics import (
     AnalyticsSnapshotPayload,
     RewardComponentsTelemetry,
@@ -35,6 +36,7 @@ from esper_exporter.state.counters import Distributions, Tallies, WindowMaximum
 from esper_exporter.state.decision import DecisionSnapshot
 from esper_exporter.state.environment import EnvState
 from esper_exporter.state.latches import Latches
+from esper_exporter.state.layer_faults import LayerFaults
 from esper_exporter.state.own_head import OwnHead
 from esper_exporter.state.snapshot import SanctumSnapshot
 from esper_exporter.state.torch_memory import TorchMemory
@@ -148,6 +150,7 @@ class RunState:
     """What the heads that are not Tamiyo's did last."""
     tallies: Tallies = field(default_factory=Tallies)
     latches: Latches = field(default_factory=Latches)
+    layer_faults: LayerFaults = field(default_factory=LayerFaults)
     touched: Touched = field(default_factory=Touched)
     episodes: EpisodeTally = field(default_factory=EpisodeTally)
     lifecycle: LifecycleTally = field(default_factory=LifecycleTally)
@@ -183,6 +186,8 @@ class RunState:
     grad_norm_window_max: float | None = None
     overflows_in_a_row: int = 0
     """Policy updates up to the last one whose gradients overflowed under AMP."""
+    explosion_norm: float = health.GRAD_NORM_CRITICAL
+    """Norm before clipping above which a gradient counts as exploding."""
 
     @property
     def began(self) -> bool:

@@ -128,9 +128,9 @@ COUNTERS: tuple[Metric, ...] = (
         "esper_tamiyo_updates_skipped_total",
         "derived: number of policy updates that were skipped, each counted once",
         "Policy updates skipped: nonfinite (the finiteness gate), rollback (no data left),"
-        " unexplained.",
+        " requested (the loop skipped it), unexplained.",
         labels=("reason",),
-        initial=(("nonfinite",), ("rollback",), ("unexplained",)),
+        initial=(("nonfinite",), ("rollback",), ("requested",), ("unexplained",)),
     ),
     counter(
         "esper_tamiyo_finiteness_failures_total",
@@ -139,8 +139,10 @@ COUNTERS: tuple[Metric, ...] = (
     ),
     counter(
         "esper_tamiyo_gradient_explosions_total",
-        "derived: number of policy updates whose gradient norm before clipping was above 10",
-        "Policy updates with an exploding gradient (norm before clipping above 10).",
+        "derived: number of policy updates whose gradient norm before clipping was above"
+        " esper_tamiyo_explosion_grad_norm",
+        "Policy updates with an exploding gradient: the norm before clipping was above"
+        " esper_tamiyo_explosion_grad_norm.",
     ),
     counter(
         "esper_tamiyo_updates_nonfinite_grad_norm_total",

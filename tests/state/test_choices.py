@@ -1,0 +1,58 @@
+"""Choice counters: what each of the eight heads chose, as the decision events say."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections import Counter
+from pathlib import Path
+
+from esper_exporter import Exporter
+from esper_exporter.contract.vocabulary import ALPHA_TARGETS, HEADS, TEMPOS
+from support.pages import samples, value
+
+RECORDING = Path(__file__).parents[1] / "recordings" / "run1.telemetry.jsonl.gz"
+TOTAL = "esper_tamiyo_choices_total"
+
+
+def test_the_counters_equal_the_decision_events() -> None:
+    exporter = Exporter(port=0, state_dir="off", linger=0, watch_process=False)
+    wanted: Counter[tuple[str, str]] = Counter()
+    with gzip.open(RECORDING, "rb") as lines:
+        for line in lines:
+            exporter.emit_line(line)
+            event = json.loads(line)
+            told = event["data"] or {}
+            if event["event_type"] != "ANALYTICS_SNAPSHOT" or told["kind"] != "last_action":
+                continue
+            wanted["op", told["action_name"]] += 1
+            wanted["slot", told["slot_id"]] += 1
+            for head, field in (
+                *(("blueprint", "blueprint_id"), ("style", "style")),
+                *(("alpha_speed", "alpha_speed"), ("alpha_curve", "alpha_curve")),
+            ):
+                if told[field] is not None:
+                    wanted[head, told[field]] += 1
+            if told["tempo_idx"] is not None:
+                wanted["tempo", TEMPOS[told["tempo_idx"]]] += 1
+            if told["alpha_target"] is not None:
+                at = (0.5, 0.7, 1.0).index(told["alpha_target"])
+                wanted["alpha_target", ALPHA_TARGETS[at]] += 1
+    shown: Counter[tuple[str, str]] = Counter()
+    for (name, labels), number in samples(exporter.render().decode()).items():
+        if name == TOTAL:
+            found = dict(labels)
+            shown[found["head"], found["choice"]] += int(number)
+    assert +shown == wanted
+    assert {head for head, _ in wanted} == set(HEADS)
+
+
+def test_every_known_choice_counts_from_zero_and_an_unknown_one_as_other() -> None:
+    exporter = Exporter(port=0, state_dir="off", linger=0, watch_process=False)
+    event = {"event_type": "ANALYTICS_SNAPSHOT", "timestamp": "2026-06-01T08:00:00+00:00"}
+    told = {"kind": "last_action", "action_name": "DANCE", "style": "MADE_OF_CHEESE"}
+    exporter.emit({**event, "data": told})
+    page = exporter.render().decode()
+    assert value(page, TOTAL, head="op", choice="other") == 1
+    assert value(page, TOTAL, head="style", choice="other") == 1
+    assert value(page, TOTAL, head="alpha_curve", choice="SIGMOID_SHARP") == 0
