@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
-import threading
 import urllib.request
 from collections.abc import Iterator
 from contextlib import suppress
@@ -75,6 +75,16 @@ class Trainer:
         wait_until(shown, f"{name}{labels} == {expected}")
         return pages[-1]
 
+    def said_while_it_waits(self) -> str:
+        """The line of the log that says that it stays for its scrapers."""
+        assert self.process.stderr is not None
+        said = []
+        for line in self.process.stderr:
+            said.append(line)
+            if "staying up" in line:
+                return line
+        pytest.fail(f"it does not stay: {said}")
+
     def end(self) -> tuple[int, str, str]:
         out, err = self.process.communicate(timeout=30)
         return self.process.returncode, out, err
@@ -109,6 +119,7 @@ def without_exporter(how: str) -> tuple[int, str, str]:
         ("healthy-oom", "oom", 1),
         ("healthy-thread", "nonfinite", 0),
         ("healthy-interrupt", "signal", -signal.SIGINT),
+        ("healthy-mute", "exception", 1),
     ],
 )
 def test_a_failure_is_on_the_page_until_two_scrapes_have_taken_it(
@@ -182,6 +193,48 @@ def test_a_second_sigterm_ends_at_once(trainers: type[Trainer]) -> None:
     assert trainer.end()[0] == -signal.SIGTERM
 
 
+def test_ctrl_c_after_sigterm_ends_at_once(trainers: type[Trainer]) -> None:
+    trainer = trainers("wait", ESPER_EXPORTER_LINGER="600", ESPER_EXPORTER_TERM_LINGER="600")
+    assert trainer.process.stdout is not None
+    trainer.process.stdout.readline()
+    trainer.process.terminate()
+    assert "SIGTERM again or Ctrl-C ends at once" in trainer.said_while_it_waits()
+    trainer.process.send_signal(signal.SIGINT)
+    code, _, rest = trainer.end()
+    assert code == -signal.SIGTERM
+    assert "KeyboardInterrupt" not in rest
+
+
+def test_a_sigterm_that_the_training_puts_off_does_not_end_it(trainers: type[Trainer]) -> None:
+    trainer = trainers("healthy-masked", ESPER_EXPORTER_LINGER="0")
+    trainer.scraped()
+    assert trainer.process.stdout is not None
+    assert trainer.process.stdout.readline() == "waiting\n"
+    trainer.process.terminate()
+    assert trainer.end()[:2] == (0, "put off\nended\n")
+
+
+def test_no_thread_of_the_exporter_takes_a_signal(trainers: type[Trainer], tmp_path: Path) -> None:
+    trainer = trainers(
+        "healthy-threads",
+        TRAINER_GO="1",
+        ESPER_EXPORTER_LINGER="0",
+        ESPER_EXPORTER_FILE_SD=str(tmp_path / "targets"),
+        ESPER_EXPORTER_HOST_VITALS="on",
+    )
+    trainer.scraped()
+    assert trainer.process.stdin is not None
+    trainer.process.stdin.write("go\n")
+    trainer.process.stdin.flush()
+    code, out, said = trainer.end()
+    assert code == 0, said
+    names, takes_signals = json.loads(out.splitlines()[0])
+    assert {"esper-exporter-server", "esper-exporter-host", "esper-exporter-registration"} <= set(
+        names
+    )
+    assert takes_signals == []
+
+
 def test_after_sigterm_it_stays_no_longer_than_the_grace_period(trainers: type[Trainer]) -> None:
     trainer = trainers("wait", ESPER_EXPORTER_TERM_LINGER="0.2")
     assert trainer.process.stdout is not None
@@ -206,15 +259,7 @@ def test_a_handler_of_the_users_own_decides_what_sigterm_means(trainers: type[Tr
 def test_a_second_ctrl_c_ends_the_wait(trainers: type[Trainer]) -> None:
     trainer = trainers("raise")
     trainer.page_with("esper_run_failed", 1.0, reason="nonfinite")
-    waiting = threading.Event()
-    assert trainer.process.stderr is not None
-    said = []
-    for line in trainer.process.stderr:
-        said.append(line)
-        if "staying up" in line:
-            waiting.set()
-            break
-    assert waiting.is_set(), said
+    assert "(Ctrl-C ends at once)" in trainer.said_while_it_waits()
     trainer.process.send_signal(signal.SIGINT)
     code, _, rest = trainer.end()
     assert code == 1

@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from esper_exporter import Exporter
@@ -46,6 +47,39 @@ def _oom() -> None:
     raise MemoryError("nothing left")
 
 
+class _SaysNothing(RuntimeError):
+    """An error that ends the process when it is asked for its text."""
+
+    def __str__(self) -> str:
+        raise SystemExit(5)
+
+
+def _mute() -> None:
+    raise _SaysNothing
+
+
+def _masked() -> None:
+    """Put SIGTERM off until it has come and been noticed."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+    print("waiting", flush=True)
+    while signal.SIGTERM not in signal.sigpending():
+        time.sleep(0.01)
+    print("put off", flush=True)
+
+
+def _threads() -> None:
+    """Print the threads of the exporter and those of them that take SIGTERM."""
+    names, open_to = [], []
+    for thread in threading.enumerate():
+        if thread.name.startswith("esper-exporter"):
+            names.append(thread.name)
+            status = Path(f"/proc/self/task/{thread.native_id}/status").read_text()
+            (blocked,) = (line for line in status.splitlines() if line.startswith("SigBlk:"))
+            if not int(blocked.split()[1], 16) & 1 << (signal.SIGTERM - 1):
+                open_to.append(thread.name)
+    print(json.dumps([names, open_to]), flush=True)
+
+
 def _thread() -> None:
     thread = threading.Thread(target=_raise)
     thread.start()
@@ -68,6 +102,9 @@ ENDINGS: dict[str, Callable[[], object]] = {
     "raise": _raise,
     "oom": _oom,
     "thread": _thread,
+    "threads": _threads,
+    "mute": _mute,
+    "masked": _masked,
     "return": lambda: None,
     "exit": lambda: sys.exit(3),
     "wait": wait,

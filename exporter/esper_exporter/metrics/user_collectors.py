@@ -7,12 +7,14 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from prometheus_client import Metric as ClientMetric
 from prometheus_client import exposition as text_exposition
 from prometheus_client.openmetrics import exposition as openmetrics_exposition
 from prometheus_client.registry import Collector
 
+from esper_exporter.daemon_thread import start_daemon
 from esper_exporter.metrics.exposition import OPENMETRICS
 from esper_exporter.metrics.metric import Metric
 
@@ -57,12 +59,9 @@ class _Guarded:
         """Call it, unless it still hangs; how long to wait for it at most."""
         if self._call is None:
             self._call = _Call()
-            threading.Thread(
-                target=self._collect,
-                args=(self._call,),
-                name=f"esper-exporter-collector-{self.name}",
-                daemon=True,
-            ).start()
+            start_daemon(
+                partial(self._collect, self._call), f"esper-exporter-collector-{self.name}"
+            )
             return self._seconds
         return 0.0
 

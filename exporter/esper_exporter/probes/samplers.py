@@ -9,6 +9,7 @@ from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 
+from esper_exporter.daemon_thread import start_daemon
 from esper_exporter.metrics.row_types import Blocks
 from esper_exporter.metrics.table import ValueTable
 from esper_exporter.metrics.vital_rows import VitalRows
@@ -135,7 +136,7 @@ class Vitals:
                 stop.wait(self._settings.vitals_interval if pause is None else pause)
             close()
 
-        threading.Thread(target=run, name=f"esper-exporter-{name}", daemon=True).start()
+        start_daemon(run, f"esper-exporter-{name}")
 
     def stop(self) -> None:
         """Sample no more, without waiting for what is being read; the numbers stay."""

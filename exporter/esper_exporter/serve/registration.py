@@ -10,9 +10,11 @@ import logging
 import socket
 import threading
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
+from esper_exporter.daemon_thread import start_daemon
 from esper_exporter.serve.interfaces import LandingPage
 from esper_exporter.serve.target_file import Identity, Target, prune
 from esper_exporter.shutdown.files import Files
@@ -61,13 +63,9 @@ class Registration:
         if self._directory is None or (self._thread is not None and self._thread.is_alive()):
             return
         self._ended = threading.Event()
-        self._thread = threading.Thread(
-            target=self._keep,
-            args=(self._directory, self._ended),
-            name="esper-exporter-registration",
-            daemon=True,
+        self._thread = start_daemon(
+            partial(self._keep, self._directory, self._ended), "esper-exporter-registration"
         )
-        self._thread.start()
 
     def end(self) -> None:
         """Remove the file; a file system that hangs is not waited for long."""

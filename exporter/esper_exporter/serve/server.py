@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from esper_exporter.daemon_thread import start_daemon
 from esper_exporter.serve.interfaces import PageSource
 from esper_exporter.serve.limits import Limits
 from esper_exporter.serve.listening import (
@@ -113,10 +114,7 @@ class MetricsServer:
                     self._trouble,
                     _FORK_GUARD,
                 )
-            self._thread = threading.Thread(
-                target=self._runtime.run, name="esper-exporter-server", daemon=True
-            )
-            self._thread.start()
+            self._thread = start_daemon(self._runtime.run, "esper-exporter-server")
             self._runtime.started.wait(self._limits.close_seconds)
 
     def close(self) -> None:

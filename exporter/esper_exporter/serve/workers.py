@@ -13,6 +13,8 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from typing import TypeVar
 
+from esper_exporter.daemon_thread import start_daemon
+
 T = TypeVar("T")
 
 
@@ -59,11 +61,7 @@ class Workers:
         self._unfinished += 1
         self._queue.put(run)
         if self._unfinished > len(self._threads) < self._limit:
-            thread = threading.Thread(
-                target=self._work, name=f"{self._name}-{len(self._threads)}", daemon=True
-            )
-            self._threads.append(thread)
-            thread.start()
+            self._threads.append(start_daemon(self._work, f"{self._name}-{len(self._threads)}"))
         return future
 
     def _work(self) -> None:

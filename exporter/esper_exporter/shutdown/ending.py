@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from esper_exporter.shutdown.failure_reason import Reason, reason_of
+from esper_exporter.shutdown.process import ends_at_once
 from esper_exporter.shutdown.scrape_tracker import Seen
 
 
@@ -121,7 +122,7 @@ class Ending:
         if self._told_to_end_at is not None:
             seconds = max(0.0, self._told_to_end_at + self._term_linger - self._clock())
         try:
-            self._seen.linger(seconds)
+            self._seen.linger(seconds, ends_at_once())
         except KeyboardInterrupt:
             # Ctrl-C again: enough. Once the interpreter ends nobody could catch it.
             if not self._exiting:

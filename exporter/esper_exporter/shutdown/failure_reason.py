@@ -30,8 +30,16 @@ def reason_of(error: BaseException | None) -> Reason | None:
 
     Without an exception, and for ``sys.exit()`` or ``sys.exit(0)``, the end is normal. Any other
     exit code says that something failed, not what: ``UNKNOWN``. torch's out-of-memory error is
-    known by its name, because torch need not be there.
+    known by its name, because torch need not be there. Never raises, whatever the exception does
+    when it is asked for its text or its exit code.
     """
+    try:
+        return _reason_of(error)
+    except BaseException:  # even SystemExit: the code of the exit is the training's to decide
+        return Reason.EXCEPTION
+
+
+def _reason_of(error: BaseException | None) -> Reason | None:
     if error is None or isinstance(error, GeneratorExit):
         return None
     if isinstance(error, SystemExit):
@@ -50,5 +58,5 @@ def reason_of(error: BaseException | None) -> Reason | None:
 def _text(error: BaseException) -> str:
     try:
         return str(error)[:_LONGEST_TEXT]
-    except Exception:  # a foreign exception whose text raises
+    except BaseException:  # a foreign exception whose text raises, SystemExit even
         return ""

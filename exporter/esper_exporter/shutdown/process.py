@@ -7,19 +7,27 @@ alive, and a forked child is left as it would be without us.
 SIGTERM's default would end the process at once. Where nobody else handles it, a thread of ours
 keeps the page up for a while and then lets the default happen; meanwhile the interrupted code goes
 on, since whatever it holds (a lock, say) it must be able to give back. A second SIGTERM ends at
-once. A handler of the user's own is called and decides; the end is noticed when it comes.
+once, and so does Ctrl-C where its handler is Python's own. A handler of the user's own is called
+and decides; the end is noticed when it comes.
 """
 
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import signal
 import sys
 import threading
 import weakref
+from collections.abc import Callable
+from functools import partial
 from types import FrameType, TracebackType
 from typing import Any, Protocol
+
+from esper_exporter.daemon_thread import start_daemon
+
+logger = logging.getLogger("esper_exporter")
 
 
 class Watcher(Protocol):
@@ -53,6 +61,7 @@ class _Process:
         self.excepthook: Any = None
         self.threading_excepthook: Any = None
         self.sigterm: Any = None
+        self.sigint: Any = None
         self.terminating: threading.Thread | None = None
 
     def all(self) -> list[Watcher]:
@@ -101,31 +110,54 @@ def unwatch(watcher: Watcher) -> None:
             signal.signal(signal.SIGTERM, _process.sigterm)
 
 
+def ends_at_once() -> str | None:
+    """What ends the process without further waiting, None when nothing is known to."""
+    ctrl_c = signal.getsignal(signal.SIGINT)
+    if _process.terminating is not None:
+        return "SIGTERM again or Ctrl-C" if ctrl_c is _on_second_signal else "SIGTERM again"
+    if _in_main_thread() and ctrl_c is signal.default_int_handler:
+        return "Ctrl-C"
+    return None
+
+
 def _in_main_thread() -> bool:
     return threading.current_thread() is threading.main_thread()
+
+
+def _guarded(call: Callable[[], None]) -> None:
+    """Call a watcher; whatever it raises, SystemExit too, the process ends as it would."""
+    try:
+        call()
+    except BaseException:
+        logger.debug("a watcher failed", exc_info=True)
 
 
 def _on_uncaught(
     kind: type[BaseException], error: BaseException, trace: TracebackType | None
 ) -> None:
     for watcher in _process.all():
-        watcher.uncaught(error)
+        _guarded(partial(watcher.uncaught, error))
     _process.excepthook(kind, error, trace)
 
 
 def _on_uncaught_in_thread(told: threading.ExceptHookArgs) -> None:
     if told.exc_value is not None and not isinstance(told.exc_value, SystemExit):
         for watcher in _process.all():
-            watcher.uncaught_in_thread(told.exc_value)
+            _guarded(partial(watcher.uncaught_in_thread, told.exc_value))
     _process.threading_excepthook(told)
 
 
 def _on_exit() -> None:
     for watcher in _process.all():
-        watcher.exit()
+        _guarded(watcher.exit)
 
 
 def _on_sigterm(number: int, frame: FrameType | None) -> None:
+    main = threading.main_thread().ident
+    if main is not None and number in signal.pthread_sigmask(signal.SIG_BLOCK, ()):
+        # A thread of some library (numpy's) took what the training puts off: it stays pending.
+        signal.pthread_kill(main, number)
+        return
     before = _process.sigterm
     watchers = _process.all()
     if callable(before):
@@ -133,19 +165,24 @@ def _on_sigterm(number: int, frame: FrameType | None) -> None:
             watcher.told_to_end()
         before(number, frame)
     elif not watchers or _process.terminating is not None:
-        signal.signal(number, signal.SIG_DFL)
-        os.kill(os.getpid(), number)
+        _on_second_signal(number, frame)
     else:
-        _process.terminating = threading.Thread(
-            target=_terminate, name="esper-exporter-sigterm", args=(watchers,), daemon=True
-        )
-        _process.terminating.start()
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            # KeyboardInterrupt would run the rest of the training's code, and the wait with it.
+            _process.sigint = signal.signal(signal.SIGINT, _on_second_signal)
+        _process.terminating = start_daemon(partial(_terminate, watchers), "esper-exporter-sigterm")
+
+
+def _on_second_signal(number: int, frame: FrameType | None) -> None:
+    """End as the first SIGTERM would have ended the process, at once."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _terminate(watchers: list[Watcher]) -> None:
     try:
         for watcher in watchers:
-            watcher.terminate()
+            _guarded(watcher.terminate)
     finally:
         os.kill(os.getpid(), signal.SIGTERM)  # the second time, so the handler lets it happen
 
@@ -160,12 +197,15 @@ def _after_fork_in_child() -> None:
     _process.excepthook = before.excepthook
     _process.threading_excepthook = before.threading_excepthook
     _process.sigterm = before.sigterm
+    _process.sigint = before.sigint
     if sys.excepthook is _on_uncaught:
         sys.excepthook = before.excepthook
     if threading.excepthook is _on_uncaught_in_thread:
         threading.excepthook = before.threading_excepthook
     if _in_main_thread() and signal.getsignal(signal.SIGTERM) is _on_sigterm:
         signal.signal(signal.SIGTERM, before.sigterm)
+    if _in_main_thread() and signal.getsignal(signal.SIGINT) is _on_second_signal:
+        signal.signal(signal.SIGINT, before.sigint)
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -51,16 +51,17 @@ class Seen:
         with self._changed:
             return self._pending()
 
-    def linger(self, seconds: float) -> bool:
-        """Wait until everything serious was seen, at most so long; whether it was."""
+    def linger(self, seconds: float, ends_at_once: str | None = None) -> bool:
+        """Wait until everything serious was seen, at most so long; whether it was.
+        ``ends_at_once`` is for the log: what a person may do to end the wait."""
         end = self._clock() + seconds
         with self._changed:
             if not self._pending():
                 return True
             logger.warning(
-                "staying up to %.0f s for two scrapes to fetch how the run ended"
-                " (Ctrl-C ends at once)",
+                "staying up to %.0f s for two scrapes to fetch how the run ended%s",
                 seconds,
+                f" ({ends_at_once} ends at once)" if ends_at_once else "",
             )
             while self._pending():
                 left = end - self._clock()
