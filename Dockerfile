@@ -1,7 +1,8 @@
 # esper-exporter with a CPU torch, as an unprivileged user.
 #
 #   docker build -t esper-exporter .                                              from a checkout
-#   docker build -t esper-exporter --build-arg 'PACKAGE=esper-exporter[demo]==0.1.0' .    from the files of `esper-exporter assets`
+#   deploy/up                                                                     from the files of `esper-exporter assets`:
+#                                                                                 it names the wheel that lies beside
 FROM python:3.13.5-slim-bookworm
 
 # Where torch comes from; the GPU profile of docker-compose.yml names the CUDA builds.

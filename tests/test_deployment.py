@@ -76,32 +76,74 @@ def test_what_is_mounted_from_the_checkout_is_there() -> None:
     assert [name for name in mounted if not (ROOT / name).exists()] == []
 
 
-def test_the_password_is_made_once_and_only_the_owner_finds_it(tmp_path: Path) -> None:
-    (tmp_path / "deploy").mkdir()
-    shutil.copy(ROOT / "deploy" / "up", tmp_path / "deploy")
-    docker = tmp_path / "bin" / "docker"
-    docker.parent.mkdir()
-    docker.write_text('#!/bin/sh\necho "$ESPER_EXPORTER_PACKAGE" "$@"\n')
+DOCKER = """#!/bin/sh
+case "$*" in
+"compose version") exit ${COMPOSE:-0} ;;
+info) exit ${DAEMON:-0} ;;
+esac
+echo "$ESPER_EXPORTER_PACKAGE" "$@"
+"""
+
+
+def up(folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run ``deploy/up`` of a folder with a docker that only says how it was called."""
+    (folder / "deploy").mkdir(exist_ok=True)
+    shutil.copy(ROOT / "deploy" / "up", folder / "deploy")
+    docker = folder / "bin" / "docker"
+    docker.parent.mkdir(exist_ok=True)
+    docker.write_text(DOCKER)
     docker.chmod(0o755)
-
-    def up() -> str:
-        return subprocess.run(
-            [tmp_path / "deploy" / "up"],
-            env={"PATH": f"{docker.parent}:/usr/bin:/bin"},
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-
-    assert re.search(
-        r"^esper-exporter\[demo\]==\S+ compose up --build --detach --wait$", up(), re.MULTILINE
+    return subprocess.run(
+        [folder / "deploy" / "up"],
+        env={"PATH": f"{docker.parent}:/usr/bin:/bin", **variables},
+        capture_output=True,
+        text=True,
+        check=False,
     )
+
+
+def test_the_password_is_made_once_and_only_the_owner_finds_it(tmp_path: Path) -> None:
+    (tmp_path / "esper_exporter-0.1.0-py3-none-any.whl").touch()
+    called = r"^/src/esper_exporter-\S+\.whl\[demo\] compose up --build --detach --wait$"
+    assert re.search(called, up(tmp_path).stdout, re.MULTILINE)
     secret = tmp_path / "secrets" / "grafana_admin_password"
     made = secret.read_text()
     assert re.fullmatch(r"[0-9a-f]{48}", made)
     assert secret.parent.stat().st_mode & 0o777 == 0o700
-    up()
+    assert up(tmp_path).returncode == 0
     assert secret.read_text() == made
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"PATH": "/nowhere"}, "docker is not installed"),
+        ({"COMPOSE": "1"}, "docker has no `compose`"),
+        ({"DAEMON": "1"}, "the Docker daemon does not answer"),
+        ({}, "no esper_exporter-*.whl lies here"),
+    ],
+)
+def test_what_the_stack_needs_is_checked_before_a_password_is_written(
+    variables: dict[str, str], message: str, tmp_path: Path
+) -> None:
+    if "PATH" in variables:
+        tools = tmp_path / "tools"
+        tools.mkdir()
+        for tool in ("sh", "dirname", "ls", "head"):
+            (tools / tool).symlink_to(program_path(tool))
+        variables = {"PATH": str(tools)}
+    done = up(tmp_path, **variables)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "secrets").exists()
+
+
+def program_path(name: str) -> str:
+    """Where a standard tool lies."""
+    found = shutil.which(name)
+    assert found is not None
+    return found
 
 
 @pytest.mark.parametrize("path", PROMETHEUS, ids=lambda path: path.name)

@@ -7,11 +7,12 @@ import os
 import re
 import subprocess
 import urllib.request
+import zipfile
 from pathlib import Path
 
 from esper_exporter import __version__
 from support.command import environment
-from support.installed import ROOT
+from support.installed import ROOT, install
 from support.pages import value
 from support.programs import end
 
@@ -73,6 +74,8 @@ def test_it_yields_exactly_the_files_of_the_repository(installed: Path, tmp_path
     done = command(installed, "assets", folder)
     assert done.returncode == 0, done.stderr
     written = {str(p.relative_to(folder)): p for p in folder.rglob("*") if p.is_file()}
+    (packed,) = folder.glob("*.whl")
+    del written[packed.name]
     assert set(written) == repository_assets()
     for name, path in written.items():
         assert path.read_bytes() == (ROOT / name).read_bytes(), name
@@ -88,7 +91,23 @@ def test_it_yields_exactly_the_files_of_the_repository(installed: Path, tmp_path
     assert (folder / "docker-compose.yml").read_text() != "mine"
 
 
+def test_the_wheel_that_it_writes_holds_what_the_built_one_holds(
+    wheel: Path, installed: Path, tmp_path: Path
+) -> None:
+    assert command(installed, "assets", tmp_path / "stack").returncode == 0
+    (packed,) = (tmp_path / "stack").glob("*.whl")
+    assert packed.name == wheel.name
+    with zipfile.ZipFile(wheel) as built, zipfile.ZipFile(packed) as again:
+        record = f"esper_exporter-{__version__}.dist-info/RECORD"
+        assert set(again.namelist()) == set(built.namelist())
+        for name in set(built.namelist()) - {record}:
+            assert again.read(name) == built.read(name), name
+        assert sorted(again.read(record).splitlines()) == sorted(built.read(record).splitlines())
+    other = install(packed, tmp_path / "other")
+    assert command(other, "version").stdout == f"esper-exporter {__version__}\n"
+
+
 def test_the_deployment_files_name_this_version() -> None:
-    for name in ("docker-compose.yml", "deploy/up", "deploy/kubernetes/trainer.yaml"):
+    for name in ("docker-compose.yml", "deploy/kubernetes/trainer.yaml"):
         told = re.findall(r"esper-exporter(?:\[demo\])?[:=]=?(\d[\d.]*)", (ROOT / name).read_text())
         assert set(told) == {__version__}, name

@@ -6,10 +6,19 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from esper_exporter.commands import assets, backfill, catalog, demo, prune, replay, version
-from esper_exporter.commands.console import FAILED, INTERRUPTED, PROGRAM, CommandError
+from esper_exporter.commands import (
+    assets,
+    backfill,
+    catalog,
+    completion,
+    demo,
+    prune,
+    replay,
+    version,
+)
+from esper_exporter.commands.console import FAILED, INTERRUPTED, OK, PROGRAM, CommandError
 
-COMMANDS = (demo, replay, backfill, catalog, assets, prune, version)
+COMMANDS = (demo, replay, backfill, catalog, assets, prune, completion, version)
 """A module each: ``add(commands)`` adds a parser whose default ``run`` takes the options and
 returns the exit code, or raises CommandError."""
 
@@ -18,10 +27,13 @@ def build_parser() -> argparse.ArgumentParser:
     """The parser of the whole command line."""
     parser = argparse.ArgumentParser(
         prog=PROGRAM,
-        description="Prometheus exporter for esper's training runs, from recorded events.",
+        description="Prometheus exporter for esper's training runs. In a training process it is"
+        " the Python class Exporter; these commands replay, demonstrate, check and deploy it.",
+        epilog="`esper-exporter COMMAND --help` explains a command. Exit codes: 0 done, 1 it could"
+        " not be done, 2 wrong usage, 130 interrupted.",
     )
     parser.add_argument("--version", action="version", version=version.TEXT)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
     for command in COMMANDS:
         command.add(commands)
     return parser
@@ -29,7 +41,11 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; argparse's own errors exit with 2."""
-    options = build_parser().parse_args(arguments)
+    parser = build_parser()
+    options = parser.parse_args(arguments)
+    if options.command is None:
+        parser.print_help()
+        return OK
     try:
         code: int = options.run(options)
     except CommandError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
@@ -81,61 +82,105 @@ class Settings:
             raise ValueError("run_id must have 1 to 256 characters")
 
 
-def _flag(text: str) -> bool:
-    lowered = text.strip().lower()
+def _whole(value: Any) -> int:
+    if isinstance(value, (bool, float)):
+        raise TypeError
+    return int(value) if isinstance(value, str) else operator.index(value)
+
+
+def _real(value: Any) -> float:
+    if isinstance(value, bool):
+        raise TypeError
+    return float(value)
+
+
+def _flag(value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    lowered = value.strip().lower()
     if lowered not in TRUE | FALSE:
-        raise ValueError(f"want one of {', '.join(sorted((TRUE | FALSE) - {''}))}, not {text!r}")
+        raise ValueError
     return lowered in TRUE
 
 
-def _directory(told: str | os.PathLike[str]) -> Path | None:
-    return None if told == OFF else Path(told)
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    return value
 
 
-_READERS: dict[str, Callable[[str], Any]] = {
-    "port": int,
-    "host": str,
-    "run_id": str,
-    "web_config": Path,
-    "unix_socket": Path,
-    "strict": _flag,
-    "max_series": int,
-    "state_dir": _directory,
-    "textfile_dir": Path,
-    "file_sd": Path,
-    "linger": float,
-    "term_linger": float,
-    "watch_process": _flag,
-    "rank": int,
-    "explosion_norm": float,
-    "gpu_vitals": str,
-    "host_vitals": str,
-    "vitals_interval": float,
-    "gpu_slow_interval": float,
-    "telemetry_dir": Path,
-    "checkpoint_dir": Path,
+def _path(value: Any) -> Path:
+    return Path(os.fspath(value))
+
+
+def _directory(value: Any) -> Path | None:
+    return None if value == OFF else Path(os.fspath(value))
+
+
+_NUMBER = (_whole, "a whole number")
+_TIME = (_real, "a number of seconds")
+_SWITCH = (_flag, "yes or no (1/0, true/false, on/off)")
+_WORDS = (_text, "text")
+_FILE = (_path, "a path")
+
+_KINDS: dict[str, tuple[Callable[[Any], Any], str]] = {
+    "port": _NUMBER,
+    "host": _WORDS,
+    "run_id": _WORDS,
+    "web_config": _FILE,
+    "unix_socket": _FILE,
+    "strict": _SWITCH,
+    "max_series": _NUMBER,
+    "state_dir": (_directory, "a path, or off"),
+    "textfile_dir": _FILE,
+    "file_sd": _FILE,
+    "linger": _TIME,
+    "term_linger": _TIME,
+    "watch_process": _SWITCH,
+    "rank": _NUMBER,
+    "explosion_norm": (_real, "a number"),
+    "gpu_vitals": _WORDS,
+    "host_vitals": _WORDS,
+    "vitals_interval": _TIME,
+    "gpu_slow_interval": _TIME,
+    "telemetry_dir": _FILE,
+    "checkpoint_dir": _FILE,
 }
+"""How each setting is read, from an argument or a variable's text, and what it has to be."""
 
 
-_PATHS = (Path, _directory)
+def _read(setting: str, name: str, value: Any) -> Any:
+    """A setting's value, or ValueError that calls it ``name``: the argument or the variable."""
+    read, wanted = _KINDS[setting]
+    try:
+        return read(value)
+    except (ValueError, TypeError, AttributeError):
+        raise ValueError(f"{name} must be {wanted}, not {value!r}") from None
 
 
 def read_settings(given: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> Settings:
-    """Settings from arguments (None: not given) and, for the rest, from the environment."""
+    """Settings from arguments (None: not given) and, for the rest, from the environment.
+
+    Raises ValueError with one sentence that names the argument or the variable.
+    """
     chosen: dict[str, Any] = {}
+    variables: dict[str, str] = {}
     for setting in fields(Settings):
         name = setting.name
         if given.get(name) is not None:
-            value = given[name]
-            chosen[name] = _READERS[name](value) if _READERS[name] in _PATHS else value
+            chosen[name] = _read(name, name, given[name])
             continue
         variable = PREFIX + name.upper()
         text = environ.get(variable)
         if text is None and name == "run_id":
             variable, text = RUN_ID_VARIABLE, environ.get(RUN_ID_VARIABLE)
         if text:
-            try:
-                chosen[name] = _READERS[name](text)
-            except ValueError as error:
-                raise ValueError(f"{variable}: {error}") from None
-    return Settings(**chosen)
+            chosen[name] = _read(name, variable, text)
+            variables[name] = variable
+    try:
+        return Settings(**chosen)
+    except ValueError as error:
+        # The sentence begins with the setting's name: where it came from the environment, with
+        # the variable's.
+        name, _, rest = str(error).partition(" ")
+        raise ValueError(f"{variables.get(name, name)} {rest}") from None

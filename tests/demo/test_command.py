@@ -89,7 +89,7 @@ def test_what_it_trains_with_may_be_missing(
 ) -> None:
     monkeypatch.setattr(demo, "find_spec", lambda name: None)
     assert main(["demo"]) == 1
-    assert "pip install 'esper-exporter[demo]'" in capsys.readouterr().err
+    assert "pip install torch scikit-learn" in capsys.readouterr().err
 
 
 def test_a_telemetry_file_that_cannot_be_written_is_told(

@@ -17,7 +17,8 @@ def build_context(folder: Path) -> Path:
     """What ``docker build`` sees of the repository: the files that .dockerignore lets through."""
     patterns = (ROOT / ".dockerignore").read_text().splitlines()
     assert "*" in patterns, ".dockerignore starts from nothing"
-    for name in (line.removeprefix("!") for line in patterns if line.startswith("!")):
+    let_in = [line.removeprefix("!") for line in patterns if line.startswith("!")]
+    for name in (path.name for pattern in let_in for path in ROOT.glob(pattern)):
         source = ROOT / name
         if source.is_dir():
             shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))

@@ -15,7 +15,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "assets",
         help="write the dashboards, rules and deployment files that come with the package",
         description="Write dashboards, alerting rules, Grafana provisioning, the compose stack and"
-        " the Kubernetes files of this version into DIR.",
+        " the Kubernetes files of this version into DIR, and the wheel that the image installs.",
     )
     assets.add_argument("directory", metavar="DIR", help="made when it is not there")
     assets.add_argument(
@@ -36,13 +36,18 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     from esper_exporter.assets import assets
+    from esper_exporter.wheel import packed_wheel
 
     directory = Path(options.directory)
+    if directory.exists() and not directory.is_dir():
+        raise CommandError(f"{directory}: is no directory")
     try:
         wanted = {
             directory / name: _linked(source.read_bytes(), options.grafana_url, options.runbook_url)
             for name, source in assets().items()
         }
+        if wheel := packed_wheel():
+            wanted[directory / wheel[0]] = wheel[1]
         for path, content in wanted.items():
             if path.exists() and not options.force and path.read_bytes() != content:
                 raise CommandError(f"{path} is there and differs; --force replaces it")
@@ -50,7 +55,7 @@ def _run(options: argparse.Namespace) -> int:
         for path, content in wanted.items():
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
-            path.chmod(modes[path])
+            path.chmod(modes.get(path, 0o644))
     except OSError as error:
         raise CommandError(f"{error.filename}: {error.strerror}") from error
     write_out(f"{len(wanted)} files in {directory}; deploy/README.md says what is what\n".encode())

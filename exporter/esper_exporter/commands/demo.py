@@ -9,7 +9,8 @@ from esper_exporter.commands.console import CommandError
 from esper_exporter.commands.values import port, whole_number
 from esper_exporter.demo.injection import FORM, KINDS, Fault, fault
 
-_NEEDED = ("torch", "sklearn")
+_NEEDED = {"torch": "torch", "sklearn": "scikit-learn"}
+"""Modules and the packages that bring them."""
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -67,9 +68,10 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    if not all(find_spec(name) for name in _NEEDED):
+    if missing := [package for name, package in _NEEDED.items() if not find_spec(name)]:
         raise CommandError(
-            "the demo trains with torch and scikit-learn: pip install 'esper-exporter[demo]'"
+            f"the demo trains with {' and '.join(missing)}: pip install {' '.join(missing)};"
+            " `esper-exporter replay --recording run1` shows a recorded training without"
         )
     from esper_exporter.demo.command import run
 

@@ -12,8 +12,9 @@ from pathlib import Path
 from esper_exporter.commands.console import FAILED, INTERRUPTED, OK, CommandError
 from esper_exporter.exporter import Exporter
 from esper_exporter.metrics.catalogue import catalogue
-from esper_exporter.replay.command import check_readable, shown
+from esper_exporter.replay.command import check_readable, shown, unusable
 from esper_exporter.replay.history import History, RunTwice
+from esper_exporter.replay.lines import STANDARD_INPUT
 from esper_exporter.replay.session import Outcome, Plan, replay
 from esper_exporter.replay.stop import Stop, stop_on_signals
 from esper_exporter.settings import OFF
@@ -26,6 +27,7 @@ def run(options: argparse.Namespace) -> int:
     if clash := sorted(taken & dict(options.label).keys()):
         raise CommandError(f"--label {clash[0]}: samples have a label of that name")
     out = Path(options.out)
+    _check_writable(out, options.files)
     beside = out.with_name(f".{out.name}.{os.getpid()}.new")
     with stop_on_signals() as stop:
         try:
@@ -69,8 +71,26 @@ def _write(options: argparse.Namespace, path: Path, stop: Stop) -> int:
             ) from None
         refused = history.refused
         progress.close()
+        if not history.samples:
+            raise CommandError(
+                f"{', '.join(options.files)}: {unusable(outcome)}; {options.out} is not written"
+            )
         progress.say(_told(outcome, history, refused, options.out))
     return FAILED if outcome.damaged or refused or history.odd_times else OK
+
+
+def _check_writable(out: Path, files: list[str]) -> None:
+    """Refuse before an hour of work what could not be written after it. Raises CommandError."""
+    folder = out.parent
+    if out.is_dir():
+        raise CommandError(f"--out {out}: is a directory; name a file in it")
+    if not folder.is_dir():
+        raise CommandError(f"--out {out}: the directory {folder} does not exist")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise CommandError(f"--out {out}: the directory {folder} cannot be written")
+    for name in files:
+        if name != STANDARD_INPUT and out.exists() and out.samefile(name):
+            raise CommandError(f"--out {out}: is one of the recordings to read")
 
 
 def _told(outcome: Outcome, history: History, refused: int, out: str) -> str:

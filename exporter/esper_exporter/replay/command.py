@@ -89,8 +89,8 @@ def _print(exporter: Exporter, plan: Plan, stop: Stop, form: str | None) -> int:
         outcome = replay(plan, exporter.emit_line, stop, progress)
     if outcome.stopped:
         return INTERRUPTED
-    if outcome.lines and not exporter.ready():
-        raise CommandError("no line is an event of the telemetry that can be used")
+    if plan.until != 0 and not exporter.landing().runs:
+        raise CommandError(f"{', '.join(plan.files)}: {unusable(outcome)}")
     write_out(exporter.render(_ACCEPT[form or "text"]))
     return FAILED if outcome.damaged else OK
 
@@ -108,11 +108,25 @@ def _serve(exporter: Exporter, plan: Plan, stop: Stop) -> int:
             outcome = replay(plan, exporter.emit_line, stop, progress)
             progress.close()
             if not outcome.stopped:
+                if plan.until != 0 and not plan.follow and not exporter.landing().runs:
+                    raise CommandError(f"{', '.join(plan.files)}: {unusable(outcome)}")
                 progress.say(_told(outcome, exporter.url))
                 stop.wait(None)
         finally:
             exporter.close()
     return FAILED if outcome.damaged else OK
+
+
+def unusable(outcome: Outcome) -> str:
+    """Why a replay showed no run, as the end of a sentence that begins with its files."""
+    if not outcome.lines:
+        return "it is empty"
+    lines = (
+        "its only line is no event"
+        if outcome.lines == 1
+        else (f"none of its {outcome.lines:,} lines is an event")
+    )
+    return f"{lines} that can be used (telemetry is one JSON object a line)"
 
 
 def _told(outcome: Outcome, url: str | None) -> str:
