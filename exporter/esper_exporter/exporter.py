@@ -30,6 +30,7 @@ from esper_exporter.shutdown.failure_reason import Reason
 from esper_exporter.shutdown.persistence import Persistence, State
 from esper_exporter.shutdown.process import unwatch, watch
 from esper_exporter.shutdown.scrape_tracker import Seen
+from esper_exporter.state import counted
 from esper_exporter.state.ingest import Ingest
 from esper_exporter.state.registry import Faults, RunRegistry
 
@@ -114,18 +115,16 @@ class Exporter:
         blocks = compiled()
         self._table = ValueTable(blocks.blocks, max_series=settings.max_series)
         self._own = OwnMetrics(self._table, blocks, settings.max_series, clock().timestamp())
-        self._log_once = LogOnce(
-            lambda where: self._own.count("esper_exporter_internal_errors_total", where)
-        )
+        self._log_once = LogOnce(lambda where: self._own.count(counted.INTERNAL_ERRORS, where))
         self._persistence = Persistence(
             settings.state_dir,
             settings.textfile_dir,
-            lambda what: self._own.count("esper_exporter_state_problems_total", what),
+            lambda what: self._own.count(counted.STATE_PROBLEMS, what),
         )
         self._runs = RunRegistry(
             self._table,
             blocks,
-            lambda: self._own.count("esper_exporter_series_dropped_total"),
+            lambda: self._own.count(counted.SERIES_DROPPED),
             settings.run_id,
             settings.rank,
             self._persistence.store,
@@ -290,7 +289,7 @@ class Exporter:
     def probe_disagreed(self, field: str) -> None:
         """Count a field for which the trainer and the probe reported different values."""
         with self._lock:
-            self._own.count("esper_exporter_probe_disagreements_total", field)
+            self._own.count(counted.PROBE_DISAGREEMENTS, field)
 
     def probe_seam(self, seam: str, present: bool) -> None:
         """Record whether a seam of the trainer is measured."""
@@ -372,8 +371,8 @@ class Exporter:
             return
         with self._lock:
             self._own.scrapes += 1
-            self._own.count("esper_exporter_scrapes_total")
-            self._own.observe("esper_exporter_scrape_duration_seconds", page.seconds)
+            self._own.count(counted.SCRAPES)
+            self._own.observe(counted.SCRAPE_DURATION, page.seconds)
         self._seen.scraped(page.asked_at)
 
     def ready(self) -> bool:

@@ -44,6 +44,20 @@ ALPHA_TARGETS = ("HALF", "SEVENTY", "FULL")
 ALPHA_SPEEDS = ("INSTANT", "FAST", "MEDIUM", "SLOW")
 ALPHA_CURVES = ("LINEAR", "COSINE", "SIGMOID_GENTLE", "SIGMOID", "SIGMOID_SHARP")
 
+OTHER = "other"
+"""Label value of a choice outside the vocabulary."""
+
+CHOICES_OF_HEAD: dict[str, tuple[str, ...]] = {
+    "op": OPS,
+    "blueprint": BLUEPRINTS,
+    "style": STYLES,
+    "tempo": TEMPOS,
+    "alpha_target": ALPHA_TARGETS,
+    "alpha_speed": ALPHA_SPEEDS,
+    "alpha_curve": ALPHA_CURVES,
+}
+"""Each head's choices; the slot head chooses among the run's own slots."""
+
 STAGES = (
     "DORMANT",
     "GERMINATED",
@@ -81,16 +95,6 @@ HEAD_ENTROPY_COEFFICIENTS = {
 HOST_LSTM_LAYERS = 4
 """Layers of the policy's LSTM body today (12 in the ActionHeadsPanel document)."""
 
-_CHOICES = {
-    "blueprint": len(BLUEPRINTS),
-    "style": len(STYLES),
-    "tempo": len(TEMPOS),
-    "alpha_target": len(ALPHA_TARGETS),
-    "alpha_speed": len(ALPHA_SPEEDS),
-    "alpha_curve": len(ALPHA_CURVES),
-    "op": len(OPS),
-}
-
 _HEAD_ALIASES = {"curve": "alpha_curve"}
 
 
@@ -100,7 +104,7 @@ def head_max_entropy(head: str, n_slots: int) -> float:
     ``n_slots`` is the number of slots of the run, the choices of the slot head; with no slot or a
     single one the entropy is 0. Raises ``KeyError`` for a name that is no action head.
     """
-    choices = n_slots if head == "slot" else _CHOICES[head]
+    choices = n_slots if head == "slot" else len(CHOICES_OF_HEAD[head])
     return math.log(choices) if choices > 1 else 0.0
 
 

@@ -37,6 +37,7 @@ def series_of_run(
     total = 0
     for metric in catalogue().metrics:
         if metric.labels[:1] == ("run_id",):
-            known = rows.get(metric.block, len(metric.initial) or 1)
+            labelled = len(metric.counted.known) if metric.counted is not None else 0
+            known = rows.get(metric.block, labelled or 1)
             total += known * len(columns_of(metric))
     return total

@@ -27,6 +27,7 @@ from esper_exporter.metrics.families import (
 from esper_exporter.metrics.metric import Metric
 from esper_exporter.metrics.unexported_events import EVENT_FIELDS
 from esper_exporter.metrics.unexported_snapshot import SNAPSHOT_FIELDS
+from esper_exporter.state import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +109,9 @@ def catalogue() -> Catalogue:
         *machine.PROCESS_METRICS,
         *exporter.METRICS,
     )
+    shown = {metric.counted for metric in metrics}
+    if forgotten := [declared.name for declared in counted.ALL if declared not in shown]:
+        raise CatalogueError(f"counted, but in no family: {', '.join(forgotten)}")
     return Catalogue(
         metrics,
         tuple(
@@ -170,6 +174,11 @@ Every sample that belongs to a run carries `run_id`, `group_id` and `rank`. What
 absent, never 0; what is NaN is NaN. Units are base units. For a plain source, the sample is scale ×
 the value found there; `event:TYPE.field` is a field of the last such event, other paths lead into
 the Sanctum snapshot, with labels in braces.
+
+A counter of what happens (events, updates, decisions) exists at 0 from the start of the run, since
+`increase()` does not see a counter's birth. A counter or histogram of what an optional field
+reports exists from the first report, at 0 if that was 0: a trainer that does not measure the field
+has no such counter, and `increase()` misses what the first report held.
 """
 
 
@@ -198,8 +207,10 @@ def as_markdown(found: Catalogue) -> str:
                 source if source.startswith("derived:") else f"`{source}`{scale}"
                 for source in metric.sources
             )
+            measured = metric.counted is not None and metric.counted.measured
+            meaning = metric.help + (" Exists from the first report." if measured else "")
             parts.append(
-                f"| `{metric.name}` | {metric.kind} | {labels} | {_cell(metric.help)} |"
+                f"| `{metric.name}` | {metric.kind} | {labels} | {_cell(meaning)} |"
                 f" {_cell(sources)} |"
             )
     parts.append("\n## Not exported\n")

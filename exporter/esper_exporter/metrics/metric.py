@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from esper_exporter.state.counters import Counter, Histogram
+
 Kind = Literal["gauge", "counter", "histogram", "info"]
 
 RUN_LABELS = ("run_id", "group_id", "rank")
@@ -25,9 +27,7 @@ class Metric:
     where the value is derived; it gets the block's root object and returns None for "absent".
     ``states`` makes the family a one-hot: one column a state, labelled ``state_label``.
     ``buckets`` are the upper bounds of a histogram, without ``+Inf``. ``zero_is_absent`` marks
-    what the source leaves at 0 when it did not measure. ``initial`` are the label values that a
-    counter or histogram has from the start of a run: a counter born above 0 is invisible to
-    ``increase()``.
+    what the source leaves at 0 when it did not measure. ``counted`` is what the state counts in.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Metric:
     states: tuple[str, ...] = ()
     state_label: str = ""
     buckets: tuple[float, ...] = ()
-    initial: tuple[tuple[str, ...], ...] = ()
+    counted: Counter | Histogram | None = None
 
     @property
     def family(self) -> str:

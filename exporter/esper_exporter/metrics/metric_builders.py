@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from itertools import product
+from collections.abc import Callable
 from typing import Any
 
-from esper_exporter.metrics.metric import RUN_LABELS, Metric
+from esper_exporter.metrics.metric import RUN_LABELS, Kind, Metric
+from esper_exporter.state.counters import Counter, Histogram
 
 BLOCK_LABELS: dict[str, tuple[str, ...]] = {
     "exporter": (),
@@ -139,49 +139,27 @@ def counter_in(block: str, name: str, source: str | tuple[str, ...], help: str) 
     )
 
 
-def counter(
-    name: str,
-    source: str,
-    help: str,
-    *,
-    labels: tuple[str, ...] = (),
-    initial: Iterable[tuple[str, ...]] | None = None,
-    of_run: bool = True,
-) -> Metric:
+def counter(counted: Counter, source: str, help: str) -> Metric:
     """A counter with rows of its own, one a set of label values."""
-    return Metric(
-        name=name,
-        kind="counter",
-        help=help,
-        block=name,
-        unit=_unit(name),
-        labels=(*(RUN_LABELS if of_run else ()), *labels),
-        sources=(source,),
-        initial=tuple(initial) if initial is not None else (() if labels else ((),)),
-    )
+    return _counted("counter", counted, source, help)
 
 
-def histogram(
-    name: str,
-    source: str,
-    help: str,
-    buckets: tuple[float, ...],
-    *,
-    labels: tuple[str, ...] = (),
-    initial: Iterable[tuple[str, ...]] | None = None,
-    of_run: bool = True,
-) -> Metric:
+def histogram(counted: Histogram, source: str, help: str) -> Metric:
     """A classic histogram with rows of its own, one a set of label values."""
+    return _counted("histogram", counted, source, help)
+
+
+def _counted(kind: Kind, counted: Counter | Histogram, source: str, help: str) -> Metric:
     return Metric(
-        name=name,
-        kind="histogram",
+        name=counted.name,
+        kind=kind,
         help=help,
-        block=name,
-        unit=_unit(name),
-        labels=(*(RUN_LABELS if of_run else ()), *labels),
+        block=counted.name,
+        unit=_unit(counted.name),
+        labels=(*(RUN_LABELS if counted.of_run else ()), *counted.labels),
         sources=(source,),
-        buckets=buckets,
-        initial=tuple(initial) if initial is not None else (() if labels else ((),)),
+        buckets=counted.bounds if isinstance(counted, Histogram) else (),
+        counted=counted,
     )
 
 
@@ -195,8 +173,3 @@ def info(name: str, labels: tuple[str, ...], source: str | tuple[str, ...], help
         labels=labels,
         sources=(source,) if isinstance(source, str) else source,
     )
-
-
-def every(*values: Iterable[str]) -> tuple[tuple[str, ...], ...]:
-    """All combinations of label values."""
-    return tuple(product(*values))

@@ -16,6 +16,7 @@ from esper_exporter.metrics.families.run import RUN_INFO_LABELS
 from esper_exporter.metrics.row_types import Blocks
 from esper_exporter.metrics.rows import Drop, RowSet, TallyRows
 from esper_exporter.metrics.table import ABSENT, ValueTable
+from esper_exporter.state import counted
 from esper_exporter.state.aggregator import Aggregator
 from esper_exporter.state.latches import Latch
 
@@ -67,13 +68,7 @@ class RunPublisher:
         self._shapley = capped("shapley", "env_id", "slot_id")
         self._best_runs = rows("best_run", "place")
         self._devices = capped("device", "device")
-        self._tallies = TallyRows(table, blocks, base)
-        self._of_run = tuple(
-            name
-            for name, metric in (*blocks.counters.items(), *blocks.histograms.items())
-            if metric.labels[:1] == ("run_id",)
-        )
-        self._tallies.begin(blocks, self._of_run)
+        self._tallies = TallyRows(table, counted.OF_RUN, base, lambda: on_error("publish"))
         self._latch_columns = {
             block.name: [metric.name for metric in block.metrics]
             for block in blocks.blocks
@@ -349,13 +344,7 @@ class RunPublisher:
             self._best_runs.write(filler.values({"record": record}), str(place))
 
     def _write_tallies(self) -> None:
-        tallies, distributions = self._state.tallies, self._state.distributions
-        for name, labels in tallies.changed:
-            self._tallies.write(name, labels, [tallies.values[name, labels]])
-        tallies.changed.clear()
-        for name, labels in distributions.changed:
-            self._tallies.write(name, labels, distributions.values[name, labels].cells())
-        distributions.changed.clear()
+        self._tallies.write(self._state.tallies, self._state.distributions)
 
     def remove(self) -> None:
         """Take the run off the page."""

@@ -8,7 +8,6 @@ from functools import cache
 from esper_exporter.metrics.catalogue import Catalogue, catalogue
 from esper_exporter.metrics.extraction import Filler
 from esper_exporter.metrics.families.heads import HEAD_ROWS, OWN_HEAD
-from esper_exporter.metrics.metric import Metric
 from esper_exporter.metrics.table import Block
 
 FILLED = ("run", "policy", "observations", "env", "slot", "shapley", "best_run", "device")
@@ -22,13 +21,6 @@ class Blocks:
     blocks: tuple[Block, ...]
     fillers: dict[str, Filler]
     head_fillers: dict[str, Filler]
-    counters: dict[str, Metric]
-    histograms: dict[str, Metric]
-
-    @property
-    def bounds(self) -> dict[str, tuple[float, ...]]:
-        """Bucket bounds of each histogram."""
-        return {name: metric.buckets for name, metric in self.histograms.items()}
 
 
 @cache
@@ -42,12 +34,4 @@ def compiled() -> Blocks:
     ready["head"] = head_fillers[HEAD_ROWS[0]].block
     names = dict.fromkeys(metric.block for metric in found.metrics)
     blocks = tuple(ready.get(name) or Block.of(name, found.block(name)) for name in names)
-    own = [metric for metric in found.metrics if metric.block == metric.name]
-    return Blocks(
-        found,
-        blocks,
-        fillers,
-        head_fillers,
-        {metric.name: metric for metric in own if metric.kind == "counter"},
-        {metric.name: metric for metric in own if metric.kind == "histogram"},
-    )
+    return Blocks(found, blocks, fillers, head_fillers)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from esper_exporter.metrics.row_types import Blocks
 from esper_exporter.metrics.table import Labels, Row, ValueTable
+from esper_exporter.state.counters import Counter, Distributions, Histogram, Tallies
 
 Drop = Callable[[], None]
 """Called each time something finds no room below the cap on series."""
@@ -79,30 +79,42 @@ class RowSet:
 
 
 class TallyRows:
-    """Rows of counters and histograms: one a name and set of label values."""
+    """Rows of counters and histograms: one a label set. They mirror what was counted.
 
-    def __init__(self, table: ValueTable, blocks: Blocks, base: Labels) -> None:
-        self._table = table
-        self._base = tuple(base)
-        self._sets: dict[str, RowSet] = {}
-        for metric in (*blocks.counters.values(), *blocks.histograms.values()):
-            names = metric.labels
-            if names[: len(base)] == tuple(name for name, _ in base):
-                own = names[len(base) :]
-                self._sets[metric.name] = RowSet(table, metric.name, base, own)
+    A row that cannot be written costs only itself and is reported to ``on_error``.
+    """
 
-    def begin(self, blocks: Blocks, names: Iterable[str]) -> None:
-        """Put everything on the page at 0, with all label values that are known beforehand."""
-        for name in names:
-            metric = blocks.counters.get(name) or blocks.histograms[name]
-            for labels in metric.initial:
-                row = self._sets[name].get(*labels)
-                if row is not None:
-                    self._table.values[row.start : row.stop] = 0.0
+    def __init__(
+        self,
+        table: ValueTable,
+        declared: Iterable[Counter | Histogram],
+        base: Labels,
+        on_error: Callable[[], None],
+    ) -> None:
+        self._on_error = on_error
+        self._sets = {one: RowSet(table, one.name, base, one.labels) for one in declared}
 
-    def write(self, name: str, labels: tuple[str, ...], values: list[float]) -> None:
-        self._sets[name].write(values, *labels)
+    def write(self, tallies: Tallies, distributions: Distributions) -> None:
+        """Write what changed since the last time."""
+        counts, tallies.changed = tallies.changed, {}
+        for counter, labels in counts:
+            try:
+                value = tallies.values.get((counter, labels))
+                if value is None:
+                    self._sets[counter].discard(*labels)
+                else:
+                    self._sets[counter].write([value], *labels)
+            except Exception:
+                self._on_error()
+        observed, distributions.changed = distributions.changed, {}
+        for histogram, labels in observed:
+            try:
+                cells = distributions.values[histogram, labels].cells()
+                self._sets[histogram].write(cells, *labels)
+            except Exception:
+                self._on_error()
 
     def remove(self) -> None:
+        """Take all rows off the page."""
         for rows in self._sets.values():
             rows.remove()

@@ -9,22 +9,18 @@ from esper_exporter import __version__
 from esper_exporter.metrics.row_types import Blocks
 from esper_exporter.metrics.rows import RowSet, TallyRows
 from esper_exporter.metrics.table import ABSENT, ValueTable
-from esper_exporter.state.counters import Distributions, Tallies
+from esper_exporter.state import counted
+from esper_exporter.state.counters import Counter, Distributions, Histogram, Tallies
 
 
 class OwnMetrics:
     """Owns the exporter's counters and their rows. Its owner calls it under one lock."""
 
     def __init__(self, table: ValueTable, blocks: Blocks, max_series: int, started: float) -> None:
-        self._tallies = Tallies()
-        self._distributions = Distributions(blocks.bounds)
-        self._rows = TallyRows(table, blocks, ())
-        own = [
-            name
-            for name, metric in (*blocks.counters.items(), *blocks.histograms.items())
-            if metric.labels[:1] != ("run_id",)
-        ]
-        self._rows.begin(blocks, own)
+        self._tallies = Tallies(counted.OF_EXPORTER)
+        self._distributions = Distributions(counted.OF_EXPORTER)
+        # Nothing can be reported of a row that cannot be written: the report would be a row.
+        self._rows = TallyRows(table, counted.OF_EXPORTER, (), lambda: None)
         self._gauges = RowSet(table, "exporter", (), ())
         self._columns = [metric.name for metric in blocks.catalogue.block("exporter")]
         build = RowSet(
@@ -41,13 +37,13 @@ class OwnMetrics:
         self._max_series = max_series
         self.last_event: datetime | None = None
         self._events = 0
-        self._emits = self._distributions.begin("esper_exporter_emit_duration_seconds")
+        self._emits = self._distributions.begin(counted.EMIT_DURATION)
         self.scrapes = 0
         self.series = 0
 
-    def count(self, name: str, *labels: str, by: float = 1.0) -> None:
+    def count(self, counter: Counter, *labels: str, by: float = 1.0) -> None:
         """Count something."""
-        self._tallies.add(name, *labels, by=by)
+        self._tallies.add(counter, *labels, by=by)
 
     def took(self, seconds: float) -> None:
         """An event was taken in, good or bad."""
@@ -58,9 +54,9 @@ class OwnMetrics:
         """Whether the trainer has a function that a group of fields is measured at."""
         self._seams.write([float(present)], name)
 
-    def observe(self, name: str, seconds: float) -> None:
+    def observe(self, histogram: Histogram, seconds: float) -> None:
         """Observe a duration."""
-        self._distributions.observe(name, seconds)
+        self._distributions.observe(histogram, seconds)
 
     def collected(self, name: str, success: bool, seconds: float) -> None:
         """How a collector did for the page that comes now."""
@@ -88,11 +84,6 @@ class OwnMetrics:
             else self.last_event.timestamp(),
         }
         self._gauges.write([cells[name] for name in self._columns])
-        self._rows.write("esper_exporter_events_total", (), [float(self._events)])
-        self._rows.write("esper_exporter_emit_duration_seconds", (), self._emits.cells())
-        for name, labels in self._tallies.changed:
-            self._rows.write(name, labels, [self._tallies.values[name, labels]])
-        self._tallies.changed.clear()
-        for name, labels in self._distributions.changed:
-            self._rows.write(name, labels, self._distributions.values[name, labels].cells())
-        self._distributions.changed.clear()
+        self._tallies.add(counted.EMITTED, by=self._events - self._tallies.get(counted.EMITTED))
+        self._distributions.begin(counted.EMIT_DURATION)
+        self._rows.write(self._tallies, self._distributions)

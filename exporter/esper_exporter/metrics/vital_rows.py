@@ -12,6 +12,7 @@ from esper_exporter.probes.gpu.ordinals import driver_uuid, ordinals_of
 from esper_exporter.probes.gpu.report import GpuReport, XidReport
 from esper_exporter.probes.host.sampler import HostReport
 from esper_exporter.probes.samples import Cell, Cells
+from esper_exporter.state import counted
 from esper_exporter.state.run import RunState
 
 Rows = Mapping[tuple[str, ...], Cells]
@@ -24,7 +25,7 @@ GPU_BLOCKS = (
     "esper_gpu_mig_info",
     "gpu_mig",
 )
-ERRORS = "esper_exporter_gpu_field_errors_total"
+ERRORS = counted.GPU_FIELD_ERRORS.name
 ECC = "esper_gpu_ecc_errors_total"
 
 

@@ -13,6 +13,7 @@ from esper_exporter.state import apply_host as host
 from esper_exporter.state import apply_policy as policy
 from esper_exporter.state import apply_run as run_events
 from esper_exporter.state import apply_seed as seed
+from esper_exporter.state import counted
 from esper_exporter.state.run import RunState
 from esper_exporter.state.summary import refresh_summary
 
@@ -66,7 +67,7 @@ class Aggregator:
     def apply(self, event: Event) -> None:
         """Bring one event into the state."""
         state = self.state
-        state.tallies.add("esper_run_events_total", event.name)
+        state.tallies.add(counted.EVENTS, event.name)
         self._see(event)
         handler = HANDLERS.get(event.type)
         if handler is not None and (event.data is not None or event.type == "CHECKPOINT_LOADED"):

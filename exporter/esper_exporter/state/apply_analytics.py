@@ -14,6 +14,7 @@ from esper_exporter.contract.analytics import (
 )
 from esper_exporter.contract.events import Event
 from esper_exporter.contract.vocabulary import HEADS, OPS, TEMPOS, normalize_action
+from esper_exporter.state import counted
 from esper_exporter.state.attribution import (
     CounterfactualConfig,
     CounterfactualSnapshot,
@@ -102,11 +103,9 @@ def see_observations(run: RunState, event: Event, stats: ObservationStatsTelemet
     run.touched.observations = True
     if stats.nan_count or stats.inf_count:
         run.latches.light_source("observations", event.timestamp, run.attempt)
-        for kind, count in (("nan", stats.nan_count), ("inf", stats.inf_count)):
-            if count:
-                run.tallies.add(
-                    "esper_tamiyo_observation_nonfinite_values_total", kind, by=float(count)
-                )
+    for kind, count in (("nan", stats.nan_count), ("inf", stats.inf_count)):
+        if count is not None:
+            run.tallies.add(counted.NONFINITE_OBSERVATIONS, kind, by=float(count))
 
 
 def _apply_last_action(run: RunState, event: Event, payload: AnalyticsSnapshotPayload) -> None:
@@ -114,20 +113,21 @@ def _apply_last_action(run: RunState, event: Event, payload: AnalyticsSnapshotPa
     op = normalize_action(payload.action_name or "UNKNOWN")
     success = payload.action_success
     run.tallies.add(
-        "esper_tamiyo_actions_total",
+        counted.ACTIONS,
         op if op in OPS else "other",
         "unknown" if success is None else "true" if success else "false",
     )
-    run.tallies.add("esper_tamiyo_decisions_total")
+    run.tallies.add(counted.DECISIONS)
     count_choices(run.tallies, payload, op if op in OPS else "other")
     for head in HEADS:
-        if getattr(payload, f"{head}_masked"):
-            run.tallies.add("esper_tamiyo_masked_decisions_total", head)
+        masked = getattr(payload, f"{head}_masked")
+        if masked is not None:
+            run.tallies.add(counted.MASKED_DECISIONS, head, by=float(masked))
     if env_id is None or payload.action_confidence is None:
         return
     env = run.env(env_id)
     if env is None:
-        run.tallies.add("esper_run_events_out_of_bounds_total")
+        run.tallies.add(counted.EVENTS_OUT_OF_BOUNDS)
         return
     reward = payload.total_reward if payload.total_reward is not None else 0.0
     env.reward_history.append(reward)
@@ -144,7 +144,7 @@ def _apply_last_action(run: RunState, event: Event, payload: AnalyticsSnapshotPa
     components = env.reward_components
     if components.ratio_penalty != 0 or components.alpha_shock != 0:
         env.gaming_trigger_count += 1
-        run.tallies.add("esper_simic_gaming_steps_total")
+        run.tallies.add(counted.GAMING_STEPS)
     run.snapshot.last_action_env_id = env_id
     run.snapshot.last_action_timestamp = event.timestamp
     run.snapshot.last_reward_update = event.timestamp
@@ -207,12 +207,12 @@ def _decide(
         per_head = {name: v for name, v in heads.__dict__.items() if v is not None}
         for head, spelled in _DECISION_HEADS:
             run.distributions.observe(
-                "esper_tamiyo_decision_confidence_ratio",
+                counted.DECISION_CONFIDENCE,
                 per_head.get(f"{spelled}_confidence"),
                 head,
             )
             run.distributions.observe(
-                "esper_tamiyo_decision_entropy_ratio", per_head.get(f"{spelled}_entropy"), head
+                counted.DECISION_ENTROPY, per_head.get(f"{spelled}_entropy"), head
             )
     decision = DecisionSnapshot(
         timestamp=event.timestamp,
@@ -263,7 +263,7 @@ def _apply_shapley(run: RunState, event: Event, payload: AnalyticsSnapshotPayloa
         return
     env = run.env(payload.env_id)
     if env is None:
-        run.tallies.add("esper_run_events_out_of_bounds_total")
+        run.tallies.add(counted.EVENTS_OUT_OF_BOUNDS)
         return
     values = {
         slot_id: ShapleyEstimate(
@@ -286,7 +286,7 @@ def apply_counterfactual(run: RunState, event: Event, payload: CounterfactualMat
     """COUNTERFACTUAL_MATRIX_COMPUTED: accuracies of an environment with seeds switched off."""
     env = run.env(payload.env_id)
     if env is None:
-        run.tallies.add("esper_run_events_out_of_bounds_total")
+        run.tallies.add(counted.EVENTS_OUT_OF_BOUNDS)
         return
     env.counterfactual_matrix = CounterfactualSnapshot(
         slot_ids=payload.slot_ids,
@@ -294,11 +294,9 @@ def apply_counterfactual(run: RunState, event: Event, payload: CounterfactualMat
         strategy=payload.strategy or "unavailable",
         compute_time_ms=payload.compute_time_ms or 0.0,
     )
-    if payload.compute_time_ms:
-        run.tallies.add(
-            "esper_simic_counterfactual_compute_seconds_total", by=payload.compute_time_ms / 1000.0
-        )
-    run.tallies.add("esper_simic_counterfactual_matrices_total")
+    if payload.compute_time_ms is not None:
+        run.tallies.add(counted.COUNTERFACTUAL_SECONDS, by=payload.compute_time_ms / 1000.0)
+    run.tallies.add(counted.COUNTERFACTUAL_MATRICES)
     run.touched.attribution.add(env.env_id)
 
 

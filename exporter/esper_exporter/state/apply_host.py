@@ -12,6 +12,7 @@ from esper_exporter.contract.tolaria import (
     TolariaRollbackPayload,
 )
 from esper_exporter.contract.vocabulary import OPS
+from esper_exporter.state import counted
 from esper_exporter.state.apply_analytics import see_observations
 from esper_exporter.state.attribution import CounterfactualSnapshot, ShapleySnapshot
 from esper_exporter.state.environment import EnvState
@@ -41,10 +42,10 @@ _SEED_INTERACTIONS = (
 
 def apply_epoch(run: RunState, event: Event, payload: TolariaEpochPayload) -> None:
     """TOLARIA_EPOCH_COMPLETED / EPOCH_COMPLETED: one environment finished one epoch."""
-    run.tallies.add("esper_tolaria_epochs_total")
+    run.tallies.add(counted.EPOCHS)
     env = run.env(payload.env_id)
     if env is None:
-        run.tallies.add("esper_run_events_out_of_bounds_total")
+        run.tallies.add(counted.EVENTS_OUT_OF_BOUNDS)
         return
     if env.rolled_back:
         env.rolled_back = False
@@ -58,7 +59,7 @@ def apply_epoch(run: RunState, event: Event, payload: TolariaEpochPayload) -> No
         seed = env.seeds.get(slot_id)
         if seed is None:
             if len(env.seeds) >= MAX_SLOTS:
-                run.tallies.add("esper_run_events_out_of_bounds_total")
+                run.tallies.add(counted.EVENTS_OUT_OF_BOUNDS)
                 continue
             seed = env.seeds[slot_id] = SeedState(slot_id=slot_id)
         _update_seed(seed, told)
@@ -103,14 +104,12 @@ def _observe_times(run: RunState, payload: TolariaEpochPayload) -> None:
     for phase, name in _PHASES:
         milliseconds = told[name]
         if milliseconds is not None:
-            run.distributions.observe(
-                "esper_tolaria_step_duration_seconds", milliseconds / 1000.0, phase
-            )
+            run.distributions.observe(counted.STEP_DURATION, milliseconds / 1000.0, phase)
 
 
 def apply_batch(run: RunState, event: Event, payload: TolariaBatchPayload) -> None:
     """TOLARIA_BATCH_COMPLETED / BATCH_EPOCH_COMPLETED: every environment ended its episode."""
-    run.tallies.add("esper_tolaria_batches_total")
+    run.tallies.add(counted.BATCHES)
     run.end_attempt()
     snapshot, tamiyo, vitals = run.snapshot, run.snapshot.tamiyo, run.snapshot.vitals
     run.batch = payload
@@ -241,11 +240,11 @@ def apply_rollback(run: RunState, event: Event, payload: TolariaRollbackPayload)
     Counted here, because the policy update's own counts miss most of them.
     """
     reason = payload.panic_reason or payload.reason
-    run.tallies.add("esper_tolaria_rollbacks_total", reason)
+    run.tallies.add(counted.ROLLBACKS, reason)
     run.rollback = payload
     env = run.env(payload.env_id)
     if env is None:
-        run.tallies.add("esper_run_events_out_of_bounds_total")
+        run.tallies.add(counted.EVENTS_OUT_OF_BOUNDS)
         return
     env.rolled_back = True
     env.rollback_reason = payload.reason

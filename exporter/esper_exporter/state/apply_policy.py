@@ -10,6 +10,7 @@ from esper_exporter import health
 from esper_exporter.contract.events import Event
 from esper_exporter.contract.tamiyo import TamiyoInitiatedPayload, TamiyoPolicyUpdatePayload
 from esper_exporter.contract.vocabulary import AUX_HEADS, HEADS, OPS, head_max_entropy
+from esper_exporter.state import counted
 from esper_exporter.state.own_heads import apply_own_heads, own_gradient_nonfinite, see_heads
 from esper_exporter.state.policy import (
     GradientQualityMetrics,
@@ -250,51 +251,56 @@ def _predict_collapse(run: RunState) -> None:
 def _count(run: RunState, event: Event, payload: TamiyoPolicyUpdatePayload) -> None:
     """What a gauge would show only if a scrape happened to come at the right moment."""
     tallies, distributions = run.tallies, run.distributions
-    tallies.add("esper_tamiyo_updates_total")
+    tallies.add(counted.UPDATES)
     norm = payload.pre_clip_grad_norm
     if norm is None:
         norm = payload.grad_norm
     if payload.max_grad_norm:
         run.explosion_norm = health.EXPLOSION_FACTOR * payload.max_grad_norm
     if norm is not None and (math.isfinite(norm) or not _overflow_handled(run, payload)):
-        distributions.observe("esper_tamiyo_update_grad_norm", norm)
+        distributions.observe(counted.UPDATE_GRAD_NORM, norm)
         if not math.isfinite(norm):
-            tallies.add("esper_tamiyo_updates_nonfinite_grad_norm_total")
+            tallies.add(counted.NONFINITE_GRAD_NORMS)
         if norm > run.explosion_norm:
-            tallies.add("esper_tamiyo_gradient_explosions_total")
+            tallies.add(counted.GRADIENT_EXPLOSIONS)
         run.grad_norm_window_max = run.grad_norms.add(event.timestamp.timestamp(), norm)
     for head, name, _ in _GRAD_NORM_FIELDS:
         value = getattr(payload, name)
         if value is not None:
-            distributions.observe("esper_tamiyo_head_update_grad_norm", value, head)
+            distributions.observe(counted.HEAD_GRAD_NORM, value, head)
     for head, told in (payload.head_updates or {}).items():
         if told.grad_norm is not None and head in run.own_heads:
-            distributions.observe("esper_tamiyo_head_update_grad_norm", told.grad_norm, head)
+            distributions.observe(counted.HEAD_GRAD_NORM, told.grad_norm, head)
     if payload.update_time_ms is not None:
-        distributions.observe(
-            "esper_tamiyo_update_duration_seconds", payload.update_time_ms / 1000.0
-        )
-    if payload.ev_low_return_variance:
-        tallies.add("esper_tamiyo_updates_low_return_variance_total")
+        distributions.observe(counted.UPDATE_DURATION, payload.update_time_ms / 1000.0)
     if payload.early_stop_epoch is not None:
-        tallies.add("esper_tamiyo_updates_early_stopped_total")
-    if payload.advantage_std_floored:
-        tallies.add("esper_tamiyo_updates_advantage_std_floored_total")
-    if payload.entropy_collapsed:
-        tallies.add("esper_tamiyo_updates_entropy_collapsed_total")
-    for name, field in (
-        ("esper_tamiyo_amp_overflows_total", payload.amp_overflow_count),
-        ("esper_tamiyo_loss_scale_updates_total", payload.loss_scale_updates),
-        ("esper_tamiyo_rollback_steps_zeroed_total", payload.rollback_steps_zeroed),
-        ("esper_tamiyo_trust_region_violations_total", payload.trust_region_violations),
-        ("esper_tamiyo_log_prob_underflows_total", payload.log_prob_underflow_count),
+        tallies.add(counted.EARLY_STOPS)
+    for counter, reported in (
+        (counted.LOW_RETURN_VARIANCE, payload.ev_low_return_variance),
+        (counted.ADVANTAGE_STD_FLOORED, payload.advantage_std_floored),
+        (counted.ENTROPY_COLLAPSED, payload.entropy_collapsed),
+        (counted.AMP_OVERFLOWS, _overflows(payload)),
+        (counted.LOSS_SCALE_UPDATES, payload.loss_scale_updates),
+        (counted.ROLLBACK_STEPS_ZEROED, payload.rollback_steps_zeroed),
+        (counted.TRUST_REGION_VIOLATIONS, payload.trust_region_violations),
+        (counted.LOG_PROB_UNDERFLOWS, payload.log_prob_underflow_count),
     ):
-        if field:
-            tallies.add(name, by=float(field))
-    if payload.amp_overflow_detected and not payload.amp_overflow_count:
-        tallies.add("esper_tamiyo_amp_overflows_total")
+        if reported is not None:
+            tallies.add(counter, by=float(reported))
+
+
+def _overflows(payload: TamiyoPolicyUpdatePayload) -> int | None:
+    """AMP overflows in an update; None where the trainer does not measure them.
+
+    The contract's default for ``amp_overflow_detected`` is False, so that alone is no measurement:
+    one that scales its loss reports a loss scale.
+    """
+    detected = bool(payload.amp_overflow_detected)
+    if payload.amp_overflow_count is not None:
+        return max(payload.amp_overflow_count, int(detected))
+    return int(detected) if detected or payload.loss_scale is not None else None
 
 
 def apply_tamiyo_initiated(run: RunState, event: Event, payload: TamiyoInitiatedPayload) -> None:
     """TAMIYO_INITIATED: the host is stable, seeds may germinate."""
-    run.tallies.add("esper_tamiyo_initiations_total")
+    run.tallies.add(counted.INITIATIONS)

@@ -19,6 +19,7 @@ from esper_exporter.contract.simic import (
     TrainingStartedPayload,
     TrendDetectedPayload,
 )
+from esper_exporter.state import counted
 from esper_exporter.state.environment import EnvState
 from esper_exporter.state.latches import FINITENESS_ANOMALIES
 from esper_exporter.state.own_heads import see_heads
@@ -72,7 +73,7 @@ def apply_checkpoint_loaded(
     run: RunState, event: Event, payload: CheckpointLoadedPayload | None
 ) -> None:
     """CHECKPOINT_LOADED: the run goes on from an earlier one."""
-    run.tallies.add("esper_run_checkpoints_loaded_total")
+    run.tallies.add(counted.CHECKPOINTS_LOADED)
     run.checkpoint = payload
     run.checkpoint_at = event.timestamp
     run.touched.run = True
@@ -80,7 +81,7 @@ def apply_checkpoint_loaded(
 
 def apply_trend(run: RunState, event: Event, payload: TrendDetectedPayload) -> None:
     """PLATEAU_, DEGRADATION_ and IMPROVEMENT_DETECTED."""
-    run.tallies.add("esper_simic_trends_total", event.type.removesuffix("_DETECTED").lower())
+    run.tallies.add(counted.TRENDS, event.type.removesuffix("_DETECTED").lower())
     run.trend = payload
     run.touched.run = True
 
@@ -89,7 +90,7 @@ def apply_anomaly(run: RunState, event: Event, payload: AnomalyDetectedPayload) 
     """All anomaly events. Only the finiteness anomalies light latches: a plain
     ``numerical_instability`` also comes for values that are NaN by design."""
     kind = payload.anomaly_type
-    run.tallies.add("esper_simic_anomalies_total", kind)
+    run.tallies.add(counted.ANOMALIES, kind)
     light_anomaly(run, event, payload)
     run.touched.run = True
 
@@ -105,7 +106,7 @@ def light_anomaly(run: RunState, event: Event, payload: AnomalyDetectedPayload) 
         run.latches.light_detail(payload.detail or "", event.timestamp, attempt)
         run.count_skip("nonfinite")
         if kind == "ppo_finiteness_failure":
-            run.tallies.add("esper_tamiyo_finiteness_failures_total")
+            run.tallies.add(counted.FINITENESS_FAILURES)
         _show_latches(run)
     elif kind == "nonfinite_detected":
         # Told the moment it is seen; whether the update is then carried out is told later.
@@ -121,7 +122,7 @@ def light_anomaly(run: RunState, event: Event, payload: AnomalyDetectedPayload) 
     elif kind == "update_incomplete":
         # Measured, and never completed: the trainer raised, or its event did not come.
         reason = payload.detail if payload.detail in INCOMPLETE_REASONS else "no_event"
-        run.tallies.add("esper_tamiyo_updates_incomplete_total", reason)
+        run.tallies.add(counted.UPDATES_INCOMPLETE, reason)
     elif kind == "ratio_nan_inf":
         run.latches.light_source("ratio", event.timestamp, run.attempt)
     elif kind.startswith("lstm_") and ("nan" in kind or "inf" in kind):
@@ -138,7 +139,7 @@ def apply_performance_degradation(
     run: RunState, event: Event, payload: PerformanceDegradationPayload
 ) -> None:
     """PERFORMANCE_DEGRADATION: an environment fell below its rolling accuracy."""
-    run.tallies.add("esper_simic_performance_degradations_total")
+    run.tallies.add(counted.PERFORMANCE_DEGRADATIONS)
     run.degradation = payload
 
 
@@ -146,7 +147,7 @@ def apply_reward_hacking(
     run: RunState, event: Event, payload: RewardHackingSuspectedPayload
 ) -> None:
     """REWARD_HACKING_SUSPECTED."""
-    run.tallies.add("esper_simic_reward_hacking_suspected_total", payload.pattern)
+    run.tallies.add(counted.REWARD_HACKING, payload.pattern)
     run.hacking = payload
 
 
@@ -154,11 +155,9 @@ def apply_episode_outcome(run: RunState, event: Event, payload: EpisodeOutcomePa
     """EPISODE_OUTCOME."""
     outcome = payload.outcome_type or "unknown"
     tallies, distributions, episodes = run.tallies, run.distributions, run.episodes
-    tallies.add("esper_simic_episodes_total", outcome)
-    distributions.observe("esper_simic_episode_reward", payload.episode_reward)
-    distributions.observe(
-        "esper_simic_episode_final_accuracy_ratio", payload.final_accuracy / 100.0
-    )
+    tallies.add(counted.EPISODES, outcome)
+    distributions.observe(counted.EPISODE_REWARD, payload.episode_reward)
+    distributions.observe(counted.EPISODE_FINAL_ACCURACY, payload.final_accuracy / 100.0)
     episodes.lengths.append(payload.episode_length or 0)
     episodes.outcomes.append(outcome == "success")
     episodes.successes += outcome == "success"
@@ -168,7 +167,7 @@ def apply_episode_outcome(run: RunState, event: Event, payload: EpisodeOutcomePa
     episodes.fossilizations += payload.fossilize_count or 0
     env = run.env(payload.env_id)
     if env is None:
-        tallies.add("esper_run_events_out_of_bounds_total")
+        tallies.add(counted.EVENTS_OUT_OF_BOUNDS)
         return
     run.last_outcome[payload.env_id] = payload
     run.touched.envs.add(payload.env_id)
@@ -177,17 +176,13 @@ def apply_episode_outcome(run: RunState, event: Event, payload: EpisodeOutcomePa
 def apply_phase_profile(run: RunState, event: Event, payload: PhaseProfileReport) -> None:
     """PHASE_PROFILE_COMPLETED: where the trainer's time went."""
     for phase, timing in payload.phases.items():
-        run.distributions.observe(
-            "esper_simic_phase_duration_seconds", timing.wall_ms / 1000.0, phase
-        )
-        run.tallies.add(
-            "esper_simic_phase_cpu_seconds_total", phase, by=timing.python_cpu_ms / 1000.0
-        )
+        run.distributions.observe(counted.PHASE_DURATION, timing.wall_ms / 1000.0, phase)
+        run.tallies.add(counted.PHASE_CPU_SECONDS, phase, by=timing.python_cpu_ms / 1000.0)
 
 
 def apply_memory_warning(run: RunState, event: Event, payload: MemoryWarningPayload) -> None:
     """MEMORY_WARNING."""
-    run.tallies.add("esper_torch_memory_warnings_total")
+    run.tallies.add(counted.MEMORY_WARNINGS)
     run.memory_warning = payload
     run.touched.run = True
 
@@ -205,9 +200,7 @@ def apply_infrastructure(
     see_infrastructure(run, payload)
     for phase, times in (payload.phase_times_ms or {}).items():
         for milliseconds in times:
-            run.distributions.observe(
-                "esper_torch_phase_duration_seconds", milliseconds / 1000.0, phase
-            )
+            run.distributions.observe(counted.TORCH_PHASE_DURATION, milliseconds / 1000.0, phase)
     run.touched.run = True
 
 
@@ -215,7 +208,7 @@ def apply_morphology(run: RunState, event: Event, payload: MorphologyCausalLogPa
     """MORPHOLOGY_CAUSAL_LOG: the governor's word on each change of a network's shape."""
     approved = payload.governor_approved
     run.tallies.add(
-        "esper_kasmina_morphology_events_total",
+        counted.MORPHOLOGY_EVENTS,
         payload.phase,
         payload.operation,
         "unknown" if approved is None else "approved" if approved else "refused",
@@ -226,7 +219,7 @@ def apply_topology_manifest(run: RunState, event: Event, payload: TopologyManife
     """TOPOLOGY_MANIFEST_RECORDED: did a replayed topology match the one recorded?"""
     match = payload.manifest_match
     run.tallies.add(
-        "esper_kasmina_topology_manifests_total",
+        counted.TOPOLOGY_MANIFESTS,
         payload.manifest_role,
         "unknown" if match is None else "match" if match else "mismatch",
     )

@@ -12,6 +12,7 @@ from esper_exporter.contract.kasmina import (
     SeedPrunedPayload,
     SeedStageChangedPayload,
 )
+from esper_exporter.state import counted
 from esper_exporter.state.environment import EnvState
 from esper_exporter.state.lifecycle import SeedLifecycleEvent, SeedState
 from esper_exporter.state.run import MAX_SLOTS, RunState
@@ -45,7 +46,7 @@ def _place(run: RunState, event: Event, payload: SeedPayload) -> _Place | None:
     env = run.env(payload.env_id)
     slot_id = event.slot_id or payload.slot_id
     if env is None or (slot_id not in env.seeds and len(env.seeds) >= MAX_SLOTS):
-        run.tallies.add("esper_run_events_out_of_bounds_total")
+        run.tallies.add(counted.EVENTS_OUT_OF_BOUNDS)
         return None
     run.see_slots((slot_id,))
     seed = env.seeds.get(slot_id)
@@ -98,8 +99,8 @@ def _record(
 def apply_germinated(run: RunState, event: Event, payload: SeedGerminatedPayload) -> None:
     """SEED_GERMINATED."""
     blueprint = payload.blueprint_id
-    run.tallies.add("esper_kasmina_germinations_total", blueprint)
-    run.tallies.add("esper_kasmina_transitions_total", "DORMANT", "GERMINATED")
+    run.tallies.add(counted.GERMINATIONS, blueprint)
+    run.tallies.add(counted.TRANSITIONS, "DORMANT", "GERMINATED")
     place = _place(run, event, payload)
     if place is None:
         return
@@ -128,7 +129,7 @@ def apply_germinated(run: RunState, event: Event, payload: SeedGerminatedPayload
 
 def apply_stage_changed(run: RunState, event: Event, payload: SeedStageChangedPayload) -> None:
     """SEED_STAGE_CHANGED."""
-    run.tallies.add("esper_kasmina_transitions_total", payload.from_stage, payload.to_stage)
+    run.tallies.add(counted.TRANSITIONS, payload.from_stage, payload.to_stage)
     place = _place(run, event, payload)
     if place is None:
         return
@@ -160,11 +161,9 @@ def apply_stage_changed(run: RunState, event: Event, payload: SeedStageChangedPa
 def apply_fossilized(run: RunState, event: Event, payload: SeedFossilizedPayload) -> None:
     """SEED_FOSSILIZED: the seed is part of the host for good."""
     blueprint = payload.blueprint_id
-    run.tallies.add("esper_kasmina_fossilizations_total", blueprint)
-    run.tallies.add("esper_kasmina_fossilized_params_total", by=float(max(0, payload.params_added)))
-    run.distributions.observe(
-        "esper_kasmina_fossilized_improvement_ratio", payload.improvement / 100.0
-    )
+    run.tallies.add(counted.FOSSILIZATIONS, blueprint)
+    run.tallies.add(counted.FOSSILIZED_PARAMS, by=float(max(0, payload.params_added)))
+    run.distributions.observe(counted.FOSSILIZED_IMPROVEMENT, payload.improvement / 100.0)
     _live(run, payload.epochs_total)
     place = _place(run, event, payload)
     if place is None:
@@ -191,8 +190,8 @@ def apply_pruned(run: RunState, event: Event, payload: SeedPrunedPayload) -> Non
     place = _place(run, event, payload)
     blueprint = payload.blueprint_id or (place.seed.blueprint_id if place else None)
     initiator = "auto" if payload.auto_pruned else payload.initiator or "policy"
-    run.tallies.add("esper_kasmina_prunes_total", blueprint or "unknown")
-    run.tallies.add("esper_kasmina_prunes_by_reason_total", payload.reason, initiator)
+    run.tallies.add(counted.PRUNES, blueprint or "unknown")
+    run.tallies.add(counted.PRUNES_BY_REASON, payload.reason, initiator)
     _live(run, payload.epochs_total)
     if place is None:
         return
@@ -223,7 +222,7 @@ def apply_pruned(run: RunState, event: Event, payload: SeedPrunedPayload) -> Non
 def apply_gate_evaluated(run: RunState, event: Event, payload: SeedGateEvaluatedPayload) -> None:
     """SEED_GATE_EVALUATED."""
     run.tallies.add(
-        "esper_kasmina_gate_evaluations_total",
+        counted.GATE_EVALUATIONS,
         payload.gate,
         "passed" if payload.passed else "failed",
     )
@@ -233,4 +232,4 @@ def apply_gate_evaluated(run: RunState, event: Event, payload: SeedGateEvaluated
 def _live(run: RunState, epochs: int | None) -> None:
     if epochs is not None and epochs > 0:
         run.lifecycle.lifespans.append(epochs)
-        run.distributions.observe("esper_kasmina_seed_lifespan_epochs", float(epochs))
+        run.distributions.observe(counted.SEED_LIFESPAN, float(epochs))

@@ -6,29 +6,13 @@ from collections.abc import Iterator
 
 from esper_exporter.contract.analytics import AnalyticsSnapshotPayload
 from esper_exporter.contract.vocabulary import (
-    ALPHA_CURVES,
-    ALPHA_SPEEDS,
     ALPHA_TARGETS,
-    BLUEPRINTS,
-    OPS,
-    STYLES,
+    CHOICES_OF_HEAD,
+    OTHER,
     TEMPOS,
 )
+from esper_exporter.state import counted
 from esper_exporter.state.counters import Tallies
-
-CHOICES_TOTAL = "esper_tamiyo_choices_total"
-OTHER = "other"
-
-CHOICES: dict[str, tuple[str, ...]] = {
-    "op": OPS,
-    "blueprint": BLUEPRINTS,
-    "style": STYLES,
-    "tempo": TEMPOS,
-    "alpha_target": ALPHA_TARGETS,
-    "alpha_speed": ALPHA_SPEEDS,
-    "alpha_curve": ALPHA_CURVES,
-}
-"""Each head's choices; the slot head chooses among the run's own slots."""
 
 _TARGETS = dict(zip((0.5, 0.7, 1.0), ALPHA_TARGETS, strict=True))
 
@@ -36,8 +20,8 @@ _TARGETS = dict(zip((0.5, 0.7, 1.0), ALPHA_TARGETS, strict=True))
 def count_choices(tallies: Tallies, payload: AnalyticsSnapshotPayload, op: str) -> None:
     """Count one decision's choices. A head that did not matter for the operation has none."""
     for head, choice in _choices(payload, op):
-        known = CHOICES.get(head)
-        tallies.add(CHOICES_TOTAL, head, choice if known is None or choice in known else OTHER)
+        known = CHOICES_OF_HEAD.get(head)
+        tallies.add(counted.CHOICES, head, choice if known is None or choice in known else OTHER)
 
 
 def _choices(payload: AnalyticsSnapshotPayload, op: str) -> Iterator[tuple[str, str]]:

@@ -1,7 +1,7 @@
 """What the real aggregator loses: counts and distributions of events, kept beside the snapshot.
 
-A counter survives what a gauge cannot: two events between two scrapes. Names here are the
-catalogue's metric names, so that a count and the family it becomes are one word.
+A counter survives what a gauge cannot: two events between two scrapes. What may be counted is
+declared in `esper_exporter.state.counted`; an undeclared counter does not exist.
 """
 
 from __future__ import annotations
@@ -10,9 +10,56 @@ import math
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterable
+from dataclasses import dataclass
 
-Key = tuple[str, tuple[str, ...]]
+Labels = tuple[str, ...]
 
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Counter:
+    """A monotonic count: its metric's name, labels, and the label values known beforehand.
+
+    Those exist at 0 from the start, unless the counter is ``measured``: then each exists from the
+    first report on. ``of_run`` is false for what the exporter counts about itself.
+    """
+
+    name: str
+    labels: Labels = ()
+    known: tuple[Labels, ...] = ()
+    measured: bool = False
+    of_run: bool = True
+
+    @property
+    def start(self) -> tuple[Labels, ...]:
+        """The label values that exist from the start."""
+        return _start(self.labels, self.known, self.measured)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Histogram:
+    """A classic histogram: as `Counter`, with the upper bounds of its buckets, without ``+Inf``."""
+
+    name: str
+    bounds: tuple[float, ...]
+    labels: Labels = ()
+    known: tuple[Labels, ...] = ()
+    measured: bool = False
+    of_run: bool = True
+
+    @property
+    def start(self) -> tuple[Labels, ...]:
+        """The label values that exist from the start."""
+        return _start(self.labels, self.known, self.measured)
+
+
+def _start(labels: Labels, known: tuple[Labels, ...], measured: bool) -> tuple[Labels, ...]:
+    if measured:
+        return ()
+    return known if labels else ((),)
+
+
+CounterKey = tuple[Counter, Labels]
+HistogramKey = tuple[Histogram, Labels]
 
 MAX_LABEL_SETS = 128
 """Label sets of one name; further ones are counted together as ``other``."""
@@ -22,38 +69,59 @@ class _Sets:
     """Bounds how many label sets a name has, so that no event can make the page grow for ever."""
 
     def __init__(self) -> None:
-        self._known: dict[str, set[tuple[str, ...]]] = {}
+        self._known: dict[object, set[Labels]] = {}
 
-    def key(self, name: str, labels: tuple[str, ...]) -> Key:
-        known = self._known.setdefault(name, set())
+    def bounded(self, declared: Counter | Histogram, labels: Labels) -> Labels:
+        known = self._known.setdefault(declared, set())
         if labels not in known:
             if len(known) >= MAX_LABEL_SETS:
-                return (name, ("other",) * len(labels))
+                return ("other",) * len(labels)
             known.add(labels)
-        return (name, labels)
+        return labels
 
 
 class Tallies:
-    """Monotonic counters by metric name and label values; remembers which ones changed."""
+    """Monotonic counts by counter and label values; remembers which ones changed."""
 
-    def __init__(self) -> None:
-        self.values: dict[Key, float] = {}
-        self.changed: dict[Key, None] = {}
+    def __init__(self, declared: Iterable[Counter | Histogram] = ()) -> None:
+        self.values: dict[CounterKey, float] = {}
+        self.changed: dict[CounterKey, None] = {}
         self._sets = _Sets()
+        for counter in declared:
+            if isinstance(counter, Counter):
+                for labels in counter.start:
+                    self.begin(counter, *labels)
 
-    def add(self, name: str, *labels: str, by: float = 1.0) -> None:
-        """Count ``by`` (finite and not negative; anything else would break a counter)."""
+    def begin(self, counter: Counter, *labels: str) -> None:
+        """Let a label set exist, at 0 if nothing was counted yet."""
+        key = (counter, labels)
+        if key not in self.values:
+            self.values[key] = 0.0
+            self.changed[key] = None
+
+    def forget(self, counter: Counter, *labels: str) -> None:
+        """Let a label set no longer exist, unless something was counted."""
+        key = (counter, labels)
+        if self.values.get(key) == 0.0:
+            del self.values[key]
+            self.changed[key] = None
+
+    def add(self, counter: Counter, *labels: str, by: float = 1.0) -> None:
+        """Count ``by`` (finite and not negative; anything else would break a counter).
+
+        A ``by`` of 0 is a report too: the counter exists from then on.
+        """
         if not 0.0 <= by < math.inf:
             return
-        key = (name, labels)
+        key = (counter, labels)
         if key not in self.values:
-            key = self._sets.key(name, labels)
+            key = (counter, self._sets.bounded(counter, labels))
         self.values[key] = self.values.get(key, 0.0) + by
         self.changed[key] = None
 
-    def get(self, name: str, *labels: str) -> float:
+    def get(self, counter: Counter, *labels: str) -> float:
         """The count so far; 0 for what was never counted."""
-        return self.values.get((name, labels), 0.0)
+        return self.values.get((counter, labels), 0.0)
 
 
 class Distribution:
@@ -94,27 +162,32 @@ class Distribution:
 
 
 class Distributions:
-    """Histograms by metric name and label values; remembers which ones changed."""
+    """Observed values by histogram and label values; remembers which ones changed."""
 
-    def __init__(self, bounds: dict[str, tuple[float, ...]]) -> None:
-        self._bounds = bounds
-        self.values: dict[Key, Distribution] = {}
-        self.changed: dict[Key, None] = {}
+    def __init__(self, declared: Iterable[Counter | Histogram] = ()) -> None:
+        self.values: dict[HistogramKey, Distribution] = {}
+        self.changed: dict[HistogramKey, None] = {}
         self._sets = _Sets()
+        for histogram in declared:
+            if isinstance(histogram, Histogram):
+                for labels in histogram.start:
+                    self.begin(histogram, *labels)
 
-    def begin(self, name: str, *labels: str) -> Distribution:
-        """A histogram to observe into directly; its owner knows that it changes."""
-        return self.values.setdefault((name, labels), Distribution(self._bounds[name]))
+    def begin(self, histogram: Histogram, *labels: str) -> Distribution:
+        """Let a label set exist; observing into what is returned goes unnoticed."""
+        key = (histogram, labels)
+        self.changed[key] = None
+        return self.values.setdefault(key, Distribution(histogram.bounds))
 
-    def observe(self, name: str, value: float | None, *labels: str) -> bool:
+    def observe(self, histogram: Histogram, value: float | None, *labels: str) -> bool:
         """Observe a value; False if it was missing or not finite."""
         if value is None:
             return False
-        key = (name, labels)
+        key = (histogram, labels)
         found = self.values.get(key)
         if found is None:
-            key = self._sets.key(name, labels)
-            found = self.values.setdefault(key, Distribution(self._bounds[name]))
+            key = (histogram, self._sets.bounded(histogram, labels))
+            found = self.values.setdefault(key, Distribution(histogram.bounds))
         if not found.observe(value):
             return False
         self.changed[key] = None

@@ -12,6 +12,7 @@ from esper_exporter.contract.reader import read
 from esper_exporter.contract.rejection import Rejected
 from esper_exporter.log_once import LogOnce
 from esper_exporter.metrics.self_metrics import OwnMetrics
+from esper_exporter.state import counted
 from esper_exporter.state.registry import Faults, NoRun, RunRegistry
 
 
@@ -53,7 +54,7 @@ class Ingest:
                 except Rejected as refused:
                     self._refuse(refused)
                 except NoRun as refused:
-                    self._own.count("esper_exporter_events_rejected_total", refused.reason)
+                    self._own.count(counted.EVENTS_REJECTED, refused.reason)
                 faults = self._runs.faults()
                 self._own.took(time.perf_counter() - begun)
             if faults.any:
@@ -67,16 +68,16 @@ class Ingest:
         event = read(obj, self._clock)
         self._own.last_event = self._clock()
         if event.ignored:
-            self._own.count("esper_exporter_fields_ignored_total", by=float(len(event.ignored)))
+            self._own.count(counted.FIELDS_IGNORED, by=float(len(event.ignored)))
             self._log_once.warn(
                 f"{event.name}: fields left out, wrong type: {', '.join(event.ignored)}"
             )
         duplicate = self._runs.take(event, self._own.scrapes)
         if duplicate is not None:
-            self._own.count("esper_exporter_events_duplicate_total", duplicate)
+            self._own.count(counted.EVENTS_DUPLICATE, duplicate)
 
     def _refuse(self, refused: Rejected) -> None:
-        self._own.count("esper_exporter_events_rejected_total", refused.reason)
+        self._own.count(counted.EVENTS_REJECTED, refused.reason)
         self._log_once.warn(f"event refused: {refused}")
         if refused.event is not None:
             self._runs.salvage(refused.event)

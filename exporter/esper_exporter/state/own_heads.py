@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from esper_exporter.contract.tamiyo import TamiyoPolicyUpdatePayload
 from esper_exporter.contract.vocabulary import AUX_HEADS, HEADS
+from esper_exporter.state import counted
 from esper_exporter.state.own_head import OwnHead
 from esper_exporter.state.run import RunState
 
@@ -23,6 +24,12 @@ def see_heads(run: RunState, named: Iterable[str] | None) -> None:
         *[head for head in chosen if head not in HEADS][:MAX_HEADS],
     )
     if heads and heads != run.heads:
+        for head in run.heads:
+            for counter, labels in counted.of_head(head):
+                run.tallies.forget(counter, *labels)
+        for head in heads:
+            for counter, labels in counted.of_head(head):
+                run.tallies.begin(counter, *labels)
         run.heads = heads
         run.latches.watch(heads)
         run.touched.policy = True

@@ -21,7 +21,6 @@ from esper_exporter.metrics.table import ValueTable
 from esper_exporter.shutdown.failure_reason import Reason
 from esper_exporter.shutdown.latch_store import LatchStore, Record
 from esper_exporter.state.aggregator import Aggregator
-from esper_exporter.state.counters import Distributions
 from esper_exporter.state.run import RunIdentity, RunState
 
 DEFAULT_GROUP = "default"
@@ -239,7 +238,7 @@ class RunRegistry:
         return name
 
     def _add(self, identity: RunIdentity) -> Entry:
-        state = RunState(identity, Distributions(self._blocks.bounds))
+        state = RunState(identity)
         state.explosion_norm = self._explosion_norm
         aggregator = Aggregator(state)
         publisher = RunPublisher(self._table, self._blocks, aggregator, self._drop, self._on_error)

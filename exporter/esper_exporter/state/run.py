@@ -32,6 +32,7 @@ from esper_exporter.contract.tolaria import (
     TolariaRollbackPayload,
 )
 from esper_exporter.contract.vocabulary import HEADS
+from esper_exporter.state import counted
 from esper_exporter.state.counters import Distributions, Tallies, WindowMaximum
 from esper_exporter.state.decision import DecisionSnapshot
 from esper_exporter.state.environment import EnvState
@@ -130,7 +131,6 @@ class RunState:
     """
 
     identity: RunIdentity
-    distributions: Distributions
     snapshot: SanctumSnapshot = field(default_factory=SanctumSnapshot)
     active: bool = True
     ended_at: datetime | None = None
@@ -148,7 +148,8 @@ class RunState:
     """The policy's action heads: Tamiyo's eight, unless it named its own."""
     own_heads: dict[str, OwnHead] = field(default_factory=dict)
     """What the heads that are not Tamiyo's did last."""
-    tallies: Tallies = field(default_factory=Tallies)
+    tallies: Tallies = field(default_factory=lambda: Tallies(counted.OF_RUN))
+    distributions: Distributions = field(default_factory=lambda: Distributions(counted.OF_RUN))
     latches: Latches = field(default_factory=Latches)
     layer_faults: LayerFaults = field(default_factory=LayerFaults)
     touched: Touched = field(default_factory=Touched)
@@ -188,6 +189,11 @@ class RunState:
     """Policy updates up to the last one whose gradients overflowed under AMP."""
     explosion_norm: float = health.GRAD_NORM_CRITICAL
     """Norm before clipping above which a gradient counts as exploding."""
+
+    def __post_init__(self) -> None:
+        for head in self.heads:
+            for counter, labels in counted.of_head(head):
+                self.tallies.begin(counter, *labels)
 
     @property
     def began(self) -> bool:
@@ -249,7 +255,7 @@ class RunState:
         """Count the current policy update as skipped, once."""
         if not self.attempt_skipped:
             self.attempt_skipped = True
-            self.tallies.add("esper_tamiyo_updates_skipped_total", reason)
+            self.tallies.add(counted.UPDATES_SKIPPED, reason)
 
     def see_slots(self, slot_ids: Iterable[str]) -> None:
         """Slots learnt from events, while no TRAINING_STARTED has given the list."""

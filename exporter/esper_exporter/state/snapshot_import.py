@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any, get_args, get_origin, get_type_hints
 
 from esper_exporter.contract.vocabulary import HEADS
+from esper_exporter.state import counted
 from esper_exporter.state.run import MAX_ENVS, RunState
 from esper_exporter.state.snapshot import SanctumSnapshot
 from esper_exporter.state.torch_memory import see_update
@@ -21,9 +22,9 @@ _MISSING = object()
 _HINTS: dict[type, dict[str, Any]] = {}
 
 _COUNTED = (
-    ("cumulative_blueprint_spawns", "esper_kasmina_germinations_total"),
-    ("cumulative_blueprint_fossilized", "esper_kasmina_fossilizations_total"),
-    ("cumulative_blueprint_prunes", "esper_kasmina_prunes_total"),
+    ("cumulative_blueprint_spawns", counted.GERMINATIONS),
+    ("cumulative_blueprint_fossilized", counted.FOSSILIZATIONS),
+    ("cumulative_blueprint_prunes", counted.PRUNES),
 )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from esper_exporter.metrics.metric import RUN_LABELS, Metric
 from esper_exporter.metrics.metric_builders import counter, counter_in, gauge, info, split
+from esper_exporter.state import counted
 
 NVML = "derived: NVML's "
 
@@ -243,10 +244,8 @@ METRICS: tuple[Metric, ...] = (
         sources=("derived: devices in TRAINING_STARTED, matched to the driver's by UUID",),
     ),
     counter(
-        "esper_exporter_gpu_field_errors_total",
+        counted.GPU_FIELD_ERRORS,
         "derived: number of NVML calls that failed",
         "Readings of GPUs that failed, by field and error. What a GPU cannot do counts once.",
-        labels=("field", "error"),
-        of_run=False,
     ),
 )

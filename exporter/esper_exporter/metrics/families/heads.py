@@ -12,13 +12,12 @@ from esper_exporter.contract.vocabulary import (
     HEADS,
     head_max_entropy,
 )
-from esper_exporter.metrics.families.policy import GRAD_NORM_BUCKETS
 from esper_exporter.metrics.metric import Metric
 from esper_exporter.metrics.metric_builders import gauge, histogram, states
+from esper_exporter.state import counted
 from esper_exporter.state.latches import KINDS, NONFINITE_SOURCES
 
 UPDATE = "event:PPO_UPDATE_COMPLETED."
-SHARE_BUCKETS = (0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
 
 
 def _field(roots: Any, name: str) -> Any:
@@ -227,28 +226,19 @@ METRICS: tuple[Metric, ...] = (
         sources=("derived: updates that lit the latch, each counted once however it was told",),
     ),
     histogram(
-        "esper_tamiyo_head_update_grad_norm",
+        counted.HEAD_GRAD_NORM,
         "derived: head_{head}_grad_norm of every policy update",
         "Gradient norm of a head, every policy update.",
-        GRAD_NORM_BUCKETS,
-        labels=("head",),
-        initial=tuple((head,) for head in (*HEADS, *AUX_HEADS)),
     ),
     histogram(
-        "esper_tamiyo_decision_confidence_ratio",
+        counted.DECISION_CONFIDENCE,
         "derived: confidence of each head in every decision",
         "Probability of what a head chose, every decision.",
-        SHARE_BUCKETS,
-        labels=("head",),
-        initial=tuple((head,) for head in HEADS),
     ),
     histogram(
-        "esper_tamiyo_decision_entropy_ratio",
+        counted.DECISION_ENTROPY,
         "derived: entropy of each head in every decision, as a share of its maximum",
         "Entropy of a head as a share of its maximum, every decision.",
-        SHARE_BUCKETS,
-        labels=("head",),
-        initial=tuple((head,) for head in HEADS),
     ),
     gauge(
         "layer",

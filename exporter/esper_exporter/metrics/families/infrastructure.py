@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from esper_exporter.contract.vocabulary import GRAD_SCALER_STATES, PHASES
+from esper_exporter.contract.vocabulary import GRAD_SCALER_STATES
 from esper_exporter.metrics.metric import Metric
 from esper_exporter.metrics.metric_builders import counter_in, gauge, histogram, states
+from esper_exporter.state import counted
 
 PERCENT = 0.01
 
@@ -32,7 +33,6 @@ OBSERVATION_METRICS: tuple[Metric, ...] = tuple(
     )
 )
 
-PHASE_BUCKETS = (1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 
 GIB = float(1024**3)
 
@@ -232,12 +232,9 @@ INFRASTRUCTURE_METRICS: tuple[Metric, ...] = (
         lambda roots: None if roots["update"] is None else roots["update"].grad_scaler_state,
     ),
     histogram(
-        "esper_torch_phase_duration_seconds",
+        counted.TORCH_PHASE_DURATION,
         "derived: phase_times_ms of every INFRASTRUCTURE_SNAPSHOT",
         "Duration of each phase of a training step: a forward or backward pass, an optimizer step,"
         " a transfer to the device, an epoch.",
-        PHASE_BUCKETS,
-        labels=("phase",),
-        initial=tuple((phase,) for phase in PHASES),
     ),
 )

@@ -9,8 +9,6 @@ from esper_exporter.metrics.metric_builders import gauge
 
 UPDATE = "event:PPO_UPDATE_COMPLETED."
 
-GRAD_NORM_BUCKETS = (0.01, 0.03, 0.1, 0.3, 1.0, 2.0, 5.0, 10.0, 30.0, 100.0, 1000.0, 1e6)
-
 
 def _layers_measured(roots: Any, name: str) -> Any:
     """Layer counts are filled only at debug level; at other times they are 0 unmeasured."""

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from esper_exporter.contract.vocabulary import HEADS, OPS
-from esper_exporter.metrics.families.policy import GRAD_NORM_BUCKETS, update_field
+from esper_exporter.metrics.families.policy import update_field
 from esper_exporter.metrics.metric import Metric
 from esper_exporter.metrics.metric_builders import counter, gauge, histogram
-
-DURATION_BUCKETS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
+from esper_exporter.state import counted
 
 OPS_METRICS: tuple[Metric, ...] = (
     gauge(
@@ -120,121 +118,111 @@ RECOMMENDED: tuple[Metric, ...] = (
 
 COUNTERS: tuple[Metric, ...] = (
     counter(
-        "esper_tamiyo_updates_total",
+        counted.UPDATES,
         "derived: number of policy updates that were carried out",
         "Policy updates carried out.",
     ),
     counter(
-        "esper_tamiyo_updates_skipped_total",
+        counted.UPDATES_SKIPPED,
         "derived: number of policy updates that were skipped, each counted once",
         "Policy updates skipped: nonfinite (the finiteness gate), rollback (no data left),"
         " requested (the loop skipped it), unexplained.",
-        labels=("reason",),
-        initial=(("nonfinite",), ("rollback",), ("requested",), ("unexplained",)),
     ),
     counter(
-        "esper_tamiyo_finiteness_failures_total",
+        counted.FINITENESS_FAILURES,
         "derived: number of ppo_finiteness_failure anomalies",
         "Times the finiteness gate gave up and ended the run.",
     ),
     counter(
-        "esper_tamiyo_gradient_explosions_total",
+        counted.GRADIENT_EXPLOSIONS,
         "derived: number of policy updates whose gradient norm before clipping was above"
         " esper_tamiyo_explosion_grad_norm",
         "Policy updates with an exploding gradient: the norm before clipping was above"
         " esper_tamiyo_explosion_grad_norm.",
     ),
     counter(
-        "esper_tamiyo_updates_nonfinite_grad_norm_total",
+        counted.NONFINITE_GRAD_NORMS,
         "derived: number of policy updates whose gradient norm was NaN or Inf",
         "Policy updates whose gradient norm was NaN or Inf.",
     ),
     counter(
-        "esper_tamiyo_updates_low_return_variance_total",
+        counted.LOW_RETURN_VARIANCE,
         "derived: number of policy updates with ev_low_return_variance",
         "Policy updates whose returns hardly varied; above 20 % the value function cannot learn.",
     ),
     counter(
-        "esper_tamiyo_updates_early_stopped_total",
+        counted.EARLY_STOPS,
         "derived: number of policy updates with early_stop_epoch",
         "Policy updates that KL stopped early.",
     ),
     counter(
-        "esper_tamiyo_updates_advantage_std_floored_total",
+        counted.ADVANTAGE_STD_FLOORED,
         "derived: number of policy updates with advantage_std_floored",
         "Policy updates with degenerate advantages.",
     ),
     counter(
-        "esper_tamiyo_updates_entropy_collapsed_total",
+        counted.ENTROPY_COLLAPSED,
         "derived: number of policy updates with entropy_collapsed",
         "Policy updates for which the trainer reported collapsed entropy.",
     ),
     counter(
-        "esper_tamiyo_amp_overflows_total",
+        counted.AMP_OVERFLOWS,
         "derived: sum of amp_overflow_count, or updates with amp_overflow_detected",
         "AMP overflows.",
     ),
     counter(
-        "esper_tamiyo_loss_scale_updates_total",
+        counted.LOSS_SCALE_UPDATES,
         "derived: sum of loss_scale_updates",
         "Changes of the AMP loss scale.",
     ),
     counter(
-        "esper_tamiyo_rollback_steps_zeroed_total",
+        counted.ROLLBACK_STEPS_ZEROED,
         "derived: sum of rollback_steps_zeroed",
         "Steps taken out of training by rollbacks.",
     ),
     counter(
-        "esper_tamiyo_trust_region_violations_total",
+        counted.TRUST_REGION_VIOLATIONS,
         "derived: sum of trust_region_violations",
         "Steps whose ratio left the clip range.",
     ),
     counter(
-        "esper_tamiyo_log_prob_underflows_total",
+        counted.LOG_PROB_UNDERFLOWS,
         "derived: sum of log_prob_underflow_count",
         "Steps with a log-probability below -50.",
     ),
     counter(
-        "esper_tamiyo_initiations_total",
+        counted.INITIATIONS,
         "derived: number of TAMIYO_INITIATED events",
         "Times an environment's host became stable and Tamiyo took over.",
     ),
     counter(
-        "esper_tamiyo_actions_total",
+        counted.ACTIONS,
         "derived: number of last_action snapshots by normalised action and success",
         "Actions by operation and success.",
-        labels=("op", "success"),
-        initial=[(op, success) for op in OPS for success in ("true", "false")],
     ),
     counter(
-        "esper_tamiyo_decisions_total",
+        counted.DECISIONS,
         "derived: number of last_action snapshots",
         "Decisions taken.",
     ),
     counter(
-        "esper_tamiyo_masked_decisions_total",
+        counted.MASKED_DECISIONS,
         "derived: number of last_action snapshots with {head}_masked",
         "Decisions in which a head had no say, its choice being masked.",
-        labels=("head",),
-        initial=tuple((head,) for head in HEADS),
     ),
     counter(
-        "esper_tamiyo_observation_nonfinite_values_total",
+        counted.NONFINITE_OBSERVATIONS,
         "derived: sum of nan_count and inf_count of the observation statistics",
         "NaN and Inf values seen in the policy's observations.",
-        labels=("kind",),
-        initial=(("nan",), ("inf",)),
     ),
     histogram(
-        "esper_tamiyo_update_grad_norm",
+        counted.UPDATE_GRAD_NORM,
         "derived: gradient norm before clipping of every policy update",
         "Gradient norm before clipping of every policy update; non-finite ones are counted apart.",
-        GRAD_NORM_BUCKETS,
     ),
     histogram(
-        "esper_tamiyo_update_duration_seconds",
+        counted.UPDATE_DURATION,
         "derived: update_time_ms of every policy update",
         "Duration of policy updates.",
-        DURATION_BUCKETS,
     ),
 )

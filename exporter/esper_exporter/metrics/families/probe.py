@@ -7,6 +7,7 @@ from typing import Any
 from esper_exporter.metrics.families.policy import update_field
 from esper_exporter.metrics.metric import Metric
 from esper_exporter.metrics.metric_builders import counter, counter_in, gauge
+from esper_exporter.state import counted
 
 UPDATE = "event:PPO_UPDATE_COMPLETED."
 
@@ -99,20 +100,16 @@ LAYER_METRICS: tuple[Metric, ...] = (
 
 COUNTERS: tuple[Metric, ...] = (
     counter(
-        "esper_tamiyo_updates_incomplete_total",
+        counted.UPDATES_INCOMPLETE,
         "derived: number of policy updates that were measured and not completed",
         "Policy updates that the probe measured and the trainer did not complete: raised (an"
         " exception left the update), skipped, no_event (the trainer did not report it).",
-        labels=("reason",),
-        initial=(("raised",), ("skipped",), ("no_event",)),
     ),
     counter(
-        "esper_exporter_probe_disagreements_total",
+        counted.PROBE_DISAGREEMENTS,
         "derived: reports in which the trainer's value and the probe's differ beyond tolerance",
         "Times that the trainer and the probe reported different values for a field; the trainer's"
         " is on the page.",
-        labels=("field",),
-        of_run=False,
     ),
 )
 

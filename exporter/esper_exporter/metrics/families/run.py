@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from esper_exporter.contract.events import EVENT_TYPES
 from esper_exporter.metrics.metric import RUN_LABELS, Metric
 from esper_exporter.metrics.metric_builders import counter, gauge, info, states
 from esper_exporter.shutdown.failure_reason import REASONS
+from esper_exporter.state import counted
 
 PERCENT = 0.01
 STARTED = "event:TRAINING_STARTED."
@@ -366,24 +366,22 @@ COUNTERS: tuple[Metric, ...] = (
         "What is known of a run and is text.",
     ),
     counter(
-        "esper_run_events_total",
+        counted.EVENTS,
         "derived: number of events taken in, by the name they came with",
         "Events of the run by type.",
-        labels=("type",),
-        initial=tuple((name,) for name in sorted(EVENT_TYPES)),
     ),
     counter(
-        "esper_run_events_out_of_bounds_total",
+        counted.EVENTS_OUT_OF_BOUNDS,
         "derived: number of events about an environment or slot beyond the bound on how many",
         "Events whose environment or slot is not shown because there are too many.",
     ),
     counter(
-        "esper_run_checkpoints_loaded_total",
+        counted.CHECKPOINTS_LOADED,
         "derived: number of CHECKPOINT_LOADED events",
         "Checkpoints loaded.",
     ),
     counter(
-        "esper_torch_memory_warnings_total",
+        counted.MEMORY_WARNINGS,
         "derived: number of MEMORY_WARNING events",
         "Memory warnings of the trainer.",
     ),

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from esper_exporter.contract.vocabulary import BLUEPRINTS, OPS, STAGES
+from esper_exporter.contract.vocabulary import STAGES
 from esper_exporter.metrics.metric import RUN_LABELS, Metric
-from esper_exporter.metrics.metric_builders import counter, every, gauge, histogram, info, states
+from esper_exporter.metrics.metric_builders import counter, gauge, histogram, info, states
+from esper_exporter.state import counted
 
 SEED = "envs[{env_id}].seeds[{slot_id}]."
 
@@ -120,90 +121,61 @@ STAGE_METRICS: tuple[Metric, ...] = (
     ),
 )
 
-_BLUEPRINTS = tuple((blueprint,) for blueprint in BLUEPRINTS)
 
 COUNTERS: tuple[Metric, ...] = (
     counter(
-        "esper_kasmina_germinations_total",
+        counted.GERMINATIONS,
         "derived: number of SEED_GERMINATED events by blueprint_id",
         "Seeds germinated by blueprint.",
-        labels=("blueprint",),
-        initial=_BLUEPRINTS,
     ),
     counter(
-        "esper_kasmina_fossilizations_total",
+        counted.FOSSILIZATIONS,
         "derived: number of SEED_FOSSILIZED events by blueprint_id",
         "Seeds fossilised by blueprint.",
-        labels=("blueprint",),
-        initial=_BLUEPRINTS,
     ),
     counter(
-        "esper_kasmina_prunes_total",
+        counted.PRUNES,
         "derived: number of SEED_PRUNED events by blueprint_id",
         "Seeds pruned by blueprint.",
-        labels=("blueprint",),
-        initial=_BLUEPRINTS,
     ),
     counter(
-        "esper_kasmina_prunes_by_reason_total",
+        counted.PRUNES_BY_REASON,
         "derived: number of SEED_PRUNED events by reason and initiator",
         "Seeds pruned by reason and by who pruned them (policy, auto …).",
-        labels=("reason", "initiator"),
     ),
     counter(
-        "esper_kasmina_fossilized_params_total",
+        counted.FOSSILIZED_PARAMS,
         "derived: sum of params_added of the SEED_FOSSILIZED events",
         "Parameters added for good, all environments and episodes.",
     ),
     counter(
-        "esper_kasmina_transitions_total",
+        counted.TRANSITIONS,
         "derived: number of SEED_STAGE_CHANGED events by stages, and of SEED_GERMINATED",
         "Life-cycle transitions of seeds.",
-        labels=("from_stage", "to_stage"),
-        initial=(
-            ("DORMANT", "GERMINATED"),
-            ("GERMINATED", "TRAINING"),
-            ("TRAINING", "BLENDING"),
-            ("BLENDING", "HOLDING"),
-            ("HOLDING", "FOSSILIZED"),
-            ("TRAINING", "PRUNED"),
-            ("BLENDING", "PRUNED"),
-            ("HOLDING", "PRUNED"),
-            ("PRUNED", "EMBARGOED"),
-            ("EMBARGOED", "RESETTING"),
-            ("RESETTING", "DORMANT"),
-        ),
     ),
     counter(
-        "esper_kasmina_gate_evaluations_total",
+        counted.GATE_EVALUATIONS,
         "derived: number of SEED_GATE_EVALUATED events by gate and result",
         "Gate evaluations by gate and result.",
-        labels=("gate", "result"),
-        initial=every(("G0", "G1", "G2", "G3", "G5"), ("passed", "failed")),
     ),
     counter(
-        "esper_kasmina_morphology_events_total",
+        counted.MORPHOLOGY_EVENTS,
         "derived: number of MORPHOLOGY_CAUSAL_LOG events by phase, operation and verdict",
         "Steps of changes to a network's shape, by phase, operation and the governor's verdict.",
-        labels=("phase", "operation", "verdict"),
-        initial=every(("verdict",), OPS, ("approved", "refused")),
     ),
     counter(
-        "esper_kasmina_topology_manifests_total",
+        counted.TOPOLOGY_MANIFESTS,
         "derived: number of TOPOLOGY_MANIFEST_RECORDED events by role and match",
         "Topology manifests recorded, by role and whether a replay matched.",
-        labels=("role", "match"),
     ),
     histogram(
-        "esper_kasmina_seed_lifespan_epochs",
+        counted.SEED_LIFESPAN,
         "derived: epochs_total of every seed that was fossilised or pruned",
         "How long seeds lived.",
-        (5.0, 10.0, 20.0, 30.0, 50.0, 75.0, 100.0, 150.0),
     ),
     histogram(
-        "esper_kasmina_fossilized_improvement_ratio",
+        counted.FOSSILIZED_IMPROVEMENT,
         "derived: improvement of every SEED_FOSSILIZED, 0 to 1",
         "Accuracy gained by seeds that were fossilised.",
-        (-0.1, -0.05, -0.02, 0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5),
     ),
 )

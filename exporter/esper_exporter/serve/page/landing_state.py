@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from esper_exporter import __version__
 from esper_exporter.serve.interfaces import LandingPage, LandingRun
+from esper_exporter.state import counted
 from esper_exporter.state.registry import Entry
 
 
@@ -28,7 +29,7 @@ def _run(entry: Entry) -> LandingRun:
         state=_word(entry),
         latches=state.latches.lit_names(),
         last_event_timestamp=last.timestamp() if last else None,
-        policy_updates=int(state.tallies.get("esper_tamiyo_updates_total")),
+        policy_updates=int(state.tallies.get(counted.UPDATES)),
     )
 
 
