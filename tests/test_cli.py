@@ -256,7 +256,7 @@ def test_looking_at_help_loads_no_exporter() -> None:
     )
     loaded = {line.split(b"|")[-1].strip() for line in done.stderr.splitlines()}
     assert b"esper_exporter.cli" in loaded
-    assert not loaded & {b"numpy", b"prometheus_client", b"hypercorn", b"tqdm", b"torch"}
+    assert not loaded & {b"numpy", b"prometheus_client", b"h11", b"tqdm", b"torch"}
 
 
 # -- serving ------------------------------------------------------------------------------------

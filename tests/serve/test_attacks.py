@@ -3,8 +3,10 @@ bounded."""
 
 from __future__ import annotations
 
+import logging
 import resource
 import socket
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -219,6 +221,22 @@ def test_a_flood_of_scrapes_leaves_most_of_the_time_to_others(
     for thread in threads:
         thread.join(5)
     assert share < 0.35
+
+
+@pytest.mark.parametrize("path", ["/-/healthy", "/metrics"])
+def test_pipelined_requests_and_a_reset_leave_nothing_on_stderr(
+    serve: Serve, path: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = serve()
+    with caplog.at_level(logging.INFO):
+        for _ in range(5):
+            sock = connect(server.port or 0)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            sock.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode() * 3900)
+            sock.close()
+        wait_until(lambda: not _busy(server), "the connections end")
+        assert request(f"{server.url}/metrics").status == 200
+    assert not caplog.records
 
 
 # -- renders that take long -----------------------------------------------------------------

@@ -1,14 +1,15 @@
-"""The ASGI application: which path gives which answer."""
+"""What the server answers: who may ask, which page it is, and what becomes of a page of metrics."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Iterator
 from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
-from esper_exporter.serve.connection import STATE_KEY, Client
+from esper_exporter.serve.connection import Follow
 from esper_exporter.serve.interfaces import PageSource, Served
 from esper_exporter.serve.limits import Limits
 from esper_exporter.serve.messages import Answer, Fields, Headers, Request, plain
@@ -17,10 +18,6 @@ from esper_exporter.serve.rendering import Outflow, Rendering, ScrapeTimeout
 from esper_exporter.serve.routes import METRICS_PATH, NOT_FOUND, routes
 from esper_exporter.serve.trouble import Trouble
 from esper_exporter.serve.workers import Workers
-
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Any]]
-Send = Callable[[Any], Awaitable[None]]
 
 
 class Gate(Protocol):
@@ -37,11 +34,11 @@ _NOT_ALLOWED = plain(405, "Only GET and HEAD are answered here.", (b"allow", b"G
 _FAILED = plain(500, "The page could not be made; the exporter's log says why.")
 _TIMED_OUT = plain(503, "The page was not ready within the scrape timeout.", (b"retry-after", b"5"))
 
-_DEFAULT_FIELDS: Fields = (
-    (b"cache-control", b"no-store"),
-    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
-    (b"x-content-type-options", b"nosniff"),
-)
+_DEFAULT_FIELDS = {
+    b"cache-control": b"no-store",
+    b"content-security-policy": b"default-src 'none'; frame-ancestors 'none'",
+    b"x-content-type-options": b"nosniff",
+}
 
 
 class MetricsApp:
@@ -66,60 +63,65 @@ class MetricsApp:
         self._trouble = trouble
         self._gate = gate
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "websocket":
-            await send({"type": "websocket.close"})  # before accepting: Hypercorn answers 403
-        if scope["type"] != "http":
-            return
-        headers = _headers(scope["headers"])
-        if headers.get(b"content-length", b"0") == b"0" and b"transfer-encoding" not in headers:
-            await self._respond(scope, headers, send)
-            return
-        # Hypercorn holds what comes in a short queue, and waits for room in it even to end.
-        discarding = asyncio.create_task(_discard(receive))
+    async def answer(self, request: Request) -> Answer:
+        """The answer to a request; never raises."""
         try:
-            await self._respond(scope, headers, send)
-        finally:
-            discarding.cancel()
-
-    async def _respond(self, scope: Scope, headers: Headers, send: Send) -> None:
-        asked_at = time.monotonic()
-        client: Client = scope["state"][STATE_KEY]
-        request = Request(
-            scope["method"],
-            scope["path"],
-            scope["query_string"].decode("latin-1"),
-            headers,
-            client.address,
-        )
-        try:
-            answer = (await self._answer(request)).for_client(headers)
+            return (await self._answer(request)).for_client(request.headers)
         except ScrapeTimeout:
-            answer = _TIMED_OUT
+            return _TIMED_OUT
         except Exception as error:
             self._trouble.report("page", error)
-            answer = _FAILED
-        self._outflow.add(answer.body)
-        try:
-            sent = await self._send(answer, request.method, client, send)
-        finally:
-            self._outflow.remove(answer.body)
-        if answer.format is not None and request.method == "GET":
-            self._report(
-                Served(
-                    address=client.address,
-                    user_agent=request.user_agent,
-                    asked_at=asked_at,
-                    seconds=time.monotonic() - asked_at,
-                    size=len(answer.body),
-                    format=answer.format,
-                    timeout=None,
-                    complete=sent,
-                )
-            )
+            return _FAILED
 
-    def _report(self, page: Served) -> None:
-        """Hand the record to the source on a worker."""
+    def fields(self, answer: Answer) -> Fields:
+        """The header fields of an answer: the defaults, its own, and the configuration's."""
+        fields = {**_DEFAULT_FIELDS, **dict(answer.fields)}
+        if self._gate is not None:
+            fields.update(self._gate.fields())
+        return tuple(fields.items())
+
+    @contextlib.contextmanager
+    def sending(self, body: bytes) -> Iterator[None]:
+        """Count a body that is on its way."""
+        self._outflow.add(body)
+        try:
+            yield
+        finally:
+            self._outflow.remove(body)
+
+    def follow(self, request: Request, answer: Answer) -> Follow | None:
+        """Follow pages of metrics, for `PageSource.served`."""
+        if answer.format is None or request.method != "GET":
+            return None
+        timeout = scrape_timeout(request.headers.get(TIMEOUT_HEADER))
+        seconds = self._limits.scrape_seconds if timeout is None else timeout
+        left = min(seconds, self._limits.longest_scrape_seconds) - (
+            time.monotonic() - request.asked_at
+        )
+        deadline = asyncio.get_running_loop().time() + left
+        report = partial(self._report, request, answer.format, len(answer.body), timeout)
+        return Follow(deadline, timeout is not None, report)
+
+    def _report(
+        self,
+        request: Request,
+        format: str,
+        size: int,
+        timeout: float | None,
+        sent_at: float,
+        complete: bool,
+    ) -> None:
+        """Hand the record to the source, on a worker."""
+        page = Served(
+            address=request.address,
+            user_agent=request.user_agent,
+            asked_at=request.asked_at,
+            seconds=sent_at - request.asked_at,
+            size=size,
+            format=format,
+            timeout=timeout,
+            complete=complete,
+        )
 
         def report() -> None:
             try:
@@ -150,7 +152,7 @@ class MetricsApp:
     async def _metrics(self, headers: Headers) -> Answer:
         media = negotiate(headers.get(b"accept"))
         gzip = accepts_gzip(headers.get(b"accept-encoding"))
-        seconds = scrape_seconds(headers.get(b"x-prometheus-scrape-timeout-seconds"), self._limits)
+        seconds = scrape_seconds(headers.get(TIMEOUT_HEADER), self._limits)
         started = time.perf_counter()
         await self._outflow.room(seconds)
         left = seconds - (time.perf_counter() - started)
@@ -163,45 +165,17 @@ class MetricsApp:
             fields += ((b"content-encoding", b"gzip"),)
         return Answer(200, page, fields, media.format)
 
-    async def _send(self, answer: Answer, method: str, client: Client, send: Send) -> bool:
-        """Whether the whole body of a GET was handed to the connection."""
-        fields = {**dict(_DEFAULT_FIELDS), **dict(answer.fields)}
-        if self._gate is not None:
-            fields.update(self._gate.fields())
-        fields[b"content-length"] = str(len(answer.body)).encode()
-        await send(
-            {
-                "type": "http.response.start",
-                "status": answer.status,
-                "headers": list(fields.items()),
-            }
-        )
-        if method == "HEAD":
-            await send({"type": "http.response.body"})
-            return False
-        step = self._limits.body_chunk_bytes
-        for start in range(0, max(1, len(answer.body)), step):
-            chunk = answer.body[start : start + step]
-            more = start + step < len(answer.body)
-            await send({"type": "http.response.body", "body": chunk, "more_body": more})
-            if client.lost:
-                return False
-        return True
+
+TIMEOUT_HEADER = b"x-prometheus-scrape-timeout-seconds"
 
 
-async def _discard(receive: Receive) -> None:
-    """Take a request's body from the connection and drop it."""
-    while (await receive())["type"] != "http.disconnect":
-        continue
-
-
-def _headers(fields: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
-    """Header fields by lower-case name; those that come twice are joined by commas."""
-    headers: dict[bytes, bytes] = {}
-    for name, value in fields:
-        key = name.lower()
-        headers[key] = headers[key] + b", " + value if key in headers else value
-    return headers
+def scrape_timeout(header: bytes | None) -> float | None:
+    """The timeout in seconds that a scraper names; None without one, or an unreadable one."""
+    try:
+        seconds = float(header or b"")
+    except ValueError:
+        return None
+    return seconds if 0 < seconds < float("inf") else None
 
 
 def scrape_seconds(header: bytes | None, limits: Limits) -> float:
@@ -209,11 +183,5 @@ def scrape_seconds(header: bytes | None, limits: Limits) -> float:
 
     An absent or unreadable header means the default; a value beyond reason is cut.
     """
-    try:
-        seconds = float(header) if header is not None else limits.scrape_seconds
-    except ValueError:
-        seconds = limits.scrape_seconds
-    if not 0 < seconds < float("inf"):
-        seconds = limits.scrape_seconds
-    seconds = min(seconds, limits.longest_scrape_seconds)
+    seconds = min(scrape_timeout(header) or limits.scrape_seconds, limits.longest_scrape_seconds)
     return seconds - min(0.5, seconds * 0.1)

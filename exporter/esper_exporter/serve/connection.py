@@ -1,70 +1,172 @@
-"""One client's connection: what it may cost, and Hypercorn's HTTP/1.1 on top of it.
+"""One client's connection: HTTP/1.1 by h11, and what the client may cost.
 
-Hypercorn bounds neither the time that headers or a slow reader may take, nor the number of
-connections; it does HTTP/2 whenever a client asks for it. The subclasses here change only that.
+h11 turns bytes into events and back and does no input or output of its own; asyncio's transports
+do that. One task per request; a connection between two requests is a transport and this object.
 """
 
 from __future__ import annotations
 
 import asyncio
 import socket
-from enum import Enum
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from email.utils import formatdate
+from functools import partial
+from http import HTTPStatus
+from typing import Any, Protocol, cast
 
 import h11
-from hypercorn.asyncio.task_group import TaskGroup
-from hypercorn.asyncio.tcp_server import TCPServer
-from hypercorn.asyncio.worker_context import WorkerContext
-from hypercorn.config import Config
-from hypercorn.events import Closed, Event, RawData, Updated
-from hypercorn.protocol import ProtocolWrapper
-from hypercorn.protocol.h11 import H11Protocol
-from hypercorn.typing import AppWrapper, ConnectionState
-from hypercorn.utils import parse_socket_addr
 
+from esper_exporter.serve.clients import BUSY, Phase
+from esper_exporter.serve.delivery import Delivery
 from esper_exporter.serve.limits import Limits
+from esper_exporter.serve.messages import Answer, Fields, Request, plain
+from esper_exporter.serve.parsing import request_of
 from esper_exporter.serve.switch_interval import Turns
 
-STATE_KEY = "esper_exporter.client"
-"""Where a request finds its Client in the ASGI scope's ``state``."""
-
-
-class Phase(Enum):
-    """What a connection is doing."""
-
-    HANDSHAKE = "handshake"
-    HEAD = "head"
-    IDLE = "idle"
-    HANDLING = "handling"
-    WRITING = "writing"
-
-
 WAITED_FOR = frozenset({Phase.HANDSHAKE, Phase.HEAD})
-BUSY = frozenset({Phase.HANDLING, Phase.WRITING})
+QUIET = frozenset({Phase.IDLE, Phase.CLOSING})
+_WITHOUT_BODY = frozenset({204, 304})
 
 
-class Client:
-    """An accepted connection: its phase, when it last moved, and how to end it."""
+class Application(Protocol):
+    """Answers requests. Nothing here raises."""
 
-    __slots__ = (
-        "_active", "_loop", "_timer", "_turns", "address", "lost", "phase", "progressed", "sock",
-        "task", "transport",
-    )  # fmt: skip
+    async def answer(self, request: Request) -> Answer:
+        """The answer to a request."""
 
-    def __init__(
-        self, sock: socket.socket, address: str, loop: asyncio.AbstractEventLoop, turns: Turns
-    ) -> None:
-        self._loop = loop
-        self._turns = turns
-        self._active = False
-        self._timer: asyncio.TimerHandle | None = None
+    def fields(self, answer: Answer) -> Fields:
+        """The header fields of an answer, without those of the connection."""
+
+    def sending(self, body: bytes) -> Any:
+        """A context manager, held while a body is on its way."""
+
+    def follow(self, request: Request, answer: Answer) -> Follow | None:
+        """How to follow the answer's delivery; None where it need not be known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Follow:
+    """What a delivery is followed with, see `Delivery`."""
+
+    deadline: float
+    """In the loop's time."""
+    to_the_end: bool
+    report: Callable[[float, bool], None]
+    """Called once, with the moment (``time.monotonic()``) when the last byte was handed to the
+    socket, or the connection lost, and with whether the answer arrived."""
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """What all connections of a server share."""
+
+    app: Application
+    loop: asyncio.AbstractEventLoop
+    limits: Limits
+    turns: Turns
+    admits: Callable[[dict[str, Any] | None], bool]
+    """Whether a client with this verified certificate may stay."""
+    ended: Callable[[HttpConnection], None]
+    """Called once when a connection is over."""
+    failed: Callable[[Exception], None]
+    """Called for an error of ours; the connection is cut."""
+
+
+class HttpConnection(asyncio.Protocol):
+    """A connection from its acceptance to its end; all on the event loop's thread."""
+
+    def __init__(self, server: Server, sock: socket.socket, address: str) -> None:
+        self._server = server
+        self._loop = server.loop
+        self._limits = server.limits
         self.sock = sock
         self.address = address
         self.phase = Phase.HANDSHAKE
-        self.progressed = loop.time()
-        self.lost = False
-        """Whether the connection ended before what was written to it had gone out."""
+        self.progressed = self._loop.time()
         self.task: asyncio.Task[None] | None = None
-        self.transport: asyncio.Transport | None = None
+        """The handshake, then the request that is being answered."""
+        self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=self._limits.head_bytes)
+        self._transport: asyncio.Transport | None = None
+        self._delivery: Delivery | None = None
+        self._writable: asyncio.Future[None] | None = None
+        """Waited for while the transport still holds bytes."""
+        self._timer: asyncio.TimerHandle | None = None
+        self._active = False
+        self._paused = False
+        self._half_closed = False
+        self.lost = False
+        """Whether the connection was cut or reset."""
+        self._over = False
+
+    # -- the transport's side ----------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        # With an empty buffer as the mark, waiting for a write means: the kernel has it all.
+        # 1, not 0: asyncio's TLS transport, once paused, never resumes with a limit of 0.
+        transport.set_write_buffer_limits(high=1, low=0)
+        if self.lost or not self._server.admits(transport.get_extra_info("peercert")):
+            self.abort()
+            return
+        self.enter(Phase.HEAD, self._limits.head_seconds)
+
+    def data_received(self, data: bytes) -> None:
+        if self.phase is Phase.IDLE:
+            self._confirm_delivery()
+            self.enter(Phase.HEAD, self._limits.head_seconds)
+        step = self._limits.head_bytes
+        for start in range(0, len(data), step):
+            if self.phase is Phase.CLOSING or self.lost:
+                return
+            self._http.receive_data(data[start : start + step])
+            if self.phase in BUSY:
+                self._drop_body()
+            else:
+                self._next()
+        if self.phase in BUSY and len(self._http.trailing_data[0]) > step:
+            self._pause_reading()
+
+    def eof_received(self) -> bool:
+        """Whether to stay open for writing: asyncio's TLS cannot."""
+        self._half_closed = True
+        if self.phase not in BUSY:
+            self._confirm_delivery()
+        if self.phase is Phase.CLOSING or self.lost:
+            return False
+        self._http.receive_data(b"")
+        if self.phase not in BUSY:
+            self._next()
+        return self.phase in BUSY and self._can_write_eof()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lost = True
+        self._resume_writer()
+        if self._delivery is not None:
+            (self._delivery.ended if exc is None else self._delivery.lost)()
+        if self.task is not None:
+            self.task.cancel()
+        self.end()
+
+    def pause_writing(self) -> None:
+        self._writable = self._loop.create_future()
+
+    def resume_writing(self) -> None:
+        self._resume_writer()
+
+    def _resume_writer(self) -> None:
+        waiting, self._writable = self._writable, None
+        if waiting is not None and not waiting.done():
+            waiting.set_result(None)
+
+    # -- the server's side -------------------------------------------------------------------
+
+    @property
+    def busy(self) -> bool:
+        """Whether an answer is under way, or its last byte not yet acknowledged."""
+        return self.phase in BUSY or (self._delivery is not None and self._delivery.under_way)
 
     def enter(self, phase: Phase, seconds: float | None) -> None:
         """Go over to a phase that may last so long; the connection is cut when it lasts longer.
@@ -72,180 +174,231 @@ class Client:
         Bytes of a head that is not complete are no progress: they cost a client nothing.
         """
         self.phase = phase
-        self._set_active(phase is not Phase.IDLE)
+        self._set_active(phase not in QUIET)
         if phase not in WAITED_FOR:
-            self.progress()
-        self.disarm()
+            self.progressed = self._loop.time()
+        self._disarm()
         if seconds is not None:
             self._timer = self._loop.call_later(seconds, self.abort)
+
+    def abort(self) -> None:
+        """Cut the connection at once, dropping what has not gone out."""
+        if self.lost:
+            return
+        self.lost = True
+        self._disarm()
+        if self._delivery is not None:
+            self._delivery.ended()
+        if self._transport is not None:
+            self._transport.abort()
+        if self.task is not None:
+            self.task.cancel()
+
+    def end(self) -> None:
+        """The connection is over; called again it does nothing."""
+        if self._over:
+            return
+        self._over = True
+        self._disarm()
+        self._set_active(False)
+        self._server.ended(self)
 
     def _set_active(self, active: bool) -> None:
         if active is not self._active:
             self._active = active
-            (self._turns.begin if active else self._turns.end)()
+            turns = self._server.turns
+            (turns.begin if active else turns.end)()
 
-    def end(self) -> None:
-        """The connection is over."""
-        self.disarm()
-        self._set_active(False)
-
-    def progress(self) -> None:
-        self.progressed = self._loop.time()
-
-    def disarm(self) -> None:
+    def _disarm(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
-    def abort(self) -> None:
-        """Cut the connection at once, dropping what has not gone out."""
-        self.disarm()
-        self.lost = True
-        if self.transport is not None:
-            self.transport.abort()
-        if self.task is not None:
-            self.task.cancel()
+    def _confirm_delivery(self) -> None:
+        if self._delivery is not None:
+            self._delivery.confirmed()
+            self._delivery = None
 
+    # -- requests ----------------------------------------------------------------------------
 
-class Clients:
-    """All open connections. A full house makes room: idle ones go first, the longest first."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._clients: set[Client] = set()
-
-    def admit(self, client: Client, limit: int) -> None:
-        while self._clients and len(self._clients) >= limit:
-            self.evict()
-        self._clients.add(client)
-
-    def drop(self, client: Client) -> None:
-        self._clients.discard(client)
-
-    def evict(self) -> None:
-        """Cut the connection that is least in use."""
-        if not self._clients:
+    def _next(self) -> None:
+        """Take the next request from what has been received, if it is complete."""
+        try:
+            event = self._http.next_event()
+        except h11.RemoteProtocolError as error:
+            self._begin(partial(self._refuse, error.error_status_hint))
             return
-        victim = min(self._clients, key=lambda client: (client.phase in BUSY, client.progressed))
-        self._clients.discard(victim)
-        victim.abort()
+        if isinstance(event, h11.Request):
+            self._drop_body()
+            self._begin(partial(self._respond, request_of(event, self.address)))
+        elif isinstance(event, h11.ConnectionClosed):
+            self._close()
 
-    def cut_stalled(self, seconds: float) -> None:
-        """Cut the readers that have taken nothing for so long."""
-        before = self._loop.time() - seconds
-        for client in list(self._clients):
-            if client.phase is Phase.WRITING and client.progressed < before:
-                client.abort()
+    def _begin(self, work: Callable[[], Any]) -> None:
+        self.enter(Phase.HANDLING, None)
+        self.task = self._loop.create_task(self._run(work))
 
-    def tasks(self, *, busy: bool | None = None) -> set[asyncio.Task[None]]:
-        """The tasks of all connections, or of those that are (not) answering a request."""
-        return {
-            client.task
-            for client in self._clients
-            if client.task is not None and (busy is None or (client.phase in BUSY) is busy)
-        }
-
-    def abort(self, *, busy: bool) -> None:
-        for client in list(self._clients):
-            if busy or client.phase not in BUSY:
-                client.abort()
-
-
-class Http11(H11Protocol):
-    """HTTP/1.1 that stays HTTP/1.1: an offer to upgrade to HTTP/2 is ignored, as RFC 9110 §7.8
-    allows, where Hypercorn would take it."""
-
-    async def _check_protocol(self, event: h11.Request) -> None:
-        return
-
-
-class HttpConnection(TCPServer):
-    """Hypercorn's connection with our bounds in place of its idle task."""
-
-    def __init__(
-        self,
-        app: AppWrapper,
-        loop: asyncio.AbstractEventLoop,
-        config: Config,
-        context: WorkerContext,
-        client: Client,
-        limits: Limits,
-        reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
-    ) -> None:
-        super().__init__(app, loop, config, context, {STATE_KEY: client}, reader, writer)
-        self._client = client
-        self._limits = limits
-        self._reading: asyncio.Task[None] | None = None
-        self._ended = False
-
-    async def run(self) -> None:
-        family = self._client.sock.family
-        ssl = self.writer.get_extra_info("ssl_object") is not None
+    async def _run(self, work: Callable[[], Any]) -> None:
         try:
-            client = parse_socket_addr(family, self._client.sock.getpeername())
-            server = parse_socket_addr(family, self._client.sock.getsockname())
-            async with TaskGroup(self.loop) as task_group:
-                self._task_group = task_group
-                arguments = (
-                    self.app, self.config, self.context, task_group,
-                    ConnectionState(self.state), ssl, client, server, self.protocol_send,
-                )  # fmt: skip
-                self.protocol = ProtocolWrapper(*arguments)
-                self.protocol.protocol = Http11(*arguments)
-                await self._read_data()
-        except OSError:
-            self._client.lost = True
-        finally:
-            await self._close()
-
-    async def _read_data(self) -> None:
-        self._reading = asyncio.current_task()
-        try:
-            while not self.reader.at_eof():
-                try:
-                    data = await self.reader.read(self._limits.head_bytes)
-                except OSError:
-                    break
-                if data and self._client.phase is Phase.IDLE:
-                    self._client.enter(Phase.HEAD, self._limits.head_seconds)
-                await self.protocol.handle(RawData(data))
-            await self.protocol.handle(Closed())
+            await work()
         except asyncio.CancelledError:
-            # Our own _close() wakes us from waiting for room for a body that nobody reads.
-            if not self._ended or self._reading is None:
+            # abort() does this. Kept by the task, the exception with its frames would be a cycle
+            # of references around a connection's buffers, and floods fill the memory faster than
+            # the training's garbage is collected.
+            if not self.lost:
                 raise
-            self._reading.uncancel()
+            return
+        except h11.ProtocolError:  # the request went wrong in its body, while it was answered
+            self.abort()
+            return
+        except Exception as error:
+            self._server.failed(error)
+            self.abort()
+            return
         finally:
-            self._reading = None
+            self.task = None
+        if not self.lost:
+            self._go_on()
 
-    async def protocol_send(self, event: Event) -> None:
-        if isinstance(event, RawData):
-            if event.data:
-                await self._write(event.data)
-        elif isinstance(event, Closed):
-            await self._close()
-        elif isinstance(event, Updated):
-            if event.idle:
-                self._client.enter(Phase.IDLE, self._limits.idle_seconds)
-            else:
-                self._client.enter(Phase.HANDLING, None)
+    def _go_on(self) -> None:
+        """After an answer: the next request, or the end."""
+        if self._http.our_state is not h11.DONE or self._http.their_state is not h11.DONE:
+            self._close()
+            return
+        self._http.start_next_cycle()
+        if self._paused and self._transport is not None:
+            self._paused = False
+            self._transport.resume_reading()
+        if self._http.trailing_data[0]:
+            self.enter(Phase.HEAD, self._limits.head_seconds)
+        else:
+            self.enter(Phase.IDLE, self._limits.idle_seconds)
+        if self._http.trailing_data[0] or self._half_closed:
+            self._next()
 
-    async def _write(self, data: bytes) -> None:
-        if self._client.phase is Phase.HANDLING:
-            self._client.enter(Phase.WRITING, self._limits.write_seconds)
-        async with self.send_lock:
+    def _drop_body(self) -> None:
+        """Drop what has come of a request's body."""
+        while self._http.their_state is h11.SEND_BODY:
             try:
-                self.writer.write(data)
-                await self.writer.drain()
-            except (ConnectionError, RuntimeError):
-                self._client.lost = True
-                await self.protocol.handle(Closed())
-            else:
-                self._client.progress()
+                event = self._http.next_event()
+            except h11.RemoteProtocolError:
+                return  # it is answered all the same, and the connection then closed
+            if event is h11.NEED_DATA:
+                return
 
-    async def _close(self) -> None:
-        await super()._close()
-        self._ended = True
-        if self._reading is not None and self._reading is not asyncio.current_task():
-            self._reading.cancel()
+    def _pause_reading(self) -> None:
+        if not self._paused and self._transport is not None:
+            self._paused = True
+            self._transport.pause_reading()
+
+    def _close(self) -> None:
+        """Close in good order: a client that still sends must not lose its answer to a reset."""
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        self.enter(Phase.CLOSING, self._limits.linger_seconds)
+        if self._half_closed or not self._can_write_eof():
+            transport.close()
+            return
+        transport.write_eof()
+        if self._paused:
+            self._paused = False
+            transport.resume_reading()
+
+    def _can_write_eof(self) -> bool:
+        return self._transport is not None and self._transport.can_write_eof()
+
+    # -- answers -----------------------------------------------------------------------------
+
+    async def _refuse(self, status: int) -> None:
+        """Answer what is no request, and close."""
+        if self._http.our_state is h11.IDLE:
+            answer = plain(status, "This is no HTTP request that can be answered.")
+            fields = self._server.app.fields(answer)
+            await self._send(answer, fields, self._limits.write_seconds, close=True)
+
+    async def _respond(self, request: Request) -> None:
+        app = self._server.app
+        answer = await app.answer(request)
+        follow = app.follow(request, answer)
+        seconds = self._limits.write_seconds
+        if follow is not None and follow.to_the_end:  # a scraper that gave up takes no more
+            seconds = min(seconds, max(0.0, follow.deadline - self._loop.time()))
+        sent = False
+        try:
+            with app.sending(answer.body):
+                sent = await self._send(
+                    answer, app.fields(answer), seconds, head=request.method == "HEAD"
+                )
+        finally:
+            if follow is not None:
+                self._follow(follow, sent)
+        closes_as_a_whole = not self._can_write_eof() and self._http.our_state is not h11.DONE
+        if closes_as_a_whole and self._delivery is not None:
+            await self._delivery.acknowledged(self._limits.linger_seconds)
+
+    def _follow(self, follow: Follow, sent: bool) -> None:
+        if self._delivery is not None:
+            self._delivery.ended()  # a client that does not wait for its answers
+            self._delivery = None
+        report = partial(follow.report, time.monotonic())
+        if not sent:
+            report(False)
+            return
+        self._delivery = Delivery(self.sock, self._loop, follow.deadline, follow.to_the_end, report)
+
+    async def _send(
+        self,
+        answer: Answer,
+        fields: Fields,
+        seconds: float,
+        *,
+        head: bool = False,
+        close: bool = False,
+    ) -> bool:
+        """Send an answer within so many seconds; whether the socket took all of it.
+
+        ``head``: without its body. ``close``: it is the connection's last.
+        """
+        http = self._http
+        has_body = answer.status not in _WITHOUT_BODY
+        headers = [*fields, (b"date", _date())]
+        if has_body:
+            headers.append((b"content-length", b"%d" % len(answer.body)))
+        if close or http.their_state in (h11.SEND_BODY, h11.ERROR):
+            headers.append((b"connection", b"close"))
+        reason = HTTPStatus(answer.status).phrase.encode()
+        start = http.send(h11.Response(status_code=answer.status, headers=headers, reason=reason))
+        self.enter(Phase.WRITING, seconds)
+        for part in self._parts(start or b"", answer.body if has_body and not head else b""):
+            if not await self._write(part):
+                return False
+        http.send(h11.EndOfMessage())
+        return True
+
+    def _parts(self, start: bytes, body: bytes) -> Iterator[bytes]:
+        """The head with the body's first part (most answers are one packet), then the rest."""
+        step = self._limits.body_chunk_bytes
+        view = memoryview(body)
+        for place in range(0, max(1, len(body)), step):
+            # h11 hands data through as it is, and counts it.
+            data = h11.Data(data=cast(bytes, view[place : place + step]))
+            parts = self._http.send_with_data_passthrough(data) or []
+            yield b"".join([start, *parts] if place == 0 else parts)
+
+    async def _write(self, part: bytes) -> bool:
+        """Hand over bytes and wait until the socket has them; False on a lost connection."""
+        transport = self._transport
+        if self.lost or transport is None or transport.is_closing():
+            return False
+        transport.write(part)
+        if self._writable is not None:
+            await self._writable
+        if self.lost or transport.is_closing():
+            return False
+        self.progressed = self._loop.time()
+        return True
+
+
+def _date() -> bytes:
+    return formatdate(usegmt=True).encode()

@@ -55,7 +55,7 @@ class Served:
     asked_at: float
     """When the server had read the request."""
     seconds: float
-    """From then until the client's side had taken the last byte, or was lost."""
+    """From then until the last byte was handed to the client's socket, or the client was lost."""
     size: int
     """Bytes of the body as sent (compressed)."""
     format: str
@@ -63,8 +63,8 @@ class Served:
     timeout: float | None
     """Seconds of ``X-Prometheus-Scrape-Timeout-Seconds``; None where the client named none."""
     complete: bool
-    """Whether the client got the page: its side took the last byte within its timeout, and it had
-    not closed the connection before. Only such a page may count as seen."""
+    """Whether the client got the page: its system acknowledged the last byte within its timeout,
+    and it did not give the connection up. Only such a page may count as seen."""
 
 
 class PageSource(Protocol):
@@ -87,6 +87,7 @@ class PageSource(Protocol):
     def served(self, page: Served) -> None:
         """A page of metrics was served, completely or not; called once for each GET of it.
 
-        Not called for HEAD. A client that names its timeout is followed until the page is known
-        to have arrived: its next request, its orderly close, or the end of its timeout.
+        Not called for HEAD, nor for a client that was lost before its page was rendered. A client
+        that names its timeout is followed until the page is known to have arrived: its next
+        request, its orderly close, or the end of its timeout.
         """

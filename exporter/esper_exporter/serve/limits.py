@@ -24,6 +24,8 @@ class Limits:
     """Between two requests on one connection."""
     write_seconds: float = 30.0
     """For one response to be taken by the client."""
+    linger_seconds: float = 1.0
+    """For the client to close after the last answer; what it still sends is dropped."""
     head_bytes: int = 16 * 1024
     body_chunk_bytes: int = 256 * 1024
     """How much of a page is handed to a connection at a time; what a slow reader can pin beyond

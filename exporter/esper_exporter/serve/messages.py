@@ -24,6 +24,8 @@ class Request:
     headers: Headers
     address: str
     """The client's IP address, ``unix`` for a unix socket."""
+    asked_at: float
+    """When the server had read it (``time.monotonic()``)."""
 
     @property
     def user_agent(self) -> str:

@@ -1,6 +1,6 @@
 """The event loop's side of the server: accepting, serving, closing.
 
-Loaded only when a server starts, because it brings asyncio, ssl and Hypercorn along.
+Loaded only when a server starts, because it brings asyncio, ssl and h11 along.
 """
 
 from __future__ import annotations
@@ -17,13 +17,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol
 
-from hypercorn.app_wrappers import ASGIWrapper
-from hypercorn.asyncio.worker_context import WorkerContext
-from hypercorn.config import Config
-from hypercorn.logging import Logger
-
 from esper_exporter.serve.app import Gate, MetricsApp
-from esper_exporter.serve.connection import Client, Clients, HttpConnection, Phase
+from esper_exporter.serve.clients import Clients, Phase
+from esper_exporter.serve.connection import HttpConnection, Server
 from esper_exporter.serve.interfaces import PageSource
 from esper_exporter.serve.limits import Limits
 from esper_exporter.serve.listening import Address, Listener, ListenError
@@ -44,35 +40,6 @@ class Security(Gate, Protocol):
 
     def admits(self, peer_certificate: dict[str, Any] | None) -> bool:
         """Whether a client with this verified certificate may connect."""
-
-
-class _DebugLogger(Logger):
-    """Hypercorn's log at debug level: what a client does wrong is no event of the training."""
-
-    def __init__(self, config: Config) -> None:
-        self.access_logger = None
-        self.error_logger = LOG
-
-    async def log(self, level: int, message: str, *args: Any, **kwargs: Any) -> None:
-        LOG.debug(message, *args, **kwargs)
-
-    async def critical(self, message: str, *args: Any, **kwargs: Any) -> None:
-        LOG.debug(message, *args, **kwargs)
-
-    error = warning = info = debug = critical
-
-    async def exception(self, message: str, *args: Any, **kwargs: Any) -> None:
-        LOG.debug(message, *args, exc_info=True, **kwargs)
-
-
-def _hypercorn_config(limits: Limits) -> Config:
-    config = Config()
-    config.logger_class = _DebugLogger
-    config.accesslog = None
-    config.include_server_header = False
-    config.h11_max_incomplete_size = limits.head_bytes
-    config.keep_alive_max_requests = 10**9  # a scraper keeps its connection for days
-    return config
 
 
 def connection_limit(limits: Limits) -> int:
@@ -108,7 +75,7 @@ class Runtime:
         self._guard = guard
         self._selector = selectors.DefaultSelector()
         self._loop = asyncio.SelectorEventLoop(self._selector)
-        self._loop.set_exception_handler(_quiet)
+        self._loop.set_exception_handler(self._quiet)
         self._open: set[socket.socket] = set()
         self._clients = Clients(self._loop)
         self._turns = Turns()
@@ -152,8 +119,6 @@ class Runtime:
         self._turns.restore()
 
     async def _serve(self) -> None:
-        self._context = WorkerContext(None)
-        self._config = _hypercorn_config(self._limits)
         outflow = Outflow(
             self._limits.unsent_bytes,
             lambda: self._clients.cut_stalled(self._limits.stall_seconds),
@@ -169,7 +134,15 @@ class Runtime:
             self._trouble,
             self._security,
         )
-        self._app = ASGIWrapper(app)  # type: ignore[arg-type]  # our scope is a plain mapping
+        self._server = Server(
+            app=app,
+            loop=self._loop,
+            limits=self._limits,
+            turns=self._turns,
+            admits=self._admits,
+            ended=self._ended,
+            failed=partial(self._trouble.report, "connection"),
+        )
         for listener in self.listeners:
             self._loop.add_reader(listener.sock, self._accept, listener.sock)
         retries = [
@@ -225,11 +198,11 @@ class Runtime:
                 # their protocol, and a scrape would wait 40 ms for the client's delayed ACK.
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             address = str(peer[0]) if isinstance(peer, tuple) else "unix"
-            client = Client(sock, address, self._loop, self._turns)
+            connection = HttpConnection(self._server, sock, address)
             context = None if self._security is None else self._security.tls()
             tls_limit = self._limit if context is None else self._limits.tls_connections
-            self._clients.admit(client, min(self._limit, tls_limit))
-            client.task = self._loop.create_task(self._handle(client, context))
+            self._clients.admit(connection, min(self._limit, tls_limit))
+            connection.task = self._loop.create_task(self._shake_hands(connection, context))
         else:
             return
         if error.errno not in _EXHAUSTED:
@@ -247,61 +220,50 @@ class Runtime:
 
         self._loop.call_later(0.25, resume)
 
-    async def _handle(self, client: Client, context: Any) -> None:
-        """A connection from its handshake to its end."""
+    async def _shake_hands(self, connection: HttpConnection, context: Any) -> None:
+        """Hand an accepted socket over to its connection, with TLS after the handshake."""
         limits = self._limits
         try:
-            client.enter(Phase.HANDSHAKE, limits.handshake_seconds)
-            reader = asyncio.StreamReader(limit=limits.head_bytes, loop=self._loop)
-            protocol = asyncio.StreamReaderProtocol(reader, loop=self._loop)
-            client.transport, _ = await self._loop.connect_accepted_socket(
-                lambda: protocol,
-                client.sock,
+            connection.enter(Phase.HANDSHAKE, limits.handshake_seconds)
+            await self._loop.connect_accepted_socket(
+                lambda: connection,
+                connection.sock,
                 ssl=context,
                 ssl_handshake_timeout=None if context is None else limits.handshake_seconds,
-                ssl_shutdown_timeout=None if context is None else 1.0,
-            )
-            # With an empty buffer as the mark, waiting for a write means: the kernel has it all.
-            # 1, not 0: asyncio's TLS transport, once paused, never resumes with a limit of 0.
-            client.transport.set_write_buffer_limits(high=1, low=0)
-            if self._security is not None and not self._security.admits(
-                client.transport.get_extra_info("peercert")
-            ):
-                client.abort()
-                return
-            client.enter(Phase.HEAD, limits.head_seconds)
-            writer = asyncio.StreamWriter(client.transport, protocol, reader, self._loop)
-            await HttpConnection(
-                self._app, self._loop, self._config, self._context, client, limits, reader, writer
+                ssl_shutdown_timeout=None if context is None else limits.linger_seconds,
             )
         except asyncio.CancelledError:
-            # Client.abort() does this. Kept by the task, the exception with its frames would be
-            # a cycle of references around a connection's buffers, and floods fill the memory
-            # faster than the training's garbage is collected.
-            if not client.lost:
+            # HttpConnection.abort() does this; the exception must not stay with the task.
+            connection.end()
+            if not connection.lost:
                 raise
         except OSError as error:  # a handshake that failed, a client that is gone
-            LOG.debug("%s: %s", client.address, error)
-            error.__traceback__ = None  # a cycle as well: the frames hold what holds the error
+            LOG.debug("%s: %s", connection.address, error)
+            error.__traceback__ = None  # a cycle: the frames hold what holds the error
+            connection.end()
         except Exception as error:
             self._trouble.report("connection", error)
+            connection.end()
         finally:
-            client.end()
-            self._clients.drop(client)
-            if client.transport is not None and not client.transport.is_closing():
-                client.transport.abort()
-            # The transport closes its socket in a callback of its own, a step later.
-            self._loop.call_soon(self._open.discard, client.sock)
+            if connection.task is asyncio.current_task():
+                connection.task = None
+
+    def _admits(self, peer_certificate: dict[str, Any] | None) -> bool:
+        return self._security is None or self._security.admits(peer_certificate)
+
+    def _ended(self, connection: HttpConnection) -> None:
+        self._clients.drop(connection)
+        # The transport closes its socket in a callback of its own, a step later.
+        self._loop.call_soon(self._open.discard, connection.sock)
 
     async def _shut_down(self) -> None:
         """Refuse the new, let those at work finish, all within the time for closing."""
         self._stopping = True
-        await self._context.terminated.set()
         self._close_listeners()
-        tasks = self._clients.tasks()
         self._clients.abort(busy=False)
-        if tasks:
-            await asyncio.wait(tasks, timeout=self._limits.close_seconds * 0.7)
+        give_up = self._loop.time() + self._limits.close_seconds * 0.7
+        while self._clients.busy() and self._loop.time() < give_up:
+            await asyncio.sleep(0.005)
         self._clients.abort(busy=True)
         leftover = asyncio.all_tasks(self._loop) - {asyncio.current_task()}
         for task in leftover:
@@ -319,7 +281,10 @@ class Runtime:
                 listener.close()
             self.listeners.clear()
 
-
-def _quiet(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """What asyncio would print: failed handshakes and clients that went away mid-way."""
-    LOG.debug("%s", context.get("message"), exc_info=context.get("exception"))
+    def _quiet(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """In place of asyncio's own report: failed handshakes and lost clients are no errors."""
+        error = context.get("exception")
+        if error is None or isinstance(error, OSError):
+            LOG.debug("%s", context.get("message"), exc_info=error)
+        else:
+            self._trouble.report("connection", error)
