@@ -8,7 +8,7 @@ FROM python:3.13.5-slim-bookworm
 # Where torch comes from; the GPU profile of docker-compose.yml names the CUDA builds.
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 ARG TORCH=torch==2.13.0
-ARG PACKAGE=/src[demo]
+ARG PACKAGE=/src[demo,web]
 
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore \
     PYTHONUNBUFFERED=1

@@ -104,7 +104,7 @@ def up(folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
 
 def test_the_password_is_made_once_and_only_the_owner_finds_it(tmp_path: Path) -> None:
     (tmp_path / "esper_exporter-0.1.0-py3-none-any.whl").touch()
-    called = r"^/src/esper_exporter-\S+\.whl\[demo\] compose up --build --detach --wait$"
+    called = r"^/src/esper_exporter-\S+\.whl\[demo,web\] compose up --build --detach --wait$"
     assert re.search(called, up(tmp_path).stdout, re.MULTILINE)
     secret = tmp_path / "secrets" / "grafana_admin_password"
     made = secret.read_text()

@@ -30,6 +30,15 @@ def command(installed: Path, *arguments: object) -> subprocess.CompletedProcess[
     )
 
 
+def test_it_brings_few_libraries(installed: Path) -> None:
+    """All of them run inside a training process."""
+    folders = (installed.parent / "lib").glob("python*/site-packages/*.dist-info")
+    found = {folder.name.partition("-")[0].lower() for folder in folders}
+    brought = found - {"pip", "setuptools", "esper_exporter"}
+    assert len(brought) <= 10, sorted(brought)
+    assert not brought & {"bcrypt", "pyyaml", "tqdm", "torch"}, sorted(brought)
+
+
 def test_it_replays(installed: Path) -> None:
     done = command(installed, "replay", "--recording", "run2b", "--once")
     assert (done.returncode, done.stderr) == (0, "")

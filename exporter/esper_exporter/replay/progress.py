@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import sys
 import time
@@ -94,9 +95,10 @@ class Bar:
 
 
 def progress_for(files: Sequence[str], grows: bool) -> Progress:
-    """A bar when standard error is a terminal, plain text otherwise."""
+    """A bar when standard error is a terminal and tqdm (of the extra ``progress``) is installed,
+    plain text otherwise."""
     stream = sys.stderr
-    if stream is None or not stream.isatty():
+    if stream is None or not stream.isatty() or importlib.util.find_spec("tqdm") is None:
         return Text()
     known = not grows and STANDARD_INPUT not in files
     return Bar(sum(os.path.getsize(name) for name in files) if known else None, stream)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Protocol
 
-from esper_exporter.serve.connection import Follow
+from esper_exporter.serve.delivery import Follow
 from esper_exporter.serve.interfaces import PageSource, Served
 from esper_exporter.serve.limits import Limits
 from esper_exporter.serve.messages import Answer, Fields, Headers, Request, plain

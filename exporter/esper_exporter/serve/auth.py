@@ -19,8 +19,6 @@ from collections.abc import Callable, Mapping
 from enum import Enum
 from functools import partial
 
-import bcrypt
-
 from esper_exporter.serve.workers import Workers
 
 _CACHED = 100
@@ -81,10 +79,10 @@ class Passwords:
     def __init__(
         self,
         workers: Workers,
-        check: Callable[[bytes, bytes], bool] = bcrypt.checkpw,
+        check: Callable[[bytes, bytes], bool] | None = None,
     ) -> None:
         self._workers = workers
-        self._check = check
+        self._check = _bcrypt_check() if check is None else check
         self._key = os.urandom(32)
         self._right = Remembered()
         self._wrong = Remembered()
@@ -139,6 +137,12 @@ class Passwords:
         parts = (user.encode(), hashed.encode(), password, bytes([known]))
         message = b"".join(len(part).to_bytes(8, "big") + part for part in parts)
         return hmac.digest(self._key, message, hashlib.sha256)
+
+
+def _bcrypt_check() -> Callable[[bytes, bytes], bool]:
+    import bcrypt  # of the extra ``web``; a configuration with users is refused without it
+
+    return bcrypt.checkpw
 
 
 def _stand_in(users: Mapping[str, str]) -> str:

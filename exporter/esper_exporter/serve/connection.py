@@ -19,7 +19,7 @@ from typing import Any, Protocol, cast
 import h11
 
 from esper_exporter.serve.clients import BUSY, Phase
-from esper_exporter.serve.delivery import Delivery
+from esper_exporter.serve.delivery import Delivery, Follow
 from esper_exporter.serve.limits import Limits
 from esper_exporter.serve.messages import Answer, Fields, Request, plain
 from esper_exporter.serve.parsing import request_of
@@ -44,18 +44,6 @@ class Application(Protocol):
 
     def follow(self, request: Request, answer: Answer) -> Follow | None:
         """How to follow the answer's delivery; None where it need not be known."""
-
-
-@dataclass(frozen=True, slots=True)
-class Follow:
-    """What a delivery is followed with, see `Delivery`."""
-
-    deadline: float
-    """In the loop's time."""
-    to_the_end: bool
-    report: Callable[[float, bool], None]
-    """Called once, with the moment (``time.monotonic()``) when the last byte was handed to the
-    socket, or the connection lost, and with whether the answer arrived."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ import socket
 import struct
 import termios
 from collections.abc import Callable
+from dataclasses import dataclass
 
 _FIRST_LOOK_SECONDS = 0.001
 _LONGEST_PAUSE_SECONDS = 0.05
@@ -45,6 +46,18 @@ def gone(sock: socket.socket) -> bool:
     if sock.family not in _TCP or tcp_info is None:
         return False
     return sock.getsockopt(socket.IPPROTO_TCP, tcp_info, 1)[0] == _TCP_CLOSE
+
+
+@dataclass(frozen=True, slots=True)
+class Follow:
+    """What a delivery is followed with, see `Delivery`."""
+
+    deadline: float
+    """In the loop's time."""
+    to_the_end: bool
+    report: Callable[[float, bool], None]
+    """Called once, with the moment (``time.monotonic()``) when the last byte was handed to the
+    socket, or the connection lost, and with whether the answer arrived."""
 
 
 class Delivery:

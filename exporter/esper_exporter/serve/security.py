@@ -18,6 +18,7 @@ from esper_exporter.serve.web_config import (
     RateLimit,
     WebConfig,
     WebConfigError,
+    missing_extra,
     read_web_config,
 )
 from esper_exporter.serve.workers import Workers
@@ -39,8 +40,14 @@ class Loaded:
 
 
 def load(path: Path) -> Loaded:
-    """Read the file and its certificates. Raises WebConfigError."""
+    """Read the file and its certificates. Raises WebConfigError, also for passwords that nothing
+    could check: serving without them is no choice."""
     config = read_web_config(path)
+    if config.users:
+        try:
+            import bcrypt  # noqa: F401
+        except ModuleNotFoundError as error:
+            raise WebConfigError(missing_extra(path, error)) from None
     return Loaded(config, None if config.tls is None else tls_context(config.tls))
 
 
@@ -168,7 +175,8 @@ class WebSecurity:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._config = config
-        self._passwords = Passwords(workers)
+        self._workers = workers
+        self._passwords: Passwords | None = None
         self._clock = clock
         self._bucket: TokenBucket | None = None
 
@@ -187,6 +195,8 @@ class WebSecurity:
             return _LIMITED
         if not config.users:
             return None
+        if self._passwords is None:
+            self._passwords = Passwords(self._workers)
         verdict = await self._passwords.judge(config.users, headers.get(b"authorization"), address)
         return _REFUSALS.get(verdict)
 

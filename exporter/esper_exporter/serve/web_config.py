@@ -23,14 +23,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 ClientAuth = Literal["none", "if_given", "required"]
 Node = Mapping[str, Any]
 
 
 class WebConfigError(ValueError):
     """The web configuration cannot be used; the message names the key and never a secret."""
+
+
+def missing_extra(path: Path, error: ModuleNotFoundError) -> str:
+    """What to say where a library of the extra ``web`` is not installed."""
+    return f"{path} needs {error.name}, which is missing: pip install 'esper-exporter[web]'"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,37 +105,18 @@ def read_web_config(path: Path) -> WebConfig:
     except (OSError, UnicodeDecodeError) as error:
         raise WebConfigError(f"cannot read the web configuration {path}: {error}") from None
     try:
-        document = yaml.load(text, Loader=_PlainLoader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = "" if mark is None else f", line {mark.line + 1}"
-        what = getattr(error, "problem", None) or "not readable"
-        raise WebConfigError(f"{path}{where}: no valid YAML: {what}") from None
-    except RecursionError:
-        raise WebConfigError(f"{path}: nested too deeply") from None
+        from esper_exporter.serve.plain_yaml import YamlError, plain_yaml
+    except ModuleNotFoundError as error:
+        raise WebConfigError(missing_extra(path, error)) from None
+    try:
+        document = plain_yaml(text)
+    except YamlError as error:
+        raise WebConfigError(f"{path}{error}") from None
     try:
         return _web_config(path, document)
     except WebConfigError as error:
         raise WebConfigError(f"{path}: {error}") from None
 
-
-class _PlainLoader(yaml.BaseLoader):
-    """YAML with every scalar as the text it is written as, as Go reads it into string fields."""
-
-
-def _mapping(loader: yaml.BaseLoader, node: yaml.MappingNode) -> dict[str, Any]:
-    """A mapping of texts, in which no key comes twice."""
-    mapping: dict[str, Any] = {}
-    for key_node, value_node in node.value:
-        key = loader.construct_object(key_node, deep=True)
-        if not isinstance(key, str) or key in mapping:
-            problem = "a key that is no text" if not isinstance(key, str) else "a repeated key"
-            raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
-        mapping[key] = loader.construct_object(value_node, deep=True)
-    return mapping
-
-
-_PlainLoader.add_constructor("tag:yaml.org,2002:map", _mapping)
 
 _EMPTY = frozenset({"", "~", "null", "Null", "NULL"})
 _BOOLEANS = {
