@@ -6,8 +6,10 @@ import os
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -31,8 +33,10 @@ from esper_exporter.shutdown.persistence import Persistence, State
 from esper_exporter.shutdown.process import unwatch, watch
 from esper_exporter.shutdown.scrape_tracker import Seen
 from esper_exporter.state import counted
+from esper_exporter.state.counters import Counter
 from esper_exporter.state.ingest import Ingest
 from esper_exporter.state.registry import Faults, RunRegistry
+from esper_exporter.state.state_lock import WAIT_SECONDS, StateLock
 
 if TYPE_CHECKING:
     from prometheus_client.registry import Collector
@@ -41,6 +45,8 @@ if TYPE_CHECKING:
     from esper_exporter.probes.gpu.driver import Driver
 
 COLLECTOR_SECONDS = 0.5
+KEEP_WAIT_SECONDS = 5.0
+LANDING_WAIT_SECONDS = 0.02
 OWN_ARGUMENTS = ("self", "clock", "gpu_driver")
 
 
@@ -110,16 +116,16 @@ class Exporter:
         settings = self.settings = read_settings(given)
         self._clock = clock
         self._pid = os.getpid()
-        self._lock = threading.Lock()
-        self._starting = threading.Lock()
+        self._lock = StateLock(lambda: self._log_once.error("emit"))
+        self._starting = threading.RLock()
         blocks = compiled()
         self._table = ValueTable(blocks.blocks, max_series=settings.max_series)
         self._own = OwnMetrics(self._table, blocks, settings.max_series, clock().timestamp())
-        self._log_once = LogOnce(lambda where: self._own.count(counted.INTERNAL_ERRORS, where))
+        self._log_once = LogOnce(
+            partial(self._count, counted.INTERNAL_ERRORS), lambda: self._lock.held_here
+        )
         self._persistence = Persistence(
-            settings.state_dir,
-            settings.textfile_dir,
-            lambda what: self._own.count(counted.STATE_PROBLEMS, what),
+            settings.state_dir, settings.textfile_dir, partial(self._count, counted.STATE_PROBLEMS)
         )
         self._runs = RunRegistry(
             self._table,
@@ -134,8 +140,11 @@ class Exporter:
         self._vitals = Vitals(
             self._table, blocks, settings, gpu_driver, lambda: self._log_once.error("vitals")
         )
-        self._renderer = Renderer(self._capture, lambda: self._vitals.tells_process)
-        self._captured: Capture | None = None
+        self._renderer = Renderer(
+            self._capture, lambda: self._vitals.tells_process, lambda: self._lock.held_here
+        )
+        self._captured = capture(self._table, None)
+        self._landing = landing_page(())
         self._publish_failed = False
         self._seen = Seen()
         self._ending = Ending(
@@ -151,6 +160,7 @@ class Exporter:
             self._lock, self._runs, self._own, self._log_once, clock, self._noticed
         )
         self._server: MetricsServer | None = None
+        _EXPORTERS.add(self)
 
     # -- life ------------------------------------------------------------------------------
 
@@ -176,8 +186,7 @@ class Exporter:
         with self._starting:
             if self._server is server:
                 self._vitals.start()
-        with self._lock:
-            self._runs.go_on()
+        self._lock.submit(self._runs.go_on)
         self._registration.start()
         if self.settings.watch_process:
             watch(self._ending)
@@ -236,12 +245,15 @@ class Exporter:
 
     def mark_ended(self, reason: Reason | None) -> bool:
         """The current runs have finished (None) or failed; whether that is news. Never raises."""
+        news: list[bool] = []
         try:
-            with self._lock:
-                return self._runs.end(reason, self._clock())
+            now = self._clock()
+            self._lock.submit(lambda: news.append(self._runs.end(reason, now)))
         except Exception:
             self._log_once.error("ending")
             return False
+        # A signal handler may ask for it amid a change: then it is done after that.
+        return news[0] if news else True
 
     def events_taken(self) -> int:
         """Events taken in so far, good or bad."""
@@ -253,16 +265,20 @@ class Exporter:
 
     def keep(self) -> None:
         """Write what must outlive the process: the latches, and the page as it is now."""
+        if self._lock.held_here:
+            self._ingest.keep_later()
+            return
         try:
             self._persistence.save(self._to_keep, self._renderer.render_runs)
         except Exception:
             self._log_once.error("final_page")
 
     def _to_keep(self) -> State:
-        with self._lock:
-            records = self._runs.records()
-            runs = [entry.state.identity for entry in self._runs.current.values()]
-        return records, runs[0] if runs else None
+        return self._lock.read(self._to_keep_now, lambda: ([], None), KEEP_WAIT_SECONDS)
+
+    def _to_keep_now(self) -> State:
+        runs = [entry.state.identity for entry in self._runs.current.values()]
+        return self._runs.records(), runs[0] if runs else None
 
     # -- what comes in ---------------------------------------------------------------------
 
@@ -288,13 +304,11 @@ class Exporter:
 
     def probe_disagreed(self, field: str) -> None:
         """Count a field for which the trainer and the probe reported different values."""
-        with self._lock:
-            self._own.count(counted.PROBE_DISAGREEMENTS, field)
+        self._count(counted.PROBE_DISAGREEMENTS, field)
 
     def probe_seam(self, seam: str, present: bool) -> None:
         """Record whether a seam of the trainer is measured."""
-        with self._lock:
-            self._own.seam(seam, present)
+        self._lock.submit(partial(self._own.seam, seam, present))
 
     def _noticed(self, faults: Faults) -> None:
         """A latch was lit. The first time it is on disk before the training goes on: what comes
@@ -306,34 +320,44 @@ class Exporter:
     # -- what goes out ---------------------------------------------------------------------
 
     def _capture(self, collected: Sequence[Result] = ()) -> Capture:
-        """One consistent state of everything, in one hold of the lock."""
-        with self._lock:
-            begun = time.perf_counter()
-            self._publish_failed = False
-            try:
-                self._runs.refresh(self._own.scrapes)
-            except Exception:
-                self._publish_error("publish")
-            try:
-                self._vitals.refresh(entry.state for entry in self._runs.everything())
-            except Exception:
-                self._publish_error("vitals")
-            for result in collected:
-                self._own.collected(result.name, result.success, result.seconds)
-            self._own.collected(
-                OWN_COLLECTOR, not self._publish_failed, time.perf_counter() - begun
-            )
-            self._own.series = self._renderer.series
-            try:
-                self._own.refresh(len(self._runs.everything()), self._ingest.in_flight)
-            except Exception:
-                self._log_once.error("publish")
-            self._captured = capture(self._table, self._captured)
-            return self._captured
+        """One consistent state of everything.
+
+        Where a thread keeps the state to itself, or asks for a page amid its own change, it is
+        the state that was captured last.
+        """
+        return self._lock.read(
+            partial(self._capture_now, collected), lambda: self._captured, WAIT_SECONDS
+        )
+
+    def _capture_now(self, collected: Sequence[Result]) -> Capture:
+        begun = time.perf_counter()
+        self._publish_failed = False
+        try:
+            self._runs.refresh(self._own.scrapes)
+        except Exception:
+            self._publish_error("publish")
+        try:
+            self._vitals.refresh(entry.state for entry in self._runs.everything())
+        except Exception:
+            self._publish_error("vitals")
+        for result in collected:
+            self._own.collected(result.name, result.success, result.seconds)
+        self._own.collected(OWN_COLLECTOR, not self._publish_failed, time.perf_counter() - begun)
+        self._own.series = self._renderer.series
+        try:
+            self._own.refresh(len(self._runs.everything()), self._ingest.in_flight)
+        except Exception:
+            self._publish_error("publish")
+        self._captured = capture(self._table, self._captured)
+        return self._captured
 
     def _publish_error(self, where: str) -> None:
         self._publish_failed = True
-        self._log_once.error(where)
+        self._own.count(counted.INTERNAL_ERRORS, where)
+        self._log_once.log_error(where)
+
+    def _count(self, counter: Counter, label: str) -> None:
+        self._lock.submit(partial(self._own.count, counter, label))
 
     def render(self, accept: str | MediaType | None = None, gzip: bool = False) -> bytes:
         """The whole page as UTF-8 bytes, in the format that an ``Accept`` header asks for.
@@ -341,7 +365,9 @@ class Exporter:
         Without one it is the Prometheus text format. With ``gzip`` the bytes are compressed.
         """
         media = accept if isinstance(accept, MediaType) else negotiate(accept)
-        return self._renderer.render(media.format, gzip)
+        page = self._renderer.render(media.format, gzip)
+        self._ingest.settle()
+        return page
 
     def add_collector(
         self, collector: Collector, name: str | None = None, *, seconds: float = COLLECTOR_SECONDS
@@ -369,27 +395,81 @@ class Exporter:
         """Count a page that a client got (called by the server)."""
         if not page.complete:
             return
-        with self._lock:
+
+        def count() -> None:
             self._own.scrapes += 1
             self._own.count(counted.SCRAPES)
             self._own.observe(counted.SCRAPE_DURATION, page.seconds)
+
+        self._lock.submit(count, wait=0.0)
         self._seen.scraped(page.asked_at)
 
     def ready(self) -> bool:
-        """Whether there is a run to show."""
-        with self._lock:
-            return any(entry.state.began for entry in self._runs.current.values())
+        """Whether there is a run to show. Waits for nobody."""
+        return any(entry.state.began for entry in list(self._runs.current.values()))
 
     def landing(self) -> LandingPage:
-        """What the landing page shows."""
-        with self._lock:
-            return landing_page(self._runs.everything())
+        """What the landing page shows; what it showed last where another thread is busy."""
+
+        def now() -> LandingPage:
+            self._landing = landing_page(self._runs.everything())
+            return self._landing
+
+        return self._lock.read(now, lambda: self._landing, LANDING_WAIT_SECONDS)
 
     def snapshot(self, group_id: str = "default") -> Any:
         """The live SanctumSnapshot of a group's current run, or None. Read it, do not keep it."""
-        with self._lock:
+
+        def refreshed() -> Any:
             entry = self._runs.current.get(group_id)
             if entry is None:
                 return None
             entry.aggregator.refresh()
             return entry.state.snapshot
+
+        def as_it_is() -> Any:
+            entry = self._runs.current.get(group_id)
+            return None if entry is None else entry.state.snapshot
+
+        return self._lock.read(refreshed, as_it_is, WAIT_SECONDS)
+
+    # -- forks -------------------------------------------------------------------------------
+
+    def _before_fork(self) -> None:
+        self._lock.before_fork()
+
+    def _after_fork_in_parent(self) -> None:
+        self._lock.after_fork_in_parent()
+
+    def _after_fork_in_child(self) -> None:
+        """No thread of the parent is here to release what it holds."""
+        self._lock.after_fork_in_child()
+        self._renderer.after_fork_in_child()
+        self._seen.after_fork_in_child()
+        self._starting = threading.RLock()
+        self._persistence.after_fork_in_child()
+
+
+_EXPORTERS: weakref.WeakSet[Exporter] = weakref.WeakSet()
+
+
+def _before_fork() -> None:
+    for exporter in list(_EXPORTERS):
+        exporter._before_fork()
+
+
+def _after_fork_in_parent() -> None:
+    for exporter in list(_EXPORTERS):
+        exporter._after_fork_in_parent()
+
+
+def _after_fork_in_child() -> None:
+    for exporter in list(_EXPORTERS):
+        exporter._after_fork_in_child()
+
+
+os.register_at_fork(
+    before=_before_fork,
+    after_in_parent=_after_fork_in_parent,
+    after_in_child=_after_fork_in_child,
+)

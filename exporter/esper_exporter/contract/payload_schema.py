@@ -6,7 +6,7 @@ import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
-from functools import cache, partial
+from functools import cache
 from operator import attrgetter
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -205,12 +205,7 @@ def _items(plan: Plan, source: object) -> Iterable[tuple[str, Any]]:
         return source.copy().items()
     if isinstance(source, Mapping):
         return [(each, _guarded(source.get, each)) for each in plan.fields]
-    try:
-        return _attributes(plan, source)
-    except Exception:
-        # One attribute that raises must not hide the others: a flag may be up among them.
-        find = partial(getattr, source)
-        return [(each, _guarded(find, each, None)) for each in plan.fields]
+    return _attributes(plan, source)
 
 
 MAX_CLASSES = 64
@@ -224,13 +219,15 @@ def _attributes(plan: Plan, source: object) -> Iterable[tuple[str, Any]]:
         names, get = known
         try:
             return zip(names, get(source), strict=True)
-        except AttributeError:
-            # Not every object of the class has them all (no dataclass, then).
-            return [(each, getattr(source, each, None)) for each in plan.fields]
-    names = tuple(each for each in plan.fields if hasattr(source, each))
-    if is_dataclass(source) and len(names) > 1 and len(plan.getters) < MAX_CLASSES:
+        except Exception:
+            # One attribute that raises must not hide the others: a flag may be up among them.
+            return [(each, _guarded(getattr, source, each, None)) for each in plan.fields]
+    declared = getattr(kind, "__dataclass_fields__", ())
+    names = tuple(each for each in plan.fields if each in declared or hasattr(kind, each))
+    if declared and len(names) > 1 and len(plan.getters) < MAX_CLASSES:
         plan.getters[kind] = (names, attrgetter(*names))
-    return [(each, getattr(source, each)) for each in names]
+    # Each attribute once: looking may call code that is slow or emits.
+    return [(each, _guarded(getattr, source, each, None)) for each in plan.fields]
 
 
 def _guarded(find: Callable[..., Any], *args: Any) -> Any:

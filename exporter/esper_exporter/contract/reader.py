@@ -23,6 +23,7 @@ from esper_exporter.contract.scalars import (
     InvalidValue,
     WrongType,
     free_text,
+    moment,
     name,
     whole,
 )
@@ -182,14 +183,9 @@ def _optional(raw: Any, convert: Callable[..., Any], field: str, ignored: list[s
 def _timestamp(raw: Any, now: Now, ignored: list[str]) -> datetime:
     """An aware UTC time: from a datetime, ISO text (naive: UTC) or unix seconds."""
     try:
-        if type(raw) is str:
-            raw = datetime.fromisoformat(raw)
-        elif type(raw) in (int, float) and 0 <= raw <= _MAX_SECONDS:
+        if type(raw) in (int, float) and 0 <= raw <= _MAX_SECONDS:
             return datetime.fromtimestamp(raw, UTC)
-        if isinstance(raw, datetime):
-            moment = raw.replace(tzinfo=UTC) if raw.tzinfo is None else raw.astimezone(UTC)
-            if moment.year >= 1970:
-                return moment
+        return moment(raw, "timestamp", ignored)
     except Exception:
         pass  # out of range, no time at all, or a time zone that raises
     ignored.append("timestamp")

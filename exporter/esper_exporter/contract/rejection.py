@@ -25,7 +25,13 @@ INVALID_VALUE = "invalid_value"
 MALFORMED_JSON = "malformed_json"
 """A line that is no JSON object: garbage, bad UTF-8, too long."""
 
-REASONS = (MALFORMED, UNKNOWN_TYPE, MISSING_FIELD, WRONG_TYPE, INVALID_VALUE, MALFORMED_JSON)
+REENTERED = "reentered"
+"""One of more than a thousand events that came in while an attribute of another was read."""
+
+REASONS = (
+    *(MALFORMED, UNKNOWN_TYPE, MISSING_FIELD, WRONG_TYPE, INVALID_VALUE, MALFORMED_JSON),
+    REENTERED,
+)
 
 
 class Rejected(Exception):

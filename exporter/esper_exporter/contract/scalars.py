@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from datetime import UTC, date, datetime
 from enum import Enum
 from numbers import Integral, Real
 from typing import Any
@@ -134,6 +135,39 @@ def encodable(text: str) -> str:
     if text.isascii():
         return text
     return text.encode("utf-8", "replace").decode("utf-8")
+
+
+_STORED: tuple[Any, ...] = (
+    *(date.year, date.month, date.day),
+    *(datetime.hour, datetime.minute, datetime.second, datetime.microsecond),
+)
+_ZONE: Any = datetime.tzinfo
+_FOLD: Any = datetime.fold
+
+
+def moment(value: Any, path: str, ignored: list[str]) -> datetime:
+    """A plain aware datetime in UTC, from a datetime or ISO text; without a zone it is UTC.
+
+    Of a subclass only what the base class stores is used, so no later use of it calls foreign
+    code. Times before 1970 are invalid.
+    """
+    kind = type(value)
+    if kind is str:
+        found = datetime.fromisoformat(value)
+    elif kind is datetime:
+        found = value
+    elif issubclass(kind, datetime):
+        found = datetime(*[stored.__get__(value) for stored in _STORED])
+        found = found.replace(tzinfo=_ZONE.__get__(value), fold=_FOLD.__get__(value))
+    else:
+        raise wrong("a time", value)
+    zone = found.tzinfo
+    if zone is not UTC:
+        # A foreign zone is asked once, here.
+        found = found.replace(tzinfo=UTC) if zone is None else found.astimezone(UTC)
+    if found.year < 1970:
+        raise InvalidValue("a time before 1970")
+    return found
 
 
 def name(fatal: bool = False) -> Converter:

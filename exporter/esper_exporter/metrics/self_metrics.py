@@ -45,6 +45,10 @@ class OwnMetrics:
         """Count something."""
         self._tallies.add(counter, *labels, by=by)
 
+    def rejected(self, reason: str) -> None:
+        """Count an event that could not be used."""
+        self._tallies.add(counted.EVENTS_REJECTED, reason)
+
     def took(self, seconds: float) -> None:
         """An event was taken in, good or bad."""
         self._events += 1

@@ -23,6 +23,15 @@ logger = logging.getLogger("esper_exporter")
 END = b"# EOF\n"
 
 
+class _Thread(threading.local):
+    """Whether a thread is one that a collector runs on."""
+
+    collecting = False
+
+
+_thread = _Thread()
+
+
 class CollectorFailed(Exception):
     """Why a collector's families, or some of them, are not on the page."""
 
@@ -67,6 +76,7 @@ class _Guarded:
 
     def _collect(self, call: _Call) -> None:
         begun = time.perf_counter()
+        _thread.collecting = True
         try:
             call.families = list(self._collector.collect())
         except BaseException as error:
@@ -98,7 +108,7 @@ class _Given:
         return self._families
 
 
-class ForeignCollectors:
+class UserCollectors:
     """All collectors that were added. ``own`` are the metrics that the page has already,
     ``own_name`` is the name under which these are reported beside the collectors.
 
@@ -121,8 +131,9 @@ class ForeignCollectors:
         self._guarded: list[_Guarded] = []
         self._told: set[tuple[str, str]] = set()
 
-    def __bool__(self) -> bool:
-        return bool(self._guarded)
+    def on_their_thread(self) -> bool:
+        """Whether it is a collector that asks: waiting for it here would be waiting for itself."""
+        return _thread.collecting
 
     def add(self, collector: Collector, name: str, seconds: float) -> None:
         """Add one. Raises ValueError for a name that is taken or a limit that is none."""

@@ -41,6 +41,11 @@ class Persistence:
         self._depth = 0
         self._again = False
 
+    def after_fork_in_child(self) -> None:
+        """Begin with a lock that nobody holds: its holder may not be in the child."""
+        self._writing = threading.RLock()
+        self._depth = 0
+
     @property
     def due(self) -> bool:
         """Whether what only changed a count should be written by now."""

@@ -42,6 +42,10 @@ class Seen:
                 self._after += 1
             self._changed.notify_all()
 
+    def after_fork_in_child(self) -> None:
+        """Begin with a lock that nobody holds: its holder may not be in the child."""
+        self._changed = threading.Condition()
+
     def _pending(self) -> bool:
         return self._serious_at is not None and self._after < SCRAPES_TO_BE_SEEN
 

@@ -214,6 +214,7 @@ EVENTS_REJECTED = Counter(
         "missing_field",
         "wrong_type",
         "invalid_value",
+        "reentered",
         "no_run",
         "too_many_groups",
     ),
@@ -227,6 +228,7 @@ EVENTS_DUPLICATE = Counter(
 )
 FIELDS_IGNORED = Counter("esper_exporter_fields_ignored_total", of_run=False)
 SERIES_DROPPED = Counter("esper_exporter_series_dropped_total", of_run=False)
+ENVIRONMENTS_DROPPED = Counter("esper_exporter_environments_dropped_total", of_run=False)
 INTERNAL_ERRORS = Counter(
     "esper_exporter_internal_errors_total",
     ("where",),

@@ -1,31 +1,60 @@
-"""What comes in: events and snapshots brought to their runs, and counted where they cannot be."""
+"""Ingest: reads events and snapshots, and applies them to their runs.
+
+Reading calls foreign code (attributes of events, time zones), so it happens before the state is
+taken. What must not happen while it is held (log lines, files) happens after.
+"""
 
 from __future__ import annotations
 
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 
+from esper_exporter.contract.events import Event
 from esper_exporter.contract.reader import read
-from esper_exporter.contract.rejection import Rejected
+from esper_exporter.contract.rejection import REENTERED, Rejected
+from esper_exporter.contract.simic import TrainingStartedPayload
 from esper_exporter.log_once import LogOnce
 from esper_exporter.metrics.self_metrics import OwnMetrics
 from esper_exporter.state import counted
 from esper_exporter.state.registry import Faults, NoRun, RunRegistry
+from esper_exporter.state.run import MAX_ENVS
+from esper_exporter.state.snapshot_import import SnapshotImport, apply_snapshot, read_snapshot
+from esper_exporter.state.state_lock import StateLock
+
+MAX_NESTED = 16
+"""Events that may be read one inside the other: an attribute of one emits the next."""
+
+MAX_WAITING = 1024
+"""Events that one event may emit while it is read."""
+
+Change = Callable[[], None]
+"""A change of the state that is ready to be made: it calls no foreign code."""
+
+
+class _Reading(threading.local):
+    """What a thread is reading: how deep, and the changes that wait for the outermost event."""
+
+    def __init__(self) -> None:
+        self.depth = 0
+        self.changes: deque[list[Change | None]] = deque()
 
 
 class Ingest:
-    """The way in, in the process that made it. Nothing here raises.
+    """Takes events and snapshots in, in the process that made it. Nothing here raises.
 
-    ``lock`` is held while the runs change; ``on_fault`` is called without it after a latch was
-    lit.
+    Any thread may call it at any moment, also from a signal handler, a finaliser, a log handler
+    or an attribute of an event that is being read: the inner event is then read at once and
+    applied after the outer one. ``on_fault`` is called without the state after a latch was lit.
     """
 
     def __init__(
         self,
-        lock: threading.Lock,
+        lock: StateLock,
         runs: RunRegistry,
         own: OwnMetrics,
         log_once: LogOnce,
@@ -39,61 +68,146 @@ class Ingest:
         self._clock = clock
         self._on_fault = on_fault
         self._pid = os.getpid()
-        self.in_flight = 0
+        self._reading = _Reading()
+        self._in_flight: deque[None] = deque()
+        self._faults = Faults(False, False)
+
+    @property
+    def in_flight(self) -> int:
+        """Events that are being read or wait to be applied."""
+        return len(self._in_flight)
 
     def take(self, get: Callable[[], object]) -> None:
         """Take in one event: what ``get`` returns, which may raise Rejected."""
-        if os.getpid() != self._pid:
-            return  # a forked child has the parent's exporter in memory and is not it
-        begun = time.perf_counter()
-        self.in_flight += 1
-        try:
-            with self._lock:
-                try:
-                    self._bring(get())
-                except Rejected as refused:
-                    self._refuse(refused)
-                except NoRun as refused:
-                    self._own.count(counted.EVENTS_REJECTED, refused.reason)
-                faults = self._runs.faults()
-                self._own.took(time.perf_counter() - begun)
-            if faults.any:
-                self._on_fault(faults)
-        except Exception:
-            self._log_once.error("emit")
-        finally:
-            self.in_flight -= 1
-
-    def _bring(self, obj: object) -> None:
-        event = read(obj, self._clock)
-        self._own.last_event = self._clock()
-        if event.ignored:
-            self._own.count(counted.FIELDS_IGNORED, by=float(len(event.ignored)))
-            self._log_once.warn(
-                f"{event.name}: fields left out, wrong type: {', '.join(event.ignored)}"
-            )
-        duplicate = self._runs.take(event, self._own.scrapes)
-        if duplicate is not None:
-            self._own.count(counted.EVENTS_DUPLICATE, duplicate)
-
-    def _refuse(self, refused: Rejected) -> None:
-        self._own.count(counted.EVENTS_REJECTED, refused.reason)
-        self._log_once.warn(f"event refused: {refused}")
-        if refused.event is not None:
-            self._runs.salvage(refused.event)
+        self._take("emit", partial(self._read_event, get, time.perf_counter()))
 
     def take_snapshot(self, snapshot: object, group_id: str | None) -> None:
         """Take in an aggregated snapshot; ``group_id`` None: its own, or "default"."""
-        if os.getpid() != self._pid:
-            return
-        try:
-            from esper_exporter.state.snapshot_import import take_snapshot
+        self._take("snapshot", partial(self._read_snapshot, snapshot, group_id))
 
-            with self._lock:
-                entry = self._runs.given(snapshot, group_id, self._clock())
-                take_snapshot(entry.state, snapshot, self._clock())
-                faults = self._runs.faults()
-            if faults.any:
-                self._on_fault(faults)
+    def _take(self, where: str, read_change: Callable[[], Change]) -> None:
+        if os.getpid() != self._pid:
+            return  # a forked child has the parent's exporter in memory and is not it
+        reading = self._reading
+        if reading.depth >= MAX_NESTED or len(reading.changes) >= MAX_WAITING:
+            self._lock.submit(partial(self._own.rejected, REENTERED))
+            return
+        # The place is taken first: what this event emits while it is read comes after it.
+        place: list[Change | None] = [None]
+        reading.depth += 1  # first: a signal handler must not apply a place that is still empty
+        reading.changes.append(place)
+        self._in_flight.append(None)
+        try:
+            try:
+                place[0] = read_change()
+            finally:
+                reading.depth -= 1
+                if not reading.depth:
+                    self._apply(reading.changes)
+                self._in_flight.pop()
+            self.settle()
         except Exception:
-            self._log_once.error("snapshot")
+            self._log_once.error(where)
+
+    def _apply(self, changes: deque[list[Change | None]]) -> None:
+        while changes:
+            try:
+                change = changes.popleft()[0]
+            except IndexError:  # a signal handler emitted, and took them along
+                return
+            if change is not None:
+                self._lock.submit(change)
+
+    def keep_later(self) -> None:
+        """Report a fault again as soon as the state is free: what is kept must be written."""
+        self._faults = Faults(True, True)
+
+    def settle(self) -> None:
+        """Do what had to wait until the state was free: log lines, latches to read and write."""
+        if self._lock.held_here or self._reading.depth:
+            return
+        self._log_once.flush()
+        for identity in self._runs.to_restore():
+            self._lock.submit(partial(self._runs.restore, *identity))
+        faults = self._faults
+        if faults.any:
+            self._faults = Faults(False, False)
+            self._on_fault(faults)
+
+    # -- reading: foreign code runs, the state is free -----------------------------------------
+
+    def _read_event(self, get: Callable[[], object], begun: float) -> Change:
+        now = self._clock()
+        try:
+            event = read(get(), self._clock)
+        except Rejected as refused:
+            self._log_once.warn(f"event refused: {refused}")
+            return partial(self._refuse, refused, begun)
+        if event.ignored:
+            self._log_once.warn(
+                f"{event.name}: fields left out, wrong type: {', '.join(event.ignored)}"
+            )
+        return partial(self._bring, event, now, begun)
+
+    def _read_snapshot(self, snapshot: object, group_id: str | None) -> Change:
+        found = read_snapshot(snapshot, group_id)
+        if found.ignored:
+            self._log_once.warn(
+                f"snapshot: fields left out, wrong type: {', '.join(found.ignored[:20])}"
+            )
+        return partial(self._bring_snapshot, found, self._clock())
+
+    # -- changes: the state is held, no foreign code runs --------------------------------------
+
+    def _bring(self, event: Event, now: datetime, begun: float) -> None:
+        own = self._own
+        own.last_event = now
+        try:
+            if event.ignored:
+                own.count(counted.FIELDS_IGNORED, by=float(len(event.ignored)))
+            duplicate = self._runs.take(event, own.scrapes)
+            if duplicate is not None:
+                own.count(counted.EVENTS_DUPLICATE, duplicate)
+            elif isinstance(event.data, TrainingStartedPayload):
+                self._count_dropped(event.data.n_envs - MAX_ENVS)
+        except NoRun as refused:
+            own.rejected(refused.reason)
+        finally:
+            self._done(begun)
+
+    def _refuse(self, refused: Rejected, begun: float) -> None:
+        own = self._own
+        try:
+            own.rejected(refused.reason)
+            if refused.event is not None:
+                self._runs.salvage(refused.event)
+        except NoRun:
+            return
+        finally:
+            self._done(begun)
+
+    def _done(self, begun: float) -> None:
+        self._note_faults()
+        self._own.took(time.perf_counter() - begun)
+
+    def _bring_snapshot(self, found: SnapshotImport, now: datetime) -> None:
+        own = self._own
+        if found.ignored:
+            own.count(counted.FIELDS_IGNORED, by=float(len(found.ignored)))
+        self._count_dropped(found.environments_dropped)
+        try:
+            entry = self._runs.given(found, now)
+        except NoRun as refused:
+            own.rejected(refused.reason)
+            return
+        apply_snapshot(entry.state, found.snapshot, now)
+        self._note_faults()
+
+    def _count_dropped(self, environments: int) -> None:
+        if environments > 0:
+            self._own.count(counted.ENVIRONMENTS_DROPPED, by=float(environments))
+
+    def _note_faults(self) -> None:
+        faults = self._runs.faults()
+        if faults.any:
+            self._faults = Faults(True, faults.new or self._faults.new)

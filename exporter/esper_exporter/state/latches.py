@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from esper_exporter.contract.vocabulary import HEADS, canonical_head
 
@@ -172,6 +173,12 @@ class Latches:
                 for kind in finding.kinds:
                     self.light_head(finding.head, kind, when, attempt, update)
 
+    def add(self, earlier: Latches) -> None:
+        """Add what earlier processes saw of the same run to what this one saw since."""
+        for mine, theirs in ((self.heads, earlier.heads), (self.sources, earlier.sources)):
+            _add(mine, theirs)
+        self.changed = True
+
     def lit(self) -> int:
         """How many latches are lit."""
         return sum(
@@ -188,3 +195,15 @@ class Latches:
     def lit_heads(self) -> Iterator[tuple[str, str]]:
         """The (head, kind) pairs that are lit."""
         return (key for key, latch in self.heads.items() if latch.lit)
+
+
+def _add(known: dict[Any, Latch], earlier: Mapping[Any, Latch]) -> None:
+    for key, latch in earlier.items():
+        found = known.get(key)
+        if not latch.lit:
+            continue
+        if found is None or not found.lit:
+            known[key] = latch
+            continue
+        found.updates += latch.updates
+        found.first, found.first_update = latch.first, latch.first_update

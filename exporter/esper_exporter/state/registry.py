@@ -5,10 +5,11 @@ Also where an event that told nothing new is left out: delivered twice, or under
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from esper_exporter import health
 from esper_exporter.contract.deduplication import DualEmitFilter, EventIdFilter
@@ -21,17 +22,14 @@ from esper_exporter.metrics.table import ValueTable
 from esper_exporter.shutdown.failure_reason import Reason
 from esper_exporter.shutdown.latch_store import LatchStore, Record
 from esper_exporter.state.aggregator import Aggregator
+from esper_exporter.state.latches import Latches
 from esper_exporter.state.run import RunIdentity, RunState
+from esper_exporter.state.snapshot_import import SnapshotImport
 
 DEFAULT_GROUP = "default"
 MAX_GROUPS = 64
 MAX_RETIRED = 4
 SCRAPES_BEFORE_GONE = 2
-
-
-def _field(thing: object, name: str) -> Any:
-    """A field of a foreign object or mapping, None where it has none."""
-    return thing.get(name) if isinstance(thing, Mapping) else getattr(thing, name, None)
 
 
 class NoRun(Exception):
@@ -96,6 +94,7 @@ class RunRegistry:
         self._newest: str | None = None
         self._event_ids = EventIdFilter()
         self._identities: set[tuple[str, str]] = set()
+        self._unrestored: deque[Entry] = deque()
 
     def everything(self) -> list[Entry]:
         """All runs on the page, superseded ones first."""
@@ -114,7 +113,7 @@ class RunRegistry:
         self._newest = entry.state.identity.group_id
         entry.aggregator.apply(event)
         if event.type == "CHECKPOINT_LOADED":
-            self._restore(entry)
+            self._want_restored(entry)
         return None
 
     def faults(self) -> Faults:
@@ -164,32 +163,49 @@ class RunRegistry:
             if entry.state.failure is None:
                 entry.state.ended_at = None
 
-    def _restore(self, entry: Entry) -> None:
-        """A run that goes on shows what an earlier process saw of it."""
-        latches = entry.state.latches
-        if self._store is not None and not latches.lit():
-            self._store.load(entry.state.identity, latches)
-            entry.lit_seen = latches.lit()
+    def _want_restored(self, entry: Entry) -> None:
+        if self._store is not None and not entry.state.latches.lit():
+            self._unrestored.append(entry)
+
+    def to_restore(self) -> list[tuple[Entry, Latches]]:
+        """What earlier processes kept of the runs that go on here. Reads files: to be called
+        without the state, and the result given to `restore`."""
+        found: list[tuple[Entry, Latches]] = []
+        while self._unrestored and self._store is not None:
+            try:
+                entry = self._unrestored.popleft()
+            except IndexError:  # another thread was faster
+                break
+            kept = Latches()
+            self._store.load(entry.state.identity, kept)
+            found.append((entry, kept))
+        return found
+
+    def restore(self, entry: Entry, kept: Latches) -> None:
+        """Add the latches that earlier processes saw to those of a run."""
+        entry.state.latches.add(kept)
+        entry.lit_seen = entry.state.latches.lit()
 
     def salvage(self, event: Event) -> None:
         """Keep the latches of a policy update that could not be read."""
         self._entry(event).aggregator.salvage(event)
 
-    def given(self, snapshot: object, group_id: str | None, now: datetime) -> Entry:
-        """The run that a snapshot from elsewhere belongs to, by its own id and group."""
-        told = _field(snapshot, "run_id") or "run"
-        group = group_id or _field(_field(snapshot, "tamiyo"), "group_id") or DEFAULT_GROUP
-        begun = _field(snapshot, "start_time")
-        found = self.current.get(str(group))
-        if found is not None and found.state.given_id == (told, begun):
-            return found
-        if found is not None:
-            self._retire(self.current.pop(str(group)), 0)
-        when = begun if isinstance(begun, datetime) else now
-        entry = self._add(
-            RunIdentity(self._free_name(str(told), str(group), when), str(group), self._rank or 0)
-        )
-        entry.state.given_id = (told, begun)
+    def given(self, found: SnapshotImport, now: datetime) -> Entry:
+        """The run that a snapshot from elsewhere belongs to, by its own id and group.
+
+        Raises NoRun where there are too many groups.
+        """
+        group, identity = found.group_id or DEFAULT_GROUP, (found.run_id, found.started_at)
+        known = self.current.get(group)
+        if known is not None and known.state.given_id == identity:
+            return known
+        if known is None and len(self.current) >= MAX_GROUPS:
+            raise NoRun("too_many_groups")
+        if known is not None:
+            self._retire(self.current.pop(group), 0)
+        name = self._free_name(found.run_id or "run", group, found.started_at or now)
+        entry = self._add(RunIdentity(name, group, self._rank or 0))
+        entry.state.given_id = identity
         return entry
 
     def _entry(self, event: Event) -> Entry:
@@ -218,6 +234,8 @@ class RunRegistry:
             if self._run_id is not None and payload.resume_path:
                 entry = self._add(RunIdentity(before.state.identity.run_id, group, rank))
                 entry.state.latches = before.state.latches
+                if entry in self._unrestored:
+                    self._unrestored.remove(entry)
                 before.publisher.remove()
                 self.retired.remove(before)
                 return entry
@@ -244,7 +262,7 @@ class RunRegistry:
         publisher = RunPublisher(self._table, self._blocks, aggregator, self._drop, self._on_error)
         entry = self.current[identity.group_id] = Entry(aggregator, publisher)
         if self._run_id is not None:
-            self._restore(entry)
+            self._want_restored(entry)
         return entry
 
     def _retire(self, entry: Entry, scrapes: int) -> None:

@@ -1,4 +1,8 @@
-"""A SanctumSnapshot from elsewhere into a run's state: by attribute or by key, nothing imported."""
+"""An aggregated snapshot from elsewhere: read by attribute or by key, then put into a run's state.
+
+Reading calls foreign code; it needs no state. A value that cannot be read, or that makes no sense,
+costs only its own field.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +11,23 @@ import types
 import typing
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from datetime import datetime
+from functools import cache
 from typing import Any, get_args, get_origin, get_type_hints
 
+from esper_exporter.contract.composites import MAX_ENTRIES, elements, number_key, pairs
+from esper_exporter.contract.scalars import (
+    MAX_LABEL,
+    Converter,
+    encodable,
+    flag,
+    moment,
+    real,
+    string,
+    whole,
+    wrong,
+)
 from esper_exporter.contract.vocabulary import HEADS
 from esper_exporter.state import counted
 from esper_exporter.state.run import MAX_ENVS, RunState
@@ -18,8 +35,8 @@ from esper_exporter.state.snapshot import SanctumSnapshot
 from esper_exporter.state.torch_memory import see_update
 
 _NUMBERS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
-_MISSING = object()
-_HINTS: dict[type, dict[str, Any]] = {}
+_UNKNOWN = object()
+"""Stands for a value that is absent or could not be read."""
 
 _COUNTED = (
     ("cumulative_blueprint_spawns", counted.GERMINATIONS),
@@ -28,15 +45,51 @@ _COUNTED = (
 )
 
 
-def take_snapshot(run: RunState, told: object, now: datetime) -> None:
-    """Replace the run's snapshot by one from elsewhere, and light the latches it shows.
+@dataclass(frozen=True, slots=True)
+class SnapshotImport:
+    """A snapshot that was read: plain values of ours only."""
 
-    Counters follow its cumulative counts and never fall. What it does not have, and what is of
-    the wrong type, keeps the schema's default.
+    snapshot: SanctumSnapshot
+    run_id: str
+    """The run's own id, cut at 256 characters; empty when it has none."""
+    group_id: str | None
+    started_at: datetime | None
+    environments_dropped: int
+    """Environments beyond the limit of 1,024."""
+    ignored: tuple[str, ...]
+    """Fields that were left out or cut, once for each value."""
+
+
+def read_snapshot(source: object, group_id: str | None) -> SnapshotImport:
+    """Read a SanctumSnapshot, an object or its dict form; ``group_id`` overrides its own group.
+
+    Raises nothing: fields that raise or make no sense keep the schema's default.
     """
-    snapshot = build(SanctumSnapshot, told)
+    ignored: list[str] = []
+    snapshot: SanctumSnapshot = _record(SanctumSnapshot)(source, "", ignored)
+    known = len(snapshot.envs)
     for env_id in list(snapshot.envs)[MAX_ENVS:]:
         del snapshot.envs[env_id]
+    # Mappings are read up to a limit, so a longer one is asked for its length.
+    told = max(known, _length(_look(source, "envs", [])))
+    group: str | None = None
+    if group_id is not None:
+        group = _guarded(_text, group_id, "group_id", ignored, None)
+    return SnapshotImport(
+        snapshot=snapshot,
+        run_id=snapshot.run_id,
+        group_id=group or snapshot.tamiyo.group_id or None,
+        started_at=snapshot.start_time,
+        environments_dropped=max(0, told - MAX_ENVS),
+        ignored=tuple(ignored),
+    )
+
+
+def apply_snapshot(run: RunState, snapshot: SanctumSnapshot, now: datetime) -> None:
+    """Replace the run's snapshot by one that was read, and light the latches it shows.
+
+    Counters follow its cumulative counts and never fall.
+    """
     run.snapshot = snapshot
     run.given = True
     run.last_event_at = now
@@ -61,26 +114,32 @@ def take_snapshot(run: RunState, told: object, now: datetime) -> None:
     see_update(run)
 
 
-def build(kind: type, told: object) -> Any:
-    """A dataclass of ours from a foreign object or mapping with the same fields."""
-    hints = _HINTS.get(kind)
-    if hints is None:
-        hints = _HINTS[kind] = get_type_hints(kind)
-    values: dict[str, Any] = {}
-    for field in fields(kind):
-        raw = _get(told, field.name)
-        value = _MISSING if raw is _MISSING else convert(hints[field.name], raw)
-        if value is not _MISSING:
-            values[field.name] = value
-        elif field.default is MISSING and field.default_factory is MISSING:
-            values[field.name] = _empty(hints[field.name])
-    return kind(**values)
+def _guarded(
+    convert: Converter, raw: Any, path: str, ignored: list[str], otherwise: Any = _UNKNOWN
+) -> Any:
+    """What a converter makes of a value; where it raises, the path is noted as ignored."""
+    try:
+        return convert(raw, path, ignored)
+    except Exception:
+        ignored.append(path)
+        return otherwise
 
 
-def _get(told: object, name: str) -> Any:
-    if isinstance(told, Mapping):
-        return told.get(name, _MISSING)
-    return getattr(told, name, _MISSING)
+def _look(source: object, name: str, ignored: list[str]) -> Any:
+    try:
+        if isinstance(source, Mapping):
+            return source.get(name, _UNKNOWN)
+        return getattr(source, name, _UNKNOWN)
+    except Exception:
+        ignored.append(name)
+        return _UNKNOWN
+
+
+def _length(mapping: Any) -> int:
+    try:
+        return len(mapping)
+    except Exception:
+        return 0
 
 
 def _empty(hint: Any) -> Any:
@@ -88,82 +147,133 @@ def _empty(hint: Any) -> Any:
     return {str: "", int: 0, float: math.nan, dict: {}, list: [], tuple: ()}.get(kind)
 
 
-def convert(hint: Any, raw: Any) -> Any:
-    """A value as the type hint wants it, or ``_MISSING`` if it cannot be."""
-    origin = get_origin(hint)
+# -- one converter a type hint --------------------------------------------------------------
+
+
+@cache
+def _record(kind: type) -> Converter:
+    """Converter for a dataclass of ours, from an object or mapping with the same fields."""
+    hints = get_type_hints(kind)
+    converters = [(field, _converter(hints[field.name])) for field in fields(kind)]
+
+    def convert(raw: Any, path: str, ignored: list[str]) -> Any:
+        if raw is None or isinstance(raw, str | bytes | int | float):
+            raise wrong(f"a {kind.__name__}", raw)
+        values: dict[str, Any] = {}
+        for field, convert_field in converters:
+            value = _look(raw, field.name, ignored)
+            if value is not _UNKNOWN:
+                # Null is not reported: the aggregator has nothing to say there.
+                noted = ignored if value is not None else []
+                value = _guarded(convert_field, value, field.name, noted)
+            if value is not _UNKNOWN:
+                values[field.name] = value
+            elif field.default is MISSING and field.default_factory is MISSING:
+                values[field.name] = _empty(hints[field.name])
+        return kind(**values)
+
+    return convert
+
+
+def _converter(hint: Any) -> Converter:
+    scalars: dict[Any, Converter] = {
+        float: _number,
+        int: whole(-(2**63), 2**64 - 1),
+        bool: flag,
+        str: _text,
+        datetime: moment,
+    }
+    if hint in scalars:
+        return scalars[hint]
+    if isinstance(hint, type) and is_dataclass(hint):
+        return _record(hint)
+    origin, args = get_origin(hint), get_args(hint)
     if origin in (typing.Union, types.UnionType):
-        return _convert_union(hint, raw)
-    if is_dataclass(hint) and isinstance(hint, type):
-        return _MISSING if raw is None or isinstance(raw, str | float) else build(hint, raw)
-    if origin in (list, deque, tuple):
-        return _convert_sequence(hint, origin, raw)
+        return _any_of(args)
     if origin is dict:
-        return _convert_mapping(hint, raw)
-    return _convert_scalar(hint, raw)
+        return _mapping(args[0], _converter(args[1]))
+    if origin is tuple and args[-1] is not Ellipsis:
+        return _fixed([_converter(each) for each in args])
+    if origin in (list, deque, tuple):
+        return _sequence(origin, _converter(args[0]))
+    raise TypeError(f"no way to read {hint} from a snapshot")
 
 
-def _convert_union(hint: Any, raw: Any) -> Any:
-    choices = get_args(hint)
-    if raw is None:
-        return None if types.NoneType in choices else _MISSING
-    for choice in choices:
-        if choice is not types.NoneType:
-            value = convert(choice, raw)
-            if value is not _MISSING:
-                return value
-    return _MISSING
+def _number(raw: Any, path: str, ignored: list[str]) -> float:
+    if type(raw) is str and raw in _NUMBERS:
+        return _NUMBERS[raw]
+    return real(raw, path, ignored)
 
 
-def _convert_sequence(hint: Any, origin: Any, raw: Any) -> Any:
-    if not isinstance(raw, list | tuple | deque):
-        return _MISSING
-    args = get_args(hint)
-    inner = args[0] if args else Any
-    if origin is tuple and args and args[-1] is not Ellipsis:
-        pairs = zip(args, raw, strict=False)
-        return tuple(convert(each, item) for each, item in pairs)
-    items = [value for item in raw if (value := convert(inner, item)) is not _MISSING]
-    if origin is deque:
-        return deque(items, maxlen=getattr(raw, "maxlen", None))
-    return tuple(items) if origin is tuple else items
+def _text(raw: Any, path: str, ignored: list[str]) -> str:
+    text = string(raw)
+    if len(text) > MAX_LABEL:
+        # It may become a label, and a label is on every line of the page.
+        ignored.append(path)
+    return encodable(text[:MAX_LABEL])
 
 
-def _convert_mapping(hint: Any, raw: Any) -> Any:
-    if not isinstance(raw, Mapping):
-        return _MISSING
-    key_kind, value_kind = get_args(hint)
-    made: dict[Any, Any] = {}
-    for key, item in raw.items():
-        name = _convert_scalar(key_kind, int(key) if _is_number(key_kind, key) else key)
-        value = convert(value_kind, item)
-        if name is not _MISSING and value is not _MISSING:
-            made[name] = value
-    return made
+def _any_of(hints: tuple[Any, ...]) -> Converter:
+    converters = [_converter(hint) for hint in hints if hint is not types.NoneType]
+    optional = types.NoneType in hints
 
-
-def _is_number(kind: Any, key: object) -> bool:
-    """JSON has only text for keys; an environment's number comes as text then."""
-    return kind is int and isinstance(key, str) and key.isdecimal() and len(key) < 8
-
-
-def _convert_scalar(kind: Any, raw: Any) -> Any:
-    if kind is Any:
-        return raw
-    if kind is bool:
-        return raw if isinstance(raw, bool) else _MISSING
-    if kind is float:
-        if isinstance(raw, str):
-            return _NUMBERS.get(raw, _MISSING)
-        return float(raw) if isinstance(raw, int | float) else _MISSING
-    if kind is int:
-        return int(raw) if isinstance(raw, int | float) and raw == raw // 1 else _MISSING
-    if kind is str:
-        return raw if isinstance(raw, str) else _MISSING
-    if kind is datetime:
-        if isinstance(raw, str):
+    def convert(raw: Any, path: str, ignored: list[str]) -> Any:
+        if raw is None and optional:
+            return None
+        problem: Exception = wrong("a value", raw)
+        for each in converters:
             try:
-                return datetime.fromisoformat(raw)
-            except ValueError:
-                return _MISSING
-        return raw if isinstance(raw, datetime) else _MISSING
-    return raw if isinstance(kind, type) and isinstance(raw, kind) else _MISSING
+                return each(raw, path, ignored)
+            except Exception as failed:
+                problem = failed
+        raise problem
+
+    return convert
+
+
+def _mapping(key_hint: Any, item: Converter) -> Converter:
+    key = number_key if key_hint is int else _text
+
+    def convert(raw: Any, path: str, ignored: list[str]) -> dict[Any, Any]:
+        made: dict[Any, Any] = {}
+        for count, (raw_key, raw_item) in enumerate(pairs(raw)):
+            if count == MAX_ENTRIES:
+                ignored.append(path)
+                break
+            found = _guarded(key, raw_key, path, ignored)
+            value = _guarded(item, raw_item, path, ignored)
+            if found is not _UNKNOWN and value is not _UNKNOWN:
+                made[found] = value
+        return made
+
+    return convert
+
+
+def _fixed(items: list[Converter]) -> Converter:
+    def convert(raw: Any, path: str, ignored: list[str]) -> tuple[Any, ...]:
+        parts = zip(items, _parts(raw), strict=False)
+        return tuple([item(part, path, ignored) for item, part in parts])
+
+    return convert
+
+
+def _sequence(kind: Any, item: Converter) -> Converter:
+    def convert(raw: Any, path: str, ignored: list[str]) -> Any:
+        made = []
+        for part in _parts(raw)[:MAX_ENTRIES]:
+            value = _guarded(item, part, path, ignored)
+            if value is not _UNKNOWN:
+                made.append(value)
+        if kind is deque:
+            return deque(made, maxlen=deque.maxlen.__get__(raw) if _is_deque(raw) else None)
+        return tuple(made) if kind is tuple else made
+
+    return convert
+
+
+def _is_deque(raw: Any) -> bool:
+    return issubclass(type(raw), deque)
+
+
+def _parts(raw: Any) -> list[Any]:
+    return list(deque.__iter__(raw)) if _is_deque(raw) else elements(raw)

@@ -88,6 +88,11 @@ METRICS: tuple[Metric, ...] = (
         "Times that something could not be shown because the cap on series was reached.",
     ),
     counter(
+        counted.ENVIRONMENTS_DROPPED,
+        "derived: environments that a run or a snapshot has beyond the limit of 1,024",
+        "Environments beyond the 1,024th of a run: their values are not exported.",
+    ),
+    counter(
         counted.INTERNAL_ERRORS,
         "derived: number of errors caught inside the exporter, by where",
         "Errors inside the exporter that the training was spared.",

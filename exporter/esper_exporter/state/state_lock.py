@@ -1,0 +1,126 @@
+"""StateLock: one thread at a time changes the state, and no thread can wait for itself.
+
+Python runs finalisers and signal handlers between any two instructions, so also on the thread that
+is changing the state. Work that such code asks for is queued; the thread that holds the state does
+it as soon as its own change is complete. Nobody ever sees half a change, and nothing is lost.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from threading import get_ident
+from typing import TypeVar
+
+T = TypeVar("T")
+
+WAIT_SECONDS = 0.25
+"""How long work waits for another thread. After that the other thread does it as well."""
+
+FORK_WAIT_SECONDS = 0.5
+
+
+class StateLock:
+    """Guards one exporter's state.
+
+    ``on_error`` is called, with the state held, when queued work raises.
+    """
+
+    def __init__(self, on_error: Callable[[], None]) -> None:
+        self._on_error = on_error
+        # Reentrant, because a signal handler may run between taking it and noting the holder.
+        self._lock = threading.RLock()
+        self._holder: int | None = None
+        self._queue: deque[Callable[[], object]] = deque()
+        self._forking: set[int] = set()
+
+    @property
+    def held_here(self) -> bool:
+        """Whether the calling thread is inside."""
+        return self._holder == get_ident()
+
+    @property
+    def taken(self) -> bool:
+        """Whether any thread is inside."""
+        return self._holder is not None
+
+    def submit(self, work: Callable[[], object], wait: float = WAIT_SECONDS) -> None:
+        """Do ``work`` with the state held, in the order of submission.
+
+        It is done when this returns, except where this thread is inside already, or another
+        thread stays inside longer than ``wait`` seconds: then the thread that is inside does it.
+        """
+        self._queue.append(work)
+        if self._holder != get_ident():
+            self._work_off(wait)
+
+    def read(self, get: Callable[[], T], otherwise: Callable[[], T], wait: float) -> T:
+        """What ``get`` returns with the state held and no work pending.
+
+        Where the state is not to be had within ``wait`` seconds, or this thread is inside
+        already, it is what ``otherwise`` returns.
+        """
+        me, lock = get_ident(), self._lock
+        if self._holder == me:
+            return otherwise()
+        try:
+            if not self._enter(lock, wait):
+                return otherwise()
+            self._do_queued()
+            return get()
+        finally:
+            if self._holder == me:
+                self._holder = None
+                lock.release()
+            if self._queue:
+                self._work_off(0.0)
+
+    def _work_off(self, wait: float) -> None:
+        me, lock = get_ident(), self._lock
+        # Once more after each release: what was queued in between found the state taken.
+        while self._queue:
+            try:
+                if not self._enter(lock, wait):
+                    return
+                self._do_queued()
+            finally:
+                # No call stands between these two, so no signal handler can raise there.
+                if self._holder == me:
+                    self._holder = None
+                    lock.release()
+
+    def _enter(self, lock: threading.RLock, wait: float) -> bool:
+        if not (lock.acquire(blocking=False) or (wait > 0 and lock.acquire(timeout=wait))):
+            return False
+        self._holder = get_ident()
+        return True
+
+    def _do_queued(self) -> None:
+        queue = self._queue
+        while queue:
+            work = queue.popleft()  # only the holder takes from it
+            try:
+                work()
+            except Exception:
+                self._on_error()
+
+    # -- forks -------------------------------------------------------------------------------
+
+    def before_fork(self) -> None:
+        """Wait until no change is under way, so that the child inherits a whole state."""
+        if self._lock.acquire(timeout=FORK_WAIT_SECONDS):
+            self._forking.add(get_ident())
+
+    def after_fork_in_parent(self) -> None:
+        """Go on."""
+        if get_ident() in self._forking:
+            self._forking.discard(get_ident())
+            self._lock.release()
+
+    def after_fork_in_child(self) -> None:
+        """The threads that might hold the lock are not in the child: begin with a new one."""
+        self._lock = threading.RLock()
+        self._holder = None
+        self._forking.clear()
+        self._queue.clear()
