@@ -8,6 +8,7 @@ one copy, one format and one join, whatever the number of families.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from operator import attrgetter
 
 import numpy as np
 import orjson
@@ -79,13 +80,20 @@ class Layout:
     metrics: tuple[Metric, ...]
 
 
+_place = attrgetter("place")
+
+
 def build_layout(state: Capture, metrics: tuple[Metric, ...]) -> Layout:
-    """Order the rows' cells by family, as both formats demand (a family's lines stand together)."""
+    """Order the rows' cells by family, as both formats demand (a family's lines stand together).
+
+    Within it rows stand in an order of their own, not in that in which scrapes first met them.
+    """
+    ordered = {name: sorted(rows, key=_place) for name, rows in state.rows.items()}
     cells: list[int] = []
     prefixes: list[bytes] = []
     families: list[int] = []
     for number, metric in enumerate(metrics):
-        rows = state.rows[metric.block]
+        rows = ordered[metric.block]
         if not rows:
             continue
         first, last = rows[0].block.spans[metric.name]

@@ -272,6 +272,7 @@ class RunPublisher:
             or env.rollback_timestamp
             or env.counterfactual_matrix.configs
         ):
+            self._envs.clear(str(env_id))
             return
         roots = {
             "env": env,

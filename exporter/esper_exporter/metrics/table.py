@@ -75,6 +75,12 @@ class Row:
     start: int
     stop: int
     prefixes: list[bytes] = field(repr=False)
+    place: tuple[tuple[int, str], ...] = ()
+    """Sorts rows of which there may be many, numbers by value; empty keeps the order of coming."""
+
+
+def _sort_key(value: str) -> tuple[int, str]:
+    return (len(value), value) if value.isdecimal() else (0, value)
 
 
 def render_prefixes(block: Block, labels: Labels) -> list[bytes]:
@@ -157,7 +163,9 @@ class ValueTable:
             start = self.used
             self._ensure(start + width)
             self.used = start + width
-        row = Row(block, tuple(labels), start, start + width, render_prefixes(block, labels))
+        prefixes = render_prefixes(block, labels)
+        place = tuple(_sort_key(value) for _, value in labels) if capped else ()
+        row = Row(block, tuple(labels), start, start + width, prefixes, place)
         self.rows[block_name].append(row)
         self.live += width
         self.version += 1

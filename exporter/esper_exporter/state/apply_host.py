@@ -20,6 +20,7 @@ from esper_exporter.state.lifecycle import SeedState
 from esper_exporter.state.rewards import RewardComponents
 from esper_exporter.state.run import MAX_SLOTS, RunState
 from esper_exporter.state.snapshot import BestRunRecord
+from esper_exporter.state.summary import count_actions
 
 BEST_RUNS = 10
 SECONDS_PER_HOUR = 3600.0
@@ -135,6 +136,7 @@ def apply_batch(run: RunState, event: Event, payload: TolariaBatchPayload) -> No
         vitals.batches_per_hour = run.batches_completed / elapsed * SECONDS_PER_HOUR
         vitals.throughput_present = True
     _record_best_runs(run, payload)
+    count_actions(snapshot)
     for env in snapshot.envs.values():
         for op, count in env.action_counts.items():
             total = tamiyo.cumulative_action_counts

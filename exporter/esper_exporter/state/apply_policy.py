@@ -185,7 +185,6 @@ def apply_policy_update(run: RunState, event: Event, payload: TamiyoPolicyUpdate
         tamiyo.entropy_coef = payload.entropy_coef
     if payload.layer_gradient_health is not None:
         tamiyo.layer_gradient_health = payload.layer_gradient_health
-        run.touched.layers = True
     tamiyo.pre_norm_advantage_std = payload.d5_pre_norm_advantage_std
     if event.group_id != "default":
         tamiyo.group_id = event.group_id
@@ -201,9 +200,8 @@ def apply_policy_update(run: RunState, event: Event, payload: TamiyoPolicyUpdate
     run.update = payload
     run.last_update_at = event.timestamp
     _count(run, event, payload)
-    touched = run.touched
-    touched.policy = True
-    touched.layers = touched.layers or payload.grad_norm_per_layer is not None
+    # Layers that this update does not report go, whoever saw those of the one before.
+    run.touched.policy = run.touched.layers = True
 
 
 def _read_entropies(run: RunState, payload: TamiyoPolicyUpdatePayload) -> None:

@@ -23,7 +23,7 @@ THROUGHPUT_MINIMUM_SECONDS = 1.0
 def refresh_summary(run: RunState) -> None:
     """Bring the snapshot's aggregates up to date with its parts."""
     snapshot = run.snapshot
-    _count_actions(snapshot)
+    count_actions(snapshot)
     _average(snapshot)
     _count_stages(snapshot)
     snapshot.rewards = _telling_rewards(snapshot)
@@ -32,7 +32,8 @@ def refresh_summary(run: RunState) -> None:
     snapshot.episode_stats = _episode_stats(run)
 
 
-def _count_actions(snapshot: SanctumSnapshot) -> None:
+def count_actions(snapshot: SanctumSnapshot) -> None:
+    """The running episode's actions, all environments; kept where none has acted."""
     counts = dict.fromkeys(OPS, 0)
     total = 0
     for env in snapshot.envs.values():
