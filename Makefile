@@ -38,10 +38,12 @@ help:
 SETUP = @scripts/install $(VENV)
 
 demo:
+	@scripts/check-arguments demo $(ARGS)
 	$(SETUP) demo $(PYTHON)
 	@exec $(BIN)/python scripts/demo.py demo $(ARGS)
 
 demo-replay:
+	@scripts/check-arguments replay --recording run1 $(ARGS)
 	$(SETUP) runtime $(PYTHON)
 	@exec $(BIN)/python scripts/demo.py replay --recording run1 $(ARGS)
 

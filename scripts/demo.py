@@ -1,145 +1,106 @@
-"""Something to look at on 127.0.0.1:9108, with Prometheus and our rules beside it if installed.
+"""What `make demo` starts: a training or a recording, with the stack of this machine beside it.
 
-usage: demo.py demo|replay [ARGUMENT...], those of `esper-exporter`; Ctrl-C ends both.
+usage: demo.py demo|replay [ARGUMENT...], those of `esper-exporter`; Ctrl-C ends everything
+       demo.py --check demo|replay [ARGUMENT...] only says whether the arguments are good
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import os
+import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
-import urllib.parse
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from esper_exporter.cli import main
+from esper_exporter.cli import build_parser, main
 from esper_exporter.commands.console import FAILED, OK
 
-RULES = Path(__file__).parents[1] / "alerts" / "rules"
+MAKE = {"demo": "make demo ARGS=…", "replay": "make demo-replay ARGS=…"}
 SCRAPE_SECONDS = 2
-GRAPHS = (
-    "esper_tamiyo_head_entropy_ratio",
-    "esper_tamiyo_head_grad_norm",
-)
+TARGETS = "ESPER_EXPORTER_FILE_SD"
+STACK_ENDS_SECONDS = 30
 
 
-def port_near(wanted: int) -> int:
-    """The wanted port, or a free one when it is taken."""
-    for port in (wanted, 0):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            found: int = probe.getsockname()[1]
-            return found
-    raise SystemExit("no free port on 127.0.0.1")
+def read_arguments(arguments: list[str]) -> argparse.Namespace:
+    """The options of the command; exits with 2 and the usage of `make demo` when they are wrong."""
+    parser = build_parser()
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for name, command in action.choices.items():
+                command.prog = MAKE.get(name, command.prog)
+    options = parser.parse_args(arguments)
+    if check := getattr(options, "check", None):
+        check(options)
+    return options
+
+
+def say(text: str) -> None:
+    """A line for the user."""
+    print(text, file=sys.stderr, flush=True)
 
 
 @contextmanager
-def prometheus(exporter_port: int) -> Iterator[str | None]:
-    """A Prometheus that scrapes the exporter; its address, or None when it is not installed."""
-    command = shutil.which("prometheus")
-    if command is None:
+def stack() -> Iterator[subprocess.Popen[bytes] | None]:
+    """`esper-exporter stack`, which finds the exporter by its target file; None without Prometheus.
+
+    It is a process of its own that ends when its standard input does: however this process ends,
+    the servers end too, and their folders go.
+    """
+    if shutil.which("prometheus") is None:
+        say(
+            "Prometheus    missing; with it there are graphs and alerts: apt-get install prometheus"
+        )
         yield None
         return
-    port = port_near(9090)
-    with tempfile.TemporaryDirectory(prefix="esper-demo-") as name:
-        folder = Path(name)
-        (folder / "prometheus.yml").write_text(
-            f"global: {{scrape_interval: {SCRAPE_SECONDS}s, scrape_timeout: {SCRAPE_SECONDS}s,"
-            f" evaluation_interval: {SCRAPE_SECONDS}s}}\n"
-            f"rule_files: [{json.dumps(f'{RULES}/*.yml')}]\n"
-            "scrape_configs:\n"
-            "  - job_name: esper\n"
-            f"    static_configs: [{{targets: ['127.0.0.1:{exporter_port}']}}]\n"
-        )
-        arguments = [
-            command,
-            f"--config.file={folder / 'prometheus.yml'}",
-            f"--storage.tsdb.path={folder / 'data'}",
-            f"--web.listen-address=127.0.0.1:{port}",
-            "--log.level=error",
-        ]
-        if setpriv := shutil.which("setpriv"):
-            # So that it ends with this process even when that is killed.
-            arguments = [setpriv, "--pdeathsig", "TERM", *arguments]
-        with (folder / "prometheus.log").open("wb") as log:
-            # A session of its own: Ctrl-C is for the training, whose end it is still to see.
-            process = subprocess.Popen(arguments, stdout=log, stderr=log, start_new_session=True)
+    folder = Path(tempfile.gettempdir()) / f"esper-demo-{secrets.token_hex(4)}"
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "esper_exporter", "stack", "--with-parent"),
+            *("--targets-dir", str(folder), "--interval", str(SCRAPE_SECONDS)),
+        ],
+        stdin=subprocess.PIPE,
+        # A session of its own: Ctrl-C is for the training, whose end it is still to see.
+        start_new_session=True,
+    )
+    before = os.environ.get(TARGETS)
+    os.environ[TARGETS] = str(folder)
+    try:
+        yield process
+    finally:
+        if before is None:
+            del os.environ[TARGETS]
+        assert process.stdin is not None
+        process.stdin.close()
         try:
-            address = f"http://127.0.0.1:{port}"
-            if not answers(process, address):
-                last = (folder / "prometheus.log").read_text(errors="replace").strip()[-500:]
-                print(f"Prometheus did not start: {last or 'it does not answer'}")
-            yield address if process.poll() is None else None
-        finally:
-            process.terminate()
-            try:
-                process.wait(10)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-
-
-def answers(process: subprocess.Popen[bytes], address: str) -> bool:
-    """Wait until a server is ready, at most ten seconds."""
-    for _ in range(100):
-        try:
-            with urllib.request.urlopen(f"{address}/-/ready", timeout=1):
-                return True
-        except OSError:
-            pass
-        try:
-            process.wait(0.1)
-            return False
+            process.wait(STACK_ENDS_SECONDS)
         except subprocess.TimeoutExpired:
-            continue
-    return False
-
-
-def graph(server: str, expression: str) -> str:
-    """The address of a graph of the last five minutes."""
-    query = urllib.parse.urlencode({"g0.expr": expression, "g0.tab": "0", "g0.range_input": "5m"})
-    return f"{server}/graph?{query}"
-
-
-def asked_port(arguments: list[str]) -> int | None:
-    """The port that the arguments ask for, if they do."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--port", type=int)
-    port: int | None = parser.parse_known_args(arguments)[0].port
-    return port
+            process.kill()
+            process.wait()
 
 
 def run(arguments: list[str]) -> int:
     """Show the command until it ends or Ctrl-C comes."""
-    port = asked_port(arguments) or port_near(9108)
-    with prometheus(port) as server:
-        print(f"exporter    http://127.0.0.1:{port}/  (the page: /metrics)")
-        if server is None:
-            print("Prometheus  not running; with it there are graphs: apt-get install prometheus")
-        else:
-            print(f"Prometheus  {server}/  (alerts: /alerts)")
-            for expression in GRAPHS:
-                print(f"            {graph(server, expression)}")
-        print("Ctrl-C ends the demo.", flush=True)
-        code = main([*arguments, "--port", str(port)])
-        if server is not None and code not in (OK, FAILED):
-            print(f"The alerts stay on {server}/alerts until Ctrl-C.", flush=True)
+    options = read_arguments(arguments)
+    if getattr(options, "once", False) or os.environ.get(TARGETS):
+        return main(arguments)
+    with stack() as servers:
+        code = main(arguments)
+        if servers is not None and servers.poll() is None and code not in (OK, FAILED):
+            say("The alerts stay until Ctrl-C.")
             signal.pause()
         return code
 
 
 if __name__ == "__main__":
+    if sys.argv[1:2] == ["--check"]:
+        read_arguments(sys.argv[2:])
+        sys.exit(0)
     try:
         sys.exit(run(sys.argv[1:]))
     except KeyboardInterrupt:

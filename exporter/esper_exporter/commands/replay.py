@@ -71,7 +71,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
         return run(options)
 
-    replay.set_defaults(run=run)
+    replay.set_defaults(run=run, check=lambda options: _check(replay, options))
 
 
 def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:

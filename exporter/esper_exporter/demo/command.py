@@ -11,14 +11,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO
 
-import torch
-
 from esper_exporter import Exporter
 from esper_exporter.commands.console import OK, CommandError
+from esper_exporter.commands.serving import start
 from esper_exporter.demo.display import Display
-from esper_exporter.demo.faults import Faults
-from esper_exporter.demo.stream import Stream
-from esper_exporter.demo.training import Options, Training
 from esper_exporter.probes.gpu.fake import FakeDriver
 from esper_exporter.settings import OFF, ON, PREFIX
 
@@ -28,14 +24,15 @@ TRAINING_FAILED = 3
 
 def run(options: argparse.Namespace) -> int:
     """Train until it is over or Ctrl-C comes, and return the exit code. Raises CommandError."""
-    # Networks this small are no faster on more; the other cores are for whoever watches.
-    torch.set_num_threads(1)
     with _telemetry(options.telemetry_file) as file:
-        exporter = _exporter(options)
         display = Display(sys.stderr)
+        exporter = start(lambda port: _exporter(options, port), options.port, display.say)
         try:
             with exporter:
-                display.say(f"serving {exporter.url}/metrics; training until {_end(options)}")
+                display.say(
+                    f"open {exporter.url}; serving {exporter.url}/metrics;"
+                    f" training until {_end(options)}"
+                )
                 _train(options, exporter, file, display)
         except KeyboardInterrupt:
             return OK
@@ -47,6 +44,15 @@ def run(options: argparse.Namespace) -> int:
 def _train(
     options: argparse.Namespace, exporter: Exporter, file: IO[str] | None, display: Display
 ) -> None:
+    # Loaded when the page is up: torch alone takes seconds.
+    import torch
+
+    from esper_exporter.demo.faults import Faults
+    from esper_exporter.demo.stream import Stream
+    from esper_exporter.demo.training import Options, Training
+
+    # Networks this small are no faster on more; the other cores are for whoever watches.
+    torch.set_num_threads(1)
     training = Training(
         Options(
             seed=options.seed,
@@ -90,25 +96,18 @@ def _latches(exporter: Exporter) -> list[str]:
     return [latch for run in exporter.landing().runs for latch in run.latches]
 
 
-def _exporter(options: argparse.Namespace) -> Exporter:
-    try:
-        exporter = Exporter(
-            port=options.port,
-            strict=True,
-            telemetry_dir=os.path.dirname(os.path.abspath(options.telemetry_file))
-            if options.telemetry_file
-            else None,
-            gpu_vitals=ON if options.fake_gpus else None,
-            gpu_driver=FakeDriver(options.fake_gpus) if options.fake_gpus else None,
-            # A demo leaves nothing behind unless it is told where.
-            state_dir=os.environ.get(f"{PREFIX}STATE_DIR") or OFF,
-        )
-        exporter.start()
-    except OSError as error:
-        raise CommandError(error.strerror or str(error)) from error
-    except ValueError as error:
-        raise CommandError(str(error)) from error
-    return exporter
+def _exporter(options: argparse.Namespace, port: int | None) -> Exporter:
+    return Exporter(
+        port=port,
+        strict=True,
+        telemetry_dir=os.path.dirname(os.path.abspath(options.telemetry_file))
+        if options.telemetry_file
+        else None,
+        gpu_vitals=ON if options.fake_gpus else None,
+        gpu_driver=FakeDriver(options.fake_gpus) if options.fake_gpus else None,
+        # A demo leaves nothing behind unless it is told where.
+        state_dir=os.environ.get(f"{PREFIX}STATE_DIR") or OFF,
+    )
 
 
 @contextmanager

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import shutil
 from collections.abc import Iterable
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
-from esper_exporter.demo.training import Batch
+if TYPE_CHECKING:
+    from esper_exporter.demo.training import Batch
 
 _CLEAR = "\r\x1b[K"
 

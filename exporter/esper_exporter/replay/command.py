@@ -17,6 +17,7 @@ from esper_exporter.commands.console import (
     CommandError,
     write_out,
 )
+from esper_exporter.commands.serving import start
 from esper_exporter.demo.bundled import recording
 from esper_exporter.exporter import Exporter
 from esper_exporter.replay.lines import STANDARD_INPUT
@@ -39,10 +40,9 @@ def run(options: argparse.Namespace) -> int:
         if speed is None:
             speed = 0.0 if options.once or follow else 1.0
         plan = Plan(files, speed, options.until, follow)
-        exporter = _exporter(options)
         if options.once:
-            return _print(exporter, plan, stop, options.format)
-        return _serve(exporter, plan, stop)
+            return _print(_exporter(options, options.port), plan, stop, options.format)
+        return _serve(options, plan, stop)
 
 
 def check_readable(files: Sequence[str]) -> None:
@@ -60,13 +60,13 @@ def check_readable(files: Sequence[str]) -> None:
             raise CommandError(f"{name}: not readable")
 
 
-def _exporter(options: argparse.Namespace) -> Exporter:
+def _exporter(options: argparse.Namespace, port: int | None) -> Exporter:
     # What a live run keeps for its resumption is not a recording's to read or to write, and what
     # follows a live run keeps only what it is told to.
     kept = os.environ.get(f"{PREFIX}STATE_DIR") if options.follow else None
     try:
         return Exporter(
-            port=options.port,
+            port=port,
             host=options.host,
             run_id=options.run_id,
             web_config=options.web_config,
@@ -95,16 +95,16 @@ def _print(exporter: Exporter, plan: Plan, stop: Stop, form: str | None) -> int:
     return FAILED if outcome.damaged else OK
 
 
-def _serve(exporter: Exporter, plan: Plan, stop: Stop) -> int:
+def _serve(options: argparse.Namespace, plan: Plan, stop: Stop) -> int:
     with shown(plan) as progress:
+        exporter = start(
+            lambda port: _exporter(options, port),
+            options.port,
+            progress.say,
+            elsewhere=not options.follow,
+        )
         try:
-            exporter.start()
-        except OSError as error:
-            raise CommandError(error.strerror or str(error)) from error
-        except ValueError as error:
-            raise CommandError(str(error)) from error
-        try:
-            progress.say(f"serving {exporter.url}/metrics")
+            progress.say(f"open {exporter.url}; serving {exporter.url}/metrics")
             outcome = replay(plan, exporter.emit_line, stop, progress)
             progress.close()
             if not outcome.stopped:

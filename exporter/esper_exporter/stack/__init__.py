@@ -1,0 +1,1 @@
+"""Prometheus, Alertmanager and Grafana as programs of this machine, without containers."""
