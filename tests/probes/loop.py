@@ -91,7 +91,7 @@ def gradients(policy: Policy, size: float = 1.0, seed: int = 3) -> None:
     """Random gradients in place of a backward pass."""
     draw = torch.Generator().manual_seed(seed)
     for parameter in policy.parameters():
-        parameter.grad = size * torch.randn(parameter.shape, generator=draw)
+        parameter.grad = (size * torch.randn(parameter.shape, generator=draw)).to(parameter.dtype)
 
 
 def broken(head: str, what: float) -> dict[str, Any]:

@@ -77,6 +77,21 @@ class Telling:
             },
         )
 
+    def incomplete(self, reason: str, batch: int, index: int) -> None:
+        """Emit that an update was measured and not completed."""
+        self.emit(
+            "NUMERICAL_INSTABILITY_DETECTED",
+            {
+                "anomaly_type": "update_incomplete",
+                "episode": 0,
+                "batch": batch,
+                "inner_epoch": index,
+                "total_episodes": 0,
+                "detail": reason,
+                "action_heads": self._heads,
+            },
+        )
+
     def failed(self) -> None:
         """Count the error that is being handled."""
         count = getattr(self._sink, "probe_failed", None)

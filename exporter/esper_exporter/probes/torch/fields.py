@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from esper_exporter import health
 from esper_exporter.contract.vocabulary import HEAD_ENTROPY_COEFFICIENTS, OPS
-from esper_exporter.probes.torch.minibatch import JOINT, PER_HEAD
+from esper_exporter.probes.torch.heads import Heads
+from esper_exporter.probes.torch.minibatch import JOINT, PER_HEAD, Given
 from esper_exporter.probes.torch.rollout import MOMENTS
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
@@ -22,84 +23,133 @@ DETERMINISTIC = 0.95
 
 _LARGEST = frozenset({"ratio_max", "kl_max", "log_prob_max"})
 _SMALLEST = frozenset({"ratio_min", "log_prob_min"})
-_MEANS = frozenset({"policy_loss", "value_loss", "entropy_loss"})
 
 
 def _share(part: float, whole: float) -> float | None:
     return part / whole if whole else None
 
 
-def policy_fields(heads: Mapping[str, int], minibatches: Sequence[Array]) -> Fields:
-    """Trust region, heads, log-probabilities and losses, over all minibatches of an update."""
-    rows = len(heads) * len(PER_HEAD)
-    table = np.stack([vector[:rows] for vector in minibatches])
-    table = table.reshape(len(minibatches), len(PER_HEAD), len(heads))
-    together = np.stack([vector[rows:] for vector in minibatches])
-    joint = {name: float(_joined(name, together[:, column])) for column, name in enumerate(JOINT)}
-    found = _joint_fields(joint)
-    entropy_weighted, nats_sum, most = 0.0, 0.0, 0.0
-    nats: dict[str, float] = {}
-    coverage: dict[str, float] = {}
-    flags: dict[str, dict[str, bool]] = {"nan": {}, "inf": {}}
-    steps = joint["steps"]
-    for place, (head, choices) in enumerate(heads.items()):
-        own = {
-            name: float(_joined(name, table[:, row, place])) for row, name in enumerate(PER_HEAD)
+class _Table:
+    """The measured vectors of an update, joined over minibatches, head by head."""
+
+    def __init__(self, measured: Sequence[tuple[Given, Array]]) -> None:
+        by_head: dict[str, list[Array]] = {}
+        together = []
+        for given, vector in measured:
+            count = len(given.heads)
+            table = vector[: count * len(PER_HEAD)].reshape(len(PER_HEAD), count)
+            for place, head in enumerate(given.heads):
+                by_head.setdefault(head, []).append(table[:, place])
+            together.append(vector[count * len(PER_HEAD) :])
+        self.heads = {
+            head: _joined(PER_HEAD, np.stack(columns)) for head, columns in by_head.items()
         }
-        for kind, detected in flags.items():
-            detected[head] = own[kind] > 0
-        if not steps:
-            continue
+        self.joint = _joined(JOINT, np.stack(together))
+        self.with_old = _in_all(measured, "with_old")
+        self.with_entropy = _in_all(measured, "with_entropy")
+
+
+def _in_all(measured: Sequence[tuple[Given, Array]], field: str) -> set[str]:
+    """The heads of which every minibatch gave this."""
+    return set.intersection(*(set(getattr(given, field)) for given, _ in measured))
+
+
+def _joined(names: Sequence[str], rows: Array) -> dict[str, float]:
+    found = {}
+    for place, name in enumerate(names):
+        column = rows[:, place]
+        join = np.max if name in _LARGEST else np.min if name in _SMALLEST else np.sum
+        found[name] = float(join(column))
+    return found
+
+
+def policy_fields(
+    heads: Heads, measured: Sequence[tuple[Given, Array]], infinite: Collection[str] = ()
+) -> Fields:
+    """Trust region, heads and log-probabilities, over all minibatches of an update.
+
+    ``infinite`` are the heads whose logits were infinite: their log-probabilities are NaN for
+    that reason.
+    """
+    table = _Table(measured)
+    steps = table.joint["steps"]
+    found: Fields = {"valid_sample_ratio": _share(steps, table.joint["all_steps"])}
+    found["head_nan_detected"] = {
+        head: own["nan"] > 0 and head not in infinite for head, own in table.heads.items()
+    }
+    found["head_inf_detected"] = {
+        head: own["inf"] > 0 or head in infinite for head, own in table.heads.items()
+    }
+    if not steps:
+        return found
+    for head, own in table.heads.items():
         name = f"head_{head}_"
-        nats[head] = own["entropy"] / steps
-        limit = math.log(choices) if choices > 1 else 0.0
-        if limit:
-            # As the real system tells it: 0 where the head had no choice that mattered.
-            found[name + "entropy"] = own["choice_entropy"] / steps / limit
-            entropy_weighted += HEAD_ENTROPY_COEFFICIENTS.get(head, 1.0) * nats[head] / limit
-            nats_sum += nats[head]
-            most += limit
-        coverage[head] = found[name + "active_ratio"] = own["active"] / steps
+        found[name + "active_ratio"] = own["active"] / steps
         found[name + "learnable_fraction"] = own["learnable"] / steps
-        if own["active"]:
+        if own["active"] and head in table.with_old:
             found[name + "ratio_max"] = own["ratio_max"]
             found[name + "kl"] = own["kl"] / own["active"]
             found[name + "clip_fraction"] = own["clipped"] / own["active"]
-    found |= {
-        "entropy": entropy_weighted,
-        "head_entropy_nats": nats,
-        "causal_mask_coverage": coverage,
-        "head_nan_detected": flags["nan"],
-        "head_inf_detected": flags["inf"],
+    found["causal_mask_coverage"] = {
+        head: found[f"head_{head}_active_ratio"] for head in table.heads
     }
+    whole = table.heads.keys() >= heads.keys()
+    found |= _entropies(heads, table, whole)
+    found |= _step_fields(table.joint)
+    if whole and table.with_old >= heads.keys():
+        found |= _ratio_fields(table.joint)
+    return found
+
+
+def _entropies(heads: Heads, table: _Table, whole: bool) -> Fields:
+    """Entropies, in nats and, for heads that choose, as a share of their maximum."""
+    found: Fields = {}
+    steps = table.joint["steps"]
+    nats = {
+        head: own["entropy"] / steps
+        for head, own in table.heads.items()
+        if head in table.with_entropy
+    }
+    weighted, chosen, most = 0.0, 0.0, 0.0
+    for head, entropy in nats.items():
+        limit = math.log(heads[head] or 1)
+        if limit:
+            # As the real system reports it: 0 where the head had no choice that mattered.
+            own = table.heads[head]["choice_entropy"] / steps / limit
+            found[f"head_{head}_entropy"] = own
+            weighted += HEAD_ENTROPY_COEFFICIENTS.get(head, 1.0) * entropy / limit
+            chosen += entropy
+            most += limit
+    if nats:
+        found["head_entropy_nats"] = nats
+    if not whole or len(nats) < len(heads):
+        return found
+    found["policy_entropy_nats"] = sum(nats.values())
     if most:
-        found["policy_determinism"] = 1.0 - nats_sum / most
+        found["entropy"] = weighted
+        found["policy_determinism"] = 1.0 - chosen / most
         found["entropy_collapsed"] = found["policy_determinism"] > DETERMINISTIC
     return found
 
 
-def _joined(name: str, column: Array) -> Any:
-    if name in _LARGEST:
-        return column.max()
-    if name in _SMALLEST:
-        return column.min()
-    return column.mean() if name in _MEANS else column.sum()
-
-
-def _joint_fields(joint: Mapping[str, float]) -> Fields:
+def _step_fields(joint: Mapping[str, float]) -> Fields:
     steps = joint["steps"]
-    found: Fields = {
-        "policy_loss": joint["policy_loss"],
-        "value_loss": joint["value_loss"],
-        "entropy_loss": joint["entropy_loss"],
-        "valid_sample_ratio": _share(steps, joint["all_steps"]),
+    return {
+        "log_prob_underflow_count": int(joint["underflows"]),
+        "log_prob_min": joint["log_prob_min"],
+        "log_prob_max": joint["log_prob_max"],
+        "forced_step_ratio": joint["forced"] / steps,
+        "decision_density": 1.0 - joint["forced"] / steps,
+        "usable_actor_timesteps": int(steps - joint["forced"]),
     }
-    if not steps:
-        return found
+
+
+def _ratio_fields(joint: Mapping[str, float]) -> Fields:
+    steps = joint["steps"]
     mean = joint["ratio_offset"] / steps
     spread = max(0.0, joint["ratio_offset_square"] / steps - mean * mean)
     clipped = joint["clipped_above"] + joint["clipped_below"]
-    return found | {
+    return {
         "kl_divergence": joint["kl"] / steps,
         "approx_kl_max": joint["kl_max"],
         "kl_reverse": joint["kl_reverse"] / steps,
@@ -112,12 +162,6 @@ def _joint_fields(joint: Mapping[str, float]) -> Fields:
         "ratio_min": joint["ratio_min"],
         "ratio_max": joint["ratio_max"],
         "joint_ratio_max": joint["ratio_max"],
-        "log_prob_underflow_count": int(joint["underflows"]),
-        "log_prob_min": joint["log_prob_min"],
-        "log_prob_max": joint["log_prob_max"],
-        "forced_step_ratio": joint["forced"] / steps,
-        "decision_density": 1.0 - joint["forced"] / steps,
-        "usable_actor_timesteps": int(steps - joint["forced"]),
     }
 
 
@@ -149,41 +193,38 @@ class Sample:
         return self._fourth / self.variance**2 - 3.0 if self.variance > 1e-20 else None
 
 
-def rollout_fields(told: Mapping[str, Array], heads: Mapping[str, int]) -> Fields:
-    """Values, returns, advantages, TD errors and actions of an update's rollout."""
+def rollout_fields(told: Mapping[str, Array], heads: Heads) -> Fields:
+    """Values, returns, advantages, TD errors and actions of an update's rollout, those given."""
     samples = {
         name: Sample(told[name])
         for name in ("values", "returns", "errors", "advantages", "raw_advantages", "td_errors")
         if name in told
     }
     found: Fields = {}
-    values, returns = samples["values"], samples["returns"]
-    if not values.count:
-        return found
-    errors = samples["errors"]
-    found |= {
-        "value_mean": values.mean,
-        "value_std": values.std,
-        "value_min": values.min,
-        "value_max": values.max,
-        "return_mean": returns.mean,
-        "return_std": returns.std,
-        "return_variance": returns.variance,
-        "return_skewness": returns.skewness,
-        "value_prediction_error_mean": errors.mean,
-        "value_prediction_error_std": errors.std,
-        "ev_return_variance": returns.variance,
-        **dict(
-            zip(("return_p10", "return_p50", "return_p90"), told["quantiles"].tolist(), strict=True)
-        ),
-    }
-    together = values.std * returns.std
-    if together > 0:
-        correlation = float(told["covariance"][0]) / together
-        found["v_return_correlation"] = found["value_target_correlation"] = correlation
-    if returns.variance > 0:
-        found["explained_variance"] = 1.0 - errors.variance / returns.variance
-        found["value_nrmse"] = math.sqrt(errors.variance + errors.mean**2) / returns.std
+    if (values := samples.get("values")) is not None and values.count:
+        found |= {
+            "value_mean": values.mean,
+            "value_std": values.std,
+            "value_min": values.min,
+            "value_max": values.max,
+        }
+    if (returns := samples.get("returns")) is not None and returns.count:
+        found |= {
+            "return_mean": returns.mean,
+            "return_std": returns.std,
+            "return_variance": returns.variance,
+            "return_skewness": returns.skewness,
+            "ev_return_variance": returns.variance,
+            **dict(
+                zip(
+                    ("return_p10", "return_p50", "return_p90"),
+                    told["quantiles"].tolist(),
+                    strict=True,
+                )
+            ),
+        }
+    if (errors := samples.get("errors")) is not None and errors.count:
+        found |= _error_fields(samples, errors, told)
     if (advantages := samples.get("advantages")) is not None:
         found |= _advantage_fields(advantages)
     if (raw := samples.get("raw_advantages")) is not None:
@@ -200,14 +241,32 @@ def rollout_fields(told: Mapping[str, Array], heads: Mapping[str, int]) -> Field
             "bellman_error": td_errors.variance + td_errors.mean**2,
         }
     if "action_mix" in told:
-        combinations, commonest = told["action_mix"].tolist()
+        combinations, commonest, count = told["action_mix"].tolist()
         found["action_diversity"] = int(combinations)
-        found["dominant_action_ratio"] = commonest / values.count
-    if "ops" in told and heads.get("op") == len(OPS):
-        counts = told["ops"].tolist()
+        found["dominant_action_ratio"] = _share(commonest, count)
+    if "ops" in told and heads.get("op") == len(OPS) and (count := float(told["ops"].sum())):
         found["op_distribution"] = {
-            op: count / values.count for op, count in zip(OPS, counts, strict=True)
+            op: taken / count for op, taken in zip(OPS, told["ops"].tolist(), strict=True)
         }
+    return found
+
+
+def _error_fields(
+    samples: Mapping[str, Sample], errors: Sample, told: Mapping[str, Array]
+) -> Fields:
+    """How well the critic foretold the returns."""
+    values, returns = samples["values"], samples["returns"]
+    found: Fields = {
+        "value_prediction_error_mean": errors.mean,
+        "value_prediction_error_std": errors.std,
+    }
+    together = values.std * returns.std
+    if together > 0:
+        correlation = float(told["covariance"][0]) / together
+        found["v_return_correlation"] = found["value_target_correlation"] = correlation
+    if returns.variance > 0:
+        found["explained_variance"] = 1.0 - errors.variance / returns.variance
+        found["value_nrmse"] = math.sqrt(errors.variance + errors.mean**2) / returns.std
     return found
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -15,6 +15,9 @@ from esper_exporter.probes.torch.gradients import DEAD
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 Fields = dict[str, Any]
+
+AMBIGUOUS = 1e-3
+"""A norm this close to the limit, seen by the optimizer only, may be what clipping left."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,82 +31,135 @@ class Layout:
         """The module that a parameter belongs to."""
         return self.names[index].rpartition(".")[0] or self.names[index]
 
+    def layers(self, indices: Iterable[int]) -> tuple[str, ...]:
+        """The modules of these parameters, sorted."""
+        return tuple(sorted({self.layer(index) for index in indices}))
+
 
 @dataclass(frozen=True, slots=True)
-class Step:
-    """One optimizer step: the norm before clipping, and each tensor's norm (NaN: see `seen`)."""
+class Part:
+    """What is measured at once: a clipping, or what an optimizer uses without one."""
 
-    total: float
-    norms: Array
+    step: int
     indices: tuple[int, ...]
     max_norm: float | None
+    """What it is clipped to; None: it is not, or was before."""
+    before_clipping: bool
+    scaled: bool
+    sharded: bool
 
 
-def gradient_fields(layout: Layout, steps: Sequence[Step]) -> Fields:
-    """Gradient flow over an update's optimizer steps. Of several steps the largest norm counts,
-    of the whole as of each tensor, so that no step's explosion is lost."""
-    norms = np.zeros(len(layout.names))
-    present = np.zeros(len(layout.names), dtype=bool)
-    for step in steps:
-        where = list(step.indices)
-        norms[where] = np.maximum(norms[where], step.norms)
-        present[where] = True
+class Step:
+    """One optimizer step: each parameter tensor's norm, and that of all before and after."""
+
+    def __init__(self) -> None:
+        self.norms: dict[int, float] = {}
+        self.max_norm: float | None = None
+        self.certain = True
+        """Whether the norm before clipping is known."""
+        self.clipped = False
+        self.sharded = False
+        self._squares = 0.0
+        self._squares_after = 0.0
+
+    def add(self, part: Part, total: float, norms: Array, limit: float | None) -> None:
+        """``total`` is the norm that the clipping goes by, ``limit`` what the loop says it clips
+        to."""
+        mine = float(np.sqrt(np.square(norms).sum()))
+        factor = 1.0
+        if part.max_norm is not None:
+            factor = min(1.0, part.max_norm / (total + 1e-6)) if total == total else math.nan
+            self.max_norm = part.max_norm
+            self.clipped = self.clipped or not total <= part.max_norm
+        elif not part.before_clipping and limit is not None:
+            self.certain = self.certain and not abs(mine / limit - 1.0) < AMBIGUOUS
+        self.norms.update(zip(part.indices, norms.tolist(), strict=True))
+        self.sharded = self.sharded or part.sharded
+        self._squares += mine * mine if not part.sharded else total * total
+        after = (mine if not part.sharded else total) * factor
+        self._squares_after += after * after
+
+    @property
+    def total(self) -> float:
+        """Norm of the policy's gradient before clipping."""
+        return math.sqrt(self._squares) if self._squares == self._squares else math.nan
+
+    @property
+    def after(self) -> float:
+        """The norm that clipping left."""
+        after = self._squares_after
+        return math.sqrt(after) if after == after else math.nan
+
+
+def gradient_fields(layout: Layout, steps: Sequence[Step], limit: float | None) -> Fields:
+    """Gradient flow over an update's optimizer steps.
+
+    All norms are those of one step, the one with the largest norm (NaN is larger than any); what
+    was not finite is named whichever step it was in. ``limit`` is the trainer's clipping norm.
+    """
     totals = np.array([step.total for step in steps])
-    clipped = [_after(step) for step in steps]
-    limits = [step.max_norm for step in steps]
-    largest = float(np.max(totals))
-    worst = int(np.argmax(totals)) if largest == largest else int(np.argmax(np.isnan(totals)))
+    place = int(np.argmax(totals))  # of NaN the first
+    worst = steps[place]
+    norms = np.array(list(worst.norms.values()))
+    explosion = health.GRAD_NORM_CRITICAL if not limit else health.EXPLOSION_FACTOR * limit
     found: Fields = {
-        "pre_clip_grad_norm": largest,
-        "grad_norm": clipped[worst],
-        "nan_grad_count": int(np.isnan(norms[present]).sum()),
-        "inf_grad_count": int(np.isinf(norms[present]).sum()),
-        "dead_layers": int((norms[present] < DEAD).sum()),
-        "exploding_layers": int((norms[present] > health.GRAD_NORM_CRITICAL).sum()),
+        "grad_norm": worst.after,
+        "grad_norm_step": place + 1,
+        "nan_grad_count": len(_where(steps, math.isnan)),
+        "inf_grad_count": len(_where(steps, math.isinf)),
+        "grad_nan_layers": layout.layers(_where(steps, lambda norm: not math.isfinite(norm))),
+        "dead_layers": int((norms < DEAD).sum()),
+        "exploding_layers": int((norms > explosion).sum()),
         "layer_gradient_health": {
-            name: _health(float(norms[i])) for i, name in enumerate(layout.names) if present[i]
+            layout.names[i]: _health(norm, explosion) for i, norm in worst.norms.items()
         },
     }
-    if all(limit is not None for limit in limits):
-        pairs = [(step.total, limit) for step, limit in zip(steps, limits, strict=True) if limit]
-        found["grad_clip_fraction"] = sum(t > m for t, m in pairs) / len(steps)
-        after = [value / limit for value, (_, limit) in zip(clipped, pairs, strict=False)]
-        found["gradient_utilization"] = float(np.mean(after)) if after else None
-    if len(steps) > 1 and largest > 0 and math.isfinite(largest):
+    if worst.sharded:
+        found["grad_norms_of_shard"] = True
+    if worst.certain:
+        found["pre_clip_grad_norm"] = worst.total
+    limits = [step.max_norm for step in steps]
+    if all(each is not None for each in limits):
+        found["grad_clip_fraction"] = sum(step.clipped for step in steps) / len(steps)
+        used = [
+            min(step.total, most) / most
+            for step, most in zip(steps, limits, strict=True)
+            if most and math.isfinite(step.total)
+        ]
+        if used:
+            found["gradient_utilization"] = float(np.mean(used))
+    if len(steps) > 1 and np.isfinite(totals).all() and totals.mean() > 0:
         found["gradient_cv"] = float(totals.std() / totals.mean())
     layers: dict[str, float] = {}
-    for i in np.flatnonzero(present):
-        layer = layout.layer(int(i))
-        layers[layer] = math.hypot(layers.get(layer, 0.0), float(norms[i]))
+    for i, norm in worst.norms.items():
+        layer = layout.layer(i)
+        layers[layer] = math.hypot(layers.get(layer, 0.0), norm)
     found["grad_norm_per_layer"] = layers
-    smallest = min(layers.values(), default=0.0)
-    if smallest > 0:
-        found["grad_norm_ratio"] = max(layers.values()) / smallest
-    broken = {layout.layer(int(i)) for i in np.flatnonzero(present & ~np.isfinite(norms))}
-    found["grad_nan_layers"] = tuple(sorted(broken))
+    learning = [norm for norm in layers.values() if norm > 0]
+    if learning and all(map(math.isfinite, layers.values())):
+        # A layer whose gradient is exactly 0 did not take part; the spread is of those that did.
+        found["grad_norm_ratio"] = max(learning) / min(learning)
     for head, mine in layout.heads.items():
-        own = [i for i in mine if present[i]]
+        own = [worst.norms[i] for i in mine if i in worst.norms]
         if not own:
             found[f"head_{head}_gradient_state"] = "missing"
             continue
-        norm = float(np.linalg.norm(norms[own]))
+        norm = float(np.linalg.norm(own))
         found[f"head_{head}_grad_norm"] = norm
         found[f"head_{head}_gradient_state"] = "finite" if math.isfinite(norm) else "nonfinite"
     return found
 
 
-def _after(step: Step) -> float:
-    """The norm that clipping left."""
-    if step.max_norm is None:
-        return step.total
-    return step.total * min(1.0, step.max_norm / (step.total + 1e-6))
+def _where(steps: Sequence[Step], is_so: Any) -> set[int]:
+    """The parameters whose norm is so in any step."""
+    return {i for step in steps for i, norm in step.norms.items() if is_so(norm)}
 
 
-def _health(norm: float) -> float:
+def _health(norm: float, explosion: float) -> float:
     """1 for a norm between dead and exploding, falling to 0 outside; 0 for NaN and Inf."""
     if not math.isfinite(norm):
         return 0.0
-    return min(1.0, norm / DEAD, health.GRAD_NORM_CRITICAL / max(norm, 1e-30))
+    return min(1.0, norm / DEAD, explosion / max(norm, 1e-30))
 
 
 def scaler_fields(scales: Sequence[float]) -> Fields:

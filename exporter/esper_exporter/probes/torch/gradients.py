@@ -11,6 +11,8 @@ from torch import Tensor, nn
 DEAD = 1e-6
 """A parameter tensor whose gradient norm is below it learns nothing."""
 
+FOREACH_DEVICES = ("cpu", "cuda")
+
 
 @dataclass(frozen=True, slots=True)
 class Clipped:
@@ -20,8 +22,10 @@ class Clipped:
     norms: Tensor
     indices: tuple[int, ...]
     gradients: tuple[Tensor, ...]
-    together: bool
-    """Whether all are dense and on one device."""
+    uniform: bool
+    """Whether all are dense, of one type and on one CPU or CUDA device."""
+    sharded: bool = False
+    """Whether the norms cover this rank's shard only."""
 
 
 def is_sharded(tensor: Tensor) -> bool:
@@ -29,12 +33,16 @@ def is_sharded(tensor: Tensor) -> bool:
     return hasattr(tensor, "to_local") and hasattr(tensor, "placements")
 
 
-def measure(parameters: Sequence[nn.Parameter], norm_type: float = 2.0) -> Clipped | None:
-    """The norms of all gradients; None if there is no gradient.
+def measure(
+    parameters: Sequence[tuple[int, Tensor]], norm_type: float = 2.0, total: Tensor | None = None
+) -> Clipped | None:
+    """The norms of the gradients of numbered parameters; None if there is no gradient.
 
-    Of sharded gradients the total takes the one reduction that clipping them needs anyway.
+    ``total`` is the norm of the whole where it is known. Else it is taken exactly as
+    ``torch.nn.utils.clip_grad_norm_`` takes it; of sharded gradients by the one reduction that
+    clipping them needs anyway.
     """
-    chosen = [(i, p.grad) for i, p in enumerate(parameters) if p.grad is not None]
+    chosen = [(i, p.grad) for i, p in parameters if p.grad is not None]
     if not chosen:
         return None
     indices = tuple(i for i, _ in chosen)
@@ -43,27 +51,25 @@ def measure(parameters: Sequence[nn.Parameter], norm_type: float = 2.0) -> Clipp
     plain = {type(gradient) for gradient in gradients} <= {Tensor, nn.Parameter}
     sharded = not plain and any(is_sharded(gradient) for gradient in gradients)
     local = tuple(_local(gradient) for gradient in gradients) if sharded else gradients
-    together = len({gradient.device for gradient in local}) == 1 and not any(
-        gradient.is_sparse for gradient in local
-    )
-    norms = _norms(local, norm_type, together)
-    if sharded:
-        total = torch.nn.utils.get_total_norm(gradients, norm_type)
-        if is_sharded(total):
-            total = total.full_tensor()
-    else:
-        total = torch.linalg.vector_norm(norms, norm_type)
-    return Clipped(total, norms, indices, local, together)
+    uniform = len({(gradient.device, gradient.dtype, gradient.layout) for gradient in local}) == 1
+    uniform = uniform and not local[0].is_sparse and local[0].device.type in FOREACH_DEVICES
+    norms = _norms(local, norm_type, uniform)
+    if total is None:
+        if sharded or not uniform:
+            # Of mixed types torch adds up the norms type by type: the sum's last bit depends on it.
+            total = torch.nn.utils.get_total_norm(gradients, norm_type)
+            if is_sharded(total):
+                total = total.full_tensor()
+        else:
+            total = torch.linalg.vector_norm(norms, norm_type)
+    return Clipped(total, norms, indices, local, uniform, sharded)
 
 
 def scale(clipped: Clipped, max_norm: float) -> None:
-    """Clip in place to ``max_norm``, by the factor of ``torch.nn.utils.clip_grad_norm_``."""
+    """Clip uniform gradients in place to ``max_norm``, by the factor of
+    ``torch.nn.utils.clip_grad_norm_``."""
     factor = torch.clamp(max_norm / (clipped.total + 1e-6), max=1.0)
-    if clipped.together:
-        torch._foreach_mul_(list(clipped.gradients), factor)
-        return
-    for gradient in clipped.gradients:
-        gradient.mul_(factor.to(gradient.device))
+    torch._foreach_mul_(list(clipped.gradients), factor)
 
 
 def _local(gradient: Tensor) -> Tensor:
@@ -73,13 +79,22 @@ def _local(gradient: Tensor) -> Tensor:
     return gradient
 
 
-def _norms(gradients: Sequence[Tensor], norm_type: float, together: bool) -> Tensor:
+def _norms(gradients: Sequence[Tensor], norm_type: float, uniform: bool) -> Tensor:
     """Each tensor's norm on one device. Half precision norms are taken in their own precision."""
-    if together:
+    if uniform:
         return torch.stack(torch._foreach_norm(list(gradients), norm_type))
     device = gradients[0].device
     dense = [g.coalesce().values() if g.is_sparse else g for g in gradients]
-    return torch.stack([torch.linalg.vector_norm(g, norm_type).to(device) for g in dense])
+    return torch.stack(
+        [torch.linalg.vector_norm(g, norm_type).to(device, torch.float32) for g in dense]
+    )
+
+
+def norms_of(tensors: Sequence[Tensor]) -> Tensor:
+    """Each tensor's 2-norm, on the first one's device."""
+    kinds = {(t.device, t.dtype) for t in tensors}
+    uniform = len(kinds) == 1 and tensors[0].device.type in FOREACH_DEVICES
+    return _norms(tensors, 2.0, uniform)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,11 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 _FIELDS = tuple(field.name for field in fields_of(HeadUpdatePayload))
 
 
-def checked_heads(heads: Mapping[str, int]) -> dict[str, int]:
+Heads = Mapping[str, int | None]
+"""Action heads and their numbers of choices; None for a continuous head."""
+
+
+def checked_heads(heads: Heads) -> dict[str, int | None]:
     """Heads and their numbers of choices. Raises ValueError for a name that could not be a label
     or means something else, and for a number that is none."""
     if not heads:
@@ -31,9 +35,24 @@ def checked_heads(heads: Mapping[str, int]) -> dict[str, int]:
             raise ValueError(f"head {head!r}: that is the critic's, in head_modules")
         if canonical_head(head) != head:
             raise ValueError(f"head {head!r}: the contract calls it {canonical_head(head)!r}")
-        if type(choices) is not int or choices < 1:
-            raise ValueError(f"head {head!r}: number of choices, got {choices!r}")
+        if choices is not None and (type(choices) is not int or choices < 1):
+            raise ValueError(
+                f"head {head!r}: number of choices or None (continuous), got {choices!r}"
+            )
     return dict(heads)
+
+
+_WRAPPERS = re.compile(r"(^|\.)(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)(?=\.)")
+
+
+def named_parameters(policy: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    """A policy's parameters by the names that its author gave them: without what
+    ``torch.compile``, FSDP, activation checkpointing and DistributedDataParallel put before."""
+    inner = policy.module if type(policy).__name__ == "DistributedDataParallel" else policy
+    return [
+        (_WRAPPERS.sub("", name).removeprefix("."), parameter)
+        for name, parameter in inner.named_parameters()
+    ]
 
 
 def members(

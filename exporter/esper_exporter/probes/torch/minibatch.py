@@ -1,9 +1,9 @@
-"""One minibatch's policy statistics on the device: all heads at once, sums and bounds."""
+"""A policy's statistics on the device: all minibatches of an update at once, sums and bounds."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -19,13 +19,14 @@ JOINT = (
     *("steps", "forced", "ratio_offset", "ratio_offset_square", "kl", "kl_reverse"),
     *("clipped_above", "clipped_below", "underflows"),
     *("all_steps", "ratio_min", "ratio_max", "kl_max", "log_prob_min", "log_prob_max"),
-    *("policy_loss", "value_loss", "entropy_loss"),
 )
+MOST_VALUES = 1 << 22
+"""Values kept of an update before they are measured: 16 MiB of float32."""
 
 
 @dataclass(frozen=True, slots=True)
 class Steps:
-    """What a minibatch is made of; all (heads, steps) or, ``valid``, (steps,)."""
+    """What minibatches are made of; all (heads, steps) or, ``valid``, (steps,)."""
 
     log_probs: Tensor
     old_log_probs: Tensor
@@ -35,40 +36,127 @@ class Steps:
     valid: Tensor
 
 
-def stacked(by_head: Mapping[str, Tensor], heads: Sequence[str]) -> Tensor:
-    """One row a head. Raises KeyError for a head that is missing."""
-    return torch.stack([by_head[head].detach().reshape(-1) for head in heads])
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What a loop hands over of its minibatches: minibatches alike are measured together."""
+
+    heads: tuple[str, ...]
+    with_old: tuple[str, ...]
+    with_entropy: tuple[str, ...]
+    active: bool
+    learnable: bool
+    valid: bool
 
 
-def steps_of(
+@dataclass(slots=True)
+class Rows:
+    """Minibatches that are alike, until they are measured."""
+
+    given: Given
+    values: list[Tensor] = field(default_factory=list)
+    flags: list[Tensor] = field(default_factory=list)
+    size: int = 0
+
+    def add(self, values: Tensor, flags: Tensor | None) -> None:
+        """One minibatch: `stack_values`, `stack_flags`."""
+        self.values.append(values)
+        if flags is not None:
+            self.flags.append(flags)
+        self.size += values.numel()
+
+    def measured(self, clip_ratio: float) -> Tensor:
+        """The vector of all of them, by `measure`; none are kept."""
+        values = self.values[0] if len(self.values) == 1 else torch.cat(self.values, 1)
+        flags = torch.cat(self.flags, 1) if self.flags else None
+        self.values, self.flags, self.size = [], [], 0
+        return measure(_steps(self.given, values, flags), clip_ratio)
+
+
+def stack_values(
     heads: Sequence[str],
     log_probs: Mapping[str, Tensor],
     old_log_probs: Mapping[str, Tensor],
     entropy: Mapping[str, Tensor],
+) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...], Tensor]:
+    """The heads of each kind of value, and the values, a row each: (rows, steps) float32."""
+    present = tuple(head for head in heads if head in log_probs)
+    old = tuple(head for head in present if head in old_log_probs)
+    spread = tuple(head for head in present if head in entropy)
+    rows = [
+        *(log_probs[head] for head in present),
+        *(old_log_probs[head] for head in old),
+        *(entropy[head] for head in spread),
+    ]
+    if not rows:
+        return present, old, spread, torch.empty(0, 0)
+    if rows[0].dim() != 1:
+        rows = [row.reshape(-1) for row in rows]
+    return present, old, spread, torch.stack(rows).float()
+
+
+def stack_flags(
+    heads: Sequence[str],
     active: Mapping[str, Tensor] | None,
     learnable: Mapping[str, Tensor] | None,
     valid: Tensor | None,
-) -> Steps:
-    """A minibatch in the form that is measured; half precision becomes float32 here."""
-    new = stacked(log_probs, heads).float()
-    seen = (
-        torch.ones(new.shape[1], dtype=torch.bool, device=new.device)
-        if valid is None
-        else valid.detach().reshape(-1).bool()
-    )
-    matters = seen.expand_as(new) if active is None else stacked(active, heads).bool() & seen
-    chosen = None if learnable is None else stacked(learnable, heads).bool() & seen
-    return Steps(
-        new,
-        stacked(old_log_probs, heads).float(),
-        stacked(entropy, heads).float(),
-        matters,
-        chosen,
-        seen,
-    )
+) -> Tensor | None:
+    """Flags by head, then whether a step is valid: (rows, steps) bool; None where none is given."""
+    rows = [
+        given[head].reshape(-1).bool()
+        for given in (active, learnable)
+        if given is not None
+        for head in heads
+    ]
+    if valid is not None:
+        rows.append(valid.reshape(-1).bool())
+    return torch.stack(rows) if rows else None
 
 
-def measure(steps: Steps, clip_ratio: float, losses: Sequence[Tensor]) -> Tensor:
+def _steps(given: Given, values: Tensor, flags: Tensor | None) -> Steps:
+    count = len(given.heads)
+    new = values[:count]
+    old, entropy = new, torch.zeros_like(new)
+    if given.with_old:
+        place = [given.heads.index(head) for head in given.with_old]
+        told = values[count : count + len(place)]
+        old = told if len(place) == count else new.index_copy(0, _index(place, new), told)
+    if given.with_entropy:
+        place = [given.heads.index(head) for head in given.with_entropy]
+        told = values[count + len(given.with_old) :]
+        entropy = told if len(place) == count else entropy.index_copy(0, _index(place, new), told)
+    seen = torch.ones(new.shape[1], dtype=torch.bool, device=new.device)
+    matters, chosen = seen.expand_as(new), None
+    if flags is not None:
+        if given.valid:
+            seen = flags[-1]
+        matters = (flags[:count] if given.active else matters) & seen
+        if given.learnable:
+            begin = count if given.active else 0
+            chosen = flags[begin : begin + count] & seen
+    return Steps(new, old, entropy, matters, chosen, seen)
+
+
+def _index(place: Sequence[int], like: Tensor) -> Tensor:
+    return torch.tensor(place, device=like.device)
+
+
+def nonfinite(values: Tensor, heads: int, valid: Tensor | None) -> tuple[list[bool], list[bool]]:
+    """Which heads' log-probabilities are NaN, which infinite. Waits for the device."""
+    new = values[:heads]
+    seen = torch.ones_like(new[0], dtype=torch.bool) if valid is None else valid
+    return (new.isnan() & seen).any(1).tolist(), (new.isinf() & seen).any(1).tolist()
+
+
+def logits_kinds(logits: Tensor) -> Tensor:
+    """Whether logits (…, choices) have NaN, and whether they are infinite: two counts.
+
+    Minus infinity masks a choice that is not legal; for all choices of a step it is a fault.
+    """
+    below = logits.isneginf().all(-1).sum()
+    return torch.stack([logits.isnan().sum(), logits.isposinf().sum() + below])
+
+
+def measure(steps: Steps, clip_ratio: float) -> Tensor:
     """The vector: `PER_HEAD` for each head (a row a name), then `JOINT`.
 
     Ratios are new over old probability; a head counts in the steps in which it mattered
@@ -76,14 +164,15 @@ def measure(steps: Steps, clip_ratio: float, losses: Sequence[Tensor]) -> Tensor
     Schulman's estimator, (r − 1) − log r over steps drawn by the old policy; reversed, KL(new ‖
     old), it is r log r − (r − 1). Nothing here waits for the device.
     """
-    new, active, valid = steps.log_probs, steps.active, steps.valid
-    zero = torch.zeros((), device=new.device)
-    log_ratio = torch.where(active, new - steps.old_log_probs, zero)
+    # In float64: of a ratio near 1 the KL is what remains after two numbers near 1 cancel.
+    new, active, valid = steps.log_probs.double(), steps.active, steps.valid
+    zero = torch.zeros((), device=new.device, dtype=new.dtype)
+    log_ratio = torch.where(active, new - steps.old_log_probs.double(), zero)
     offset = log_ratio.expm1()
     clipped = offset.abs() > clip_ratio
-    entropy = torch.where(valid, steps.entropy, zero)
+    entropy = torch.where(valid, steps.entropy.double(), zero)
     learnable = valid.expand_as(new) if steps.learnable is None else steps.learnable
-    largest = torch.where(active, offset, -torch.inf).amax(1).double() + 1.0
+    largest = torch.where(active, offset, -torch.inf).amax(1) + 1.0
     sums = (
         *(active, learnable, entropy, torch.where(learnable, entropy, zero)),
         *(offset - log_ratio, clipped, new.isnan() & valid, new.isinf() & valid),
@@ -91,29 +180,20 @@ def measure(steps: Steps, clip_ratio: float, losses: Sequence[Tensor]) -> Tensor
     joint_log = log_ratio.sum(0)
     joint = joint_log.expm1()
     kl = joint - joint_log
-    wide = joint.double()
     joint_sums = (
-        *(valid, valid & ~learnable.any(0), wide, wide.square(), kl),
+        *(valid, valid & ~learnable.any(0), joint, joint.square(), kl),
         *((joint + 1.0) * joint_log - joint, joint > clip_ratio, joint < -clip_ratio),
         ((new < UNDERFLOW) & active).any(0),
     )
     bounds = (
         torch.full((), float(valid.numel()), device=new.device, dtype=torch.float64),
-        torch.where(valid, joint, torch.inf).amin().double() + 1.0,
-        torch.where(valid, joint, -torch.inf).amax().double() + 1.0,
-        kl.amax().double(),
-        torch.where(active, new, torch.inf).amin().double(),
-        torch.where(active, new, -torch.inf).amax().double(),
-        *(loss.detach().reshape(()).double() for loss in losses),
+        torch.where(valid, joint, torch.inf).amin() + 1.0,
+        torch.where(valid, joint, -torch.inf).amax() + 1.0,
+        kl.amax(),
+        torch.where(active, new, torch.inf).amin(),
+        torch.where(active, new, -torch.inf).amax(),
     )
-    return torch.cat(
-        [
-            largest,
-            _totals(sums).reshape(-1),
-            _totals(joint_sums),
-            torch.stack(bounds),
-        ]
-    )
+    return torch.cat([largest, _totals(sums).reshape(-1), _totals(joint_sums), torch.stack(bounds)])
 
 
 def _totals(rows: Sequence[Tensor]) -> Tensor:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 Tell = Callable[[str], None]
+Found = Iterator[tuple[str, str | None, str]]
 
 WORDS = {"nan": "NaN", "inf": "Inf"}
 
@@ -17,7 +18,7 @@ class Findings:
         self._found: dict[str, None] = {}
 
     def add(self, found: Iterable[tuple[str, str | None, str]]) -> None:
-        """Sources as (source, head or None, "nan" or "inf")."""
+        """Sources as (source, head or layer or None, "nan" or "inf")."""
         new = []
         for source, head, kind in found:
             text = f"{source}[{head}]: {WORDS[kind]}" if head else f"{source}: {WORDS[kind]}"

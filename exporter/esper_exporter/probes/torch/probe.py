@@ -3,27 +3,52 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import MISSING
 from dataclasses import fields as fields_of
 from datetime import UTC, datetime
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import clip_grads_with_norm_
 
 from esper_exporter.contract.tamiyo import TamiyoPolicyUpdatePayload
 from esper_exporter.probes.torch.emitter import STARTED, Sink, Telling, host_times
 from esper_exporter.probes.torch.fields import policy_fields, rollout_fields, stability
-from esper_exporter.probes.torch.gradient_fields import Layout, gradient_fields, scaler_fields
-from esper_exporter.probes.torch.gradients import is_sharded, measure, scale, zero_counts
-from esper_exporter.probes.torch.heads import checked_heads, members, tell_own_heads
+from esper_exporter.probes.torch.gradient_fields import (
+    Layout,
+    Part,
+    gradient_fields,
+    scaler_fields,
+)
+from esper_exporter.probes.torch.gradient_steps import GradientSteps
+from esper_exporter.probes.torch.gradients import (
+    Clipped,
+    is_sharded,
+    measure,
+    norms_of,
+    scale,
+    zero_counts,
+)
+from esper_exporter.probes.torch.heads import (
+    Heads,
+    checked_heads,
+    members,
+    named_parameters,
+    tell_own_heads,
+)
+from esper_exporter.probes.torch.loop_hooks import ignore, listen
 from esper_exporter.probes.torch.machine import Memory, compilation, place_in_world
 from esper_exporter.probes.torch.phases import Phases
 from esper_exporter.probes.torch.transfer import Arrays, Transfer
-from esper_exporter.probes.torch.update import PolicyUpdate
+from esper_exporter.probes.torch.update import PolicyUpdate, Setup
 
 _FIELDS = frozenset(field.name for field in fields_of(TamiyoPolicyUpdatePayload))
+_REQUIRED = tuple(
+    field.name for field in fields_of(TamiyoPolicyUpdatePayload) if field.default is MISSING
+)
 
 
 def _utc_now() -> datetime:
@@ -33,18 +58,19 @@ def _utc_now() -> datetime:
 class PolicyProbe:
     """Measures the PPO updates of a factored policy and emits them to an exporter.
 
-    ``heads`` gives each action head's number of choices, by the policy's own names for them.
-    ``head_modules`` says whose gradients are a head's, the critic's too ("value", "q").
-    ``optimizer`` gives the learning rate, ``scaler`` (``torch.amp.GradScaler``) the loss scale.
-    ``max_grad_norm`` and ``clip_ratio`` are those of the loop; None clips nothing. Every
-    ``every`` updates the fields that cost more are measured: weight change, share of zeros,
-    memory, compilation. ``dual_emit`` emits under the old event names as well.
+    ``heads`` gives each action head's number of choices, by the policy's own names for them; None
+    for a continuous head. ``head_modules`` says whose gradients are a head's, the critic's too
+    ("value", "q"). ``optimizer`` gives the learning rate, ``scaler`` (``torch.amp.GradScaler``) the
+    loss scale. ``max_grad_norm`` and ``clip_ratio`` are those of the loop; None clips nothing.
+    Every ``every`` updates the fields that cost more are measured: weight change, share of zeros,
+    memory, compilation. Of every ``sample_minibatches`` minibatches one is measured; all are
+    searched for NaN. ``dual_emit`` emits under the old event names as well.
 
     Raises ValueError or TypeError for what makes no sense, here and nowhere else: in the loop its
     own failures are counted in ``esper_exporter_internal_errors_total{where="probe"}``.
 
-    Nothing is read from a GPU before it has arrived: an update is told at the next call after its
-    copy has, or by `close`. Not thread-safe: it belongs to the thread that trains.
+    Nothing is read from a GPU before it has arrived: an update is emitted at the next call after
+    its copy has, or by `close`. Not thread-safe: it belongs to the thread that trains.
     """
 
     def __init__(
@@ -52,25 +78,29 @@ class PolicyProbe:
         policy: nn.Module,
         exporter: Sink,
         *,
-        heads: Mapping[str, int],
+        heads: Heads,
         head_modules: Mapping[str, nn.Module] | None = None,
         optimizer: torch.optim.Optimizer | None = None,
         scaler: Any = None,
         max_grad_norm: float | None = 0.5,
         clip_ratio: float = 0.2,
         every: int = 10,
+        sample_minibatches: int = 1,
         dual_emit: bool = False,
         group_id: str = "default",
         clock: Callable[[], datetime] = _utc_now,
     ) -> None:
-        named = [(name, p) for name, p in policy.named_parameters() if p.requires_grad]
+        named = [(name, p) for name, p in named_parameters(policy) if p.requires_grad]
         if not named:
             raise ValueError("the policy has no parameters that learn")
         if not callable(getattr(exporter, "emit", None)):
             raise TypeError(f"an Exporter is needed, got {type(exporter).__name__}")
         if every < 1 or not clip_ratio > 0 or not (max_grad_norm is None or max_grad_norm > 0):
             raise ValueError("every, clip_ratio and max_grad_norm must be above 0")
+        if type(sample_minibatches) is not int or sample_minibatches < 1:
+            raise ValueError("sample_minibatches must be a whole number above 0")
         self._heads = checked_heads(heads)
+        self._numbered = list(enumerate(parameter for _, parameter in named))
         self._parameters = [parameter for _, parameter in named]
         self._layout = Layout(
             tuple(name for name, _ in named),
@@ -80,6 +110,7 @@ class PolicyProbe:
         self._optimizer = optimizer
         self._scaler = scaler
         self._max_norm, self._clip_ratio, self._every = max_grad_norm, clip_ratio, every
+        self._sampled = sample_minibatches
         device = self._parameters[0].device
         self._transfer = Transfer(device)
         self._memory = Memory(device)
@@ -89,104 +120,171 @@ class PolicyProbe:
         self._index = 0
         self._scale: float | None = None
         self._current: PolicyUpdate | None = None
+        self._before: list[Tensor] | None = None
+        self._places = {id(parameter): place for place, parameter in self._numbered}
+        self._steps = GradientSteps(self._places)
 
     # -- the loop ------------------------------------------------------------------------------
 
-    @contextmanager
-    def update(self, batch: int | None = None) -> Iterator[PolicyUpdate]:
-        """One policy update: rollout, minibatches and optimizer steps happen inside the block.
+    def update(self, batch: int | None = None) -> PolicyUpdate:
+        """One policy update: rollout, minibatches and optimizer steps happen inside its block, or
+        between its ``begin()`` and ``end()``.
 
         Updates are numbered 1, 2, 3 …, anew in each ``batch`` (default: all in one). A block that
-        raises tells what was not finite, and no update.
+        raises reports what was not finite, and no update.
         """
+        setup = Setup(
+            self._heads,
+            self._clip_ratio,
+            self._layout,
+            self._transfer.home,
+            self._transfer.at_once,
+            self._sampled,
+            self._nonfinite,
+            self._telling.failed,
+        )
+        return PolicyUpdate(setup, self, batch)
+
+    def begin(self, update: PolicyUpdate) -> None:
+        """For `PolicyUpdate.begin`. An update that was never ended was not completed."""
         self._poll()
+        if self._current is not None:
+            self._close_update(self._current, "no_event")
+        batch = update.asked_batch
         if self._index == 0 or batch != self._batch:
             self._batch, self._index = batch, 0
         self._index += 1
         self._updates += 1
-        index, number = self._index, self._updates if batch is None else batch
-        update = PolicyUpdate(
-            self._heads,
-            self._clip_ratio,
-            self._transfer.at_once,
-            lambda detail: self._telling.anomaly("nonfinite_detected", detail, number, index),
-            self._telling.failed,
-            batch=number,
-            index=index,
-            closely=(self._updates - 1) % self._every == 0,
-        )
-        before = None
+        update.index, update.batch = self._index, self._updates if batch is None else batch
+        update.closely = (self._updates - 1) % self._every == 0
+        update.begun = time.perf_counter()
+        self._before, self._steps = None, GradientSteps(self._places)
         if update.closely:
             with update.guarded():
-                before = [p.detach().clone() for p in self._local_parameters()]
+                self._before = [p.clone() for p in self._local_parameters()]
         self._current = update
-        try:
-            yield update
-        except BaseException:
-            self._send(update, carried_out=False)
-            raise
-        else:
-            with update.guarded():
-                if before is not None:
-                    change = torch._foreach_sub(self._local_parameters(), before)
-                    norms = torch.stack(torch._foreach_norm(change))
-                    update.keep("weight_change", torch.linalg.vector_norm(norms).reshape(1))
-                self._see_scale(update)
-            update.told.setdefault("update_time_ms", (time.perf_counter() - update.begun) * 1000.0)
-            self._send(update, carried_out=True)
-        finally:
-            self._current = None
+        listen(self)
+
+    def end(self, update: PolicyUpdate, error: BaseException | None) -> None:
+        """For `PolicyUpdate.end`. A second end is none."""
+        if update is self._current:
+            self._close_update(update, None if error is None else "raised")
+
+    def _close_update(self, update: PolicyUpdate, incomplete: str | None) -> None:
+        ignore(self)
+        self._current = None
+        update.told.setdefault("update_time_ms", (time.perf_counter() - update.begun) * 1000.0)
+        update.measure_rows()
+        with update.guarded():
+            self._see_weights(update)
+            self._see_scale(update)
+        self._before = None
+        self._send(update, incomplete)
+
+    def _see_weights(self, update: PolicyUpdate) -> None:
+        weights = self._local_parameters()
+        update.saw_weights(norms_of(weights), weights)
+        if self._before is not None:
+            # One tensor at a time: all differences at once would be the weights' memory again.
+            norms = [
+                torch.linalg.vector_norm(now - before)
+                for now, before in zip(weights, self._before, strict=True)
+            ]
+            total = torch.linalg.vector_norm(torch.stack([n.double() for n in norms]))
+            update.keep("weight_change", total.reshape(1))
 
     def clip_grad_norm_(
         self,
         parameters: Tensor | Iterable[Tensor] | None = None,
         max_norm: float | None = None,
-        norm_type: float = 2.0,
+        norm_type: float | str = 2.0,
         error_if_nonfinite: bool = False,
+        foreach: bool | None = None,
     ) -> Tensor:
         """In place of ``torch.nn.utils.clip_grad_norm_``: clips, and returns the norm before it.
 
         Without arguments it clips the policy's parameters to ``max_grad_norm``. Parameters other
-        than the policy's are clipped and not measured. Raises RuntimeError for a non-finite norm
-        only if asked to, which waits for the device as it does in torch.
+        than the policy's are clipped and not measured. ``norm_type``, ``error_if_nonfinite`` and
+        ``foreach`` are torch's; what is measured is the 2-norm. Raises RuntimeError for a
+        non-finite norm only if asked to, which waits for the device as it does in torch.
         """
-        limit = self._max_norm if max_norm is None else max_norm
-        chosen: list[Any] = (
-            self._parameters
-            if parameters is None
-            else [parameters]
-            if isinstance(parameters, Tensor)
-            else list(parameters)
-        )
+        limit = self._max_norm if max_norm is None else float(max_norm)
+        kind = float(norm_type)
+        places = self._places
+        chosen: list[tuple[int, Tensor]]
+        if parameters is None:
+            chosen = list(self._numbered)
+        else:
+            given = [parameters] if isinstance(parameters, Tensor) else list(parameters)
+            chosen = [(places.get(id(p), -1), p) for p in given]
         with torch.no_grad():
-            clipped = measure(chosen, norm_type)
+            clipped = measure(chosen, kind)
             if clipped is None:
                 return torch.tensor(0.0)
-            self._measure(chosen, clipped, limit, norm_type)
+            if self._current is not None:
+                self._measure(self._current, chosen, clipped, limit, kind)
             if error_if_nonfinite and not bool(clipped.total.isfinite()):
                 raise RuntimeError(
                     f"the total norm of order {norm_type} of the gradients is not finite, so"
                     " they cannot be clipped"
                 )
-            if limit is not None:
+            if limit is None:
+                pass
+            elif clipped.uniform and not clipped.sharded and foreach is None:
                 scale(clipped, limit)
+            else:
+                everything = [p for _, p in chosen]
+                clip_grads_with_norm_(everything, limit, clipped.total, foreach)
         return clipped.total
 
     def _measure(
-        self, chosen: list[Any], clipped: Any, limit: float | None, norm_type: float
+        self,
+        update: PolicyUpdate,
+        chosen: list[tuple[int, Tensor]],
+        clipped: Clipped,
+        limit: float | None,
+        norm_type: float,
     ) -> None:
+        with update.guarded():
+            if norm_type != 2.0 or -1 in clipped.indices:
+                mine = [(place, p) for place, p in chosen if place >= 0]
+                found = measure(mine, total=clipped.total)
+                if found is None:
+                    return
+                clipped = found
+            self._saw(update, clipped, limit, before_clipping=True)
+
+    def _saw(
+        self, update: PolicyUpdate, clipped: Clipped, limit: float | None, *, before_clipping: bool
+    ) -> None:
+        number = self._steps.measured(clipped.indices)
+        part = Part(number, clipped.indices, limit, before_clipping, self._scaling, clipped.sharded)
+        update.saw_gradients(clipped, part)
+        self._see_scale(update)
+        if update.closely and not any(piece.kind == "zeros" for piece in update.pieces):
+            update.keep("zeros", zero_counts(clipped.gradients))
+
+    def clipping(self, parameters: Sequence[Tensor], max_norm: float, total: Tensor) -> None:
+        """torch's own clipping, in an update of this thread."""
         update = self._current
-        if update is None or norm_type != 2.0 or len(chosen) != len(self._parameters):
+        if update is None:
             return
         with update.guarded():
-            if chosen is not self._parameters and any(
-                one is not own for one, own in zip(chosen, self._parameters, strict=True)
-            ):
-                return
-            update.saw_gradients(clipped, limit, self._scaling)
-            self._see_scale(update)
-            if update.closely and not any(piece.kind == "zeros" for piece in update.pieces):
-                update.keep("zeros", zero_counts(clipped.gradients))
+            found = measure(self._steps.mine(parameters), total=total)
+            if found is not None:
+                self._saw(update, found, float(max_norm), before_clipping=True)
+
+    def stepping(self, optimizer: torch.optim.Optimizer) -> None:
+        """An optimizer's step, in an update of this thread: what no clipping showed is measured."""
+        update = self._current
+        if update is None:
+            return
+        with update.guarded():
+            used = self._steps.mine(p for group in optimizer.param_groups for p in group["params"])
+            found = measure(self._steps.left_to_measure(used))
+            if found is not None:
+                self._saw(update, found, None, before_clipping=self._max_norm is None)
+            self._steps.used(used)
 
     def phase(self, name: str) -> AbstractContextManager[None]:
         """Time a part of the loop: "forward", "backward", "optimizer", "data_transfer", "epoch"."""
@@ -260,7 +358,10 @@ class PolicyProbe:
 
     # -- what is told --------------------------------------------------------------------------
 
-    def _send(self, update: PolicyUpdate, *, carried_out: bool) -> None:
+    def _nonfinite(self, detail: str, update: PolicyUpdate) -> None:
+        self._telling.anomaly("nonfinite_detected", detail, update.batch, update.index)
+
+    def _send(self, update: PolicyUpdate, incomplete: str | None) -> None:
         pieces = list(update.pieces)
 
         def done(arrays: Arrays) -> None:
@@ -268,30 +369,37 @@ class PolicyProbe:
             if not self._transfer.at_once:
                 for piece, values in received:
                     update.look(piece, values)
-            if carried_out:
+            if incomplete is not None:
+                self._telling.incomplete(incomplete, update.batch, update.index)
+            elif update.skipped:
+                self._tell_skip(update)
+            else:
                 self._tell_update(update, received)
 
         with update.guarded():
             self._transfer.send([piece.vector for piece in pieces], done)
-            if update.skipped or not carried_out:
+            if update.skipped or incomplete is not None:
                 self._transfer.flush()
-            if carried_out and update.closely:
+            elif update.closely:
                 self._tell_machine()
 
     def _tell_update(self, update: PolicyUpdate, received: list[Any]) -> None:
         by_kind: dict[str, list[Any]] = {}
         for piece, values in received:
             by_kind.setdefault(piece.kind, []).append(values)
-        minibatches, steps = by_kind.get("minibatch", []), update.steps(received)
-        if update.skipped or not minibatches or not steps:
-            self._tell_skip(update)
-            return
-        found = policy_fields(self._heads, minibatches)
-        if not update.has_entropy_loss:
-            del found["entropy_loss"]
-        if "values" in by_kind:
-            found |= rollout_fields({kind: last[-1] for kind, last in by_kind.items()}, self._heads)
-        found |= gradient_fields(self._layout, steps)
+        steps = update.steps(received, self._max_norm)
+        found: dict[str, Any] = {
+            name: sum(values) / len(values) for name, values in update.losses.items()
+        }
+        measured = [
+            (piece.about, values) for piece, values in received if piece.kind == "minibatch"
+        ]
+        if measured:
+            found |= policy_fields(self._heads, measured, update.infinite)
+        found |= rollout_fields({kind: last[-1] for kind, last in by_kind.items()}, self._heads)
+        limit = next((step.max_norm for step in steps if step.max_norm), self._max_norm)
+        if steps:
+            found |= gradient_fields(self._layout, steps, limit)
         found |= self._scaler_fields(by_kind.get("scale", []))
         if "zeros" in by_kind:
             zeros, entries = by_kind["zeros"][0].tolist()
@@ -299,13 +407,16 @@ class PolicyProbe:
         if "weight_change" in by_kind:
             found["policy_update_magnitude"] = float(by_kind["weight_change"][0][0])
         found["lr"] = self._learning_rate()
-        found["numerical_stability_score"] = stability(found, bool(update.findings.detail))
+        found["max_grad_norm"] = limit
+        if steps or measured:
+            found["numerical_stability_score"] = stability(found, bool(update.findings.detail))
         found |= {"batch": update.batch, "ppo_update_idx": update.index}
         found |= {name: value for name, value in update.told.items() if name in _FIELDS}
-        measured = {name: value for name, value in found.items() if value is not None}
-        measured["action_heads"] = tuple(self._heads)
-        tell_own_heads(measured, self._heads)
-        self._telling.emit("TAMIYO_POLICY_UPDATE", measured)
+        told = {name: value for name, value in found.items() if value is not None}
+        told["action_heads"] = tuple(self._heads)
+        told["not_measured"] = tuple(name for name in _REQUIRED if name not in told)
+        tell_own_heads(told, self._heads)
+        self._telling.emit("TAMIYO_POLICY_UPDATE", told)
 
     def _scaler_fields(self, scales: list[Any]) -> dict[str, Any]:
         seen = [float(values[0]) for values in scales]

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-MOMENTS = ("count", "mean", "m2", "m3", "m4", "min", "max", "positive", "nonfinite")
-"""Of a sample: size, mean, central moments (population), bounds, above 0, not finite."""
+MOMENTS = ("count", "mean", "m2", "m3", "m4", "min", "max", "positive", "nonfinite", "nan")
+"""Of a sample: size, mean, central moments (population), bounds, above 0, not finite, NaN."""
 
 QUANTILES = (0.1, 0.5, 0.9)
 
@@ -36,6 +36,7 @@ def moments(samples: Tensor, valid: Tensor | None) -> Tensor:
             torch.where(seen, wide, -torch.inf).amax(1),
             ((wide > 0) & seen).sum(1, dtype=torch.float64),
             (~wide.isfinite() & seen).sum(1, dtype=torch.float64),
+            (wide.isnan() & seen).sum(1, dtype=torch.float64),
         ],
         dim=1,
     )
@@ -70,7 +71,8 @@ def covariance(one: Tensor, other: Tensor, valid: Tensor | None) -> Tensor:
 def action_mix(
     actions: Mapping[str, Tensor], choices: Mapping[str, int], valid: Tensor | None
 ) -> Tensor:
-    """How many different combinations of actions there are, and how often the commonest occurs.
+    """How many different combinations of actions there are, how often the commonest occurs, and of
+    how many steps.
 
     By one sort and the lengths of its runs: counting by value would wait for the device.
     """
@@ -88,7 +90,7 @@ def action_mix(
     begun = torch.where(first, place, 0).cummax(0).values
     counts = ordered >= 0
     length = torch.where(counts, place - begun + 1, 0)
-    return torch.stack([(first & counts).sum(), length.amax()])
+    return torch.stack([(first & counts).sum(), length.amax(), counts.sum()])
 
 
 def shares(chosen: Tensor, choices: int, valid: Tensor | None) -> Tensor:

@@ -34,8 +34,9 @@ class _Pending:
 
 
 class Transfer:
-    """Hands over one update's vectors. On the CPU at once; else when the copy has arrived, which is
-    asked for at the next step, or waited for by ``flush``."""
+    """Hands over one update's vectors. On CUDA when the copy has arrived, which is asked for at the
+    next step, or waited for by ``flush``; at once on the CPU, and on any other device, whose copies
+    are waited for."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -44,7 +45,13 @@ class Transfer:
     @property
     def at_once(self) -> bool:
         """Whether the host can read the values without waiting for a device."""
-        return bool(self.device.type == "cpu")
+        return bool(self.device.type != "cuda")
+
+    def home(self, tensor: Tensor) -> Tensor:
+        """The tensor where it is measured: on the CPU for devices that are neither CPU nor CUDA,
+        since some know no float64."""
+        found = tensor.detach()
+        return found if found.device.type in ("cpu", "cuda") else found.cpu()
 
     def send(self, pieces: Sequence[Tensor], done: Done) -> None:
         """Start the copy of ``pieces``; ``done`` gets them as float64 arrays, in this order."""
@@ -52,7 +59,7 @@ class Transfer:
         if not pieces:
             done([])
             return
-        flat = torch.cat([piece.detach().reshape(-1).to(torch.float64) for piece in pieces])
+        flat = torch.cat([self.home(piece).reshape(-1).to(torch.float64) for piece in pieces])
         if self.at_once:
             done(_split(flat, sizes))
             return

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from types import TracebackType
+from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
@@ -15,14 +16,16 @@ from torch import Tensor
 
 from esper_exporter.probes.torch import minibatch as policy
 from esper_exporter.probes.torch import rollout as sample
-from esper_exporter.probes.torch.gradient_fields import Step
+from esper_exporter.probes.torch.gradient_fields import Layout, Part, Step
 from esper_exporter.probes.torch.gradients import Clipped, look_closer
-from esper_exporter.probes.torch.nonfinite_report import Findings, Tell
+from esper_exporter.probes.torch.heads import Heads
+from esper_exporter.probes.torch.nonfinite_report import Findings, Found
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
-Found = Iterator[tuple[str, str | None, str]]
 
-_LOSSES = ("policy_loss", "value_loss", "entropy_loss")
+LOSSES = ("policy_loss", "value_loss", "entropy_loss")
+MOST_LAYERS = 8
+"""Layers that one report names: a NaN loss is in all of them."""
 
 
 @dataclass(slots=True)
@@ -34,62 +37,97 @@ class Piece:
     about: Any = None
 
 
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What an update knows of the policy that it belongs to."""
+
+    heads: Heads
+    clip_ratio: float
+    layout: Layout
+    home: Callable[[Tensor], Tensor]
+    at_once: bool
+    """Whether the host can read a vector without waiting for a device."""
+    sample_minibatches: int
+    tell: Callable[[str, PolicyUpdate], None]
+    failed: Callable[[], None]
+
+
+class Lifecycle(Protocol):
+    """The probe, to its updates."""
+
+    def begin(self, update: PolicyUpdate) -> None:
+        """The update begins; it gets its numbers."""
+
+    def end(self, update: PolicyUpdate, error: BaseException | None) -> None:
+        """The update is over; with an error it was not completed."""
+
+
 class PolicyUpdate:
-    """One policy update, as ``PolicyProbe.update`` gives it. Nothing here raises.
+    """One policy update, as ``PolicyProbe.update`` gives it: a context manager, or, without
+    indenting the loop, `begin` and `end`. Nothing here raises.
 
     Tensors may have any shape, the same for all of a call, and any floating-point type; they are
     read, never kept and never changed.
     """
 
-    def __init__(
-        self,
-        heads: Mapping[str, int],
-        clip_ratio: float,
-        at_once: bool,
-        tell: Tell,
-        failed: Callable[[], None],
-        *,
-        batch: int,
-        index: int,
-        closely: bool,
-    ) -> None:
-        self.batch = batch
-        self.index = index
+    def __init__(self, setup: Setup, lifecycle: Lifecycle, batch: int | None) -> None:
+        self.batch = batch if batch is not None else 0
+        self.asked_batch = batch
+        self.index = 0
         """Number of the update within its batch: 1, 2, 3 …"""
-        self.closely = closely
+        self.closely = False
         """Whether this update measures the medium-overhead fields too."""
         self.skipped = False
-        self.has_entropy_loss = False
         self.pieces: list[Piece] = []
         self.told: dict[str, Any] = {}
-        self.findings = Findings(tell)
+        self.infinite: set[str] = set()
+        """Heads whose logits were infinite."""
+        self.losses: dict[str, list[float]] = {}
         self.begun = time.perf_counter()
-        self._heads = heads
-        self._clip_ratio = clip_ratio
-        self._at_once = at_once
-        self._failed = failed
+        self.findings = Findings(self._tell)
+        self._setup = setup
+        self._lifecycle = lifecycle
+        self._rows: dict[policy.Given, policy.Rows] = {}
+        self._minibatches = 0
+
+    def begin(self) -> Self:
+        """The update begins here; `end` ends it. Not for use in a ``with``."""
+        self._lifecycle.begin(self)
+        return self
+
+    def end(self) -> None:
+        """The update was completed."""
+        self._lifecycle.end(self, None)
+
+    def __enter__(self) -> Self:
+        return self.begin()
+
+    def __exit__(
+        self,
+        _kind: type[BaseException] | None,
+        error: BaseException | None,
+        _trace: TracebackType | None,
+    ) -> None:
+        self._lifecycle.end(self, error)
 
     def rollout(
         self,
         *,
-        values: Tensor,
-        returns: Tensor,
+        values: Tensor | None = None,
+        returns: Tensor | None = None,
         advantages: Tensor | None = None,
         raw_advantages: Tensor | None = None,
         td_errors: Tensor | None = None,
         actions: Mapping[str, Tensor] | None = None,
         valid: Tensor | None = None,
     ) -> None:
-        """The rollout that this update learns from, once per update.
+        """The rollout that this update learns from, once per update; all that there is of it.
 
         ``values`` and ``returns`` are the critic's estimates and their targets, ``advantages`` as
         they are used (normalised), ``raw_advantages`` before that, ``td_errors`` those of GAE,
         ``actions`` the choices by head, ``valid`` False where a step is padding.
         """
         with self.guarded():
-            if values.numel() == 0:
-                return
-            seen = None if valid is None else valid.detach().reshape(-1).bool()
             told = {
                 "values": values,
                 "returns": returns,
@@ -97,53 +135,114 @@ class PolicyUpdate:
                 "raw_advantages": raw_advantages,
                 "td_errors": td_errors,
             }
+            home = self._setup.home
+            seen = None if valid is None else home(valid).reshape(-1).bool()
             flat = {
-                kind: tensor.detach().reshape(-1).double()
+                kind: home(tensor).reshape(-1).double()
                 for kind, tensor in told.items()
-                if tensor is not None
+                if tensor is not None and tensor.numel()
             }
-            flat["errors"] = flat["values"] - flat["returns"]
-            for kind, row in zip(
-                flat, sample.moments(torch.stack(list(flat.values())), seen).unbind(), strict=True
-            ):
-                self._keep(kind, row)
-            self._keep("quantiles", sample.quantiles(returns, seen))
-            self._keep("covariance", sample.covariance(values, returns, seen))
-            if actions:
-                choices = {head: n for head, n in self._heads.items() if head in actions}
-                self._keep("action_mix", sample.action_mix(actions, choices, seen))
-                if "op" in choices:
-                    self._keep("ops", sample.shares(actions["op"], choices["op"], seen))
+            if "values" in flat and "returns" in flat:
+                flat["errors"] = flat["values"] - flat["returns"]
+                self._keep("covariance", sample.covariance(flat["values"], flat["returns"], seen))
+            if flat:
+                rows = sample.moments(torch.stack(list(flat.values())), seen).unbind()
+                for kind, row in zip(flat, rows, strict=True):
+                    self._keep(kind, row)
+            if "returns" in flat:
+                self._keep("quantiles", sample.quantiles(flat["returns"], seen))
+            self._see_actions({h: home(a) for h, a in (actions or {}).items()}, seen)
+
+    def _see_actions(self, actions: Mapping[str, Tensor], seen: Tensor | None) -> None:
+        choices = {h: n for h, n in self._setup.heads.items() if h in actions and n is not None}
+        if not choices or not actions[next(iter(choices))].numel():
+            return
+        self._keep("action_mix", sample.action_mix(actions, choices, seen))
+        if "op" in choices:
+            self._keep("ops", sample.shares(actions["op"], choices["op"], seen))
 
     def minibatch(
         self,
         *,
-        log_probs: Mapping[str, Tensor],
-        old_log_probs: Mapping[str, Tensor],
-        entropy: Mapping[str, Tensor],
-        policy_loss: Tensor,
-        value_loss: Tensor,
-        entropy_loss: Tensor | None = None,
+        log_probs: Mapping[str, Tensor] | None = None,
+        old_log_probs: Mapping[str, Tensor] | None = None,
+        entropy: Mapping[str, Tensor] | None = None,
+        policy_loss: Tensor | float | None = None,
+        value_loss: Tensor | float | None = None,
+        entropy_loss: Tensor | float | None = None,
+        logits: Mapping[str, Tensor] | None = None,
         active: Mapping[str, Tensor] | None = None,
         learnable: Mapping[str, Tensor] | None = None,
         valid: Tensor | None = None,
     ) -> None:
-        """One minibatch, after the forward pass and before the backward one.
+        """One minibatch, after the forward pass and before the backward one; all that there is.
 
         By head: the log-probabilities of the actions taken, now and when they were taken (nats),
         and the entropies (nats). ``active`` is True where the head mattered for what was done,
         ``learnable`` where it had more than one legal choice (default: everywhere), ``valid``
-        False where a step is padding. Losses are scalars.
+        False where a step is padding. ``logits`` (…, choices) tell an infinite logit from NaN:
+        what a softmax makes of both is NaN. Losses are scalars. What is left out is absent.
         """
         with self.guarded():
-            steps = policy.steps_of(
-                tuple(self._heads), log_probs, old_log_probs, entropy, active, learnable, valid
-            )
-            if steps.log_probs.numel() == 0:
-                return
-            losses = (policy_loss, value_loss, value_loss if entropy_loss is None else entropy_loss)
-            self.has_entropy_loss = entropy_loss is not None
-            self._keep("minibatch", policy.measure(steps, self._clip_ratio, losses))
+            self._minibatches += 1
+            given = zip(LOSSES, (policy_loss, value_loss, entropy_loss), strict=True)
+            for name, loss in given:
+                if loss is not None:
+                    self._see_loss(name, loss)
+            if logits:
+                self._see_logits(logits)
+            if log_probs:
+                self._see_rows(log_probs, old_log_probs, entropy, active, learnable, valid)
+
+    def _see_loss(self, name: str, loss: Tensor | float) -> None:
+        if isinstance(loss, Tensor) and not self._setup.at_once:
+            self._keep("loss", loss.detach().reshape(1), name)
+            return
+        value = float(loss)
+        self.losses.setdefault(name, []).append(value)
+        if name != "entropy_loss" and not math.isfinite(value):
+            self.findings.add([("loss", None, _kind(value))])
+
+    def _see_logits(self, logits: Mapping[str, Tensor]) -> None:
+        heads = tuple(head for head in self._setup.heads if head in logits)
+        kinds = [policy.logits_kinds(self._setup.home(logits[head])) for head in heads]
+        if kinds:
+            self._keep("logits", torch.stack(kinds).reshape(-1), heads)
+
+    def _see_rows(
+        self,
+        log_probs: Mapping[str, Tensor],
+        old_log_probs: Mapping[str, Tensor] | None,
+        entropy: Mapping[str, Tensor] | None,
+        active: Mapping[str, Tensor] | None,
+        learnable: Mapping[str, Tensor] | None,
+        valid: Tensor | None,
+    ) -> None:
+        setup = self._setup
+        heads, old, spread, values = policy.stack_values(
+            tuple(setup.heads), log_probs, old_log_probs or {}, entropy or {}
+        )
+        if values.numel() == 0:
+            return
+        values = setup.home(values)
+        if setup.at_once and not math.isfinite(float(values[: len(heads)].sum())):
+            seen = None if valid is None else setup.home(valid).reshape(-1).bool()
+            nan, inf = policy.nonfinite(values, len(heads), seen)
+            self.findings.add(self._in_log_probs(heads, nan, inf))
+        if (self._minibatches - 1) % setup.sample_minibatches:
+            return
+        flags = policy.stack_flags(heads, active, learnable, valid)
+        if flags is not None and flags.shape[1] != values.shape[1]:
+            raise ValueError(f"{flags.shape[1]} flags for {values.shape[1]} steps")
+        given = policy.Given(
+            heads, old, spread, active is not None, learnable is not None, valid is not None
+        )
+        rows = self._rows.get(given)
+        if rows is None:
+            rows = self._rows[given] = policy.Rows(given)
+        rows.add(values, None if flags is None else setup.home(flags))
+        if rows.size > policy.MOST_VALUES:
+            self._keep("minibatch", rows.measured(setup.clip_ratio), given)
 
     def set(self, **fields: Any) -> None:
         """Fields of a policy update that the loop knows itself, by their name in the contract:
@@ -163,23 +262,37 @@ class PolicyUpdate:
             with torch.no_grad():
                 yield
         except Exception:
-            self._failed()
+            self._setup.failed()
 
-    def saw_gradients(self, clipped: Clipped, max_norm: float | None, scaled: bool) -> None:
+    def measure_rows(self) -> None:
+        """Measure the minibatches that were stacked so far."""
+        for given, rows in self._rows.items():
+            with self.guarded():
+                if rows.size:
+                    self._keep("minibatch", rows.measured(self._setup.clip_ratio), given)
+
+    def saw_gradients(self, clipped: Clipped, part: Part) -> None:
         """The norms before clipping; the gradients are as yet unchanged. With a loss scale, Inf is
         an overflow that the scaler deals with, and no fault."""
-        step = (clipped.indices, max_norm, scaled)
-        if self._at_once and not math.isfinite(float(clipped.total.float().numpy())):
-            norms = clipped.norms.double()
+        norms = clipped.norms
+        if self._setup.at_once and not math.isfinite(float(norms.sum())):
+            norms = self._setup.home(norms).double()
             host = norms.numpy()
             for found in look_closer(clipped, np.flatnonzero(~np.isfinite(host)).tolist()):
                 place = clipped.indices.index(found.index)
                 host[place] = math.nan if found.nan else found.norm
-            total = torch.linalg.vector_norm(norms)
-            self._keep("gradients", torch.cat([total.reshape(1), norms]), step)
-            return
-        total = clipped.total.reshape(1)
-        self._keep("gradients", torch.cat([total, clipped.norms]), step)
+        self._keep("gradients", torch.cat([clipped.total.reshape(1).to(norms), norms]), part)
+
+    def saw_weights(self, norms: Tensor, weights: Sequence[Tensor]) -> None:
+        """The norm of each parameter tensor after the update."""
+        if self._setup.at_once and not math.isfinite(float(norms.sum())):
+            norms = self._setup.home(norms).double()
+            host = norms.numpy()
+            for place in np.flatnonzero(~np.isfinite(host)).tolist():
+                weight = weights[place]
+                nan = bool(weight.isnan().any())
+                host[place] = math.nan if nan else float(weight.double().norm())
+        self._keep("weights", norms)
 
     def saw_scale(self, scale: Tensor) -> None:
         """The AMP loss scale as it is now."""
@@ -190,45 +303,87 @@ class PolicyUpdate:
         self._keep(kind, vector)
 
     def _keep(self, kind: str, vector: Tensor, about: Any = None) -> None:
+        vector = self._setup.home(vector)
         piece = Piece(kind, vector, about)
         self.pieces.append(piece)
-        if self._at_once:
-            self.look(piece, vector.detach().double().numpy())
+        if self._setup.at_once:
+            self.look(piece, vector.double().numpy())
 
     def look(self, piece: Piece, values: Array) -> None:
         """Note what is not finite in a vector that has reached the host."""
         if piece.kind == "minibatch":
-            self.findings.add(self._in_minibatch(values))
-        elif piece.kind == "gradients" and not piece.about[2] and not math.isfinite(values[0]):
-            self.findings.add(_in_gradients(values[1:]))
-        elif piece.kind in ("values", "td_errors") and values[-1]:
-            self.findings.add([("values", None, "nan")])
+            self.findings.add(self._in_minibatch(piece.about, values))
+        elif piece.kind == "loss":
+            self.losses.setdefault(piece.about, []).append(float(values[0]))
+            if piece.about != "entropy_loss" and not math.isfinite(values[0]):
+                self.findings.add([("loss", None, _kind(values[0]))])
+        elif piece.kind == "logits":
+            self.findings.add(self._in_logits(piece.about, values))
+        elif piece.kind == "gradients":
+            if not piece.about.scaled and not np.isfinite(values[1:]).all():
+                self.findings.add(self._in_layers("gradients", piece.about.indices, values[1:]))
+        elif piece.kind == "weights":
+            if not np.isfinite(values).all():
+                self.findings.add(self._in_layers("weights", range(len(values)), values))
+        elif piece.kind in _SAMPLE_SOURCES and values[-2]:
+            kinds = ["nan"] if values[-1] else []
+            kinds += ["inf"] if values[-2] > values[-1] else []
+            self.findings.add((_SAMPLE_SOURCES[piece.kind], None, kind) for kind in kinds)
 
-    def _in_minibatch(self, values: Array) -> Found:
-        for row, kind in ((-2, "nan"), (-1, "inf")):
-            table = values[: -len(policy.JOINT)].reshape(len(policy.PER_HEAD), len(self._heads))
-            for head, count in zip(self._heads, table[row], strict=True):
-                if count:
-                    yield "log_probs", head, kind
-        together = dict(zip(policy.JOINT, values[-len(policy.JOINT) :].tolist(), strict=True))
-        for name in _LOSSES[:2]:
-            if not math.isfinite(together[name]):
-                yield "loss", None, "nan" if math.isnan(together[name]) else "inf"
-        if together["steps"] and math.isinf(together["ratio_max"]):
+    def _in_logits(self, heads: Sequence[str], counts: Array) -> Found:
+        for head, (nan, infinite) in zip(heads, counts.reshape(-1, 2).tolist(), strict=True):
+            if infinite and not nan:
+                self.infinite.add(head)
+                yield "log_probs", head, "inf"
+            elif nan:
+                yield "log_probs", head, "nan"
+
+    def _in_log_probs(self, heads: Sequence[str], nan: Sequence[Any], inf: Sequence[Any]) -> Found:
+        for place, head in enumerate(heads):
+            if nan[place] and head not in self.infinite:
+                yield "log_probs", head, "nan"
+            if inf[place]:
+                yield "log_probs", head, "inf"
+
+    def _in_minibatch(self, given: policy.Given, values: Array) -> Found:
+        count = len(given.heads)
+        table = values[: count * len(policy.PER_HEAD)].reshape(len(policy.PER_HEAD), count)
+        yield from self._in_log_probs(given.heads, table[-2].tolist(), table[-1].tolist())
+        joint = dict(zip(policy.JOINT, values[table.size :].tolist(), strict=True))
+        if joint["steps"] and math.isinf(joint["ratio_max"]):
             yield "ratio", None, "inf"
 
-    def steps(self, arrays: list[tuple[Piece, Array]]) -> list[Step]:
-        """The optimizer steps among the vectors."""
-        found = []
+    def _in_layers(self, source: str, indices: Iterable[int], norms: Array) -> Found:
+        kinds: dict[tuple[str, str], None] = {}
+        for index, norm in zip(indices, norms.tolist(), strict=True):
+            if not math.isfinite(norm):
+                kinds[self._setup.layout.layer(index), _kind(norm)] = None
+        for kind in sorted({kind for _, kind in kinds}):
+            yield source, None, kind
+        for layer, kind in list(kinds)[:MOST_LAYERS]:
+            yield source, layer, kind
+
+    def _tell(self, detail: str) -> None:
+        self._setup.tell(detail, self)
+
+    def steps(self, arrays: list[tuple[Piece, Array]], limit: float | None) -> list[Step]:
+        """The optimizer steps among the vectors. ``limit`` is what the loop says it clips to."""
+        found: dict[int, Step] = {}
         for piece, values in arrays:
             if piece.kind == "gradients":
-                indices, max_norm, _ = piece.about
-                found.append(Step(float(values[0]), values[1:], indices, max_norm))
-        return found
+                step = found.setdefault(piece.about.step, Step())
+                step.add(piece.about, float(values[0]), values[1:], limit)
+        return list(found.values())
 
 
-def _in_gradients(norms: Array) -> Found:
-    if np.isnan(norms).any():
-        yield "gradients", None, "nan"
-    if np.isinf(norms).any():
-        yield "gradients", None, "inf"
+_SAMPLE_SOURCES = {
+    "values": "values",
+    "returns": "returns",
+    "advantages": "advantages",
+    "raw_advantages": "advantages",
+    "td_errors": "td_errors",
+}
+
+
+def _kind(value: float) -> str:
+    return "nan" if math.isnan(value) else "inf"
