@@ -14,12 +14,13 @@ from esper_exporter.commands import (
     demo,
     prune,
     replay,
+    sql,
     stack,
     version,
 )
 from esper_exporter.commands.console import FAILED, INTERRUPTED, OK, PROGRAM, CommandError
 
-COMMANDS = (demo, replay, backfill, stack, catalog, assets, prune, completion, version)
+COMMANDS = (demo, replay, backfill, sql, stack, catalog, assets, prune, completion, version)
 """A module each: ``add(commands)`` adds a parser whose default ``run`` takes the options and
 returns the exit code, or raises CommandError."""
 

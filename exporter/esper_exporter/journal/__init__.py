@@ -1,0 +1,1 @@
+"""What is kept of a run: segments and Parquet, SQL over them, and the report that explains it."""
