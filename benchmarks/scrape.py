@@ -21,7 +21,7 @@ from prometheus_client import start_http_server
 from benchmarks.content import OurPage, TheirPage
 from benchmarks.measure import Result
 from esper_exporter.metrics.exposition import OPENMETRICS, TEXT
-from esper_exporter.serve.interfaces import LandingPage, Served
+from esper_exporter.serve.interfaces import LandingPage, Served, Visit
 from esper_exporter.serve.negotiation import MediaType
 from esper_exporter.serve.server import MetricsServer
 
@@ -49,6 +49,9 @@ class _Source:
 
     def ready(self) -> bool:
         return True
+
+    def visited(self, visit: Visit) -> None:
+        return
 
     def served(self, page: Served) -> None:
         return

@@ -21,7 +21,7 @@ from esper_exporter.metrics.row_types import compiled
 from esper_exporter.metrics.self_metrics import OwnMetrics
 from esper_exporter.metrics.table import ValueTable
 from esper_exporter.probes.samplers import Vitals
-from esper_exporter.serve.interfaces import LandingPage, Served
+from esper_exporter.serve.interfaces import LandingPage, Served, Visit
 from esper_exporter.serve.negotiation import MediaType, negotiate
 from esper_exporter.serve.page.landing_state import landing_page
 from esper_exporter.serve.registration import Registration
@@ -31,7 +31,7 @@ from esper_exporter.shutdown.ending import Ending
 from esper_exporter.shutdown.failure_reason import Reason
 from esper_exporter.shutdown.persistence import Persistence, State
 from esper_exporter.shutdown.process import unwatch, watch
-from esper_exporter.shutdown.scrape_tracker import Seen
+from esper_exporter.shutdown.scrape_tracker import ScrapeTracker
 from esper_exporter.state import counted
 from esper_exporter.state.counters import Counter
 from esper_exporter.state.ingest import Ingest
@@ -127,6 +127,7 @@ class Exporter:
         self._persistence = Persistence(
             settings.state_dir, settings.textfile_dir, partial(self._count, counted.STATE_PROBLEMS)
         )
+        self._tracker = ScrapeTracker()
         self._runs = RunRegistry(
             self._table,
             blocks,
@@ -136,6 +137,7 @@ class Exporter:
             self._persistence.store,
             self._publish_error,
             settings.explosion_norm,
+            self._tracker.seen_since,
         )
         self._vitals = Vitals(
             self._table, blocks, settings, gpu_driver, lambda: self._log_once.error("vitals")
@@ -146,10 +148,9 @@ class Exporter:
         self._captured = capture(self._table, None)
         self._landing = landing_page(())
         self._publish_failed = False
-        self._seen = Seen()
         self._ending = Ending(
             self,
-            self._seen,
+            self._tracker,
             linger=settings.linger,
             term_linger=settings.term_linger,
             is_run=settings.watch_process,
@@ -195,7 +196,7 @@ class Exporter:
         """Stop serving; the page can still be rendered. Harmless when not started.
 
         The runs have finished then, or failed if an exception is on its way. If that, or a latch,
-        has not been fetched by two scrapes yet, the server stays until it has, at most ``linger``
+        has not been fetched by every scraper yet, the server stays until it has, at most ``linger``
         seconds.
         """
         self._close(sys.exc_info()[1])
@@ -313,7 +314,7 @@ class Exporter:
     def _noticed(self, faults: Faults) -> None:
         """A latch was lit. The first time it is on disk before the training goes on: what comes
         next may be the end. Later only the count changes, which need not be written each time."""
-        self._seen.serious()
+        self._tracker.serious()
         if faults.new or self._persistence.due:
             self.keep()
 
@@ -333,7 +334,7 @@ class Exporter:
         begun = time.perf_counter()
         self._publish_failed = False
         try:
-            self._runs.refresh(self._own.scrapes)
+            self._runs.refresh()
         except Exception:
             self._publish_error("publish")
         try:
@@ -391,18 +392,21 @@ class Exporter:
         metrics = tuple(m for m in compiled().catalogue.metrics if m.name.startswith("esper_"))
         return TableCollector(self._capture, metrics)
 
+    def visited(self, visit: Visit) -> None:
+        """Note that a client asked for a page (called by the server)."""
+        self._tracker.visited(visit)
+
     def served(self, page: Served) -> None:
-        """Count a page that a client got (called by the server)."""
+        """Note a page that a client got (called by the server)."""
+        self._tracker.served(page)
         if not page.complete:
             return
 
         def count() -> None:
-            self._own.scrapes += 1
             self._own.count(counted.SCRAPES)
             self._own.observe(counted.SCRAPE_DURATION, page.seconds)
 
         self._lock.submit(count, wait=0.0)
-        self._seen.scraped(page.asked_at)
 
     def ready(self) -> bool:
         """Whether there is a run to show. Waits for nobody."""
@@ -445,7 +449,7 @@ class Exporter:
         """No thread of the parent is here to release what it holds."""
         self._lock.after_fork_in_child()
         self._renderer.after_fork_in_child()
-        self._seen.after_fork_in_child()
+        self._tracker.after_fork_in_child()
         self._starting = threading.RLock()
         self._persistence.after_fork_in_child()
 

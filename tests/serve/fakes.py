@@ -6,7 +6,7 @@ import gzip as gzip_module
 import threading
 from collections.abc import Callable
 
-from esper_exporter.serve.interfaces import LandingPage, Served
+from esper_exporter.serve.interfaces import LandingPage, Served, Visit
 from esper_exporter.serve.negotiation import MediaType
 
 
@@ -23,6 +23,7 @@ class FakeSource:
         self.page = LandingPage("1.2.3", True)
         self.rendered: list[tuple[MediaType, bool]] = []
         self.threads: set[str] = set()
+        self.visits: list[Visit] = []
         self.all_served: list[Served] = []
         self.changed = threading.Condition()
 
@@ -38,6 +39,11 @@ class FakeSource:
 
     def ready(self) -> bool:
         return self.is_ready
+
+    def visited(self, visit: Visit) -> None:
+        with self.changed:
+            self.visits.append(visit)
+            self.changed.notify_all()
 
     def served(self, page: Served) -> None:
         with self.changed:

@@ -6,16 +6,27 @@ import time
 
 from esper_exporter.serve.interfaces import Served
 
+PROMETHEUS = "Prometheus/2.53.3"
 
-def page_seen(asked_at: float | None = None) -> Served:
+
+def page_seen(
+    asked_at: float | None = None,
+    *,
+    address: str = "127.0.0.1",
+    user_agent: str = PROMETHEUS,
+    timeout: float | None = 10.0,
+    complete: bool = True,
+    connection: int = 1,
+) -> Served:
     """A complete page, asked for now unless a moment of ``time.monotonic`` is given."""
     return Served(
-        address="127.0.0.1",
-        user_agent="Prometheus/2.53.3",
+        address=address,
+        user_agent=user_agent,
         asked_at=time.monotonic() if asked_at is None else asked_at,
         seconds=0.001,
         size=1,
         format="text",
-        timeout=10.0,
-        complete=True,
+        timeout=timeout,
+        complete=complete,
+        connection=connection,
     )

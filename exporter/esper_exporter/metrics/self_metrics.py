@@ -38,7 +38,6 @@ class OwnMetrics:
         self.last_event: datetime | None = None
         self._events = 0
         self._emits = self._distributions.begin(counted.EMIT_DURATION)
-        self.scrapes = 0
         self.series = 0
 
     def count(self, counter: Counter, *labels: str, by: float = 1.0) -> None:

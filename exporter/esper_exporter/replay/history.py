@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from esper_exporter.exporter import Exporter
 from esper_exporter.replay.pace import event_time
 from esper_exporter.serve.interfaces import Served
-from esper_exporter.state.registry import SCRAPES_BEFORE_GONE
+from esper_exporter.shutdown.scrape_tracker import PAGES_OF_STRANGERS
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 
@@ -121,7 +121,7 @@ class History:
             self._written = 0.0
             self._exporter = self._new()
             return
-        for _ in range(SCRAPES_BEFORE_GONE):
+        for _ in range(PAGES_OF_STRANGERS):
             self._exporter.served(_page_seen())
         if told - self._now > LONGEST_SILENCE_SECONDS:
             self._due = told

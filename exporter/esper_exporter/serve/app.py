@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Protocol
 
 from esper_exporter.serve.delivery import Follow
-from esper_exporter.serve.interfaces import PageSource, Served
+from esper_exporter.serve.interfaces import PageSource, Served, Visit
 from esper_exporter.serve.limits import Limits
 from esper_exporter.serve.messages import Answer, Fields, Headers, Request, plain
 from esper_exporter.serve.negotiation import accepts_gzip, negotiate
@@ -99,6 +99,10 @@ class MetricsApp:
             time.monotonic() - request.asked_at
         )
         deadline = asyncio.get_running_loop().time() + left
+        visit = Visit(
+            request.address, request.user_agent, request.asked_at, timeout, request.connection
+        )
+        self._hand_over("visited", partial(self._source.visited, visit))
         report = partial(self._report, request, answer.format, len(answer.body), timeout)
         return Follow(deadline, timeout is not None, report)
 
@@ -121,15 +125,20 @@ class MetricsApp:
             format=format,
             timeout=timeout,
             complete=complete,
+            connection=request.connection,
         )
+        self._hand_over("served", partial(self._source.served, page))
 
-        def report() -> None:
+    def _hand_over(self, where: str, call: Callable[[], None]) -> None:
+        """Tell the source something, on a worker."""
+
+        def guarded() -> None:
             try:
-                self._source.served(page)
+                call()
             except Exception as error:
-                self._trouble.report("served", error)
+                self._trouble.report(where, error)
 
-        self._workers.submit(report)
+        self._workers.submit(guarded)
 
     async def _answer(self, request: Request) -> Answer:
         if self._gate is not None:

@@ -7,6 +7,7 @@ do that. One task per request; a connection between two requests is a transport 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -27,6 +28,7 @@ from esper_exporter.serve.switch_interval import Turns
 
 WAITED_FOR = frozenset({Phase.HANDSHAKE, Phase.HEAD})
 QUIET = frozenset({Phase.IDLE, Phase.CLOSING})
+_NUMBERS = itertools.count(1)
 _WITHOUT_BODY = frozenset({204, 304})
 
 
@@ -71,6 +73,7 @@ class HttpConnection(asyncio.Protocol):
         self._limits = server.limits
         self.sock = sock
         self.address = address
+        self._number = next(_NUMBERS)
         self.phase = Phase.HANDSHAKE
         self.progressed = self._loop.time()
         self.task: asyncio.Task[None] | None = None
@@ -218,7 +221,7 @@ class HttpConnection(asyncio.Protocol):
             return
         if isinstance(event, h11.Request):
             self._drop_body()
-            self._begin(partial(self._respond, request_of(event, self.address)))
+            self._begin(partial(self._respond, request_of(event, self.address, self._number)))
         elif isinstance(event, h11.ConnectionClosed):
             self._close()
 

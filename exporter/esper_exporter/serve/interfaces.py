@@ -65,6 +65,21 @@ class Served:
     complete: bool
     """Whether the client got the page: its system acknowledged the last byte within its timeout,
     and it did not give the connection up. Only such a page may count as seen."""
+    connection: int = 0
+    """See `Visit`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """A client asked for a page of metrics, whatever becomes of it. Fields are as in `Served`."""
+
+    address: str
+    user_agent: str
+    asked_at: float
+    timeout: float | None
+    connection: int
+    """A number of the client's connection: pages that go over one connection go to one client,
+    which tells two scrapers on one machine apart."""
 
 
 class PageSource(Protocol):
@@ -83,6 +98,10 @@ class PageSource(Protocol):
 
     def ready(self) -> bool:
         """Whether there is something to scrape: a run has started or a snapshot was given."""
+
+    def visited(self, visit: Visit) -> None:
+        """A client asked for a page of metrics that was rendered for it; called before `served`,
+        which may be called only when the scraper's timeout has passed."""
 
     def served(self, page: Served) -> None:
         """A page of metrics was served, completely or not; called once for each GET of it.

@@ -26,6 +26,8 @@ class Request:
     """The client's IP address, ``unix`` for a unix socket."""
     asked_at: float
     """When the server had read it (``time.monotonic()``)."""
+    connection: int = 0
+    """A number that no other connection of this process has."""
 
     @property
     def user_agent(self) -> str:

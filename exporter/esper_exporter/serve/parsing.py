@@ -10,7 +10,7 @@ import h11
 from esper_exporter.serve.messages import Request
 
 
-def request_of(event: h11.Request, address: str) -> Request:
+def request_of(event: h11.Request, address: str, connection: int = 0) -> Request:
     """A request that has been read just now; header fields that come twice are joined by commas."""
     headers: dict[bytes, bytes] = {}
     for name, value in event.headers:
@@ -26,6 +26,7 @@ def request_of(event: h11.Request, address: str) -> Request:
         headers,
         address,
         time.monotonic(),
+        connection,
     )
 
 

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from esper_exporter.shutdown.failure_reason import Reason, reason_of
 from esper_exporter.shutdown.process import ends_at_once
-from esper_exporter.shutdown.scrape_tracker import Seen
+from esper_exporter.shutdown.scrape_tracker import ScrapeTracker
 
 
 class Owner(Protocol):
@@ -36,7 +36,7 @@ class Owner(Protocol):
 class Ending:
     """Watches one exporter's process and keeps its page up until the end was seen.
 
-    ``linger`` is the most seconds to stay for two scrapes, ``term_linger`` the most after a
+    ``linger`` is the most seconds to stay for the scrapers, ``term_linger`` the most after a
     SIGTERM, counted from the signal: whoever sends one sends SIGKILL after a grace period. Where
     this process is not the run (``is_run``), only what was seen of the run is waited with.
     """
@@ -44,7 +44,7 @@ class Ending:
     def __init__(
         self,
         owner: Owner,
-        seen: Seen,
+        tracker: ScrapeTracker,
         *,
         linger: float,
         term_linger: float,
@@ -52,7 +52,7 @@ class Ending:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._owner = owner
-        self._seen = seen
+        self._tracker = tracker
         self._linger = linger
         self._term_linger = min(linger, term_linger)
         self._is_run = is_run
@@ -111,8 +111,8 @@ class Ending:
         if not self._owner.mark_ended(reason):
             return
         # Nobody waits for the news of a good end, or of one's own Ctrl-C, where nobody ever asked.
-        if (reason is not None and not self._interrupted) or self._seen.scrapes:
-            self._seen.serious()
+        if (reason is not None and not self._interrupted) or self._tracker.scraped_regularly:
+            self._tracker.serious()
         self._owner.keep()
 
     def _wait(self) -> None:
@@ -122,7 +122,7 @@ class Ending:
         if self._told_to_end_at is not None:
             seconds = max(0.0, self._told_to_end_at + self._term_linger - self._clock())
         try:
-            self._seen.linger(seconds, ends_at_once())
+            self._tracker.linger(seconds, ends_at_once())
         except KeyboardInterrupt:
             # Ctrl-C again: enough. Once the interpreter ends nobody could catch it.
             if not self._exiting:

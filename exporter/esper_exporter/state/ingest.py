@@ -165,7 +165,7 @@ class Ingest:
         try:
             if event.ignored:
                 own.count(counted.FIELDS_IGNORED, by=float(len(event.ignored)))
-            duplicate = self._runs.take(event, own.scrapes)
+            duplicate = self._runs.take(event)
             if duplicate is not None:
                 own.count(counted.EVENTS_DUPLICATE, duplicate)
             elif isinstance(event.data, TrainingStartedPayload):

@@ -5,6 +5,7 @@ Also where an event that told nothing new is left out: delivered twice, or under
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -29,7 +30,6 @@ from esper_exporter.state.snapshot_import import SnapshotImport
 DEFAULT_GROUP = "default"
 MAX_GROUPS = 64
 MAX_RETIRED = 4
-SCRAPES_BEFORE_GONE = 2
 
 
 class NoRun(Exception):
@@ -57,7 +57,7 @@ class Entry:
     dual_emit: DualEmitFilter = field(default_factory=DualEmitFilter)
     lightings_seen: int = 0
     lit_seen: int = 0
-    retired_at_scrape: int | None = None
+    retired_at: float | None = None
 
     @property
     def state(self) -> RunState:
@@ -80,6 +80,8 @@ class RunRegistry:
         store: LatchStore | None = None,
         on_error: Callable[[str], None] = lambda _where: None,
         explosion_norm: float = health.GRAD_NORM_CRITICAL,
+        seen_since: Callable[[float], bool] = lambda _moment: False,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._table = table
         self._blocks = blocks
@@ -89,6 +91,8 @@ class RunRegistry:
         self._explosion_norm = explosion_norm
         self._store = store
         self._on_error = on_error
+        self._seen_since = seen_since
+        self._monotonic = monotonic
         self.current: dict[str, Entry] = {}
         self.retired: list[Entry] = []
         self._newest: str | None = None
@@ -100,12 +104,12 @@ class RunRegistry:
         """All runs on the page, superseded ones first."""
         return [*self.retired, *self.current.values()]
 
-    def take(self, event: Event, scrapes: int) -> str | None:
+    def take(self, event: Event) -> str | None:
         """Bring an event to its run. Returns why it was left out as a duplicate, else None."""
         if event.event_id is not None and self._event_ids.seen(event.event_id):
             return "repeated"
         if event.type == "TRAINING_STARTED" and isinstance(event.data, TrainingStartedPayload):
-            entry = self._begin(event, event.data, scrapes)
+            entry = self._begin(event, event.data)
         else:
             entry = self._entry(event)
         if entry.dual_emit.is_duplicate(event):
@@ -202,7 +206,7 @@ class RunRegistry:
         if known is None and len(self.current) >= MAX_GROUPS:
             raise NoRun("too_many_groups")
         if known is not None:
-            self._retire(self.current.pop(group), 0)
+            self._retire(self.current.pop(group))
         name = self._free_name(found.run_id or "run", group, found.started_at or now)
         entry = self._add(RunIdentity(name, group, self._rank or 0))
         entry.state.given_id = identity
@@ -222,7 +226,7 @@ class RunRegistry:
             raise NoRun("too_many_groups")
         return self._add(RunIdentity(self._name(event, ""), group, self._rank or 0))
 
-    def _begin(self, event: Event, payload: TrainingStartedPayload, scrapes: int) -> Entry:
+    def _begin(self, event: Event, payload: TrainingStartedPayload) -> Entry:
         """A new run begins; the group's run before it is over."""
         group = event.group_id
         before = self.current.pop(group, None)
@@ -230,7 +234,7 @@ class RunRegistry:
             raise NoRun("too_many_groups")
         rank = self._rank if self._rank is not None else payload.rank or 0
         if before is not None:
-            self._retire(before, scrapes)
+            self._retire(before)
             if self._run_id is not None and payload.resume_path:
                 entry = self._add(RunIdentity(before.state.identity.run_id, group, rank))
                 entry.state.latches = before.state.latches
@@ -265,20 +269,19 @@ class RunRegistry:
             self._want_restored(entry)
         return entry
 
-    def _retire(self, entry: Entry, scrapes: int) -> None:
-        """Keep a superseded run on the page until two scrapes have seen its end."""
+    def _retire(self, entry: Entry) -> None:
+        """Keep a superseded run on the page until every scraper has seen its end."""
         entry.state.active = False
         entry.publisher.refresh()
-        entry.retired_at_scrape = scrapes
+        entry.retired_at = self._monotonic()
         self.retired.append(entry)
         while len(self.retired) > MAX_RETIRED:
             self.retired.pop(0).publisher.remove()
 
-    def refresh(self, scrapes: int) -> None:
+    def refresh(self) -> None:
         """Write all rows, and take superseded runs off that have been seen."""
         for entry in list(self.retired):
-            since = entry.retired_at_scrape
-            if since is not None and scrapes - since >= SCRAPES_BEFORE_GONE:
+            if entry.retired_at is not None and self._seen_since(entry.retired_at):
                 entry.publisher.remove()
                 self.retired.remove(entry)
         for entry in self.current.values():
