@@ -256,6 +256,10 @@ class Exporter:
         # A signal handler may ask for it amid a change: then it is done after that.
         return news[0] if news else True
 
+    def last_end(self) -> float | None:
+        """When the newest end of a run came onto the page, by ``time.monotonic()``."""
+        return self._runs.last_end
+
     def events_taken(self) -> int:
         """Events taken in so far, good or bad."""
         return self._own.events
@@ -314,8 +318,9 @@ class Exporter:
     def _noticed(self, faults: Faults) -> None:
         """A latch was lit. The first time it is on disk before the training goes on: what comes
         next may be the end. Later only the count changes, which need not be written each time."""
-        self._tracker.serious()
-        if faults.new or self._persistence.due:
+        if faults.any:
+            self._tracker.serious()
+        if faults.new or faults.ended or self._persistence.due:
             self.keep()
 
     # -- what goes out ---------------------------------------------------------------------

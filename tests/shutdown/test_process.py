@@ -159,6 +159,22 @@ def test_a_run_that_returns_has_finished(trainers: type[Trainer], closes: str) -
     assert trainer.end()[0] == 0
 
 
+@pytest.mark.parametrize("how", ["healthy-return", "healthy-raise"])
+def test_batches_that_were_done_just_before_the_end_are_waited_with(
+    trainers: type[Trainer], how: str
+) -> None:
+    trainer = trainers(how, TRAINER_GO="1", TRAINER_FINISHES="1")
+    trainer.page_with("esper_run_finished", 0.0)
+    trainer.scraped()
+    assert trainer.process.stdin is not None
+    trainer.process.stdin.write("go\n")
+    trainer.process.stdin.flush()
+    page = trainer.page_with("esper_run_finished", 1.0)
+    assert value(page, "esper_run_failed", reason="nonfinite") == 0.0
+    trainer.scraped_to_its_end()
+    assert trainer.end()[0] == (how == "healthy-raise")
+
+
 def test_nobody_waits_for_a_good_end_that_nobody_ever_scraped(trainers: type[Trainer]) -> None:
     code, out, said = trainers("healthy-return").end()
     assert (code, out, said) == (0, "ended\n", "")

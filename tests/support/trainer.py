@@ -127,6 +127,10 @@ def main() -> None:
     if os.environ.get("TRAINER_GO") == "1":
         sys.stdin.readline()
     exporter.emit(UPDATE if healthy else latching())
+    if os.environ.get("TRAINER_FINISHES") == "1":
+        for line in LINES:
+            if b'"BATCH_EPOCH_COMPLETED"' in line:
+                exporter.emit_line(line)
     ENDINGS[how.removeprefix("healthy-")]()
     if os.environ.get("TRAINER_CLOSES") == "1":
         exporter.close()

@@ -17,7 +17,8 @@ class LandingRun:
     task: str | None
     """Name of the task that is trained, None when unknown."""
     state: str
-    """One word: ``running``, ``finished``, ``waiting``, ``superseded``, or ``failed (reason)``."""
+    """One word: ``running``, ``finished``, ``ended`` (nothing says how), ``waiting``,
+    ``superseded``, or ``failed (reason)``."""
     latches: tuple[str, ...]
     """The lit latches: ``head/kind`` (``op/nan``) of heads, then sources (``gradients``)."""
     last_event_timestamp: float | None

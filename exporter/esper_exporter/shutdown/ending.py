@@ -15,7 +15,10 @@ class Owner(Protocol):
     """What an ending asks of its exporter. All of it may be called on any thread."""
 
     def mark_ended(self, reason: Reason | None) -> bool:
-        """Put the end of the current runs on the page, None for finished; whether there was one."""
+        """Put the end of the runs that go on on the page, None for finished; whether any did."""
+
+    def last_end(self) -> float | None:
+        """When the newest end of a run came onto the page (``time.monotonic()``), if one did."""
 
     def keep(self) -> None:
         """Write what must outlive the process."""
@@ -108,11 +111,15 @@ class Ending:
 
     def _end(self, reason: Reason | None, error: BaseException | None) -> None:
         self._interrupted = self._interrupted or isinstance(error, KeyboardInterrupt)
-        if not self._owner.mark_ended(reason):
+        news = self._owner.mark_ended(reason)
+        # A run whose batches were done ended before its process does, perhaps just now.
+        since = None if news else self._owner.last_end()
+        if not news and since is None:
             return
         # Nobody waits for the news of a good end, or of one's own Ctrl-C, where nobody ever asked.
-        if (reason is not None and not self._interrupted) or self._tracker.scraped_regularly:
-            self._tracker.serious()
+        failed = news and reason is not None and not self._interrupted
+        if failed or self._tracker.scraped_regularly:
+            self._tracker.serious(since)
         self._owner.keep()
 
     def _wait(self) -> None:

@@ -31,10 +31,12 @@ class ScrapeTracker:
         self._scrapers = Scrapers()
         self._serious_at: float | None = None
 
-    def serious(self) -> None:
-        """Something happened that must be seen: a latch, a failure. It is on the page by now."""
+    def serious(self, moment: float | None = None) -> None:
+        """Something happened that must be seen: a latch, a failure. It is on the page by now, or
+        since a moment of the clock."""
         with self._changed:
-            self._serious_at = self._clock()
+            at = self._clock() if moment is None else moment
+            self._serious_at = at if self._serious_at is None else max(self._serious_at, at)
 
     def visited(self, visit: Visit) -> None:
         """A client asked for a page."""

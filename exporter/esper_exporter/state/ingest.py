@@ -130,7 +130,7 @@ class Ingest:
         for identity in self._runs.to_restore():
             self._lock.submit(partial(self._runs.restore, *identity))
         faults = self._faults
-        if faults.any:
+        if faults.any or faults.ended:
             self._faults = Faults(False, False)
             self._on_fault(faults)
 
@@ -201,6 +201,7 @@ class Ingest:
             own.rejected(refused.reason)
             return
         apply_snapshot(entry.state, found.snapshot, now)
+        self._runs.follow_snapshot(entry, now)
         self._note_faults()
 
     def _count_dropped(self, environments: int) -> None:
@@ -209,5 +210,7 @@ class Ingest:
 
     def _note_faults(self) -> None:
         faults = self._runs.faults()
-        if faults.any:
-            self._faults = Faults(True, faults.new or self._faults.new)
+        before = self._faults
+        self._faults = Faults(
+            faults.any or before.any, faults.new or before.new, faults.ended or before.ended
+        )

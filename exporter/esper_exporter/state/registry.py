@@ -22,6 +22,7 @@ from esper_exporter.metrics.rows import Drop
 from esper_exporter.metrics.table import ValueTable
 from esper_exporter.shutdown.failure_reason import Reason
 from esper_exporter.shutdown.latch_store import LatchStore, Record
+from esper_exporter.state import run_end
 from esper_exporter.state.aggregator import Aggregator
 from esper_exporter.state.latches import Latches
 from esper_exporter.state.run import RunIdentity, RunState
@@ -42,10 +43,12 @@ class NoRun(Exception):
 
 
 class Faults(NamedTuple):
-    """Latches that were lit: whether any was, and whether one was lit for the first time."""
+    """What must outlive the process: whether a latch was lit, and one for the first time."""
 
     any: bool
     new: bool
+    ended: bool = False
+    """Whether a run ended while its process goes on."""
 
 
 @dataclass(slots=True)
@@ -96,6 +99,9 @@ class RunRegistry:
         self.current: dict[str, Entry] = {}
         self.retired: list[Entry] = []
         self._newest: str | None = None
+        self.last_end: float | None = None
+        """When the newest end of a run came onto the page (``time.monotonic()``)."""
+        self._end_is_news = False
         self._event_ids = EventIdFilter()
         self._identities: set[tuple[str, str]] = set()
         self._unrestored: deque[Entry] = deque()
@@ -118,7 +124,18 @@ class RunRegistry:
         entry.aggregator.apply(event)
         if event.type == "CHECKPOINT_LOADED":
             self._want_restored(entry)
+        if run_end.follow_event(entry.state, event.type, event.timestamp):
+            self._ended()
         return None
+
+    def follow_snapshot(self, entry: Entry, now: datetime) -> None:
+        """Note what a snapshot that was taken over says of its run's end."""
+        if run_end.follow_snapshot(entry.state, now):
+            self._ended()
+
+    def _ended(self) -> None:
+        self.last_end = self._monotonic()
+        self._end_is_news = True
 
     def faults(self) -> Faults:
         """Whether a latch was lit, for the first time or again, since this was asked last."""
@@ -131,7 +148,8 @@ class RunRegistry:
                 lit = latches.lit()
                 new = new or lit > entry.lit_seen
                 entry.lit_seen = lit
-        return Faults(again, new)
+        ended, self._end_is_news = self._end_is_news, False
+        return Faults(again, new, ended)
 
     def records(self) -> list[Record]:
         """What there is to keep on disk of the current runs' latches."""
@@ -144,28 +162,18 @@ class RunRegistry:
         ]
 
     def end(self, reason: Reason | None, now: datetime) -> bool:
-        """The current runs have finished, or failed for a reason; whether that is news.
-
-        What failed stays failed; what seemed to finish may still turn out to have failed.
-        """
-        news = False
-        for entry in self.current.values():
-            state = entry.state
-            if state.failure is not None or (state.ended_at is not None and reason is None):
-                continue
-            told = reason
-            if told in (Reason.EXCEPTION, Reason.UNKNOWN) and state.latched_last:
-                told = Reason.NONFINITE
-            state.ended_at = now
-            state.failure = None if told is None else told.value
-            news = True
-        return news
+        """The current runs that go on have finished, or failed for a reason; whether any did."""
+        news = [
+            run_end.end_with_process(entry.state, reason, now) for entry in self.current.values()
+        ]
+        if any(news):
+            self.last_end = self._monotonic()
+        return any(news)
 
     def go_on(self) -> None:
         """What seemed to have finished goes on: the exporter was started again."""
         for entry in self.current.values():
-            if entry.state.failure is None:
-                entry.state.ended_at = None
+            run_end.restart(entry.state)
 
     def _want_restored(self, entry: Entry) -> None:
         if self._store is not None and not entry.state.latches.lit():
@@ -233,6 +241,9 @@ class RunRegistry:
         if before is None and len(self.current) >= MAX_GROUPS:
             raise NoRun("too_many_groups")
         rank = self._rank if self._rank is not None else payload.rank or 0
+        for other in self.current.values():
+            if run_end.give_way(other.state, event.timestamp):
+                self._ended()
         if before is not None:
             self._retire(before)
             if self._run_id is not None and payload.resume_path:

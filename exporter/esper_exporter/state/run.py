@@ -134,6 +134,10 @@ class RunState:
     snapshot: SanctumSnapshot = field(default_factory=SanctumSnapshot)
     active: bool = True
     ended_at: datetime | None = None
+    ended_by: str | None = None
+    """What its end was known by, a value of `run_end.EndedBy`; None while it goes on."""
+    finished: bool = False
+    """Whether it ended well. False while it goes on, and where nothing says how it ended."""
     failure: str | None = None
     """Why the run failed, None while it goes on and when it finished."""
     given: bool = False
@@ -199,6 +203,14 @@ class RunState:
     def began(self) -> bool:
         """Whether the run's beginning is known: TRAINING_STARTED came, or a snapshot was given."""
         return self.started is not None or self.given
+
+    @property
+    def batches_done(self) -> bool:
+        """Whether the run has done all the batches that it was to do."""
+        snapshot = self.snapshot
+        if snapshot.max_batches > 0:
+            return snapshot.current_batch >= snapshot.max_batches
+        return self.batch_ended and 0 < snapshot.batch_total_episodes <= snapshot.current_episode
 
     @property
     def latched_last(self) -> bool:

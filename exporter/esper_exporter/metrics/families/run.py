@@ -128,17 +128,18 @@ METRICS: tuple[Metric, ...] = (
     gauge(
         "run",
         "esper_run_active",
-        "derived: 1 until another run of the same group begins in the process",
-        "1 while this is its process's current run, 0 once another one has begun.",
-        read=lambda roots: roots["run"].active,
+        "derived: 1 until the run ends, or another run of the same group begins in the process",
+        "1 while the run goes on, 0 once it has ended or another one of its group has begun.",
+        read=lambda roots: roots["run"].active and roots["run"].ended_at is None,
     ),
     gauge(
         "run",
         "esper_run_finished",
-        "derived: 1 once the exporter was closed or the process ended, and nothing had failed",
-        "1 once the run has ended well; with esper_run_failed 0 too, it goes on or nobody could"
-        " tell how it ended.",
-        read=lambda roots: roots["run"].ended_at is not None and roots["run"].failure is None,
+        "derived: 1 once all batches are done, or the exporter was closed or the process ended and"
+        " nothing had failed",
+        "1 once the run has ended well. With esper_run_failed 0 too it goes on, or, if"
+        " esper_run_active is 0, nothing says how it ended.",
+        read=lambda roots: roots["run"].finished,
     ),
     states(
         "run",
@@ -152,8 +153,9 @@ METRICS: tuple[Metric, ...] = (
     gauge(
         "run",
         "esper_run_end_timestamp_seconds",
-        "derived: when the run finished or failed",
-        "When the run finished or failed, by the exporter's clock; absent while it goes on.",
+        "derived: time of the event that ended the run, else when the process ended",
+        "When the run ended: by the event that ended it, else by the exporter's clock; absent while"
+        " it goes on.",
         read=_clock("ended_at"),
     ),
     snapshot_field("esper_run_episode", "current_episode", "Episodes finished."),

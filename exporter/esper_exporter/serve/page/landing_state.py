@@ -37,8 +37,10 @@ def _word(entry: Entry) -> str:
     state = entry.state
     if state.failure is not None:
         return f"failed ({state.failure})"
-    if state.ended_at is not None:
+    if state.finished:
         return "finished"
+    if state.ended_at is not None:
+        return "ended"
     if not state.active:
         return "superseded"
     return "running" if state.began else "waiting"
