@@ -12,6 +12,7 @@ from esper_exporter.commands import (
     catalog,
     completion,
     demo,
+    doctor,
     prune,
     replay,
     sql,
@@ -20,7 +21,19 @@ from esper_exporter.commands import (
 )
 from esper_exporter.commands.console import FAILED, INTERRUPTED, OK, PROGRAM, CommandError
 
-COMMANDS = (demo, replay, backfill, sql, stack, catalog, assets, prune, completion, version)
+COMMANDS = (
+    demo,
+    replay,
+    backfill,
+    sql,
+    stack,
+    doctor,
+    catalog,
+    assets,
+    prune,
+    completion,
+    version,
+)
 """A module each: ``add(commands)`` adds a parser whose default ``run`` takes the options and
 returns the exit code, or raises CommandError."""
 
