@@ -50,8 +50,8 @@ function _shtab_esper_exporter_using
   test "$_shtab_esper_exporter_cmdpath" = "$argv"
 end
 
-set -g _shtab_esper_exporter_commands demo replay backfill catalog assets prune completion version
-set -g _shtab_esper_exporter_opts_with_value --envs --epochs --fake-gpus --format --grafana-url --host --inject --label --out --port --recording --run-id --runbook-url --seed --slots --speed --step --telemetry-file --until --updates --web-config
+set -g _shtab_esper_exporter_commands demo replay backfill stack doctor catalog assets prune completion version
+set -g _shtab_esper_exporter_opts_with_value --alertmanager --alertmanager-config --alertmanager-port --data --envs --epochs --fake-gpus --format --grafana --grafana-port --grafana-url --host --inject --interval --label --out --port --prometheus --prometheus-port --recording --run-id --runbook-url --seed --slots --speed --step --target --targets-dir --telemetry-file --until --updates --web-config
 
 complete -c esper-exporter -e
 complete -c esper-exporter -f
@@ -92,10 +92,30 @@ complete -c esper-exporter -n '_shtab_esper_exporter_using backfill' -l step -x 
 complete -c esper-exporter -n '_shtab_esper_exporter_using backfill' -l run-id -x -d 'name of the run (default: from its first event)'
 complete -c esper-exporter -n '_shtab_esper_exporter_using backfill' -l label -x -d 'label for all samples, as a scrape adds them: job=esper; as often as wanted'
 complete -c esper-exporter -n '_shtab_esper_exporter_using backfill; and test $_shtab_esper_exporter_npos -ge 0' -ka "(__fish_complete_path (commandline -ct))" -d 'telemetry, one JSON object a line, gzip or not, each once; - is standard input'
+complete -c esper-exporter -n '_shtab_esper_exporter_using; and test $_shtab_esper_exporter_npos -eq 0' -a stack -d 'Run the Prometheus, Alertmanager and Grafana that are installed or unpacked on this machine, on the loopback, with the rules, routes, data sources and dashboards of this package, in the foreground. One Ctrl-C ends all of them.'
+complete -c esper-exporter -n '_shtab_esper_exporter_using stack' -s h -l help -d 'show this help message and exit'
+complete -c esper-exporter -n '_shtab_esper_exporter_using stack' -l target -x -d 'an exporter to scrape, as often as wanted (default: 127.0.0.1:9108)'
+complete -c esper-exporter -n '_shtab_esper_exporter_using stack' -l targets-dir -xka "(__fish_complete_directories)" -d 'a directory of target files, that of Exporter(file_sd=DIR)'
+complete -c esper-exporter -n '_shtab_esper_exporter_using stack' -l interval -x -d 'seconds from scrape to scrape, and between evaluations of the rules (default: 15)'
+complete -c esper-exporter -n '_shtab_esper_exporter_using stack' -l prometheus -xka "(__fish_complete_path (commandline -ct))" -d 'its program, or the folder it was unpacked to (default: prometheus on PATH)'
+complete -c esper-exporter -n '_shtab_esper_exporter_using stack' -l prometheus-port -x -d 'port on 127.0.0.1; another one where it is taken (default: 9090)'
+complete -c esper-exporter -n '_shtab_esper_exporter_using stack' -l alertmanager -xka "(__fish_complete_path (commandline -ct))" -d 'its program, or the folder it was unpacked to (default: alertmanager on PATH)'
+complete -c esper-exporter -n '_shtab_esper_exporter_using stack' -l alertmanager-port -x -d 'port on 127.0.0.1; another one where it is taken (default: 9093)'
+complete -c esper-exporter -n '_shtab_esper_exporter_using stack' -l grafana -xka "(__fish_complete_path (commandline -ct))" -d 'its program, or the folder it was unpacked to (default: grafana on PATH)'
+complete -c esper-exporter -n '_shtab_esper_exporter_using stack' -l grafana-port -x -d 'port on 127.0.0.1; another one where it is taken (default: 3000)'
+complete -c esper-exporter -n '_shtab_esper_exporter_using stack' -l alertmanager-config -xka "(__fish_complete_path (commandline -ct))" -d 'your own routes and receivers instead of the shipped ones, which notify nobody'
+complete -c esper-exporter -n '_shtab_esper_exporter_using stack' -l data -xka "(__fish_complete_directories)" -d 'keep what the servers store there (default: gone at the end)'
+complete -c esper-exporter -n '_shtab_esper_exporter_using; and test $_shtab_esper_exporter_npos -eq 0' -a doctor -d 'Check Python, torch, the GPU driver, the port, the state and share folders, and whether Prometheus answers, scrapes the run and has the rules: a sentence each, and a remedy where something is in the way. The environment'"'"'s ESPER_EXPORTER_… settings count.'
+complete -c esper-exporter -n '_shtab_esper_exporter_using doctor' -s h -l help -d 'show this help message and exit'
+complete -c esper-exporter -n '_shtab_esper_exporter_using doctor' -l prometheus -x -d 'the Prometheus that should watch, off for none (default: http://127.0.0.1:9090)'
+complete -c esper-exporter -n '_shtab_esper_exporter_using doctor' -l target -x -d 'the running exporter that it should scrape; its port is then not checked to be free'
+complete -c esper-exporter -n '_shtab_esper_exporter_using doctor' -l port -x -d 'port to check (default: 9108)'
+complete -c esper-exporter -n '_shtab_esper_exporter_using doctor' -l host -x -d 'address to check (default: 127.0.0.1)'
+complete -c esper-exporter -n '_shtab_esper_exporter_using doctor' -l json -d 'print a JSON array instead'
 complete -c esper-exporter -n '_shtab_esper_exporter_using; and test $_shtab_esper_exporter_npos -eq 0' -a catalog -d 'List every metric there is: name, type and meaning. json and markdown also tell unit, labels and source, and every field that is not exported with its reason.'
 complete -c esper-exporter -n '_shtab_esper_exporter_using catalog' -s h -l help -d 'show this help message and exit'
 complete -c esper-exporter -n '_shtab_esper_exporter_using catalog' -l format -xka "table json markdown" -d 'table for reading (default), json for programs, markdown as in docs/METRICS.md'
-complete -c esper-exporter -n '_shtab_esper_exporter_using; and test $_shtab_esper_exporter_npos -eq 0' -a assets -d 'Write dashboards, alerting rules, Grafana provisioning, the compose stack and the Kubernetes files of this version into DIR.'
+complete -c esper-exporter -n '_shtab_esper_exporter_using; and test $_shtab_esper_exporter_npos -eq 0' -a assets -d 'Write dashboards, alerting rules, Grafana provisioning, the compose stack and the Kubernetes files of this version into DIR, and the wheel that the image installs.'
 complete -c esper-exporter -n '_shtab_esper_exporter_using assets' -s h -l help -d 'show this help message and exit'
 complete -c esper-exporter -n '_shtab_esper_exporter_using assets' -l force -d 'replace files that are there and differ'
 complete -c esper-exporter -n '_shtab_esper_exporter_using assets' -l grafana-url -x -d 'address of your Grafana, put in front of the alerts'"'"' dashboard links'

@@ -10,13 +10,15 @@
 
 _shtab_esper_exporter_commands() {
   local _commands=(
-    assets:'Write dashboards, alerting rules, Grafana provisioning, the compose stack and the Kubernetes files of this version into DIR.'
+    assets:'Write dashboards, alerting rules, Grafana provisioning, the compose stack and the Kubernetes files of this version into DIR, and the wheel that the image installs.'
     backfill:'Write what a Prometheus would have scraped while the recording was made, as OpenMetrics with timestamps. '"'"'promtool tsdb create-blocks-from openmetrics OUT DATA'"'"' makes blocks of it.'
     catalog:'List every metric there is: name, type and meaning. json and markdown also tell unit, labels and source, and every field that is not exported with its reason.'
     completion:'Print the script with which a shell completes commands, options and files.'
     demo:'Train a recurrent policy of eight heads that grows and prunes small networks on scikit-learn'"'"'s handwritten digits, on the CPU, and serve its page meanwhile.'
+    doctor:'Check Python, torch, the GPU driver, the port, the state and share folders, and whether Prometheus answers, scrapes the run and has the rules: a sentence each, and a remedy where something is in the way. The environment'"'"'s ESPER_EXPORTER_… settings count.'
     prune:'Remove from DIR the target files of this host'"'"'s processes that have ended. Those of other hosts are left alone: run it there.'
     replay:'Feed recorded events to an exporter and serve its page, while they are replayed and after, until Ctrl-C.'
+    stack:'Run the Prometheus, Alertmanager and Grafana that are installed or unpacked on this machine, on the loopback, with the rules, routes, data sources and dashboards of this package, in the foreground. One Ctrl-C ends all of them.'
     version:'Print the version.'
   )
   _describe 'esper-exporter commands' _commands
@@ -88,6 +90,18 @@ _shtab_esper_exporter_demo_options=(
 # guard to ensure default positional specs are added only once per session
 _shtab_esper_exporter_demo_defaults_added=0
 
+_shtab_esper_exporter_doctor_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--prometheus[the Prometheus that should watch, off for none (default\: http\:\/\/127.0.0.1\:9090)]:URL:"
+  "--target[the running exporter that it should scrape\; its port is then not checked to be free]:HOST:PORT:"
+  "--port[port to check (default\: 9108)]:P:"
+  "--host[address to check (default\: 127.0.0.1)]:host:"
+  "--json[print a JSON array instead]"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_esper_exporter_doctor_defaults_added=0
+
 _shtab_esper_exporter_prune_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   ":the directory of Exporter(file_sd\=DIR):_files -/"
@@ -113,6 +127,24 @@ _shtab_esper_exporter_replay_options=(
 
 # guard to ensure default positional specs are added only once per session
 _shtab_esper_exporter_replay_defaults_added=0
+
+_shtab_esper_exporter_stack_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "*--target[an exporter to scrape, as often as wanted (default\: 127.0.0.1\:9108)]:HOST:PORT:"
+  "*--targets-dir[a directory of target files, that of Exporter(file_sd\=DIR)]:DIR:_files -/"
+  "--interval[seconds from scrape to scrape, and between evaluations of the rules (default\: 15)]:S:"
+  "--prometheus[its program, or the folder it was unpacked to (default\: prometheus on PATH)]:PATH:_files"
+  "--prometheus-port[port on 127.0.0.1\; another one where it is taken (default\: 9090)]:P:"
+  "--alertmanager[its program, or the folder it was unpacked to (default\: alertmanager on PATH)]:PATH:_files"
+  "--alertmanager-port[port on 127.0.0.1\; another one where it is taken (default\: 9093)]:P:"
+  "--grafana[its program, or the folder it was unpacked to (default\: grafana on PATH)]:PATH:_files"
+  "--grafana-port[port on 127.0.0.1\; another one where it is taken (default\: 3000)]:P:"
+  "--alertmanager-config[your own routes and receivers instead of the shipped ones, which notify nobody]:FILE:_files"
+  "--data[keep what the servers store there (default\: gone at the end)]:DIR:_files -/"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_esper_exporter_stack_defaults_added=0
 
 _shtab_esper_exporter_version_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
@@ -145,8 +177,10 @@ _shtab_esper_exporter() {
         catalog) _arguments -C -s $_shtab_esper_exporter_catalog_options ;;
         completion) _arguments -C -s $_shtab_esper_exporter_completion_options ;;
         demo) _arguments -C -s $_shtab_esper_exporter_demo_options ;;
+        doctor) _arguments -C -s $_shtab_esper_exporter_doctor_options ;;
         prune) _arguments -C -s $_shtab_esper_exporter_prune_options ;;
         replay) _arguments -C -s $_shtab_esper_exporter_replay_options ;;
+        stack) _arguments -C -s $_shtab_esper_exporter_stack_options ;;
         version) _arguments -C -s $_shtab_esper_exporter_version_options ;;
       esac
   esac

@@ -1,0 +1,34 @@
+"""Generated files are what their generators make today. When a test here fails: ``make generate``."""
+
+from __future__ import annotations
+
+import runpy
+import subprocess
+
+from support.installed import ROOT
+
+
+def test_the_completion_scripts_are_up_to_date() -> None:
+    generated = runpy.run_path(str(ROOT / "scripts" / "completions.py"))["generated"]()
+    stale = [path.name for path, text in generated.items() if path.read_text() != text]
+    assert stale == []
+
+
+def test_the_shell_completes_commands_options_and_choices() -> None:
+    script = ROOT / "exporter/esper_exporter/commands/completions/esper-exporter.bash"
+
+    def completed(*words: str) -> set[str]:
+        code = (
+            f"source {script}; COMP_WORDS=({' '.join(repr(w) for w in words)});"
+            f" COMP_CWORD={len(words) - 1}; _shtab_esper_exporter esper-exporter"
+            f" {words[-1]!r} {words[-2]!r};"
+            ' printf "%s\\n" "${COMPREPLY[@]}"'
+        )
+        done = subprocess.run(
+            ["bash", "-c", code], capture_output=True, text=True, timeout=20, check=False
+        )
+        return set(done.stdout.split())
+
+    assert {"replay"} <= completed("esper-exporter", "rep")
+    assert {"--once", "--recording"} <= completed("esper-exporter", "replay", "--")
+    assert {"run1", "run2b"} <= completed("esper-exporter", "replay", "--recording", "run")
