@@ -50,8 +50,8 @@ function _shtab_esper_exporter_using
   test "$_shtab_esper_exporter_cmdpath" = "$argv"
 end
 
-set -g _shtab_esper_exporter_commands demo replay backfill stack doctor catalog assets prune completion version
-set -g _shtab_esper_exporter_opts_with_value --alertmanager --alertmanager-config --alertmanager-port --data --envs --epochs --fake-gpus --format --grafana --grafana-port --grafana-url --host --inject --interval --label --out --port --prometheus --prometheus-port --recording --run-id --runbook-url --seed --slots --speed --step --target --targets-dir --telemetry-file --until --updates --web-config
+set -g _shtab_esper_exporter_commands demo replay backfill sql stack doctor catalog assets prune completion version
+set -g _shtab_esper_exporter_opts_with_value --alertmanager --alertmanager-config --alertmanager-port --data --describe --envs --epochs --example --fake-gpus --format --grafana --grafana-port --grafana-url --host --inject --interval --label --memory-limit --out --output --port --prometheus --prometheus-port --query --recording --run-id --runbook-url --seed --slots --speed --step --target --targets-dir --telemetry-file --until --updates --web-config
 
 complete -c esper-exporter -e
 complete -c esper-exporter -f
@@ -92,6 +92,15 @@ complete -c esper-exporter -n '_shtab_esper_exporter_using backfill' -l step -x 
 complete -c esper-exporter -n '_shtab_esper_exporter_using backfill' -l run-id -x -d 'name of the run (default: from its first event)'
 complete -c esper-exporter -n '_shtab_esper_exporter_using backfill' -l label -x -d 'label for all samples, as a scrape adds them: job=esper; as often as wanted'
 complete -c esper-exporter -n '_shtab_esper_exporter_using backfill; and test $_shtab_esper_exporter_npos -ge 0' -ka "(__fish_complete_path (commandline -ct))" -d 'telemetry, one JSON object a line, gzip or not, each once; - is standard input'
+complete -c esper-exporter -n '_shtab_esper_exporter_using; and test $_shtab_esper_exporter_npos -eq 0' -a sql -d 'Query the events of recorded runs with SQL: telemetry files, folders of runs, journals. Without a QUERY an interactive shell opens.'
+complete -c esper-exporter -n '_shtab_esper_exporter_using sql' -s h -l help -d 'show this help message and exit'
+complete -c esper-exporter -n '_shtab_esper_exporter_using sql' -l query -x -d 'the query, whatever it looks like'
+complete -c esper-exporter -n '_shtab_esper_exporter_using sql' -l format -xka "table csv json parquet arrow" -d 'of the result (default: table)'
+complete -c esper-exporter -n '_shtab_esper_exporter_using sql' -l output -xka "(__fish_complete_path (commandline -ct))" -d 'write the result there'
+complete -c esper-exporter -n '_shtab_esper_exporter_using sql' -l list -d 'list the views'
+complete -c esper-exporter -n '_shtab_esper_exporter_using sql' -l describe -x -d 'the columns of a view, with units'
+complete -c esper-exporter -n '_shtab_esper_exporter_using sql' -l example -xka "accuracy actions anomalies gradient-norm head-entropy head-states latches rewards runs seeds skipped time" -d 'run a ready query: runs, latches, skipped, gradient-norm, head-entropy, head-states, actions, rewards, seeds, accuracy, anomalies, time'
+complete -c esper-exporter -n '_shtab_esper_exporter_using sql' -l memory-limit -x -d 'for DuckDB (2GB)'
 complete -c esper-exporter -n '_shtab_esper_exporter_using; and test $_shtab_esper_exporter_npos -eq 0' -a stack -d 'Run the Prometheus, Alertmanager and Grafana that are installed or unpacked on this machine, on the loopback, with the rules, routes, data sources and dashboards of this package, in the foreground. One Ctrl-C ends all of them.'
 complete -c esper-exporter -n '_shtab_esper_exporter_using stack' -s h -l help -d 'show this help message and exit'
 complete -c esper-exporter -n '_shtab_esper_exporter_using stack' -l target -x -d 'an exporter to scrape, as often as wanted (default: 127.0.0.1:9108)'

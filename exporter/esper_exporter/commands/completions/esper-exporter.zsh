@@ -18,6 +18,7 @@ _shtab_esper_exporter_commands() {
     doctor:'Check Python, torch, the GPU driver, the port, the state and share folders, and whether Prometheus answers, scrapes the run and has the rules: a sentence each, and a remedy where something is in the way. The environment'"'"'s ESPER_EXPORTER_… settings count.'
     prune:'Remove from DIR the target files of this host'"'"'s processes that have ended. Those of other hosts are left alone: run it there.'
     replay:'Feed recorded events to an exporter and serve its page, while they are replayed and after, until Ctrl-C.'
+    sql:'Query the events of recorded runs with SQL: telemetry files, folders of runs, journals. Without a QUERY an interactive shell opens.'
     stack:'Run the Prometheus, Alertmanager and Grafana that are installed or unpacked on this machine, on the loopback, with the rules, routes, data sources and dashboards of this package, in the foreground. One Ctrl-C ends all of them.'
     version:'Print the version.'
   )
@@ -128,6 +129,21 @@ _shtab_esper_exporter_replay_options=(
 # guard to ensure default positional specs are added only once per session
 _shtab_esper_exporter_replay_defaults_added=0
 
+_shtab_esper_exporter_sql_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--query[the query, whatever it looks like]:SQL:"
+  "--format[of the result (default\: table)]:format:(table csv json parquet arrow)"
+  "--output[write the result there]:FILE:_files"
+  "--list[list the views]"
+  "--describe[the columns of a view, with units]:VIEW:"
+  "--example[run a ready query\: runs, latches, skipped, gradient-norm, head-entropy, head-states, actions, rewards, seeds, accuracy, anomalies, time]:NAME:(accuracy actions anomalies gradient-norm head-entropy head-states latches rewards runs seeds skipped time)"
+  "--memory-limit[for DuckDB (2GB)]:SIZE:"
+  "(*)::telemetry (JSON lines, plain, gzip or zstd), folders, journals, globs\; a last word with a blank in it is the query:"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_esper_exporter_sql_defaults_added=0
+
 _shtab_esper_exporter_stack_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "*--target[an exporter to scrape, as often as wanted (default\: 127.0.0.1\:9108)]:HOST:PORT:"
@@ -180,6 +196,7 @@ _shtab_esper_exporter() {
         doctor) _arguments -C -s $_shtab_esper_exporter_doctor_options ;;
         prune) _arguments -C -s $_shtab_esper_exporter_prune_options ;;
         replay) _arguments -C -s $_shtab_esper_exporter_replay_options ;;
+        sql) _arguments -C -s $_shtab_esper_exporter_sql_options ;;
         stack) _arguments -C -s $_shtab_esper_exporter_stack_options ;;
         version) _arguments -C -s $_shtab_esper_exporter_version_options ;;
       esac
