@@ -1,4 +1,4 @@
-"""Generated files are what their generators make today; a failure here asks for ``make generate``."""
+"""Generated files are what their generators make today; if not: ``make generate``."""
 
 from __future__ import annotations
 
