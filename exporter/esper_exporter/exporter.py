@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from types import TracebackType
@@ -22,8 +22,11 @@ from esper_exporter.metrics.self_metrics import OwnMetrics
 from esper_exporter.metrics.table import ValueTable
 from esper_exporter.probes.samplers import Vitals
 from esper_exporter.serve.interfaces import LandingPage, Served, Visit
+from esper_exporter.serve.messages import Route
 from esper_exporter.serve.negotiation import MediaType, negotiate
+from esper_exporter.serve.page.api import PageApi
 from esper_exporter.serve.page.landing_state import landing_page
+from esper_exporter.serve.page.site import page_routes
 from esper_exporter.serve.registration import Registration
 from esper_exporter.serve.server import MetricsServer
 from esper_exporter.settings import read_settings
@@ -160,6 +163,7 @@ class Exporter:
         self._ingest = Ingest(
             self._lock, self._runs, self._own, self._log_once, clock, self._noticed
         )
+        self.page = PageApi(self._lock, self._runs, self._vitals)
         self._server: MetricsServer | None = None
         _EXPORTERS.add(self)
 
@@ -425,6 +429,10 @@ class Exporter:
             return self._landing
 
         return self._lock.read(now, lambda: self._landing, LANDING_WAIT_SECONDS)
+
+    def page_routes(self) -> Mapping[str, Route]:
+        """The addresses of the browser page (called by the server)."""
+        return page_routes(self.page)
 
     def snapshot(self, group_id: str = "default") -> Any:
         """The live SanctumSnapshot of a group's current run, or None. Read it, do not keep it."""

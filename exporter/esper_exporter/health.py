@@ -74,6 +74,13 @@ MEMORY_CRITICAL: Final = 0.90
 STALE_SECONDS: Final = 5.0
 """The terminal's own measure. A healthy run is silent for up to 6 s: no threshold for an alert."""
 
+TELEMETRY_STALE_INTERVALS: Final = 3
+"""A run is stale when it is silent for so many of its own update intervals …"""
+TELEMETRY_STALE_SECONDS: Final = 60
+"""… and for a minute at least."""
+TELEMETRY_STALE_FIRST_UPDATE_SECONDS: Final = 600
+"""Before the first update, which may have to compile."""
+
 # Alerts: how much of what, within a rule's window, is told to a person
 ALERT_UPDATES: Final = 5
 """Fewer policy updates than this in a window prove nothing."""

@@ -149,6 +149,10 @@ class Vitals:
         """Whether the page has prometheus_client's metrics of this process."""
         return self._host is not None
 
+    def reports(self) -> tuple[GpuReport | None, HostReport | None, Mapping[str, Cells] | None]:
+        """What the samplers found last: GPUs, machine and process, disks."""
+        return self._gpus, self._host, self._disks
+
     def refresh(self, runs: Iterable[RunState]) -> None:
         """Write the rows, under the exporter's lock."""
         gpus = self._gpus

@@ -15,7 +15,7 @@ from esper_exporter.serve.limits import Limits
 from esper_exporter.serve.messages import Answer, Fields, Headers, Request, plain
 from esper_exporter.serve.negotiation import accepts_gzip, negotiate
 from esper_exporter.serve.rendering import Outflow, Rendering, ScrapeTimeout
-from esper_exporter.serve.routes import METRICS_PATH, NOT_FOUND, routes
+from esper_exporter.serve.routes import METRICS_PATH, NOT_FOUND, POSTED, routes
 from esper_exporter.serve.trouble import Trouble
 from esper_exporter.serve.workers import Workers
 
@@ -145,7 +145,8 @@ class MetricsApp:
             refusal = await self._gate.refusal(request.headers, request.address)
             if refusal is not None:
                 return refusal
-        if request.method not in {"GET", "HEAD"}:
+        posted = request.method == "POST" and request.path in POSTED
+        if request.method not in {"GET", "HEAD"} and not posted:
             return _NOT_ALLOWED
         if request.path == METRICS_PATH:
             return await self._metrics(request.headers)

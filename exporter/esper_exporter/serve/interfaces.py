@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from esper_exporter.serve.messages import Route
 from esper_exporter.serve.negotiation import MediaType
 
 
@@ -96,6 +98,9 @@ class PageSource(Protocol):
 
     def landing(self) -> LandingPage:
         """What the landing page shows now."""
+
+    def page_routes(self) -> Mapping[str, Route]:
+        """The addresses of the browser page and of its JSON, ``/`` among them."""
 
     def ready(self) -> bool:
         """Whether there is something to scrape: a run has started or a snapshot was given."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 Headers = Mapping[bytes, bytes]
@@ -59,6 +59,10 @@ class Answer:
         if self.etag.removeprefix(b"W/") in known or b"*" in known:
             return Answer(304, b"", fields)
         return Answer(self.status, self.body, fields, self.format)
+
+
+Route = Answer | Callable[[Request], Answer]
+"""An answer that is known in advance, or a function that makes one."""
 
 
 def plain(status: int, text: str, *fields: tuple[bytes, bytes]) -> Answer:

@@ -9,15 +9,15 @@ is sent once to a client that keeps it (304 afterwards); every answer carries a 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from esper_exporter.serve.interfaces import PageSource
-from esper_exporter.serve.messages import Answer, Request, plain
-from esper_exporter.serve.page.landing_html import CONTENT_SECURITY_POLICY, landing_html
-
-Route = Answer | Callable[[Request], Answer]
+from esper_exporter.serve.messages import Answer, Request, Route, plain
 
 METRICS_PATH = "/metrics"
+
+POSTED = frozenset({"/api/v1/replay"})
+"""Paths that a POST changes something at; elsewhere only GET and HEAD are answered."""
 
 NOT_FOUND = plain(404, "Not found. The metrics are at /metrics.")
 _HEALTHY = plain(200, "esper-exporter is healthy.")
@@ -31,15 +31,8 @@ def routes(source: PageSource) -> Mapping[str, Route]:
     def ready(_request: Request) -> Answer:
         return _READY if source.ready() else _NOT_READY
 
-    def landing(_request: Request) -> Answer:
-        fields = (
-            (b"content-type", b"text/html; charset=utf-8"),
-            (b"content-security-policy", CONTENT_SECURITY_POLICY.encode()),
-        )
-        return Answer(200, landing_html(source.landing()), fields)
-
     return {
-        "/": landing,
+        **source.page_routes(),
         "/-/healthy": _HEALTHY,
         "/-/ready": ready,
     }

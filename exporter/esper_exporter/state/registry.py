@@ -24,6 +24,7 @@ from esper_exporter.shutdown.failure_reason import Reason
 from esper_exporter.shutdown.latch_store import LatchStore, Record
 from esper_exporter.state import run_end
 from esper_exporter.state.aggregator import Aggregator
+from esper_exporter.state.history import RunHistory
 from esper_exporter.state.latches import Latches
 from esper_exporter.state.run import RunIdentity, RunState
 from esper_exporter.state.snapshot_import import SnapshotImport
@@ -58,6 +59,7 @@ class Entry:
     aggregator: Aggregator
     publisher: RunPublisher
     dual_emit: DualEmitFilter = field(default_factory=DualEmitFilter)
+    history: RunHistory = field(default_factory=RunHistory)
     lightings_seen: int = 0
     lit_seen: int = 0
     retired_at: float | None = None
@@ -122,6 +124,7 @@ class RunRegistry:
             return "dual_emit"
         self._newest = entry.state.identity.group_id
         entry.aggregator.apply(event)
+        entry.history.see(event, entry.state, time.time())
         if event.type == "CHECKPOINT_LOADED":
             self._want_restored(entry)
         if run_end.follow_event(entry.state, event.type, event.timestamp):

@@ -1,0 +1,287 @@
+"""The page's JSON: the state of all runs, and what one run did lately. Made only when asked for.
+
+Documents: ``schema/state.v1.json`` and ``schema/history.v1.json``, served at ``/api/v1/schema``.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import takewhile
+from typing import Protocol
+
+import orjson
+
+from esper_exporter import __version__, health
+from esper_exporter.probes.samplers import Vitals
+from esper_exporter.serve.page.event_log import line_json
+from esper_exporter.serve.page.numbers import Json, number
+from esper_exporter.serve.page.run_state import (
+    detail_json,
+    failure_of,
+    run_key,
+    state_of,
+    summary_json,
+)
+from esper_exporter.serve.page.system import system_json
+from esper_exporter.state.history import PLOTTED, RunHistory, UpdateRow
+from esper_exporter.state.registry import Entry, RunRegistry
+from esper_exporter.state.state_lock import StateLock
+
+VERSION = 1
+POLL_SECONDS = 1.0
+SHARED_SECONDS = 0.25
+"""Viewers that ask within so many seconds of each other share one answer."""
+DECISION_ROWS = 6
+DECISION_SWAP_SECONDS = 5.0
+MAX_KEPT = 16
+WAIT_SECONDS = 1.0
+
+UPDATE_COLUMNS = ("number", "time", "return", *PLOTTED)
+
+LIMITS: Json = {
+    "decisions": {
+        "rows": DECISION_ROWS,
+        "swap_seconds": DECISION_SWAP_SECONDS,
+        "age_seconds": health.DECISION_MAX_AGE_SECONDS,
+        "age_shares": health.DECISION_AGE_SHARES,
+    },
+    "policy": {
+        "grad_norm": [health.GRAD_NORM_WARNING, health.GRAD_NORM_CRITICAL],
+        "kl": [health.KL_WARNING, health.KL_CRITICAL],
+        "clip_fraction": [health.CLIP_FRACTION_WARNING, health.CLIP_FRACTION_CRITICAL],
+        "explained_variance": [
+            health.EXPLAINED_VARIANCE_WARNING,
+            health.EXPLAINED_VARIANCE_CRITICAL,
+        ],
+    },
+    "head": {
+        "entropy": [health.HEAD_ENTROPY_WARNING, health.HEAD_ENTROPY_CRITICAL],
+        "gradient": [
+            health.HEAD_GRAD_NORM_DEAD,
+            health.HEAD_GRAD_NORM_LOW,
+            health.HEAD_GRAD_NORM_HIGH,
+            health.HEAD_GRAD_NORM_EXPLODING,
+        ],
+        "ratio": [*health.HEAD_RATIO_WARNING, *health.HEAD_RATIO_CRITICAL],
+    },
+}
+"""Bounds that the page draws or times by; levels themselves are decided here, not there."""
+
+
+class Busy(Exception):
+    """The state was not to be had in time, and there is no earlier answer."""
+
+
+class Replay(Protocol):
+    """A recording that is played into the exporter."""
+
+    def state(self) -> Json:
+        """Where it is, how fast it goes, and what can be sought."""
+
+    def version(self) -> object:
+        """Changes when the state does."""
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether the recording has no more events."""
+
+    def command(self, action: str, value: str) -> None:
+        """Do what a viewer asked for. Raises ValueError for what makes no sense."""
+
+
+@dataclass(slots=True)
+class _Kept:
+    """An answer as it was made: what it was made of, when, and its name for If-None-Match."""
+
+    tag: object
+    made: float
+    name: str
+    body: bytes
+
+
+class PageApi:
+    """Answers for the page, from the runs of one process. Thread-safe.
+
+    ``lock`` is held while an answer is made. ``clock`` gives Unix seconds.
+    """
+
+    def __init__(
+        self,
+        lock: StateLock,
+        runs: RunRegistry,
+        vitals: Vitals,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._lock = lock
+        self._runs = runs
+        self._vitals = vitals
+        self._clock = clock
+        self._begun = clock()
+        self._kept: dict[tuple[str, int | None], _Kept] = {}
+        self._made = 0
+        self.replay: Replay | None = None
+
+    # -- state -----------------------------------------------------------------------------
+
+    def state(self, key: str, env_id: int | None, known: str) -> tuple[str, bytes | None]:
+        """The answer's name and body; no body where ``known`` is its name already.
+
+        ``key`` is the run that is looked at (the newest where there is none such), ``env_id`` the
+        environment whose drawer is open.
+        """
+        now = self._clock()
+        place = key, env_id
+        kept = self._kept.get(place)
+        if kept is None or not 0 <= now - kept.made < SHARED_SECONDS:
+            fresh = partial(self._fresh, place, kept, now)
+            found = self._lock.read(fresh, lambda: kept, WAIT_SECONDS)
+            if found is None:
+                raise Busy
+            kept = found
+        if known == kept.name:
+            return kept.name, None
+        # The time is the asker's, whoever's question the answer was made for.
+        head = b'{"version":%d,"now":%.3f,' % (VERSION, now)
+        return kept.name, head + kept.body[1:]
+
+    def _fresh(self, place: tuple[str, int | None], kept: _Kept | None, now: float) -> _Kept:
+        """The answer as of now, which is the one before where nothing changed since."""
+        tag = self._tag(now)
+        if kept is None or kept.tag != tag:
+            return self._keep(place, tag, now, orjson.dumps(self._capture(*place, now)))
+        kept.made = now
+        return kept
+
+    def _keep(self, place: tuple[str, int | None], tag: object, now: float, body: bytes) -> _Kept:
+        self._made += 1
+        while len(self._kept) >= MAX_KEPT and place not in self._kept:
+            self._kept.pop(next(iter(self._kept)))
+        kept = _Kept(tag, now, f'"{int(self._begun * 1000):x}-{self._made:x}"', body)
+        self._kept[place] = kept
+        return kept
+
+    def _tag(self, now: float) -> object:
+        """What the answer is made of: as long as this stays the same, so does the answer."""
+        runs = [
+            (
+                entry.history.generation,
+                entry.history.seq,
+                entry.state.latches.lightings,
+                entry.state.last_event_at,
+                self._state(entry, now),
+            )
+            for entry in self._runs.everything()
+        ]
+        replay = None if self.replay is None else self.replay.version()
+        return runs, tuple(map(id, self._vitals.reports())), replay
+
+    def _state(self, entry: Entry, now: float) -> str:
+        replay = self.replay
+        return state_of(entry, now, replay is not None, replay is not None and replay.exhausted)
+
+    def _capture(self, key: str, env_id: int | None, now: float) -> Json:
+        entries = self._runs.everything()
+        chosen = self._chosen(entries, key)
+        for entry in entries:
+            entry.aggregator.refresh()
+        return {
+            "exporter": {"version": __version__, "started": self._begun, "poll": POLL_SECONDS},
+            "runs": [summary_json(entry, self._state(entry, now), now) for entry in entries],
+            "run": None if chosen is None else detail_json(chosen, env_id),
+            "limits": LIMITS,
+            "system": system_json(*self._vitals.reports()),
+            "replay": None if self.replay is None else self.replay.state(),
+        }
+
+    @staticmethod
+    def _chosen(entries: list[Entry], key: str) -> Entry | None:
+        """The run that is asked for, else the one to look at first: failed, latched, newest."""
+        for entry in entries:
+            if run_key(entry) == key:
+                return entry
+        if not entries:
+            return None
+
+        def urgency(entry: Entry) -> tuple[bool, bool, float]:
+            run = entry.state
+            troubled = failure_of(run) is not None or run.latches.lit() > 0
+            begun = run.started_at.timestamp() if run.started_at else 0.0
+            return run.active, troubled, begun
+
+        # Among equals the first one stays, so that a page that names no run does not jump.
+        return max(entries, key=urgency)
+
+    # -- history ---------------------------------------------------------------------------
+
+    def history(self, key: str, since: str) -> bytes:
+        """What one run did since a cursor that an earlier answer gave; all there is without one."""
+
+        def told() -> Json:
+            entry = self._chosen(self._runs.everything(), key)
+            return _empty(key) if entry is None else _history(run_key(entry), entry.history, since)
+
+        found = self._lock.read(told, lambda: None, WAIT_SECONDS)
+        if found is None:
+            raise Busy
+        return orjson.dumps(found)
+
+
+def _empty(key: str) -> Json:
+    return _answer(key, "0.0", True, [], [], [])
+
+
+def _history(key: str, history: RunHistory, since: str) -> Json:
+    generation, _, told = since.partition(".")
+    known = generation == str(history.generation) and told.isdecimal()
+    after = int(told) if known else 0
+    reset = not known or after > history.seq
+    if reset:
+        after = 0
+    rows = takewhile(lambda row: row.seq > after, reversed(history.updates))
+    marks = takewhile(lambda mark: mark.seq > after, reversed(history.marks))
+    logged = [
+        line
+        for ring in (history.events, history.routine)
+        for line in takewhile(lambda line: line.seq > after, reversed(ring))
+    ]
+    logged.sort(key=lambda line: line.seq)
+    return _answer(
+        key,
+        f"{history.generation}.{history.seq}",
+        reset,
+        [_row(row) for row in rows][::-1],
+        [
+            {"number": mark.number, "time": mark.time, "kind": mark.kind, "text": mark.text}
+            for mark in marks
+        ][::-1],
+        [line_json(line) for line in logged],
+    )
+
+
+def _answer(
+    key: str,
+    cursor: str,
+    reset: bool,
+    rows: Sequence[object],
+    marks: list[Json],
+    events: list[Json],
+) -> Json:
+    return {
+        "version": VERSION,
+        "key": key,
+        "cursor": cursor,
+        "reset": reset,
+        "updates": {"columns": UPDATE_COLUMNS, "rows": rows},
+        "marks": marks,
+        "events": events,
+    }
+
+
+def _row(row: UpdateRow) -> list[object]:
+    values = row.values
+    if values is None:
+        return [row.number, row.time, number(row.mean_return), *(None for _ in PLOTTED)]
+    return [row.number, row.time, number(row.mean_return), *map(number, values)]

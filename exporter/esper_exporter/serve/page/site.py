@@ -1,0 +1,211 @@
+"""The addresses of the page: its files, its JSON, and the replay's controls.
+
+Nothing is loaded from elsewhere and no script or style stands in the document, so the
+Content-Security-Policy allows this server's own files and nothing else.
+"""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache, partial
+from hashlib import blake2s
+from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from urllib.parse import parse_qs
+
+from isal import igzip
+
+from esper_exporter.assets import assets
+from esper_exporter.serve.messages import Answer, Fields, Headers, Request, Route, plain
+from esper_exporter.serve.negotiation import accepts_gzip
+from esper_exporter.serve.page.api import Busy, PageApi
+
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:;"
+    " connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+SECURE: Fields = (
+    (b"content-security-policy", POLICY.encode()),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"referrer-policy", b"no-referrer"),
+)
+TYPES = {
+    "html": b"text/html; charset=utf-8",
+    "js": b"text/javascript; charset=utf-8",
+    "css": b"text/css; charset=utf-8",
+    "svg": b"image/svg+xml",
+    "txt": b"text/plain; charset=utf-8",
+}
+JSON_TYPE = (b"content-type", b"application/json")
+SMALLEST_COMPRESSED = 512
+LONGEST_QUERY = 2048
+OWN_SITES = (b"same-origin", b"none")
+
+_STATIC = resources.files(__package__) / "static"
+
+
+@dataclass(frozen=True, slots=True)
+class PageFile:
+    """A static file: as it is, compressed, and its name for If-None-Match."""
+
+    body: bytes
+    compressed: bytes
+    etag: bytes
+    type: bytes
+
+
+@cache
+def page_names() -> tuple[str, ...]:
+    """The page's files, by their address below ``/page/``."""
+    return tuple(_names(_STATIC, ""))
+
+
+def _names(folder: Traversable, above: str) -> Iterator[str]:
+    for entry in folder.iterdir():
+        if entry.is_dir():
+            yield from _names(entry, f"{above}{entry.name}/")
+        elif entry.name.rpartition(".")[2] in TYPES:
+            yield above + entry.name
+
+
+@cache
+def page_file(name: str) -> PageFile:
+    """One of `page_names`; read at its first request and kept."""
+    body = _STATIC.joinpath(name).read_bytes()
+    tag = f'"{blake2s(body, digest_size=8).hexdigest()}"'.encode()
+    return PageFile(body, gzip.compress(body, 9, mtime=0), tag, TYPES[name.rpartition(".")[2]])
+
+
+@cache
+def schema(name: str) -> bytes:
+    """The JSON Schema of an answer (``state`` or ``history``)."""
+    return (resources.files(__package__) / "schema" / f"{name}.v1.json").read_bytes()
+
+
+@cache
+def runbooks() -> Mapping[str, Path]:
+    """The runbooks by file name."""
+    return {
+        name.name: path
+        for name, path in assets().items()
+        if name.suffix == ".md" and name.parent.name == "runbooks"
+    }
+
+
+def page_routes(api: PageApi) -> Mapping[str, Route]:
+    """Every address of the page: ``/``, its files below ``/page/``, its JSON below ``/api/v1/``."""
+    return {
+        **{f"/page/{name}": partial(_file, name) for name in page_names()},
+        "/": partial(_file, "index.html"),
+        **{f"/page/runbooks/{name}": partial(_runbook, name) for name in runbooks()},
+        "/api/v1/state": _own(partial(_state, api)),
+        "/api/v1/history": _own(partial(_history, api)),
+        "/api/v1/replay": _own(partial(_replay, api)),
+        "/api/v1/schema/state": partial(_schema, "state"),
+        "/api/v1/schema/history": partial(_schema, "history"),
+    }
+
+
+def _own(route: Callable[[Request], Answer]) -> Callable[[Request], Answer]:
+    """Refuse what a page of another site asks for."""
+
+    def checked(request: Request) -> Answer:
+        headers = request.headers
+        if headers.get(b"sec-fetch-site", b"none") not in OWN_SITES or _foreign_origin(headers):
+            return _text(403, "This address answers its own page only.")
+        try:
+            return route(request)
+        except Busy:
+            return _text(503, "The training holds its state; ask again.", (b"retry-after", b"1"))
+
+    return checked
+
+
+def _foreign_origin(headers: Headers) -> bool:
+    """Whether a script of another origin asks; browsers that know Sec-Fetch-Site say so twice."""
+    origin = headers.get(b"origin")
+    return origin is not None and origin.partition(b"://")[2] != headers.get(b"host", b"")
+
+
+def _asked(request: Request) -> dict[str, str]:
+    try:
+        found = parse_qs(request.query[:LONGEST_QUERY], max_num_fields=16)
+    except ValueError:
+        return {}
+    return {name: values[-1] for name, values in found.items()}
+
+
+def _state(api: PageApi, request: Request) -> Answer:
+    asked = _asked(request)
+    env = asked.get("env", "")
+    env_id = int(env) if env.isascii() and env.isdecimal() and len(env) < 7 else None
+    known = request.headers.get(b"if-none-match", b"").decode("latin-1")
+    etag, body = api.state(asked.get("run", ""), env_id, known)
+    fields: Fields = ((b"cache-control", b"no-cache"),)
+    if body is None:
+        return Answer(304, b"", (*fields, (b"etag", etag.encode())))
+    return _json(request, body, fields, etag.encode())
+
+
+def _history(api: PageApi, request: Request) -> Answer:
+    asked = _asked(request)
+    return _json(request, api.history(asked.get("run", ""), asked.get("since", "")))
+
+
+def _replay(api: PageApi, request: Request) -> Answer:
+    """A recording's controls; a live run has none."""
+    replay = api.replay
+    if replay is None:
+        return _text(404, "Nothing is replayed here.")
+    if request.method != "POST":
+        return _text(405, "POST changes the replay.", (b"allow", b"POST"))
+    asked = _asked(request)
+    try:
+        for action in ("pause", "speed", "seek"):
+            if action in asked:
+                replay.command(action, asked[action])
+    except ValueError as problem:
+        return _text(400, str(problem))
+    return Answer(204, b"", SECURE)
+
+
+def _schema(name: str, request: Request) -> Answer:
+    return _json(request, schema(name))
+
+
+def _text(status: int, text: str, *fields: tuple[bytes, bytes]) -> Answer:
+    return plain(status, text, *SECURE, *fields)
+
+
+def _compressed(request: Request) -> bool:
+    return accepts_gzip(request.headers.get(b"accept-encoding"))
+
+
+def _json(request: Request, body: bytes, fields: Fields = (), etag: bytes | None = None) -> Answer:
+    fields = (JSON_TYPE, (b"vary", b"Accept-Encoding"), *SECURE, *fields)
+    if _compressed(request) and len(body) >= SMALLEST_COMPRESSED:
+        body = bytes(igzip.compress(body, 1))
+        fields += ((b"content-encoding", b"gzip"),)
+    return Answer(200, body, fields, etag=etag)
+
+
+def _file(name: str, request: Request) -> Answer:
+    file = page_file(name)
+    fields: Fields = (
+        (b"content-type", file.type),
+        (b"cache-control", b"no-cache"),
+        (b"vary", b"Accept-Encoding"),
+        *SECURE,
+    )
+    if _compressed(request):
+        fields += ((b"content-encoding", b"gzip"),)
+        return Answer(200, file.compressed, fields, etag=file.etag)
+    return Answer(200, file.body, fields, etag=file.etag)
+
+
+def _runbook(name: str, _request: Request) -> Answer:
+    """What to do about an alert, as it is written: reasons on the page lead here."""
+    return Answer(200, runbooks()[name].read_bytes(), ((b"content-type", TYPES["txt"]), *SECURE))

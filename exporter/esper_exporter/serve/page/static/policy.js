@@ -1,0 +1,260 @@
+// The policy's lines: nine rows on one axis of updates, faults and rollbacks through all of them.
+
+import { html, useEffect, useRef, useState } from './vendor/preact-htm.js';
+import { fixed, missing, MISSING, percent, scientific, short, signed } from './format.js';
+import { range, scale, spoken, trace } from './lines.js';
+import { Panel } from './ui.js';
+import { Fragment } from './fragment.js';
+
+const decimals = (digits) => (v) => fixed(v, digits);
+
+// Column, name, what it is, how it is written, which bounds it has; `falling`: low is bad.
+export const ROWS = [
+  { id: 'return', column: 'return', name: 'Return', sub: 'mean per episode', write: (v) => signed(v, 2), digits: 2 },
+  { id: 'grad_norm', column: 'pre_clip_grad_norm', second: 'grad_norm', name: 'Gradient norm', sub: '┄ after clipping', write: short, digits: 2 },
+  { id: 'kl', column: 'kl_divergence', name: 'KL', sub: 'nats to old policy', write: decimals(4), digits: 4 },
+  { id: 'clip_fraction', column: 'clip_fraction', name: 'Clip fraction', sub: 'share of samples', write: (v) => percent(v), digits: 3, percent: true },
+  { id: 'entropy', column: 'entropy', name: 'Entropy', sub: 'weighted, nats', write: decimals(2), digits: 2 },
+  { id: 'explained_variance', column: 'explained_variance', name: 'Expl. variance', sub: 'critic on returns', write: decimals(3), digits: 3, falling: true },
+  { id: 'policy_loss', column: 'policy_loss', name: 'Policy loss', sub: 'surrogate', write: decimals(3), digits: 3 },
+  { id: 'value_loss', column: 'value_loss', name: 'Value loss', sub: 'critic', write: decimals(3), digits: 3 },
+  { id: 'learning_rate', column: 'lr', name: 'Learning rate', sub: 'entropy coef', write: scientific, digits: 6 },
+];
+
+const WIDTH = 214;
+const HEIGHT = 44;
+
+// The numbers of a row from the history; where the norm before clipping is not measured, the norm.
+export function series(history, row) {
+  const at = history.columns.indexOf(row.column);
+  const other = row.second ? history.columns.indexOf(row.second) : -1;
+  const main = history.rows.map((r) => (missing(r[at]) && other >= 0 ? r[other] : r[at]));
+  const second = other >= 0 && history.rows.some((r) => !missing(r[at])) ? history.rows.map((r) => r[other]) : null;
+  return { main, second };
+}
+
+// Updates that were not reported leave a gap: one place for every number on the axis.
+export function axis(history) {
+  const { rows } = history;
+  if (!rows.length) return null;
+  const first = rows[0][0];
+  const last = Math.max(rows[rows.length - 1][0], ...history.marks.map((m) => m.number));
+  return { first, last, x: scale([first, last === first ? first + 1 : last], 3, WIDTH - 5) };
+}
+
+const near = (limits, values, falling) => {
+  const there = values.filter((v) => typeof v === 'number');
+  if (!limits || !there.length) return [];
+  return falling
+    ? limits.filter((bound) => Math.min(...there) < bound + 0.3)
+    : limits.filter((bound) => Math.max(...there) > bound * 0.5);
+};
+
+function boundText(row, level, limits, value) {
+  if (!limits || missing(value) || typeof value === 'string') return '';
+  const write = (v) => (row.percent ? fixed(v * 100, 0) : String(v).replace('-', '−'));
+  if (level === 'ok') return row.falling ? `above ${write(limits[0])}` : `within ${write(limits[0])}${row.percent ? '\u2009%' : ''}`;
+  const flag = { warn: row.falling ? 'L' : 'H', crit: row.falling ? 'LL' : 'HH' }[level];
+  return flag ? `${flag} · bound ${limits.map(write).join(', ')}` : '';
+}
+
+export function Policy({ page }) {
+  const { history } = page.store;
+  const { detail, cursor } = page;
+  const across = axis(history);
+  const policy = detail ? detail.policy : { updates: 0, skipped: 0, values: {}, levels: {} };
+  const limits = page.data ? page.data.limits.policy : {};
+  const marks = across ? history.marks.filter((m) => m.number >= across.first) : [];
+  const note = `${policy.number || 0} updates${policy.skipped ? `, ${policy.skipped} skipped` : ''}`;
+  const at = cursor === null ? -1 : history.rows.findIndex((r) => r[0] === cursor);
+  const move = (e) => {
+    if (!across) return;
+    const box = e.currentTarget.getBoundingClientRect();
+    const number = Math.round(across.first + (((e.clientX - box.left) / box.width) * WIDTH - 3) / (across.x(across.first + 1) - across.x(across.first)));
+    page.setCursor(Math.max(across.first, Math.min(across.last, number)));
+  };
+  return html`<${Panel} id="policy" title="Policy" note=${note} right=${html`<span class="dim legend"><span class="crit">│</span> fault <span class="violet">┆</span> rollback <button class="key" onClick=${() => page.nextFault(1)}>f</button> next fault</span>`} cls="p-policy">
+    <div class="pol" onMouseLeave=${() => page.setCursor(null)}>
+      <span></span><${Tags} marks=${marks} across=${across} /><span></span>
+      ${ROWS.map((row) => {
+        const { main, second } = series(history, row);
+        const shown = at >= 0 ? main[at] : policy.values[row.id];
+        const level = at >= 0 ? 'none' : policy.levels[row.id] || 'none';
+        const sub = row.id === 'learning_rate' ? `entropy coef ${missing(policy.values.entropy_coef) ? MISSING : short(policy.values.entropy_coef)}` : row.sub;
+        let below = at >= 0 ? (row.id === 'return' ? `at update ${cursor}` : '') : boundText(row, level, limits[row.id], shown);
+        if (row.id === 'return' && at < 0 && !missing(policy.values.return_p10)) below = `p10 ${fixed(policy.values.return_p10, 1)}, p90 ${fixed(policy.values.return_p90, 1)}`;
+        return html`<${Fragment} key=${row.id}>
+          <div class="pn">${row.name}<small>${sub}</small></div>
+          <${Line} row=${row} main=${main} second=${second} history=${history} across=${across} marks=${marks} limits=${limits[row.id]} level=${policy.levels[row.id]} cursor=${cursor} onMove=${move} />
+          <div class="pv" data-policy=${row.id} data-level=${level}><span class=${level}>${missing(shown) ? MISSING : row.write(shown)}</span><small class=${level === 'none' ? 'dim' : level}>${below}</small></div>
+        </${Fragment}>`;
+      })}
+      <span></span><${Numbers} across=${across} /><span class="ax r">update</span>
+    </div>
+  </${Panel}>`;
+}
+
+function Tags({ marks, across }) {
+  if (!across) return html`<span class="tags"></span>`;
+  let edge = -Infinity;
+  return html`<div class="tags" aria-hidden="true">${marks.map((mark) => {
+    const left = across.x(mark.number) / WIDTH;
+    const text = mark.kind === 'fault' ? `▾ ${mark.number} ${mark.text.split(',')[0].split(' ').pop()}` : `↺ ${mark.number}`;
+    if (left - edge < 0.16) return html`<span class=${`tag ${mark.kind} p${Math.round(left * 50)}`}>▾</span>`;
+    edge = left;
+    return html`<span class=${`tag ${mark.kind} p${Math.round(left * 50)} ${left > 0.75 ? 'to-left' : ''}`}>${text}</span>`;
+  })}</div>`;
+}
+
+function Numbers({ across }) {
+  if (!across) return html`<span class="ax"></span>`;
+  const count = across.last - across.first;
+  const step = [1, 2, 5, 10, 20, 50, 100, 200].find((s) => count / s <= 5) || 500;
+  const at = [across.first];
+  for (let n = Math.ceil((across.first + 1) / step) * step; n < across.last; n += step) {
+    if (n - across.first > step * 0.6 && across.last - n > step * 0.6) at.push(n);
+  }
+  if (across.last > across.first) at.push(across.last);
+  return html`<div class="ax nums" aria-hidden="true">${at.map((n) => html`<span class=${`p${Math.round((across.x(n) / WIDTH) * 50)}`}>${n}</span>`)}</div>`;
+}
+
+function Line({ row, main, second, history, across, marks, limits, level, cursor, onMove }) {
+  const bounds = near(limits, main, row.falling);
+  const limit = range(second ? [...main, ...second] : main, ...bounds);
+  if (!across || !limit) {
+    return html`<svg class="line" viewBox=${`0 0 ${WIDTH} ${HEIGHT}`} preserveAspectRatio="none" role="img" aria-label=${`${row.name}: nothing measured`}>
+      <path class="none-yet" d=${`M3 ${HEIGHT / 2}H${WIDTH - 5}`} /><${Marks} marks=${marks} across=${across} /></svg>`;
+  }
+  const y = scale(limit, HEIGHT - 6, 6);
+  const numbers = history.rows.map((r) => r[0]);
+  // A number that was never reported (a missed update) breaks the line as well.
+  const spread = (values) => {
+    const filled = [];
+    values.forEach((v, i) => {
+      filled[numbers[i] - across.first] = v;
+    });
+    return Array.from({ length: across.last - across.first + 1 }, (_, i) => filled[i]);
+  };
+  const x = (i) => across.x(across.first + i);
+  const { path, alone } = trace(spread(main), x, y);
+  const dashed = second ? trace(spread(second), x, y).path : '';
+  const last = main.length - 1;
+  const faults = marks.map((m) => `${m.kind} at update ${m.number}`).join(', ');
+  return html`<svg class="line" viewBox=${`0 0 ${WIDTH} ${HEIGHT}`} preserveAspectRatio="none" role="img" onMouseMove=${onMove}
+      aria-label=${`${spoken(row.name, main, row.digits)}${faults ? `; ${faults}` : ''}`} data-line=${row.id}>
+    ${bounds.map((bound) => html`<path class=${`th ${bound === limits[0] ? 'warn' : 'crit'}`} d=${`M0 ${y(bound).toFixed(1)}H${WIDTH}`} />`)}
+    <${Marks} marks=${marks} across=${across} />
+    ${dashed && html`<path class="ln2" d=${dashed} />`}
+    <path class="ln" d=${path} />
+    ${alone.map(([cx, cy]) => html`<path class="pt" d=${`M${cx} ${cy}h.01`} />`)}
+    ${typeof main[last] === 'number' && html`<path class=${`end ${level || 'none'}`} d=${`M${across.x(numbers[last]).toFixed(1)} ${y(main[last]).toFixed(1)}h.01`} />`}
+    ${cursor !== null && html`<path class="cursor" d=${`M${across.x(cursor).toFixed(1)} 0V${HEIGHT}`} />`}
+  </svg>`;
+}
+
+const Marks = ({ marks, across }) =>
+  across ? marks.map((m) => html`<path class=${m.kind === 'fault' ? 'flt' : 'rbk'} d=${`M${across.x(m.number).toFixed(1)} 0V${HEIGHT}`} data-mark=${m.number} />`) : null;
+
+// ---- in full: uPlot, loaded when it is first wanted
+
+let loading = null;
+
+export function loadPlot() {
+  loading ||= new Promise((done, failed) => {
+    const sheet = document.createElement('link');
+    sheet.rel = 'stylesheet';
+    sheet.href = 'page/vendor/uplot.css';
+    document.head.append(sheet);
+    const script = document.createElement('script');
+    script.src = 'page/vendor/uplot.js';
+    script.onload = () => done(window.uPlot);
+    script.onerror = failed;
+    document.head.append(script);
+  });
+  return loading;
+}
+
+const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+
+function drawMarks(marks) {
+  return (plot) => {
+    const { ctx, bbox } = plot;
+    ctx.save();
+    for (const mark of marks()) {
+      const x = Math.round(plot.valToPos(mark.number, 'x', true)) + 0.5;
+      if (x < bbox.left || x > bbox.left + bbox.width) continue;
+      ctx.strokeStyle = colour(mark.kind === 'fault' ? 'crit' : 'violet');
+      ctx.setLineDash(mark.kind === 'fault' ? [] : [3, 3]);
+      ctx.beginPath();
+      ctx.moveTo(x, bbox.top);
+      ctx.lineTo(x, bbox.top + bbox.height);
+      ctx.stroke();
+    }
+    ctx.restore();
+  };
+}
+
+function Plot({ row, page, theme }) {
+  const holder = useRef(null);
+  const plot = useRef(null);
+  const marks = useRef([]);
+  const { history } = page.store;
+  const { main, second } = series(history, row);
+  const numeric = (values) => values.map((v) => (typeof v === 'number' ? v : null));
+  marks.current = history.marks;
+  const data = [history.rows.map((r) => r[0]), numeric(main), ...(second ? [numeric(second)] : [])];
+  useEffect(() => {
+    let gone = false;
+    loadPlot().then((UPlot) => {
+      if (gone || !holder.current) return;
+      const axes = { stroke: colour('dim'), grid: { stroke: colour('line'), width: 1 }, ticks: { show: false }, font: '11px system-ui', size: 34 };
+      plot.current = new UPlot({
+        width: holder.current.clientWidth,
+        height: 150,
+        legend: { show: false },
+        cursor: { sync: { key: 'updates' }, drag: { x: true, y: false }, points: { size: 5 } },
+        scales: { x: { time: false } },
+        axes: [{ ...axes, size: 24 }, { ...axes, size: 52, values: (_, ticks) => ticks.map((v) => row.write(v)) }],
+        series: [
+          { label: 'update' },
+          { label: row.name, stroke: colour('spark'), width: 1.25, spanGaps: false, points: { show: history.rows.length < 40, size: 3 } },
+          ...(second ? [{ label: 'after clipping', stroke: colour('faint'), width: 1, dash: [2, 2] }] : []),
+        ],
+        hooks: { draw: [drawMarks(() => marks.current)] },
+      }, data, holder.current);
+    });
+    const resize = new ResizeObserver(() => {
+      if (plot.current && holder.current) plot.current.setSize({ width: holder.current.clientWidth, height: 150 });
+    });
+    resize.observe(holder.current);
+    return () => {
+      gone = true;
+      resize.disconnect();
+      if (plot.current) plot.current.destroy();
+      plot.current = null;
+    };
+  }, [row.id, theme, Boolean(second), history.key]);
+  useEffect(() => {
+    if (plot.current) plot.current.setData(data);
+  }, [history.cursor]);
+  return html`<div class="plot" ref=${holder} role="img" aria-label=${spoken(row.name, main, row.digits)}></div>`;
+}
+
+export function PolicyFull({ page }) {
+  const { history } = page.store;
+  const { detail } = page;
+  const [theme, setTheme] = useState(0);
+  useEffect(() => {
+    const watched = new MutationObserver(() => setTheme((n) => n + 1));
+    watched.observe(document.documentElement, { attributes: true, attributeFilter: ['class'] });
+    return () => watched.disconnect();
+  }, []);
+  if (!detail || !history.rows.length) return html`<${Panel} id="policy" title="Policy" note="no policy update yet"><p class="bd dim">Lines appear with the run's first update.</p></${Panel}>`;
+  return html`<div class="plots" id="part-policy" tabindex="-1">${ROWS.map((row) => {
+    const value = detail.policy.values[row.id];
+    const level = detail.policy.levels[row.id] || 'none';
+    return html`<section class="panel" key=${row.id}><h2><span class="name">${row.name}</span><span class="dim note">${row.sub}</span><span class="sp"></span>
+      <span class=${level}>${missing(value) ? MISSING : row.write(value)}</span> <span class=${`small ${level === 'none' ? 'dim' : level}`}>${boundText(row, level, page.data.limits.policy[row.id], value)}</span></h2>
+      <${Plot} row=${row} page=${page} theme=${theme} /></section>`;
+  })}</div>`;
+}

@@ -1,0 +1,137 @@
+// What the server said last: polled each second while the tab is visible, and not otherwise.
+
+const KEPT_UPDATES = 600;
+const KEPT_EVENTS = 250;
+const KEPT_MARKS = 100;
+const LOST_AFTER = 2; // failed polls in a row
+const ANSWER_SECONDS = 5;
+
+export const seconds = () => performance.now() / 1000;
+
+function blank() {
+  return { cursor: '', key: '', rows: [], marks: [], events: [], columns: [] };
+}
+
+export class Store {
+  constructor(onChange) {
+    this.onChange = onChange;
+    this.data = null; // the last /api/v1/state
+    this.fetchedAt = 0; // when that came, in seconds of this page's own clock
+    this.history = blank();
+    this.run = ''; // what is looked at
+    this.env = null;
+    this.failed = 0;
+    this.lostSince = null; // Unix seconds
+    this.refused = 0; // HTTP status where the server answers, but not this
+    this.paused = false;
+    this.etag = '';
+    this.timer = null;
+    this.busy = false;
+    this.again = false;
+  }
+
+  start() {
+    document.addEventListener('visibilitychange', () => (document.hidden ? this.stop() : this.poll()));
+    if (!document.hidden) this.poll();
+  }
+
+  stop() {
+    clearTimeout(this.timer);
+    this.timer = null;
+  }
+
+  // Looks at another run or environment, at once.
+  look(run, env) {
+    if (run === this.run && env === this.env) return;
+    if (run !== this.run) this.history = blank();
+    this.run = run;
+    this.env = env;
+    this.etag = '';
+    this.poll();
+  }
+
+  get lost() {
+    return this.failed >= LOST_AFTER;
+  }
+
+  // The server's clock now, in Unix seconds, as far as this page can tell.
+  now() {
+    return this.data ? this.data.now + (seconds() - this.fetchedAt) : Date.now() / 1000;
+  }
+
+  async poll() {
+    this.stop();
+    if (this.busy) {
+      this.again = true;
+      return;
+    }
+    this.busy = true;
+    try {
+      if (!this.paused) await this.fetchAll();
+    } finally {
+      this.busy = false;
+      this.onChange();
+      if (!document.hidden) {
+        const pause = this.again ? 0 : this.lost ? 2000 : ((this.data && this.data.exporter.poll) || 1) * 1000;
+        this.again = false;
+        this.timer = setTimeout(() => this.poll(), pause);
+      }
+    }
+  }
+
+  async fetchAll() {
+    const query = new URLSearchParams();
+    if (this.run) query.set('run', this.run);
+    if (this.env !== null) query.set('env', this.env);
+    try {
+      const answer = await get(`api/v1/state?${query}`, this.etag ? { 'If-None-Match': this.etag } : {});
+      if (answer.status === 200) {
+        const data = await answer.json();
+        this.etag = answer.headers.get('etag') || '';
+        this.data = data;
+        this.fetchedAt = seconds();
+        if (data.run) await this.fetchHistory(data.run.key);
+        else this.history = blank();
+      } else if (answer.status !== 304) {
+        this.refused = answer.status;
+        throw new Error(`status ${answer.status}`);
+      }
+      this.refused = 0;
+      this.failed = 0;
+      this.lostSince = null;
+    } catch {
+      this.failed += 1;
+      if (this.lost && this.lostSince === null) this.lostSince = Date.now() / 1000;
+    }
+  }
+
+  async fetchHistory(key) {
+    const since = this.history.key === key ? this.history.cursor : '';
+    const answer = await get(`api/v1/history?${new URLSearchParams({ run: key, since })}`);
+    if (answer.status !== 200) throw new Error(`status ${answer.status}`);
+    this.history = merge(this.history, await answer.json());
+  }
+
+  async control(action, value) {
+    await fetch(`api/v1/replay?${new URLSearchParams({ [action]: value })}`, { method: 'POST', cache: 'no-store' });
+    this.poll();
+  }
+}
+
+function get(address, headers = {}) {
+  return fetch(address, { headers, cache: 'no-store', signal: AbortSignal.timeout(ANSWER_SECONDS * 1000) });
+}
+
+// What is new, added to what is known; a row that came again replaces the one before.
+export function merge(before, told) {
+  const known = told.reset || before.key !== told.key ? blank() : before;
+  const fresh = new Set(told.updates.rows.map((row) => row[0]));
+  return {
+    key: told.key,
+    cursor: told.cursor,
+    columns: told.updates.columns,
+    rows: [...known.rows.filter((row) => !fresh.has(row[0])), ...told.updates.rows].slice(-KEPT_UPDATES),
+    marks: [...known.marks, ...told.marks].slice(-KEPT_MARKS),
+    events: [...known.events, ...told.events].slice(-KEPT_EVENTS),
+  };
+}

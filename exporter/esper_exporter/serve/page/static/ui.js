@@ -1,0 +1,63 @@
+// Small things that every part uses: icons, bars, panels, what the reader chose.
+
+import { html } from './vendor/preact-htm.js';
+import { missing, MISSING } from './format.js';
+
+export const Icon = ({ name, cls = '' }) =>
+  html`<svg class=${`g ${cls}`} aria-hidden="true"><use href=${`#${name}`} /></svg>`;
+
+// Five blocks; the class says how many are full, so that no style stands in the document.
+export const Blocks = ({ filled, level = 'dim', cls = '' }) =>
+  html`<i class=${`seg n${filled} ${level} ${cls}`} data-filled=${filled} aria-hidden="true"></i>`;
+
+// A bar of a share in steps of 5 %.
+export const Share = ({ share, cls = '' }) => {
+  const step = missing(share) || !(share > 0) ? 0 : Math.max(1, Math.min(20, Math.round(share * 20)));
+  return html`<u class=${`bar ${cls}`} aria-hidden="true"><i class=${`w${step}`}></i></u>`;
+};
+
+export const Panel = ({ id, title, note, right, cls = '', children }) => html`
+  <section class=${`panel ${cls}`} id=${`part-${id}`} aria-labelledby=${`title-${id}`} tabindex="-1">
+    <h2 id=${`title-${id}`}><span class="name">${title}</span><span class="dim note">${note}</span><span class="sp"></span>${right}</h2>
+    ${children}
+  </section>`;
+
+export const Missing = () => html`<span class="dim">${MISSING}</span>`;
+
+const STORED = 'esper-page';
+
+function read() {
+  try {
+    return JSON.parse(localStorage.getItem(STORED) || '{}');
+  } catch {
+    return {};
+  }
+}
+
+// What the reader chose, kept in this browser: theme, clock.
+export const chosen = read();
+
+export function choose(name, value) {
+  chosen[name] = value;
+  try {
+    localStorage.setItem(STORED, JSON.stringify(chosen));
+  } catch {
+    // A browser that keeps nothing still works.
+  }
+}
+
+export function applyTheme() {
+  const root = document.documentElement;
+  root.classList.toggle('light', chosen.theme === 'light');
+  root.classList.toggle('dark', chosen.theme === 'dark');
+}
+
+// Puts the focus and the view on a part.
+export function reveal(part) {
+  const found = document.getElementById(`part-${part}`);
+  if (!found) return false;
+  const still = matchMedia('(prefers-reduced-motion: reduce)').matches;
+  found.scrollIntoView({ block: 'nearest', behavior: still ? 'auto' : 'smooth' });
+  found.focus({ preventScroll: true });
+  return true;
+}

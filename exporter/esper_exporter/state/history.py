@@ -1,0 +1,187 @@
+"""What a run did lately: the last updates, faults and events, kept for whoever looks.
+
+Appends only, a few microseconds an event; nothing is formatted here. Every row carries a number
+that grows by one a row over all three rings, so that a reader fetches only what is new to it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from operator import attrgetter
+from typing import NamedTuple
+
+from esper_exporter.contract.events import Event
+from esper_exporter.contract.tamiyo import TamiyoPolicyUpdatePayload
+from esper_exporter.contract.tolaria import TolariaRollbackPayload
+from esper_exporter.state.latches import Latch
+from esper_exporter.state.run import RunState
+
+UPDATES = 600
+EVENTS = 200
+ROUTINE_EVENTS = 50
+MARKS = 100
+HEAD_WINDOW = 8
+
+PLOTTED = (
+    "policy_loss",
+    "value_loss",
+    "kl_divergence",
+    "clip_fraction",
+    "explained_variance",
+    "entropy",
+    "grad_norm",
+    "pre_clip_grad_norm",
+    "lr",
+    "entropy_coef",
+)
+"""Fields of a policy update that are kept per update, in this order."""
+
+ROUTINE = frozenset(
+    {
+        "TOLARIA_EPOCH_COMPLETED",
+        "ANALYTICS_SNAPSHOT",
+        "MORPHOLOGY_CAUSAL_LOG",
+        "PHASE_PROFILE_COMPLETED",
+        "COUNTERFACTUAL_MATRIX_COMPUTED",
+        "SEED_GATE_EVALUATED",
+        "ALLOCATOR_STATS",
+        "INFRASTRUCTURE_SNAPSHOT",
+    }
+)
+"""Types that come every step. They have a ring of their own: they must not push a fault out."""
+
+_plotted = attrgetter(*PLOTTED)
+_generations = itertools.count(int(time.time() * 1000))
+
+
+@dataclass(slots=True)
+class UpdateRow:
+    """One policy update; ``values`` are None where it was skipped, ``mean_return`` the mean reward
+    of the batch that followed it."""
+
+    seq: int
+    number: int
+    time: float
+    values: tuple[float | None, ...] | None
+    mean_return: float | None = None
+
+
+class Mark(NamedTuple):
+    """A fault or a rollback, at the update during which it happened."""
+
+    seq: int
+    number: int
+    time: float
+    kind: str
+    text: str
+
+
+class LoggedEvent(NamedTuple):
+    """An event as it came, and the update and episode during which it did."""
+
+    seq: int
+    number: int
+    event: Event
+
+
+@dataclass(slots=True)
+class LatchSeen:
+    """At which policy updates a latch was set: first and last."""
+
+    updates: int
+    first: int
+    last: int
+
+
+@dataclass(slots=True)
+class RunHistory:
+    """The rings of one run. Its owner calls `see` under the lock that the run changes under."""
+
+    generation: int = field(default_factory=lambda: next(_generations))
+    seq: int = 0
+    number: int = 0
+    """Policy updates begun so far, skipped ones included; the last one's number."""
+    arrived: float | None = None
+    """When the last event came in, by this machine's clock, in Unix seconds."""
+    updates: deque[UpdateRow] = field(default_factory=lambda: deque(maxlen=UPDATES))
+    marks: deque[Mark] = field(default_factory=lambda: deque(maxlen=MARKS))
+    events: deque[LoggedEvent] = field(default_factory=lambda: deque(maxlen=EVENTS))
+    routine: deque[LoggedEvent] = field(default_factory=lambda: deque(maxlen=ROUTINE_EVENTS))
+    latches: dict[str, LatchSeen] = field(default_factory=dict)
+    """By ``head/kind`` or by source."""
+    heads: deque[TamiyoPolicyUpdatePayload] = field(
+        default_factory=lambda: deque(maxlen=HEAD_WINDOW)
+    )
+    """The last updates whole, for what is judged over several of them."""
+    _lightings: int = 0
+    _skip_attempt: int = -1
+
+    def see(self, event: Event, run: RunState, now: float) -> None:
+        """Keep what an event that was just applied to the run changed. ``now`` is Unix time."""
+        self.arrived = now
+        self.seq += 1
+        seq, kind = self.seq, event.type
+        when = event.timestamp.timestamp()
+        data = event.data
+        ring = self.routine if kind in ROUTINE else self.events
+        if kind == "TAMIYO_POLICY_UPDATE" and not data.skipped:
+            self._begin(data.ppo_update_idx)
+            self.updates.append(UpdateRow(seq, self.number, when, _plotted(data)))
+            self.heads.append(data)
+        elif run.attempt_skipped and run.attempt != self._skip_attempt:
+            self._skip_attempt = run.attempt
+            self._begin(None)
+            self.updates.append(UpdateRow(seq, self.number, when, None))
+        elif kind == "TOLARIA_BATCH_COMPLETED" and self.updates:
+            last = self.updates[-1]
+            if last.mean_return is None:
+                last.mean_return = data.avg_reward
+                last.seq = seq
+        elif kind == "TOLARIA_ROLLBACK" and isinstance(data, TolariaRollbackPayload):
+            text = f"rollback of env {data.env_id}"
+            self.marks.append(Mark(seq, self.number, when, "rollback", text))
+        ring.append(LoggedEvent(seq, self.number, event))
+        if run.latches.lightings != self._lightings:
+            self._latched(run, when, kind)
+
+    def _begin(self, told: int | None) -> None:
+        """The next update. A run that goes on from a checkpoint starts at the trainer's number."""
+        self.number += 1
+        if told is not None and told > self.number and not self.updates:
+            self.number = told
+
+    def _latched(self, run: RunState, when: float, kind: str) -> None:
+        """A latch was set, or set again: remember at which update, and mark it."""
+        self._lightings = run.latches.lightings
+        # What a probe reports at once belongs to the update that has not ended yet.
+        pending = kind != "TAMIYO_POLICY_UPDATE" and not run.attempt_skipped
+        number = self.number + 1 if pending else self.number
+        fresh = []
+        for name, latch in _named(run):
+            if not latch.lit:
+                continue
+            seen = self.latches.get(name)
+            if seen is None:
+                self.latches[name] = LatchSeen(latch.updates, number, number)
+                fresh.append(name)
+            elif seen.updates != latch.updates:
+                seen.updates, seen.last = latch.updates, number
+                fresh.append(name)
+        heads = [name for name in fresh if "/" in name]
+        text = ", ".join(_told(name) for name in heads or fresh)
+        if self.marks and self.marks[-1].kind == "fault" and self.marks[-1].number == number:
+            return  # the same update told in two ways
+        self.marks.append(Mark(self.seq, number, when, "fault", text))
+
+
+def _named(run: RunState) -> list[tuple[str, Latch]]:
+    heads = [(f"{head}/{kind}", latch) for (head, kind), latch in run.latches.heads.items()]
+    return heads + list(run.latches.sources.items())
+
+
+def _told(name: str) -> str:
+    head, _, kind = name.partition("/")
+    return f"{head} {'NaN' if kind == 'nan' else 'Inf'}" if kind else head
