@@ -22,6 +22,7 @@ from benchmarks.content import OurPage, TheirPage
 from benchmarks.measure import Result
 from esper_exporter.metrics.exposition import OPENMETRICS, TEXT
 from esper_exporter.serve.interfaces import LandingPage, Served, Visit
+from esper_exporter.serve.messages import Route
 from esper_exporter.serve.negotiation import MediaType
 from esper_exporter.serve.server import MetricsServer
 
@@ -43,6 +44,9 @@ class _Source:
 
         body = self._page.render(OPENMETRICS if media.format == "openmetrics" else TEXT)
         return bytes(igzip.compress(body, 1)) if gzip else body
+
+    def page_routes(self) -> dict[str, Route]:
+        return {}
 
     def landing(self) -> LandingPage:
         return LandingPage(version="bench", ready=True)

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 
 from esper_exporter.serve.interfaces import LandingPage, Served, Visit
+from esper_exporter.serve.messages import Answer, Route
 from esper_exporter.serve.negotiation import MediaType
 
 
@@ -33,6 +34,10 @@ class FakeSource:
         self.before()
         page = self.body + (b"# EOF\n" if media.format == "openmetrics" else b"")
         return gzip_module.compress(page, 1) if gzip else page
+
+    def page_routes(self) -> dict[str, Route]:
+        html = ((b"content-type", b"text/html; charset=utf-8"),)
+        return {"/": Answer(200, b"<!doctype html><title>page</title>\n", html)}
 
     def landing(self) -> LandingPage:
         return self.page

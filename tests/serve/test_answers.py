@@ -10,9 +10,7 @@ from collections.abc import Callable
 import pytest
 
 from esper_exporter.serve.app import scrape_seconds
-from esper_exporter.serve.interfaces import LandingPage, LandingRun
 from esper_exporter.serve.limits import Limits
-from esper_exporter.serve.page.landing_html import landing_html
 from esper_exporter.serve.server import MetricsServer
 from serve.clients import connect, curl, read_to_end, request
 from serve.fakes import FakeSource
@@ -198,33 +196,3 @@ def test_the_scrape_timeout_leaves_time_for_the_way_back(
     header: bytes | None, expected: float
 ) -> None:
     assert scrape_seconds(header, Limits()) == pytest.approx(expected)
-
-
-def test_the_landing_page_shows_runs_and_escapes_what_they_are_called() -> None:
-    run = LandingRun("<script>", "A&B", None, "failed", ("op/nan", "tempo/nan"), 1.7e9, 12)
-    page = LandingPage("9.9", True, (run,), links=(("Docs", "https://example.org/?a=1&b=2"),))
-    text = landing_html(page).decode()
-    for expected in (
-        "esper-exporter 9.9",
-        "&lt;script&gt;",
-        "A&amp;B",
-        "op/nan, tempo/nan",
-        "2023-11-14 22:13:20",
-        "unknown",
-        "failed",
-        'href="https://example.org/?a=1&amp;b=2"',
-        "prefers-color-scheme",
-    ):
-        assert expected in text
-    assert "<script>" not in text
-
-
-@pytest.mark.parametrize("timestamp", [None, float("nan"), float("inf"), 1e300, -1e300])
-def test_the_landing_page_survives_times_that_are_none(timestamp: float | None) -> None:
-    run = LandingRun("r\ud800", "A", "t", "running", (), timestamp)
-    assert b"</html>" in landing_html(LandingPage("1", False, (run,)))
-
-
-def test_links_that_would_run_something_are_not_shown() -> None:
-    page = LandingPage("1", False, links=(("x", "javascript:alert(1)"),))
-    assert b"javascript" not in landing_html(page)

@@ -10,7 +10,7 @@ from typing import Any
 
 from esper_exporter.contract.simic import AnomalyDetectedPayload
 from esper_exporter.serve.page.numbers import Json
-from esper_exporter.state.history import LoggedEvent
+from esper_exporter.state.history import ROUTINE, LoggedEvent
 from esper_exporter.state.latches import FINITENESS_ANOMALIES
 
 STYLES = {
@@ -62,6 +62,7 @@ def line_json(logged: LoggedEvent) -> Json:
         "type": event.name,
         "word": word,
         "group": group,
+        "routine": event.type in ROUTINE,
         "colour": colour,
         "env": getattr(data, "env_id", None),
         "update": logged.number,

@@ -1,0 +1,235 @@
+"""The page's JSON: it keeps its schema whatever the run, and costs nothing when nobody looks."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from esper_exporter import Exporter
+from esper_exporter.serve.page.site import schema
+from page.worlds import (
+    epoch,
+    heads_update,
+    hostile,
+    own_heads,
+    quiet,
+    recorded,
+    two_groups,
+    wide,
+)
+from support.states import event, started, update
+
+STATE = Draft202012Validator(json.loads(schema("state")))
+HISTORY = Draft202012Validator(json.loads(schema("history")))
+
+
+def state(exporter: Exporter, key: str = "", env: int | None = None) -> dict[str, Any]:
+    """The answer of /api/v1/state, checked against its schema."""
+    exporter.page._kept.clear()
+    _, body = exporter.page.state(key, env, "")
+    assert body is not None
+    told: dict[str, Any] = json.loads(body)
+    STATE.validate(told)
+    return told
+
+
+def history(exporter: Exporter, since: str = "", key: str = "") -> dict[str, Any]:
+    told: dict[str, Any] = json.loads(exporter.page.history(key, since))
+    HISTORY.validate(told)
+    return told
+
+
+def test_the_schemas_are_schemas() -> None:
+    for validator in (STATE, HISTORY):
+        Draft202012Validator.check_schema(validator.schema)
+
+
+WORLDS: dict[str, Callable[[], Exporter]] = {
+    "nothing": quiet,
+    "run1": lambda: recorded("run1"),
+    "run1 in its midst": lambda: recorded("run1", 4000),
+    "run2b": lambda: recorded("run2b"),
+    "own heads": own_heads,
+    "two groups": two_groups,
+    "markup": hostile,
+}
+
+
+@pytest.mark.parametrize("world", WORLDS.values(), ids=WORLDS.keys())
+def test_every_kind_of_run_keeps_the_schema(world: Callable[[], Exporter]) -> None:
+    exporter = world()
+    told = state(exporter)
+    for run in told["runs"]:
+        chosen = state(exporter, run["key"], 0)
+        assert chosen["run"]["key"] == run["key"]
+        assert chosen["run"]["env"] is None or chosen["run"]["env"]["id"] == 0
+        history(exporter, "", run["key"])
+
+
+def test_numbers_that_are_none_go_as_words() -> None:
+    exporter = quiet()
+    exporter.emit(started())
+    exporter.emit(update(1.0, explained_variance=math.nan, policy_loss=math.inf))
+    values = state(exporter)["run"]["policy"]["values"]
+    assert (values["explained_variance"], values["policy_loss"]) == ("NaN", "Inf")
+    assert history(exporter)["updates"]["rows"][0][3] == "Inf"
+
+
+def test_a_history_adds_only_what_is_new() -> None:
+    exporter = quiet()
+    exporter.emit(started())
+    exporter.emit(update(1.0))
+    first = history(exporter)
+    assert first["reset"] and len(first["updates"]["rows"]) == 1
+    assert not history(exporter, first["cursor"])["updates"]["rows"]
+    exporter.emit(update(2.0))
+    more = history(exporter, first["cursor"])
+    assert not more["reset"]
+    assert [row[0] for row in more["updates"]["rows"]] == [2]
+    assert [line["word"] for line in more["events"]] == ["policy update"]
+
+
+def test_a_cursor_of_another_process_gets_everything() -> None:
+    exporter = quiet()
+    exporter.emit(started())
+    exporter.emit(update(1.0))
+    for cursor in ("", "1.1", "nonsense", f"{history(exporter)['cursor']}0", "9" * 400):
+        assert history(exporter, cursor)["reset"]
+
+
+def test_the_rings_hold_600_updates_and_keep_a_fault_through_any_number_of_epochs() -> None:
+    exporter = quiet()
+    exporter.emit(started(max_batches=5000))
+    exporter.emit(update(1.0, head_nan_detected={"op": True}))
+    for number in range(700):
+        exporter.emit(update(2.0 + number))
+        for env in range(2):
+            exporter.emit(epoch(env, number + 1, 50.0, {}, 2.0 + number))
+    told = history(exporter)
+    assert len(told["updates"]["rows"]) == 600
+    assert told["updates"]["rows"][-1][0] == 701
+    assert [mark["number"] for mark in told["marks"]] == [1]
+    assert sum(line["routine"] for line in told["events"]) == 50
+    assert sum(not line["routine"] for line in told["events"]) == 200
+
+
+def test_a_skipped_update_is_a_gap_and_both_reports_of_it_are_one_mark() -> None:
+    told = history(recorded("run2b"))
+    rows = told["updates"]["rows"]
+    assert [row[0] for row in rows] == [1, 2, 3, 4, 5, 6]
+    assert [row[3] is None for row in rows] == [False, False, True, False, True, True]
+    assert [(mark["number"], mark["text"]) for mark in told["marks"]] == [
+        (3, "tempo NaN"),
+        (5, "op NaN"),
+        (6, "op NaN"),
+    ]
+
+
+def test_an_answer_that_did_not_change_has_no_body() -> None:
+    exporter = quiet()
+    exporter.emit(started())
+    etag, body = exporter.page.state("", None, "")
+    assert body is not None
+    assert exporter.page.state("", None, etag) == (etag, None)
+    exporter.emit(update(1.0))
+    exporter.page._kept.clear()
+    fresh, body = exporter.page.state("", None, etag)
+    assert fresh != etag and body is not None
+
+
+def test_ten_viewers_at_once_share_one_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    exporter = quiet()
+    exporter.emit(started())
+    made = []
+    capture = exporter.page._capture
+    monkeypatch.setattr(exporter.page, "_capture", lambda *given: made.append(1) or capture(*given))
+    for _ in range(10):
+        exporter.page.state("", None, "")
+    assert len(made) == 1
+
+
+def test_a_silent_run_is_stalled_by_the_rule_and_a_finished_one_is_not() -> None:
+    clock = [1000.0]
+    exporter = quiet()
+    exporter.page._clock = lambda: clock[0]
+    exporter.emit(started())
+    (entry,) = exporter._runs.current.values()
+    entry.history.arrived = 1000.0
+    for number in range(1, 11):
+        exporter.emit(update(number * 30.0))  # an update every 30 s
+    entry.history.arrived = 1000.0
+    clock[0] = 1089.0
+    assert state(exporter)["runs"][0]["state"] == "running"
+    clock[0] = 1091.0
+    run = state(exporter)["runs"][0]
+    assert (run["state"], run["verdict"]["word"]) == ("stalled", "stalled")
+    assert run["silence"] == pytest.approx(91)
+    exporter.mark_ended(None)
+    assert state(exporter)["runs"][0]["state"] == "finished"
+
+
+def test_the_verdict_names_number_bound_part_and_runbook() -> None:
+    exporter = quiet()
+    exporter.emit(started())
+    exporter.emit(heads_update(1.0, blueprint={"entropy": 0.5, "grad_norm": 6.214}))
+    (reason,) = state(exporter)["runs"][0]["verdict"]["reasons"]
+    assert reason["text"] == "gradient 6.21, above 5"
+    assert (reason["subject"], reason["part"], reason["level"]) == ("Blueprint", "heads", "warn")
+    assert reason["runbook"] == "alerts/runbooks/EsperHeadGradientOutOfRange.md"
+
+
+def test_a_head_that_stays_out_of_range_breaks_the_run() -> None:
+    exporter = quiet()
+    exporter.emit(started())
+    for number in range(5):
+        exporter.emit(heads_update(1.0 + number, op={"entropy": 0.5, "grad_norm": 8.0}))
+    assert state(exporter)["runs"][0]["verdict"]["word"] == "broken"
+
+
+def test_a_latch_breaks_the_run_and_a_failure_names_itself() -> None:
+    exporter = quiet()
+    exporter.emit(started())
+    exporter.emit(update(1.0, head_inf_detected={"style": True}))
+    run = state(exporter)["runs"][0]
+    assert run["verdict"]["word"] == "broken"
+    assert run["verdict"]["reasons"][0]["text"] == "made Inf at update 1: latched"
+    assert state(recorded("run2b"))["runs"][0]["verdict"]["word"] == "failed"
+
+
+def test_everything_about_an_environment() -> None:
+    told = state(recorded("run1", 6000), env=0)["run"]["env"]
+    assert len(told["actions"]) <= 50
+    assert set(told["actions"]) <= {
+        "WAIT",
+        "GERMINATE",
+        "SET_ALPHA_TARGET",
+        "PRUNE",
+        "FOSSILIZE",
+        "ADVANCE",
+    }
+    assert told["counterfactual"]["slots"]
+    assert told["best_runs"][0]["actions"]
+    assert told["best_runs"][0]["peak"] >= told["best_runs"][0]["final"]
+
+
+def test_a_rollback_marks_its_update_and_its_environment() -> None:
+    exporter = quiet()
+    exporter.emit(started())
+    exporter.emit(update(1.0))
+    exporter.emit(
+        event("TOLARIA_ROLLBACK", {"env_id": 1, "device": "cpu", "reason": "divergence"}, 2.0)
+    )
+    assert history(exporter)["marks"][0]["kind"] == "rollback"
+    rows = state(exporter)["run"]["envs"]["rows"]
+    assert [row[1] for row in rows] == ["initializing", "rollback"]
+
+
+def test_sixty_four_by_nine_keeps_the_schema() -> None:
+    told = state(wide(epochs=3), env=63)
+    assert len(told["run"]["envs"]["rows"]) == 64
+    assert {len(row[-1]) for row in told["run"]["envs"]["rows"]} == {9}
