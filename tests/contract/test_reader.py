@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from msgspec.structs import asdict
 
 from contract.border import NOW, like, live, now, recorded, update, without
 from esper_exporter.contract.jsonlines import parse_line
@@ -34,7 +35,7 @@ def test_every_recorded_event_reads_the_same_from_json_and_live(name: str) -> No
 
 def test_every_value_of_a_recorded_update_arrives_unchanged() -> None:
     told = recorded()["PPO_UPDATE_COMPLETED"]["data"]
-    got = vars(read(update(), now).data)
+    got = asdict(read(update(), now).data)
     for field, value in told.items():
         assert got[field] == (tuple(value) if isinstance(value, list) else value), field
 

@@ -9,14 +9,22 @@ import typing
 from collections import deque
 from typing import Any, get_args, get_origin, get_type_hints
 
+import msgspec
 import pytest
 
 from esper_exporter.contract.events import canonical
+from esper_exporter.contract.fields import TextFloat
 from esper_exporter.contract.registry import PAYLOADS
 from esper_exporter.metrics.catalogue import catalogue
 from esper_exporter.state.snapshot import SanctumSnapshot
 
-NUMBERS = (int, float, bool)
+NUMBERS = (int, float, bool, TextFloat)
+
+
+def field_names(kind: type) -> list[str]:
+    if issubclass(kind, msgspec.Struct):
+        return list(kind.__struct_fields__)
+    return [field.name for field in dataclasses.fields(kind)]
 
 
 def inner_types(hint: Any) -> list[Any]:
@@ -31,10 +39,10 @@ def numeric_leaves(kind: type, path: str, seen: tuple[type, ...] = ()) -> dict[s
     found: dict[str, str] = {}
     if kind in seen:
         return found
-    for field in dataclasses.fields(kind):
-        name = f"{path}.{field.name}" if path else field.name
-        own = f"{kind.__name__}.{field.name}"
-        for hint in inner_types(get_type_hints(kind)[field.name]):
+    for field in field_names(kind):
+        name = f"{path}.{field}" if path else field
+        own = f"{kind.__name__}.{field}"
+        for hint in inner_types(get_type_hints(kind)[field]):
             args = get_args(hint)
             origin = get_origin(hint)
             values = [t for arg in args[-1:] for t in inner_types(arg)] if origin is dict else []
@@ -43,7 +51,9 @@ def numeric_leaves(kind: type, path: str, seen: tuple[type, ...] = ()) -> dict[s
             if hint in NUMBERS or any(v in NUMBERS for v in values):
                 found[name] = own
             for nested in (hint, *values):
-                if isinstance(nested, type) and dataclasses.is_dataclass(nested):
+                if isinstance(nested, type) and (
+                    dataclasses.is_dataclass(nested) or issubclass(nested, msgspec.Struct)
+                ):
                     found |= numeric_leaves(nested, name, (*seen, kind))
     return found
 

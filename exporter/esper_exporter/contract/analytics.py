@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
+
+from esper_exporter.contract.fields import EnvId, Seed, Text, TextFloat, Whole
 
 
-@dataclass(frozen=True)
-class HeadTelemetry:
+class HeadTelemetry(msgspec.Struct, frozen=True, gc=False):
     """Confidence (a probability) and entropy (share of the maximum) of each head."""
 
     op_confidence: float
@@ -27,8 +28,7 @@ class HeadTelemetry:
     curve_entropy: float
 
 
-@dataclass(frozen=True)
-class RewardComponentsTelemetry:
+class RewardComponentsTelemetry(msgspec.Struct, frozen=True, gc=False):
     """One step's reward, taken apart."""
 
     base_acc_delta: float | None = None
@@ -54,20 +54,20 @@ class RewardComponentsTelemetry:
     terminal_bonus: float | None = None
     fossilize_terminal_bonus: float | None = None
     hindsight_credit: float | None = None
-    num_fossilized_seeds: int | None = None
-    num_contributing_fossilized: int | None = None
+    num_fossilized_seeds: Whole | None = None
+    num_contributing_fossilized: Whole | None = None
     occupancy_rent: float | None = None
     fossilized_rent: float | None = None
-    n_active_seeds: int | None = None
+    n_active_seeds: Whole | None = None
     timing_discount: float | None = None
     drip_this_epoch: float | None = None
     drip_immediate_bonus: float | None = None
     drip_deferred_total: float | None = None
-    num_drip_sources: int | None = None
+    num_drip_sources: Whole | None = None
     action_name: str | None = None
     action_success: bool | None = None
-    seed_stage: int | None = None
-    epoch: int | None = None
+    seed_stage: Whole | None = None
+    epoch: Whole | None = None
     val_acc: float | None = None
     acc_at_germination: float | None = None
     host_baseline_acc: float | None = None
@@ -75,8 +75,7 @@ class RewardComponentsTelemetry:
     total_reward: float | None = None
 
 
-@dataclass(frozen=True)
-class ObservationStatsTelemetry:
+class ObservationStatsTelemetry(msgspec.Struct, frozen=True, gc=False):
     """Health of the policy's inputs; the ``_pct`` fields are shares, 0 to 1."""
 
     slot_features_mean: float | None = None
@@ -88,22 +87,21 @@ class ObservationStatsTelemetry:
     outlier_pct: float | None = None
     near_clip_pct: float | None = None
     clip_pct: float | None = None
-    nan_count: int | None = None
-    inf_count: int | None = None
+    nan_count: Whole | None = None
+    inf_count: Whole | None = None
     nan_pct: float | None = None
     inf_pct: float | None = None
     normalization_drift: float | None = None
-    batch_size: int | None = None
+    batch_size: Whole | None = None
 
 
-@dataclass(frozen=True)
-class AnalyticsSnapshotPayload:
+class AnalyticsSnapshotPayload(msgspec.Struct, frozen=True, gc=False):
     """A snapshot of one of several kinds; ``kind`` tells which fields matter."""
 
     kind: str
-    action_counts: dict[str, int] | None = None
-    env_id: int | None = None
-    episode_idx: int | None = None
+    action_counts: dict[str, Whole] | None = None
+    env_id: EnvId | None = None
+    episode_idx: Whole | None = None
     total_reward: float | None = None
     action_name: str | None = None
     action_confidence: float | None = None
@@ -113,7 +111,7 @@ class AnalyticsSnapshotPayload:
     blueprint_id: str | None = None
     style: str | None = None
     blend_id: str | None = None
-    tempo_idx: int | None = None
+    tempo_idx: Whole | None = None
     alpha_target: float | None = None
     alpha_speed: str | None = None
     alpha_curve: str | None = None
@@ -138,68 +136,66 @@ class AnalyticsSnapshotPayload:
     observation_stats: ObservationStatsTelemetry | None = None
     slot_states: dict[str, str] | None = None
     alternatives: tuple[tuple[str, float], ...] | None = None
-    decision_entropy: float | None = None
-    batch: int | None = None
-    episodes_completed: int | None = None
+    decision_entropy: TextFloat | None = None
+    batch: Whole | None = None
+    episodes_completed: Whole | None = None
     fps: float | None = None
     step_time_ms: float | None = None
     dataloader_wait_ms: float | None = None
     summary: dict[str, float] | None = None
     hindsight_credit: float | None = None
-    scaffold_count: int | None = None
+    scaffold_count: Whole | None = None
     avg_scaffold_delay: float | None = None
-    mask_hits: dict[str, int] | None = None
-    mask_total: dict[str, int] | None = None
-    inner_epoch: int | None = None
+    mask_hits: dict[str, Whole] | None = None
+    mask_total: dict[str, Whole] | None = None
+    inner_epoch: Whole | None = None
     accuracy: float | None = None
     host_accuracy: float | None = None
     entropy: float | None = None
     kl_divergence: float | None = None
     explained_variance: float | None = None
-    seeds_created: int | None = None
-    seeds_fossilized: int | None = None
+    seeds_created: Whole | None = None
+    seeds_fossilized: Whole | None = None
     skipped_update: bool | None = None
-    rollback_attempt_count: int | None = None
-    rollback_unattributed_count: int | None = None
-    summary_table: str | None = None
-    scoreboard_tables: dict[int, str] | None = None
+    rollback_attempt_count: Whole | None = None
+    rollback_unattributed_count: Whole | None = None
+    summary_table: Text | None = None
+    scoreboard_tables: dict[Whole, Text] | None = None
     mode: str | None = None
     task: str | None = None
     topology: str | None = None
     device: str | None = None
     slots: tuple[str, ...] | None = None
-    episodes: int | None = None
-    max_epochs: int | None = None
-    max_batches: int | None = None
+    episodes: Whole | None = None
+    max_epochs: Whole | None = None
+    max_batches: Whole | None = None
     min_fossilize_improvement: float | None = None
-    max_seeds: int | None = None
+    max_seeds: Whole | None = None
     reward_mode: str | None = None
     telemetry_lifecycle_only: bool | None = None
     telemetry_level: str | None = None
     episode_id: str | None = None
-    episode: int | None = None
-    episodes_total: int | None = None
-    base_seed: int | None = None
+    episode: Whole | None = None
+    episodes_total: Whole | None = None
+    base_seed: Seed | None = None
     final_accuracy: float | None = None
     shapley_values: dict[str, dict[str, float]] | None = None
-    num_slots: int | None = None
+    num_slots: Whole | None = None
 
 
-@dataclass(frozen=True)
-class CounterfactualConfigTelemetry:
+class CounterfactualConfigTelemetry(msgspec.Struct, frozen=True, gc=False):
     """Accuracy (percent) with a choice of seeds switched on."""
 
     seed_mask: tuple[bool, ...]
     accuracy: float
 
 
-@dataclass(frozen=True)
-class CounterfactualMatrixPayload:
+class CounterfactualMatrixPayload(msgspec.Struct, frozen=True, gc=False):
     """Accuracies of one environment with seeds switched on and off."""
 
-    env_id: int
+    env_id: EnvId
     slot_ids: tuple[str, ...]
     configs: tuple[CounterfactualConfigTelemetry, ...]
-    episode_idx: int | None = None
+    episode_idx: Whole | None = None
     strategy: str | None = None
     compute_time_ms: float | None = None

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from operator import attrgetter
 
 from esper_exporter.contract.events import RENAMED, Event
 
 MAX_PENDING = 1024
 MAX_IDS = 8192
 
-_FINGERPRINTS: dict[str, tuple[str, ...]] = {
+_FIELDS: dict[str, tuple[str, ...]] = {
     "TAMIYO_POLICY_UPDATE": (
         "batch",
         "ppo_update_idx",
@@ -31,6 +32,8 @@ _FINGERPRINTS: dict[str, tuple[str, ...]] = {
 }
 """Canonical type → fields that both ages carry and that together tell one happening."""
 
+_FINGERPRINTS = {kind: attrgetter(*fields) for kind, fields in _FIELDS.items()}
+
 
 class DualEmitFilter:
     """Counts a happening once that is emitted under both its names, in whichever order.
@@ -44,12 +47,11 @@ class DualEmitFilter:
 
     def is_duplicate(self, event: Event) -> bool:
         """Whether the event repeats, under the other name, what was told before."""
-        fields = _FINGERPRINTS.get(event.type)
-        if fields is None:
+        values_of = _FINGERPRINTS.get(event.type)
+        if values_of is None:
             return False
-        values = event.data.__dict__
         # NaN does not equal itself: a word stands in for it.
-        told = [values[name] for name in fields]
+        told = values_of(event.data)
         key = (event.type, *["NaN" if value != value else value for value in told])
         waiting = self._waiting.get(key)
         if waiting is None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+
+import msgspec
 
 RENAMED = {
     "PPO_UPDATE_COMPLETED": "TAMIYO_POLICY_UPDATE",
@@ -62,8 +63,7 @@ def canonical(name: str) -> str:
     return RENAMED.get(name, name)
 
 
-@dataclass(frozen=True)
-class Event:
+class Event(msgspec.Struct, frozen=True):
     """One event as the rest of the program knows it.
 
     ``name`` is the name it came with, ``type`` its canonical name. ``data`` is the payload of that

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
+
+from esper_exporter.contract.fields import Whole
 
 
-@dataclass(frozen=True)
-class MemoryWarningPayload:
+class MemoryWarningPayload(msgspec.Struct, frozen=True, gc=False):
     """GPU memory (GiB) is nearly full; utilisation and threshold are 0 to 1."""
 
     gpu_utilization: float
@@ -15,21 +16,19 @@ class MemoryWarningPayload:
     threshold: float
 
 
-@dataclass(frozen=True)
-class AllocatorStatsPayload:
+class AllocatorStatsPayload(msgspec.Struct, frozen=True, gc=False):
     """torch's CUDA allocator on one device."""
 
-    batch_idx: int
+    batch_idx: Whole
     device: str
-    allocated_bytes: int
-    reserved_bytes: int
-    fragmentation_bytes: int
-    num_alloc_retries: int
-    num_ooms: int
+    allocated_bytes: Whole
+    reserved_bytes: Whole
+    fragmentation_bytes: Whole
+    num_alloc_retries: Whole
+    num_ooms: Whole
 
 
-@dataclass(frozen=True)
-class PhaseTiming:
+class PhaseTiming(msgspec.Struct, frozen=True, gc=False):
     """One phase: wall and CPU time in milliseconds, their ratio 0 to 1."""
 
     wall_ms: float
@@ -37,17 +36,15 @@ class PhaseTiming:
     python_cpu_ratio: float
 
 
-@dataclass(frozen=True)
-class PhaseProfileReport:
+class PhaseProfileReport(msgspec.Struct, frozen=True, gc=False):
     """Where the trainer's time went, by phase."""
 
     phases: dict[str, PhaseTiming]
-    epoch: int | None = None
-    batch_idx: int | None = None
+    epoch: Whole | None = None
+    batch_idx: Whole | None = None
 
 
-@dataclass(frozen=True)
-class InfrastructureSnapshotPayload:
+class InfrastructureSnapshotPayload(msgspec.Struct, frozen=True, gc=False):
     """torch's memory (GiB), compilation counts and mean step times (ms) over some batches.
 
     ``phase_times_ms`` holds every single time of those batches by phase, from instruments that
@@ -64,16 +61,16 @@ class InfrastructureSnapshotPayload:
     cuda_memory_fragmentation: float | None = None
     gpu_utilization_pct: float | None = None
     gpu_memory_bandwidth_pct: float | None = None
-    compile_graph_breaks: int | None = None
-    compile_recompilations: int | None = None
-    compile_cache_hits: int | None = None
-    compile_cache_misses: int | None = None
-    dynamo_guard_failures: int | None = None
-    cuda_oom_events: int | None = None
+    compile_graph_breaks: Whole | None = None
+    compile_recompilations: Whole | None = None
+    compile_cache_hits: Whole | None = None
+    compile_cache_misses: Whole | None = None
+    dynamo_guard_failures: Whole | None = None
+    cuda_oom_events: Whole | None = None
     memory_allocated_delta_gb: float | None = None
     avg_forward_time_ms: float | None = None
     avg_backward_time_ms: float | None = None
     avg_optimizer_time_ms: float | None = None
     avg_data_transfer_time_ms: float | None = None
-    batch_window: int | None = None
+    batch_window: Whole | None = None
     phase_times_ms: dict[str, tuple[float, ...]] | None = None

@@ -2,44 +2,44 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
+
+from esper_exporter.contract.fields import EnvId, Seed, Text, Whole
 
 
-@dataclass(frozen=True)
-class SeedGerminatedPayload:
+class SeedGerminatedPayload(msgspec.Struct, frozen=True, gc=False):
     """A seed was put into a slot."""
 
     slot_id: str
-    env_id: int
+    env_id: EnvId
     blueprint_id: str
-    params: int
-    episode_idx: int | None = None
+    params: Whole
+    episode_idx: Whole | None = None
     alpha: float | None = None
     grad_ratio: float | None = None
     has_vanishing: bool | None = None
     has_exploding: bool | None = None
-    epochs_in_stage: int | None = None
-    blend_tempo_epochs: int | None = None
+    epochs_in_stage: Whole | None = None
+    blend_tempo_epochs: Whole | None = None
     alpha_curve: str | None = None
     morphology_proposal_id: str | None = None
     morphology_verdict_id: str | None = None
     morphology_mutation_id: str | None = None
     rng_stream: str | None = None
-    rng_seed: int | None = None
+    rng_seed: Seed | None = None
 
 
-@dataclass(frozen=True)
-class SeedStageChangedPayload:
+class SeedStageChangedPayload(msgspec.Struct, frozen=True, gc=False):
     """A seed went from one stage to another."""
 
     slot_id: str
-    env_id: int
+    env_id: EnvId
     from_stage: str
     to_stage: str
-    episode_idx: int | None = None
+    episode_idx: Whole | None = None
     alpha: float | None = None
     accuracy_delta: float | None = None
-    epochs_in_stage: int | None = None
+    epochs_in_stage: Whole | None = None
     grad_ratio: float | None = None
     has_vanishing: bool | None = None
     has_exploding: bool | None = None
@@ -48,42 +48,40 @@ class SeedStageChangedPayload:
     morphology_verdict_id: str | None = None
     morphology_mutation_id: str | None = None
     rng_stream: str | None = None
-    rng_seed: int | None = None
+    rng_seed: Seed | None = None
 
 
-@dataclass(frozen=True)
-class SeedFossilizedPayload:
+class SeedFossilizedPayload(msgspec.Struct, frozen=True, gc=False):
     """A seed became part of its host. Improvement is percent points."""
 
     slot_id: str
-    env_id: int
+    env_id: EnvId
     blueprint_id: str
     improvement: float
-    params_added: int
-    episode_idx: int | None = None
+    params_added: Whole
+    episode_idx: Whole | None = None
     alpha: float | None = None
-    epochs_total: int | None = None
+    epochs_total: Whole | None = None
     counterfactual: float | None = None
     blending_delta: float | None = None
     morphology_proposal_id: str | None = None
     morphology_verdict_id: str | None = None
     morphology_mutation_id: str | None = None
     rng_stream: str | None = None
-    rng_seed: int | None = None
+    rng_seed: Seed | None = None
 
 
-@dataclass(frozen=True)
-class SeedPrunedPayload:
+class SeedPrunedPayload(msgspec.Struct, frozen=True, gc=False):
     """A seed was removed. Improvement is percent points."""
 
     slot_id: str
-    env_id: int
+    env_id: EnvId
     reason: str
-    episode_idx: int | None = None
+    episode_idx: Whole | None = None
     blueprint_id: str | None = None
     improvement: float | None = None
     auto_pruned: bool | None = None
-    epochs_total: int | None = None
+    epochs_total: Whole | None = None
     counterfactual: float | None = None
     blending_delta: float | None = None
     initiator: str | None = None
@@ -91,30 +89,28 @@ class SeedPrunedPayload:
     morphology_verdict_id: str | None = None
     morphology_mutation_id: str | None = None
     rng_stream: str | None = None
-    rng_seed: int | None = None
+    rng_seed: Seed | None = None
 
 
-@dataclass(frozen=True)
-class SeedGateEvaluatedPayload:
+class SeedGateEvaluatedPayload(msgspec.Struct, frozen=True, gc=False):
     """A gate between two stages was tried."""
 
     slot_id: str
-    env_id: int
+    env_id: EnvId
     gate: str
     passed: bool
     target_stage: str
     checks_passed: tuple[str, ...]
     checks_failed: tuple[str, ...]
-    episode_idx: int | None = None
-    message: str | None = None
+    episode_idx: Whole | None = None
+    message: Text | None = None
 
 
-@dataclass(frozen=True)
-class MorphologyCausalLogPayload:
+class MorphologyCausalLogPayload(msgspec.Struct, frozen=True, gc=False):
     """One step of a change of shape: proposal, verdict, mutation …"""
 
     phase: str
-    env_id: int
+    env_id: EnvId
     slot_id: str
     operation: str
     action_id: str
@@ -123,7 +119,7 @@ class MorphologyCausalLogPayload:
     mutation_id: str
     observation_hash: str
     rng_stream: str
-    rng_seed: int
+    rng_seed: Seed
     topology: str
     blueprint_id: str | None
     governor_approved: bool | None = None
@@ -133,28 +129,27 @@ class MorphologyCausalLogPayload:
     linked_event_id: str | None = None
 
 
-@dataclass(frozen=True)
-class TopologyManifestPayload:
+class TopologyManifestPayload(msgspec.Struct, frozen=True, gc=False):
     """A topology was recorded, or a replay of one was compared."""
 
     manifest_role: str
     proof_baseline_pair_id: str
-    topology_manifest_version: int
+    topology_manifest_version: Whole
     topology_manifest_hash: str
-    topology_manifest_json: str
+    topology_manifest_json: Text
     task: str
     host_topology: str
     slot_config_hash: str
-    slot_count: int
-    fossilized_seed_count: int
-    topology_delta_count: int
+    slot_count: Whole
+    fossilized_seed_count: Whole
+    topology_delta_count: Whole
     source_run_dir: str | None = None
     source_group_id: str | None = None
-    source_episode_idx: int | None = None
+    source_episode_idx: Whole | None = None
     source_event_id: str | None = None
     source_topology_manifest_hash: str | None = None
     replay_weight_policy: str | None = None
-    replay_env_id: int | None = None
-    replay_episode_idx: int | None = None
+    replay_env_id: Whole | None = None
+    replay_episode_idx: Whole | None = None
     replayed_topology_manifest_hash: str | None = None
     manifest_match: bool | None = None

@@ -1,16 +1,26 @@
-"""How a payload class is read: one converter a field, worked out once from its annotations."""
+"""How a payload class is read, worked out once from its annotations.
+
+There are two ways. The fast one is ``msgspec.convert``, for values that are exactly what the
+annotations say. What it refuses goes the lenient way: field by field, with a converter each, so
+that a bad value costs only its own field, and is counted. Both give the same payload wherever the
+fast one gives any.
+"""
 
 from __future__ import annotations
 
+import inspect
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from functools import cache
 from operator import attrgetter
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, get_args, get_origin
+
+import msgspec
 
 from esper_exporter.contract.composites import (
+    MAX_ENTRIES,
     diagnostics,
     group_of,
     head_name,
@@ -20,9 +30,21 @@ from esper_exporter.contract.composites import (
     records_of,
     sequence_of,
 )
+from esper_exporter.contract.fields import (
+    LARGEST_WHOLE,
+    MAX_ENV_ID,
+    SMALLEST_WHOLE,
+    EnvId,
+    Head,
+    Seed,
+    Text,
+    TextFloat,
+    Whole,
+)
 from esper_exporter.contract.rejection import INVALID_VALUE, MISSING_FIELD, WRONG_TYPE, Rejected
 from esper_exporter.contract.scalars import (
     MAX_LABEL,
+    MAX_TEXT,
     Converter,
     InvalidValue,
     WrongType,
@@ -33,26 +55,37 @@ from esper_exporter.contract.scalars import (
     real_or_text,
     whole,
 )
+from esper_exporter.contract.vocabulary import canonical_head
 
-MAX_ENV_ID = 1_000_000
+NO_OBJECTS = (str, bytes, int, float, list, tuple, set)
+"""What is no event and no payload, though it has attributes. A tuple, not a union: that would be
+built anew for each event, which costs as much as reading five fields."""
 
-_FREE_TEXT = frozenset(
-    {"detail", "message", "summary_table", "topology_manifest_json", "scoreboard_tables"}
-)
-_BY_HEAD = frozenset(
-    {"head_nan_detected", "head_inf_detected", "causal_mask_coverage", "head_kl_after_update"}
-)
-_PLAIN = (float, bool, int, str)
+MAX_CLASSES = 256
+"""Classes of live payloads whose layout is remembered."""
+
 _UNREADABLE = object()
 """Stands for a value that raised when it was looked at; no converter takes it."""
+
+_KEPT_TYPES: tuple[tuple[Any, type], ...] = (
+    *((float, float), (bool, bool), (str, str), (Whole, int), (Seed, int)),
+)
+"""Annotation → the type whose values need no conversion, once their size is checked."""
+
+_ATTRIBUTING = frozenset({"slot_id", "blueprint_id"})
+"""Optional names without which an event cannot be attributed to the right thing."""
+
 _SMALL = 2**63
-_any_whole = whole(-(2**63), 2**64 - 1)
+_any_whole = whole(SMALLEST_WHOLE, LARGEST_WHOLE)
 _env_id = whole(0, MAX_ENV_ID, fatal=True)
+
+Check = Callable[[Any], bool]
+"""Whether a value that is not None may go the fast way."""
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedField:
-    """One field: how it is read, whether the event is nothing without it, and its fast type."""
+    """One field: how it is read the lenient way, and whether the event is nothing without it."""
 
     name: str
     convert: Converter
@@ -67,39 +100,46 @@ class PlannedField:
 class Plan:
     """All fields of a payload class, and the values of one that carries nothing."""
 
-    payload: type
+    payload: type[msgspec.Struct]
     fields: dict[str, PlannedField]
     required: tuple[str, ...]
     empty: dict[str, Any]
     exact: dict[str, type]
     """Field → type whose values need no conversion."""
+    checks: tuple[tuple[str, Check], ...]
+    """What ``msgspec.convert`` does not check itself: texts, and all that holds other values."""
+    plain_classes: dict[type, bool]
+    """Class of a live payload → whether looking at its fields calls none of its code."""
     getters: dict[type, tuple[tuple[str, ...], Callable[[Any], tuple[Any, ...]]]]
     """Class of a live payload → the planned names it has, and what gets them at once."""
 
 
 @cache
-def plan_of(payload: type) -> Plan:
+def plan_of(payload: type[msgspec.Struct]) -> Plan:
     """The plan of a payload class."""
-    hints = get_type_hints(payload)
-    planned = []
-    for field in fields(payload):
-        hint, optional = _without_none(hints[field.name])
-        required = field.default is MISSING
+    planned, checks = [], []
+    for field in msgspec.structs.fields(payload):
+        hint, optional = _without_none(field.type)
         planned.append(
             PlannedField(
                 field.name,
-                _converter(field.name, hint, required),
-                required,
+                _converter(field.name, hint, field.required),
+                field.required,
                 optional,
-                hint if hint in _PLAIN and field.name != "env_id" else None,
+                next((kept for kind, kept in _KEPT_TYPES if hint == kind), None),
             )
         )
+        check = _check(hint)
+        if check is not None:
+            checks.append((field.name, check))
     return Plan(
         payload,
         {each.name: each for each in planned},
         tuple(each.name for each in planned if each.required and not each.may_be_none),
         dict.fromkeys(each.name for each in planned),
         {each.name: each.exact for each in planned if each.exact is not None},
+        tuple(checks),
+        {},
         {},
     )
 
@@ -111,45 +151,161 @@ def _without_none(hint: Any) -> tuple[Any, bool]:
     return hint, False
 
 
+def _is_payload(hint: Any) -> bool:
+    return isinstance(hint, type) and issubclass(hint, msgspec.Struct)
+
+
+# -- the fast way ----------------------------------------------------------------------------
+
+
+def _check(hint: Any) -> Check | None:
+    """The check of a field that ``msgspec.convert`` takes more for than the lenient way does, or
+    takes as it is: subclasses with methods of their own, lone surrogates, sets, long things."""
+    if hint is str:
+        return _plain_label
+    if hint == Text:
+        return lambda value: type(value) is str and len(value) <= MAX_TEXT and value.isascii()
+    if hint == Seed:
+        return lambda value: type(value) is int and value <= LARGEST_WHOLE
+    if hint == Head:
+        return lambda value: _plain_label(value) and canonical_head(value) == value
+    if _is_payload(hint):
+        return lambda value: _is_plain(plan_of(hint), value)
+    origin, args = get_origin(hint), get_args(hint)
+    if hint is Any:
+        return lambda value: False
+    if origin is dict:
+        return _plain_mapping(_check(args[0]), _check(args[1]))
+    if origin is tuple and args[-1] is Ellipsis:
+        return _plain_sequence(_check(args[0]))
+    if origin is tuple:
+        return _plain_group([_check(each) for each in args])
+    return None
+
+
+def _plain_label(value: Any) -> bool:
+    return type(value) is str and len(value) <= MAX_LABEL and value.isascii()
+
+
+def _plain_mapping(key: Check | None, item: Check | None) -> Check:
+    def check(value: Any) -> bool:
+        return (
+            type(value) is dict
+            and len(value) <= MAX_ENTRIES
+            and (key is None or all(map(key, value)))
+            and (item is None or all(map(item, value.values())))
+        )
+
+    return check
+
+
+def _plain_sequence(item: Check | None) -> Check:
+    def check(value: Any) -> bool:
+        return (
+            type(value) in (list, tuple)
+            and len(value) <= MAX_ENTRIES
+            and (item is None or all(map(item, value)))
+        )
+
+    return check
+
+
+def _plain_group(items: list[Check | None]) -> Check:
+    def check(value: Any) -> bool:
+        return (
+            type(value) in (list, tuple)
+            and len(value) == len(items)
+            and all(item is None or item(each) for item, each in zip(items, value, strict=True))
+        )
+
+    return check
+
+
+def _is_plain(plan: Plan, source: Any) -> bool:
+    """Whether ``msgspec.convert`` gives what the lenient way gives, or refuses."""
+    kind = type(source)
+    if kind is dict:
+        get = source.get
+        for field, check in plan.checks:
+            value = get(field)
+            if value is not None and not check(value):
+                return False
+        return True
+    known = plan.plain_classes.get(kind)
+    if known is None:
+        known = _is_plain_class(plan, kind)
+        if len(plan.plain_classes) < MAX_CLASSES:
+            plan.plain_classes[kind] = known
+    if not known:
+        return False
+    for field, check in plan.checks:
+        value = getattr(source, field, None)
+        if value is not None and not check(value):
+            return False
+    return True
+
+
+def _is_plain_class(plan: Plan, kind: type) -> bool:
+    """Whether attributes of these objects are only looked up: an attribute that raises would be
+    taken for one that is absent, and one that computes would be computed twice."""
+    if (
+        issubclass(kind, (type, types.ModuleType, Mapping, *NO_OBJECTS))
+        or kind.__getattribute__ is not object.__getattribute__
+        or inspect.getattr_static(kind, "__getattr__", None) is not None
+    ):
+        return False
+    for field in plan.fields:
+        stored = inspect.getattr_static(kind, field, None)
+        if hasattr(type(stored), "__get__") and type(stored) is not types.MemberDescriptorType:
+            return False
+    return True
+
+
+def _convert_custom(_kind: type, value: Any) -> Any:
+    """Called by msgspec for a TextFloat, whatever the value is."""
+    return real_or_text(value, "", [])
+
+
+# -- the lenient way -------------------------------------------------------------------------
+
+
 def _converter(field: str, hint: Any, required: bool) -> Converter:
-    if field == "env_id":
-        return _env_id
-    if field in _FREE_TEXT and hint is str:
-        return free_text
-    scalars: dict[Any, Converter] = {
-        float: real_or_text,
-        int: _any_whole,
-        bool: flag,
-        str: name(fatal=required or field in ("slot_id", "blueprint_id")),
-    }
-    if hint in scalars:
-        return scalars[hint]
-    if isinstance(hint, type) and is_dataclass(hint):
+    scalars: tuple[tuple[Any, Converter], ...] = (
+        (float, real_or_text),
+        (TextFloat, real_or_text),
+        (Whole, _any_whole),
+        (Seed, _any_whole),
+        (EnvId, _env_id),
+        (bool, flag),
+        (str, name(fatal=required or field in _ATTRIBUTING)),
+        (Text, free_text),
+    )
+    for kind, convert in scalars:
+        if hint == kind:
+            return convert
+    if _is_payload(hint):
         return nested(hint)
     origin, args = get_origin(hint), get_args(hint)
     if origin is dict:
         if args[1] is Any:
             return diagnostics
-        keys = {str: head_name if field in _BY_HEAD else label, int: number_key}
+        keys = ((str, label), (Head, head_name), (Whole, number_key))
+        key = next(convert for kind, convert in keys if args[0] == kind)
         plain = args[1] if args[1] in (float, bool) else None
-        return mapping_of(keys[args[0]], _converter("", args[1], False), plain)
+        return mapping_of(key, _converter("", args[1], False), plain)
     if origin is tuple:
         if args[-1] is not Ellipsis:
             return group_of(*(_converter("", arg, False) for arg in args))
         inner = args[0]
-        one = diagnostics if get_origin(inner) is dict else _converter("", inner, False)
-        if inner in scalars:
-            return sequence_of(real if inner is float else one)
-        return records_of(one)
+        if get_origin(inner) is dict:
+            return records_of(diagnostics)
+        if _is_payload(inner) or get_origin(inner) is tuple:
+            return records_of(_converter("", inner, False))
+        return sequence_of(real if inner is float else _converter("", inner, False))
     raise TypeError(f"no way to read {field}: {hint}")
 
 
-NO_OBJECTS = (str, bytes, int, float, list, tuple, set)
-"""What is no event and no payload, though it has attributes. A tuple, not a union: that would be
-built anew for each event, which costs as much as reading five fields."""
-
-
-def nested(payload: type) -> Converter:
+def nested(payload: type[msgspec.Struct]) -> Converter:
     """Converter for a payload inside a payload."""
 
     def convert(value: Any, path: str, ignored: list[str]) -> Any:
@@ -172,6 +328,24 @@ def read_payload(plan: Plan, source: object, ignored: list[str], lenient: bool =
     Raises Rejected for a required field that is missing or of the wrong type; an optional one
     that makes no sense is None and named in ``ignored``. ``lenient`` takes whatever can be read.
     """
+    found = None if lenient else read_at_once(plan, source)
+    return read_fields(plan, source, ignored, lenient) if found is None else found
+
+
+def read_at_once(plan: Plan, source: object) -> Any:
+    """A payload whose values need no conversion, None where any does or makes no sense."""
+    try:
+        if _is_plain(plan, source):
+            return msgspec.convert(
+                source, plan.payload, from_attributes=True, dec_hook=_convert_custom
+            )
+    except Exception:
+        return None
+    return None
+
+
+def read_fields(plan: Plan, source: object, ignored: list[str], lenient: bool = False) -> Any:
+    """As `read_payload`, field by field."""
     values = plan.empty.copy()
     find, exact = plan.fields.get, plan.exact.get
     for name_told, raw in _items(plan, source):
@@ -189,14 +363,10 @@ def read_payload(plan: Plan, source: object, ignored: list[str], lenient: bool =
         if field is not None:
             values[name_told] = _convert(field, raw, ignored, lenient)
     if not lenient:
-        # A sender that cannot measure a field says so; one that forgets it is refused.
-        excused = values.get("not_measured") or ()
         for wanted in plan.required:
-            if values[wanted] is None and wanted not in excused:
+            if values[wanted] is None:
                 raise Rejected(MISSING_FIELD, wanted)
-    made: Any = object.__new__(plan.payload)
-    made.__dict__.update(values)
-    return made
+    return plan.payload(**values)
 
 
 def _items(plan: Plan, source: object) -> Iterable[tuple[str, Any]]:
@@ -206,9 +376,6 @@ def _items(plan: Plan, source: object) -> Iterable[tuple[str, Any]]:
     if isinstance(source, Mapping):
         return [(each, _guarded(source.get, each)) for each in plan.fields]
     return _attributes(plan, source)
-
-
-MAX_CLASSES = 64
 
 
 def _attributes(plan: Plan, source: object) -> Iterable[tuple[str, Any]]:

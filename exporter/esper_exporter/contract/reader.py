@@ -8,6 +8,8 @@ from enum import Enum
 from operator import attrgetter
 from typing import Any
 
+from msgspec.structs import force_setattr
+
 from esper_exporter.contract.events import DEFAULT_GROUP, EVENT_TYPES, Event, canonical
 from esper_exporter.contract.payload_schema import NO_OBJECTS, plan_of, read_payload
 from esper_exporter.contract.registry import PAYLOADS, WITHOUT_PAYLOAD
@@ -41,6 +43,7 @@ _Q_OF_OP = {
     "FOSSILIZE": "q_fossilize",
     "ADVANCE": "q_advance",
 }
+_q_values = attrgetter(*(_Q_OF_OP[op] for op in OPS))
 _FAULT_TYPES = frozenset({"TAMIYO_POLICY_UPDATE", "NUMERICAL_INSTABILITY_DETECTED"})
 _ENVELOPE = (
     *("event_type", "timestamp", "event_id", "group_id", "seed_id", "slot_id"),
@@ -122,12 +125,13 @@ def _tells_of_a_fault(saved: Any) -> bool:
 def _event(
     name_told: str, kind: str, data: Any, ignored: list[str], envelope: dict[str, Any]
 ) -> Event:
-    """An Event, filled at once: twelve frozen fields one by one would cost as much as reading."""
-    made = object.__new__(Event)
-    made.__dict__.update(
-        envelope, name=name_told, type=kind, data=data, ignored=tuple(dict.fromkeys(ignored))
+    return Event(
+        name=name_told,
+        type=kind,
+        data=data,
+        ignored=tuple(dict.fromkeys(ignored)) if ignored else (),
+        **envelope,
     )
-    return made
 
 
 def _event_name(raw: Any) -> str:
@@ -194,10 +198,9 @@ def _timestamp(raw: Any, now: Now, ignored: list[str]) -> datetime:
 
 def _fill_aliases(payload: TamiyoPolicyUpdatePayload) -> None:
     """What the other age calls by another name."""
-    values = payload.__dict__
-    if values["ppo_update_idx"] is None:
-        values["ppo_update_idx"] = values["ppo_updates_count"]
-    if values["op_q_values"] is None:
-        told = [values[_Q_OF_OP[op]] for op in OPS]
+    if payload.ppo_update_idx is None and payload.ppo_updates_count is not None:
+        force_setattr(payload, "ppo_update_idx", payload.ppo_updates_count)
+    if payload.op_q_values is None:
+        told = _q_values(payload)
         if None not in told:
-            values["op_q_values"] = tuple(told)
+            force_setattr(payload, "op_q_values", told)

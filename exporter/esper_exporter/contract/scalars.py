@@ -11,6 +11,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 from datetime import UTC, date, datetime
+from decimal import Decimal
 from enum import Enum
 from numbers import Integral, Real
 from typing import Any
@@ -57,6 +58,8 @@ def real(value: Any, path: str, ignored: list[str]) -> float:
             return float(value)
         except OverflowError:
             raise InvalidValue("number out of range") from None
+    if kind is Decimal:
+        return float(value)
     raise wrong("a number", value)
 
 

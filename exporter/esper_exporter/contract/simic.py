@@ -2,37 +2,39 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 
-@dataclass(frozen=True)
-class TrainingStartedPayload:
+from esper_exporter.contract.fields import EnvId, Seed, Text, Whole
+
+
+class TrainingStartedPayload(msgspec.Struct, frozen=True, gc=False):
     """A run begins, with its configuration. The hyperparameters may be None: a loop that is not
     esper's has no parameter budget, say."""
 
-    n_envs: int
-    max_epochs: int
-    max_batches: int
+    n_envs: Whole
+    max_epochs: Whole
+    max_batches: Whole
     task: str
-    host_params: int
+    host_params: Whole
     slot_ids: tuple[str, ...]
-    seed: int | None
-    n_episodes: int | None
+    seed: Seed | None
+    n_episodes: Whole | None
     lr: float | None
     clip_ratio: float
     entropy_coef: float | None
-    param_budget: int | None
+    param_budget: Whole | None
     policy_device: str
     env_devices: tuple[str, ...]
     reward_mode: str
     episode_id: str | None = None
     resume_path: str | None = None
-    start_episode: int | None = None
+    start_episode: Whole | None = None
     entropy_anneal: dict[str, float] | None = None
-    world_size: int | None = None
-    rank: int | None = None
-    local_rank: int | None = None
+    world_size: Whole | None = None
+    rank: Whole | None = None
+    local_rank: Whole | None = None
     amp_enabled: bool | None = None
     amp_dtype: str | None = None
     compile_enabled: bool | None = None
@@ -43,63 +45,58 @@ class TrainingStartedPayload:
     proof_baseline_lifecycle_policy: str | None = None
     proof_baseline_schedule_id: str | None = None
     proof_baseline_schedule_hash: str | None = None
-    proof_baseline_schedule_version: int | None = None
-    proof_baseline_schedule_action_count: int | None = None
+    proof_baseline_schedule_version: Whole | None = None
+    proof_baseline_schedule_action_count: Whole | None = None
     action_heads: tuple[str, ...] | None = None
 
 
-@dataclass(frozen=True)
-class CheckpointLoadedPayload:
+class CheckpointLoadedPayload(msgspec.Struct, frozen=True, gc=False):
     """A run goes on from a checkpoint."""
 
     path: str
-    start_episode: int
+    start_episode: Whole
     source: str | None = None
     avg_accuracy: float | None = None
 
 
-@dataclass(frozen=True)
-class TrendDetectedPayload:
+class TrendDetectedPayload(msgspec.Struct, frozen=True, gc=False):
     """The rolling accuracy (percent) is on a plateau, falls or rises."""
 
-    batch_idx: int
-    episodes_completed: int
+    batch_idx: Whole
+    episodes_completed: Whole
     rolling_delta: float
     rolling_avg_accuracy: float
     prev_rolling_avg_accuracy: float
 
 
-@dataclass(frozen=True)
-class AnomalyDetectedPayload:
+class AnomalyDetectedPayload(msgspec.Struct, frozen=True, gc=False):
     """Something in a policy update was not as it should be."""
 
     anomaly_type: str
-    episode: int
-    batch: int
-    inner_epoch: int
-    total_episodes: int
-    detail: str | None = None
+    episode: Whole
+    batch: Whole
+    inner_epoch: Whole
+    total_episodes: Whole
+    detail: Text | None = None
     gradient_stats: tuple[dict[str, Any], ...] | None = None
     stability: dict[str, Any] | None = None
     ratio_diagnostic: dict[str, Any] | None = None
     action_heads: tuple[str, ...] | None = None
 
 
-@dataclass(frozen=True)
-class PerformanceDegradationPayload:
+class PerformanceDegradationPayload(msgspec.Struct, frozen=True, gc=False):
     """An environment fell below its rolling accuracy (percent)."""
 
-    env_id: int
+    env_id: EnvId
     current_acc: float
     rolling_avg_acc: float
     drop_percent: float
     threshold_percent: float
-    episode_idx: int | None = None
+    episode_idx: Whole | None = None
     training_progress: float | None = None
 
 
-@dataclass(frozen=True)
-class RewardHackingSuspectedPayload:
+class RewardHackingSuspectedPayload(msgspec.Struct, frozen=True, gc=False):
     """A seed is rewarded more than it can have earned."""
 
     pattern: str
@@ -113,21 +110,20 @@ class RewardHackingSuspectedPayload:
     degradation_threshold: float | None = None
 
 
-@dataclass(frozen=True)
-class EpisodeOutcomePayload:
+class EpisodeOutcomePayload(msgspec.Struct, frozen=True, gc=False):
     """One environment's episode ended. Accuracy is percent."""
 
-    env_id: int
-    episode_idx: int
+    env_id: EnvId
+    episode_idx: Whole
     final_accuracy: float
     param_ratio: float
-    num_fossilized: int
-    num_contributing_fossilized: int
+    num_fossilized: Whole
+    num_contributing_fossilized: Whole
     episode_reward: float
     stability_score: float
     reward_mode: str
-    episode_length: int | None = None
+    episode_length: Whole | None = None
     outcome_type: str | None = None
-    germinate_count: int | None = None
-    prune_count: int | None = None
-    fossilize_count: int | None = None
+    germinate_count: Whole | None = None
+    prune_count: Whole | None = None
+    fossilize_count: Whole | None = None

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
+
+from esper_exporter.contract.fields import EnvId, Head, Whole
 
 
-@dataclass(frozen=True)
-class HeadUpdatePayload:
+class HeadUpdatePayload(msgspec.Struct, frozen=True, gc=False):
     """One action head in one policy update, for heads that are not Tamiyo's own.
 
     ``entropy`` is a share of its maximum over all steps, ``kl`` nats, fractions 0 to 1.
@@ -22,8 +23,7 @@ class HeadUpdatePayload:
     gradient_state: str | None = None
 
 
-@dataclass(frozen=True)
-class TamiyoPolicyUpdatePayload:
+class TamiyoPolicyUpdatePayload(msgspec.Struct, frozen=True, gc=False):
     """One policy update (PPO).
 
     Losses, norms and ratios are plain numbers; entropies of heads are shares of their maximum today
@@ -48,13 +48,13 @@ class TamiyoPolicyUpdatePayload:
     grad_norm: float
     kl_divergence: float
     clip_fraction: float
-    nan_grad_count: int
+    nan_grad_count: Whole
     pre_clip_grad_norm: float | None = None
     explained_variance: float | None = None
     value_nrmse: float | None = None
     ev_low_return_variance: bool | None = None
     ev_return_variance: float | None = None
-    ev_low_return_variance_count: int | None = None
+    ev_low_return_variance_count: Whole | None = None
     entropy_loss: float | None = None
     advantage_mean: float | None = None
     advantage_std: float | None = None
@@ -83,18 +83,18 @@ class TamiyoPolicyUpdatePayload:
     log_prob_max: float | None = None
     lr: float | None = None
     entropy_coef: float | None = None
-    inf_grad_count: int | None = None
-    dead_layers: int | None = None
-    exploding_layers: int | None = None
+    inf_grad_count: Whole | None = None
+    dead_layers: Whole | None = None
+    exploding_layers: Whole | None = None
     layer_gradient_health: dict[str, float] | None = None
     entropy_collapsed: bool | None = None
-    head_nan_detected: dict[str, bool] | None = None
-    head_inf_detected: dict[str, bool] | None = None
+    head_nan_detected: dict[Head, bool] | None = None
+    head_inf_detected: dict[Head, bool] | None = None
     loss_scale: float | None = None
     amp_overflow_detected: bool | None = None
     update_skipped: bool | None = None
     update_time_ms: float | None = None
-    early_stop_epoch: int | None = None
+    early_stop_epoch: Whole | None = None
     head_slot_entropy: float | None = None
     head_blueprint_entropy: float | None = None
     head_slot_grad_norm: float | None = None
@@ -148,9 +148,9 @@ class TamiyoPolicyUpdatePayload:
     head_alpha_speed_clip_fraction: float | None = None
     head_alpha_curve_clip_fraction: float | None = None
     head_op_clip_fraction: float | None = None
-    inner_epoch: int | None = None
-    batch: int | None = None
-    ppo_updates_count: int | None = None
+    inner_epoch: Whole | None = None
+    batch: Whole | None = None
+    ppo_updates_count: Whole | None = None
     skipped: bool | None = None
     value_mean: float | None = None
     value_std: float | None = None
@@ -194,18 +194,18 @@ class TamiyoPolicyUpdatePayload:
     rollout_lstm_has_nan: bool | None = None
     rollout_lstm_has_inf: bool | None = None
     forced_step_ratio: float | None = None
-    usable_actor_timesteps: int | None = None
+    usable_actor_timesteps: Whole | None = None
     decision_density: float | None = None
     advantage_std_floored: bool | None = None
     d5_pre_norm_advantage_std: float | None = None
-    rollback_count: int | None = None
-    rollback_steps_zeroed: int | None = None
-    rollback_attempt_count: int | None = None
-    rollback_unattributed_count: int | None = None
-    ppo_update_idx: int | None = None
+    rollback_count: Whole | None = None
+    rollback_steps_zeroed: Whole | None = None
+    rollback_attempt_count: Whole | None = None
+    rollback_unattributed_count: Whole | None = None
+    ppo_update_idx: Whole | None = None
     approx_kl_max: float | None = None
     kl_reverse: float | None = None
-    trust_region_violations: int | None = None
+    trust_region_violations: Whole | None = None
     value_prediction_error_mean: float | None = None
     value_prediction_error_std: float | None = None
     value_target_correlation: float | None = None
@@ -225,12 +225,12 @@ class TamiyoPolicyUpdatePayload:
     head_alpha_speed_active_ratio: float | None = None
     head_alpha_curve_active_ratio: float | None = None
     head_op_active_ratio: float | None = None
-    causal_mask_coverage: dict[str, float] | None = None
+    causal_mask_coverage: dict[Head, float] | None = None
     policy_determinism: float | None = None
-    action_diversity: int | None = None
+    action_diversity: Whole | None = None
     dominant_action_ratio: float | None = None
     op_distribution: dict[str, float] | None = None
-    log_prob_underflow_count: int | None = None
+    log_prob_underflow_count: Whole | None = None
     numerical_stability_score: float | None = None
     grad_clip_fraction: float | None = None
     valid_sample_ratio: float | None = None
@@ -240,8 +240,8 @@ class TamiyoPolicyUpdatePayload:
     grad_zero_fraction: float | None = None
     grad_norm_ratio: float | None = None
     grad_nan_layers: tuple[str, ...] | None = None
-    loss_scale_updates: int | None = None
-    amp_overflow_count: int | None = None
+    loss_scale_updates: Whole | None = None
+    amp_overflow_count: Whole | None = None
     grad_scaler_state: str | None = None
     head_entropy_nats: dict[str, float] | None = None
     action_heads: tuple[str, ...] | None = None
@@ -252,7 +252,7 @@ class TamiyoPolicyUpdatePayload:
     advantage_raw_std: float | None = None
     not_measured: tuple[str, ...] | None = None
     max_grad_norm: float | None = None
-    grad_norm_step: int | None = None
+    grad_norm_step: Whole | None = None
     grad_norms_of_shard: bool | None = None
     policy_entropy_nats: float | None = None
     kl_divergence_after_update: float | None = None
@@ -266,13 +266,12 @@ class TamiyoPolicyUpdatePayload:
     q_advance: float | None = None
 
 
-@dataclass(frozen=True)
-class TamiyoInitiatedPayload:
+class TamiyoInitiatedPayload(msgspec.Struct, frozen=True, gc=False):
     """A host became stable: Tamiyo may germinate from here on."""
 
-    env_id: int
-    epoch: int
-    stable_count: int
-    stabilization_epochs: int
+    env_id: EnvId
+    epoch: Whole
+    stable_count: Whole
+    stabilization_epochs: Whole
     val_loss: float
-    episode_idx: int | None = None
+    episode_idx: Whole | None = None

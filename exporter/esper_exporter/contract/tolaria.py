@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from esper_exporter.contract.analytics import ObservationStatsTelemetry
+from esper_exporter.contract.fields import EnvId, Whole
 
 
-@dataclass(frozen=True)
-class SeedTelemetry:
+class SeedTelemetry(msgspec.Struct, frozen=True, gc=False):
     """One slot's seed at the end of an epoch; ``accuracy_delta`` is in percent points."""
 
     stage: str
     blueprint_id: str | None = None
     accuracy_delta: float | None = None
-    epochs_in_stage: int | None = None
+    epochs_in_stage: Whole | None = None
     alpha: float | None = None
     grad_ratio: float | None = None
     has_vanishing: bool | None = None
@@ -26,15 +26,14 @@ class SeedTelemetry:
     downstream_alpha_sum: float | None = None
 
 
-@dataclass(frozen=True)
-class TolariaEpochPayload:
+class TolariaEpochPayload(msgspec.Struct, frozen=True, gc=False):
     """One environment finished one epoch. Accuracies are percent, times milliseconds."""
 
-    env_id: int
+    env_id: EnvId
     val_accuracy: float
     val_loss: float
-    inner_epoch: int
-    episode_idx: int | None = None
+    inner_epoch: Whole
+    episode_idx: Whole | None = None
     train_loss: float | None = None
     train_accuracy: float | None = None
     host_grad_norm: float | None = None
@@ -50,33 +49,31 @@ class TolariaEpochPayload:
     host_lr: float | None = None
 
 
-@dataclass(frozen=True)
-class TolariaBatchPayload:
+class TolariaBatchPayload(msgspec.Struct, frozen=True, gc=False):
     """All environments ended their episodes. Accuracies are percent."""
 
-    episodes_completed: int
-    batch_idx: int
+    episodes_completed: Whole
+    batch_idx: Whole
     avg_accuracy: float
     avg_reward: float
-    total_episodes: int
-    n_envs: int
-    start_episode: int | None = None
-    requested_episodes: int | None = None
+    total_episodes: Whole
+    n_envs: Whole
+    start_episode: Whole | None = None
+    requested_episodes: Whole | None = None
     rolling_accuracy: float | None = None
     env_accuracies: tuple[float, ...] | None = None
 
 
-@dataclass(frozen=True)
-class TolariaRollbackPayload:
+class TolariaRollbackPayload(msgspec.Struct, frozen=True, gc=False):
     """The governor restored an environment after its training went wrong."""
 
-    env_id: int
+    env_id: EnvId
     device: str
     reason: str
-    episode_idx: int | None = None
+    episode_idx: Whole | None = None
     loss_at_panic: float | None = None
     loss_threshold: float | None = None
-    consecutive_panics: int | None = None
+    consecutive_panics: Whole | None = None
     panic_reason: str | None = None
     triggering_action_id: str | None = None
     raw_penalty: float | None = None

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from operator import attrgetter, itemgetter
 from typing import Any
 
+from msgspec import Struct
+
 from esper_exporter.metrics.metric import Metric
 from esper_exporter.metrics.table import ABSENT, Block
 
@@ -148,6 +150,8 @@ def _getter(paths: list[str]) -> Callable[[Any], Any]:
     get_items = itemgetter(*paths)
 
     def either(source: Any) -> Any:
+        if isinstance(source, Struct):
+            return get(source)
         try:
             return get_items(source.__dict__)
         except (AttributeError, KeyError):

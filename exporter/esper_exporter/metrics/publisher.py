@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
+
 from esper_exporter.contract.vocabulary import AUX_HEADS, HEADS, OPS
 from esper_exporter.metrics.families.heads import OWN_HEAD, SOURCE_LATCH_ROWS
 from esper_exporter.metrics.families.run import RUN_INFO_LABELS
@@ -135,7 +137,7 @@ class RunPublisher:
             return
         scale = {None: "", True: "nats", False: "ratio"}[self._state.entropy_in_nats]
         known: dict[str, object] = {
-            **started.__dict__,
+            **msgspec.structs.asdict(started),
             "env_devices": ",".join(dict.fromkeys(started.env_devices)),
             "entropy_scale": scale,
         }

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import fields
 from datetime import datetime
+from operator import attrgetter
 from typing import TypeVar
 
 from esper_exporter.contract.analytics import (
     AnalyticsSnapshotPayload,
     CounterfactualMatrixPayload,
+    HeadTelemetry,
     ObservationStatsTelemetry,
     RewardComponentsTelemetry,
 )
@@ -26,6 +29,7 @@ from esper_exporter.state.decision import DecisionSnapshot
 from esper_exporter.state.environment import EnvState
 from esper_exporter.state.rewards import RewardComponents
 from esper_exporter.state.run import MAX_DECISIONS, MAX_SLOTS, PendingDecision, RunState
+from esper_exporter.state.statistics import ObservationStats
 
 T = TypeVar("T")
 
@@ -34,6 +38,8 @@ GAMMA = 0.995
 
 DECISION_EXPIRY_SECONDS = 120.0
 _ALPHA_TARGETS = {0.5: "HALF", 0.7: "SEVENTY", 1.0: "FULL"}
+_HEAD_FIELDS = HeadTelemetry.__struct_fields__
+_head_values = attrgetter(*_HEAD_FIELDS)
 _DECISION_HEADS = tuple((head, "curve" if head == "alpha_curve" else head) for head in HEADS)
 
 # Reward components: name in the event → name in the state; None in the event leaves the state.
@@ -58,6 +64,13 @@ _COMPONENTS = {
     "stable_val_acc": "stable_val_acc",
     "total_reward": "total",
 }
+_COMPONENT_TARGETS = tuple(_COMPONENTS.values())
+_component_values = attrgetter(*_COMPONENTS)
+_OBSERVATIONS = tuple(
+    field.name
+    for field in fields(ObservationStats)
+    if field.name in ObservationStatsTelemetry.__struct_fields__
+)
 # What the snapshot carries itself when the typed breakdown is missing (events of the seed age).
 _FLAT = (
     "base_acc_delta",
@@ -96,9 +109,11 @@ def apply_analytics(run: RunState, event: Event, payload: AnalyticsSnapshotPaylo
 
 def see_observations(run: RunState, event: Event, stats: ObservationStatsTelemetry) -> None:
     """Take in the health of the policy's inputs; NaN or Inf in them is a fault of its own."""
-    for name, value in stats.__dict__.items():
-        if value is not None and hasattr(run.snapshot.observation_stats, name):
-            setattr(run.snapshot.observation_stats, name, value)
+    known = run.snapshot.observation_stats.__dict__
+    for name in _OBSERVATIONS:
+        value = getattr(stats, name)
+        if value is not None:
+            known[name] = value
     run.observed = True
     run.touched.observations = True
     if stats.nan_count or stats.inf_count:
@@ -178,11 +193,8 @@ def _take_reward_components(
 
 
 def _copy_components(state: RewardComponents, told: RewardComponentsTelemetry) -> None:
-    values = told.__dict__
-    for name, target in _COMPONENTS.items():
-        value = values[name]
-        if value is not None:
-            setattr(state, target, value)
+    values = zip(_COMPONENT_TARGETS, _component_values(told), strict=True)
+    state.__dict__.update([pair for pair in values if pair[1] is not None])
 
 
 def _decide(
@@ -204,7 +216,7 @@ def _decide(
     heads = payload.head_telemetry
     per_head: dict[str, float] = {}
     if heads is not None:
-        per_head = {name: v for name, v in heads.__dict__.items() if v is not None}
+        per_head = dict(zip(_HEAD_FIELDS, _head_values(heads), strict=True))
         for head, spelled in _DECISION_HEADS:
             run.distributions.observe(
                 counted.DECISION_CONFIDENCE,

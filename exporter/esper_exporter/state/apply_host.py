@@ -101,9 +101,8 @@ def _update_seed(seed: SeedState, told: SeedTelemetry) -> None:
 
 
 def _observe_times(run: RunState, payload: TolariaEpochPayload) -> None:
-    told = payload.__dict__
     for phase, name in _PHASES:
-        milliseconds = told[name]
+        milliseconds = getattr(payload, name)
         if milliseconds is not None:
             run.distributions.observe(counted.STEP_DURATION, milliseconds / 1000.0, phase)
 

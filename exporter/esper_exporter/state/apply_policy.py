@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import fields
-from operator import itemgetter
+from operator import attrgetter
 
 from esper_exporter import health
 from esper_exporter.contract.events import Event
@@ -52,7 +52,7 @@ _HISTORIES = (
 
 def _shared(target: type) -> tuple[str, ...]:
     """Field names that the payload and a state class have in common."""
-    have = {f.name for f in fields(TamiyoPolicyUpdatePayload)}
+    have = set(TamiyoPolicyUpdatePayload.__struct_fields__)
     return tuple(f.name for f in fields(target) if f.name in have and f.name not in _BY_RULE)
 
 
@@ -61,10 +61,10 @@ class _Copy:
 
     def __init__(self, target: type) -> None:
         self._names = _shared(target)
-        self._get = itemgetter(*self._names)
+        self._get = attrgetter(*self._names)
 
     def __call__(self, payload: TamiyoPolicyUpdatePayload, state: object) -> None:
-        state.__dict__.update(zip(self._names, self._get(payload.__dict__), strict=True))
+        state.__dict__.update(zip(self._names, self._get(payload), strict=True))
 
 
 _copy_policy = _Copy(TamiyoState)
@@ -76,9 +76,9 @@ _ALL_HEADS = (*HEADS, *AUX_HEADS)
 _GRAD_NORM_FIELDS = tuple(
     (head, f"head_{head}_grad_norm", f"head_{head}_grad_norm_prev") for head in _ALL_HEADS
 )
-_gradient_states = itemgetter(*[f"head_{head}_gradient_state" for head in _ALL_HEADS])
+_gradient_states = attrgetter(*[f"head_{head}_gradient_state" for head in _ALL_HEADS])
 _ENTROPY_FIELDS = tuple((head, f"head_{head}_entropy") for head in HEADS)
-_entropies = itemgetter(*[name for _, name in _ENTROPY_FIELDS])
+_entropies = attrgetter(*[name for _, name in _ENTROPY_FIELDS])
 _HAS_FIELD = frozenset(f.name for f in fields(TamiyoState))
 
 
@@ -121,7 +121,7 @@ def _gradients_nonfinite(payload: TamiyoPolicyUpdatePayload) -> bool:
         or payload.inf_grad_count
         or payload.grad_nan_layers
         or any(norm is not None and not math.isfinite(norm) for norm in norms)
-        or "nonfinite" in _gradient_states(payload.__dict__)
+        or "nonfinite" in _gradient_states(payload)
         or own_gradient_nonfinite(payload)
     )
 
@@ -210,7 +210,7 @@ def _read_entropies(run: RunState, payload: TamiyoPolicyUpdatePayload) -> None:
     Today's events carry the share; those of the seed documents' age carry nats. A share cannot
     exceed 1, so the first value that does settles it for the whole run.
     """
-    values = _entropies(payload.__dict__)
+    values = _entropies(payload)
     if not run.entropy_in_nats:
         run.entropy_in_nats = any(v is not None and v > 1.0 + 1e-6 for v in values)
     if run.entropy_in_nats:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from esper_exporter.contract.tamiyo import HeadUpdatePayload
 
 
-@dataclass(frozen=True)
-class OwnHead(HeadUpdatePayload):
+class OwnHead(HeadUpdatePayload, frozen=True, gc=False):
     """What the last update told of a head, and its gradient norm in the update before."""
 
     grad_norm_prev: float | None = None

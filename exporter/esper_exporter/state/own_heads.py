@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from msgspec.structs import asdict
+
 from esper_exporter.contract.tamiyo import TamiyoPolicyUpdatePayload
 from esper_exporter.contract.vocabulary import AUX_HEADS, HEADS
 from esper_exporter.state import counted
@@ -48,7 +50,7 @@ def apply_own_heads(run: RunState, payload: TamiyoPolicyUpdatePayload) -> None:
     before = run.own_heads
     run.own_heads = {
         head: OwnHead(
-            **told.__dict__,
+            **asdict(told),
             grad_norm_prev=before[head].grad_norm if head in before else None,
         )
         for head, told in payload.head_updates.items()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import fields as fields_of
 from typing import Any
 
 from torch import nn
@@ -14,7 +13,7 @@ from esper_exporter.contract.vocabulary import AUX_HEADS, HEADS, canonical_head
 
 MAX_HEADS = 64
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
-_FIELDS = tuple(field.name for field in fields_of(HeadUpdatePayload))
+_FIELDS = HeadUpdatePayload.__struct_fields__
 
 
 Heads = Mapping[str, int | None]

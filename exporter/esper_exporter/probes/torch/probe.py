@@ -5,12 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import MISSING
-from dataclasses import fields as fields_of
 from datetime import UTC, datetime
 from typing import Any
 
 import torch
+from msgspec import structs
 from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_
 
@@ -45,9 +44,9 @@ from esper_exporter.probes.torch.phases import Phases
 from esper_exporter.probes.torch.transfer import Arrays, Transfer
 from esper_exporter.probes.torch.update import PolicyUpdate, Setup
 
-_FIELDS = frozenset(field.name for field in fields_of(TamiyoPolicyUpdatePayload))
+_FIELDS = frozenset(TamiyoPolicyUpdatePayload.__struct_fields__)
 _REQUIRED = tuple(
-    field.name for field in fields_of(TamiyoPolicyUpdatePayload) if field.default is MISSING
+    field.name for field in structs.fields(TamiyoPolicyUpdatePayload) if field.required
 )
 
 
