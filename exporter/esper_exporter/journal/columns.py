@@ -14,6 +14,7 @@ from functools import cache
 from typing import Any, get_args, get_origin, get_type_hints
 
 from esper_exporter.contract.events import RENAMED
+from esper_exporter.contract.fields import TextFloat
 from esper_exporter.contract.registry import PAYLOADS, WITHOUT_PAYLOAD
 
 Shape = str | list["Shape"] | dict[str, "Shape"]
@@ -32,7 +33,13 @@ ENVELOPE: dict[str, str] = {
 }
 """What every event carries, as it stands on a line of telemetry."""
 
-_SCALARS: dict[Any, str] = {float: "DOUBLE", int: "BIGINT", bool: "BOOLEAN", str: "VARCHAR"}
+_SCALARS: dict[Any, str] = {
+    float: "DOUBLE",
+    int: "BIGINT",
+    bool: "BOOLEAN",
+    str: "VARCHAR",
+    TextFloat: "DOUBLE",
+}
 _UNSIGNED = frozenset({"rng_seed"})
 """Whole numbers of the full 64 bits."""
 
