@@ -26,7 +26,7 @@ from benchmarks.scrape import _Source as PageOf16000
 from benchmarks.stolen import _step
 from esper_exporter.serve.server import MetricsServer
 
-GET = b"GET /metrics HTTP/1.1\r\nHost: trainer\r\nAccept-Encoding: gzip\r\n\r\n"
+GET = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nAccept-Encoding: gzip\r\n\r\n"
 
 
 class Told(NamedTuple):

@@ -62,7 +62,7 @@ def main(updates: int) -> None:
     exporter = Exporter()  # probe
     exporter.start()  # probe
     probe = PolicyProbe(agent, exporter, heads={"op": 2}, head_modules={"op": agent.actor})  # probe
-    print(f"serving {exporter.url}/metrics", flush=True)
+    print(f"serving {exporter.url}/metrics" if exporter.url else "port taken", flush=True)
     observation = poles.state
     for number in range(1, updates + 1):
         seen = torch.zeros(STEPS, ENVS, 4)

@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from types import TracebackType
@@ -68,7 +68,8 @@ class Exporter:
     All settings are keyword arguments and environment variables (``ESPER_EXPORTER_PORT`` …), see
     `esper_exporter.settings.Settings`. ``host`` is the address served on (the loopback unless
     said otherwise), ``port`` 0 takes a free one, ``run_id`` names the run (else the event's id
-    and start time), ``web_config`` is a Prometheus web configuration file.
+    and start time), ``web_config`` is a Prometheus web configuration file, ``allowed_hosts`` are
+    further names that requests may give as their ``Host`` (see `esper_exporter.serve.hosts`).
 
     For the end: ``state_dir`` is where latches and the last page are kept (the user's state
     directory unless said otherwise, "off" for nowhere), ``textfile_dir`` the directory of a
@@ -96,6 +97,7 @@ class Exporter:
         run_id: str | None = None,
         web_config: str | os.PathLike[str] | None = None,
         unix_socket: str | os.PathLike[str] | None = None,
+        allowed_hosts: str | Iterable[str] | None = None,
         strict: bool | None = None,
         max_series: int | None = None,
         state_dir: str | os.PathLike[str] | None = None,
@@ -182,6 +184,7 @@ class Exporter:
                     host=settings.host,
                     port=settings.port,
                     unix_socket=settings.unix_socket,
+                    allowed_hosts=settings.allowed_hosts or (),
                     web_config=settings.web_config,
                     strict=settings.strict,
                     on_error=lambda _where: self._log_once.error("server"),
@@ -238,12 +241,12 @@ class Exporter:
 
     @property
     def port(self) -> int | None:
-        """The TCP port that is served, None while it is not known."""
+        """The TCP port that is served, None while none is."""
         return self._server.port if self._server is not None else None
 
     @property
     def url(self) -> str | None:
-        """Address of the landing page without a trailing slash, None while it is not known."""
+        """Address of the landing page without a trailing slash, None while it is not served."""
         return self._server.url if self._server is not None else None
 
     # -- how it ends -------------------------------------------------------------------------

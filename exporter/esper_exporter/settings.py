@@ -42,6 +42,7 @@ class Settings:
     run_id: str | None = None
     web_config: Path | None = None
     unix_socket: Path | None = None
+    allowed_hosts: tuple[str, ...] | None = None
     strict: bool = False
     max_series: int = 100_000
     state_dir: Path | None = field(default_factory=default_state_dir)
@@ -117,6 +118,12 @@ def _directory(value: Any) -> Path | None:
     return None if value == OFF else Path(os.fspath(value))
 
 
+def _names(value: Any) -> tuple[str, ...]:
+    """Names, in one text with commas between them or one by one."""
+    listed = value.split(",") if isinstance(value, str) else value
+    return tuple(name.strip() for name in listed if name.strip())
+
+
 _NUMBER = (_whole, "a whole number")
 _TIME = (_real, "a number of seconds")
 _SWITCH = (_flag, "yes or no (1/0, true/false, on/off)")
@@ -129,6 +136,7 @@ _KINDS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "run_id": _WORDS,
     "web_config": _FILE,
     "unix_socket": _FILE,
+    "allowed_hosts": (_names, "host names"),
     "strict": _SWITCH,
     "max_series": _NUMBER,
     "state_dir": (_directory, "a path, or off"),

@@ -118,8 +118,8 @@ def test_a_source_that_raises_gives_500_without_its_traceback_and_one_log_line(
 def test_one_connection_serves_many_requests_and_an_old_client_too(serve: Serve) -> None:
     server = serve()
     with connect(server.port or 0) as sock:
-        sock.sendall(b"GET /-/healthy HTTP/1.1\r\nHost: a\r\n\r\n" * 3)
-        sock.sendall(b"GET /-/healthy HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        sock.sendall(b"GET /-/healthy HTTP/1.1\r\nHost: localhost\r\n\r\n" * 3)
+        sock.sendall(b"GET /-/healthy HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         assert read_to_end(sock).count(b"is healthy") == 4
     with connect(server.port or 0) as sock:
         sock.sendall(b"GET /-/healthy HTTP/1.0\r\n\r\n")
@@ -133,13 +133,13 @@ def test_one_connection_serves_many_requests_and_an_old_client_too(serve: Serve)
         b"\r\n\r\n\r\n\r\n",
         b"nonsense\r\n\r\n",
         b"GET / HTTP/1.1\r\n\r\n",
-        b"GET / HTTP/9.9\r\nHost: a\r\n\r\n",
+        b"GET / HTTP/9.9\r\nHost: localhost\r\n\r\n",
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(40),
-        b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: x\r\n\r\n",
-        b"GET / HTTP/1.1\r\nHost: a\r\nA: \x00\r\n\r\n",
-        b"GET / HTTP/1.1\r\nHost: a\r\nA: " + b"a" * 40_000 + b"\r\n\r\n",
-        b"GET /" + b"a" * 40_000 + b" HTTP/1.1\r\nHost: a\r\n\r\n",
-        b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nContent-Length: x\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nA: \x00\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nA: " + b"a" * 40_000 + b"\r\n\r\n",
+        b"GET /" + b"a" * 40_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
         b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
     ],
 )
@@ -164,7 +164,9 @@ def test_an_offer_to_speak_http_2_is_left_unanswered(serve: Serve, source: FakeS
 def test_a_body_that_nobody_reads_is_no_way_to_stay(serve: Serve, source: FakeSource) -> None:
     server = serve()
     with connect(server.port or 0, 3.0) as sock:
-        sock.sendall(b"GET /metrics HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999\r\n\r\n")
+        sock.sendall(
+            b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999\r\n\r\n"
+        )
         try:
             for _ in range(200):
                 sock.sendall(bytes(65536))

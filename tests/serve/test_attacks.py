@@ -24,7 +24,7 @@ from serve.fakes import FakeSource
 from support.programs import wait_until
 
 Serve = Callable[..., MetricsServer]
-SCRAPE = b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n"
+SCRAPE = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
 @contextmanager
@@ -71,7 +71,7 @@ def test_a_connection_in_use_outlives_idle_ones_that_came_later(serve: Serve) ->
         for _ in range(10):
             for _ in range(15):
                 stack.enter_context(connect(server.port or 0))
-            scraper.sendall(b"GET /-/healthy HTTP/1.1\r\nHost: a\r\n\r\n")
+            scraper.sendall(b"GET /-/healthy HTTP/1.1\r\nHost: localhost\r\n\r\n")
             read_until(scraper, b"is healthy")
 
 
@@ -110,7 +110,7 @@ def test_headers_at_a_byte_a_second_are_cut_and_block_nobody(serve: Serve) -> No
 def test_a_connection_that_idles_is_closed_in_the_end(serve: Serve) -> None:
     server = serve(limits=Limits(idle_seconds=0.2, head_seconds=5.0))
     with connect(server.port or 0) as sock:
-        sock.sendall(b"GET /-/healthy HTTP/1.1\r\nHost: a\r\n\r\n")
+        sock.sendall(b"GET /-/healthy HTTP/1.1\r\nHost: localhost\r\n\r\n")
         read_until(sock, b"is healthy")
         assert closed_within(sock, 2.0)
 
@@ -118,7 +118,7 @@ def test_a_connection_that_idles_is_closed_in_the_end(serve: Serve) -> None:
 def test_the_head_of_a_later_request_has_its_own_limit(serve: Serve) -> None:
     server = serve(limits=Limits(idle_seconds=30.0, head_seconds=0.3))
     with connect(server.port or 0) as sock:
-        sock.sendall(b"GET /-/healthy HTTP/1.1\r\nHost: a\r\n\r\n")
+        sock.sendall(b"GET /-/healthy HTTP/1.1\r\nHost: localhost\r\n\r\n")
         read_until(sock, b"is healthy")
         assert not closed_within(sock, 0.5)
         sock.sendall(b"GET /-/hea")

@@ -38,7 +38,7 @@ def test_a_forked_child_neither_holds_the_port_nor_serves(
     server = serve(unix_socket=path)
     port = server.port or 0
     open_client = connect(port)
-    open_client.sendall(b"GET /-/healthy HTTP/1.1\r\nHost: a\r\n\r\n")
+    open_client.sendall(b"GET /-/healthy HTTP/1.1\r\nHost: localhost\r\n\r\n")
     read_until(open_client, b"is healthy")
     pid = os.fork()
     if pid == 0:
@@ -50,7 +50,7 @@ def test_a_forked_child_neither_holds_the_port_nor_serves(
             os._exit(code)
     assert os.waitpid(pid, 0)[1] == 0
     # The child let go of the client's connection without ending it for the parent.
-    open_client.sendall(b"GET /-/healthy HTTP/1.1\r\nHost: a\r\n\r\n")
+    open_client.sendall(b"GET /-/healthy HTTP/1.1\r\nHost: localhost\r\n\r\n")
     read_until(open_client, b"is healthy")
     open_client.close()
     assert curl("--unix-socket", str(path), "http://x/metrics").status == 200

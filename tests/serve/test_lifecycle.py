@@ -94,7 +94,7 @@ def test_closing_lets_an_answer_under_way_go_out(serve: Serve, source: FakeSourc
     source.before = wait
     server = serve()
     with connect(server.port or 0) as sock:
-        sock.sendall(b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n")
+        sock.sendall(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert begun.wait(5)
         closing = threading.Thread(target=server.close)
         closing.start()
@@ -109,7 +109,7 @@ def test_closing_takes_about_a_second_whatever_clients_do(serve: Serve, source: 
     source.body = bytes(20_000_000)
     server = serve()
     slow, idle = connect(server.port or 0), connect(server.port or 0)
-    slow.sendall(b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n")
+    slow.sendall(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
     slow.recv(100)
     idle.sendall(b"GET /metr")
     started = time.monotonic()
@@ -132,7 +132,7 @@ def test_a_render_that_hangs_does_not_keep_the_process_alive(tmp_path: Path) -> 
         "server = MetricsServer(source, host='127.0.0.1', port=0)\n"
         "server.start()\n"
         "sock = socket.create_connection(('127.0.0.1', server.port))\n"
-        "sock.sendall(b'GET /metrics HTTP/1.1\\r\\nHost: a\\r\\n\\r\\n')\n"
+        "sock.sendall(b'GET /metrics HTTP/1.1\\r\\nHost: localhost\\r\\n\\r\\n')\n"
         "begun.wait()\n"
     )
     path = os.pathsep.join([str(SOURCE), str(Path(__file__).parents[1])])
@@ -192,10 +192,11 @@ def test_a_taken_port_is_a_warning_and_served_once_it_is_free(
     with caplog.at_level(logging.WARNING), socket.create_server(("127.0.0.1", 0)) as holder:
         port = holder.getsockname()[1]
         server = serve(port=port, limits=QUICK)
-        assert (server.listening, server.port) == (False, port)
+        assert (server.listening, server.port, server.url) == (False, None, None)
         wait_until(lambda: "is taken by this process itself" in caplog.text, "it warns")
         assert len(caplog.records) == 1
     wait_until(lambda: server.listening, "it listens")
+    assert server.port == port
     assert request(f"{server.url}/metrics").status == 200
 
 

@@ -133,7 +133,7 @@ def test_a_slow_reader_over_tls_is_cut(serve: Serve, house: House, source: FakeS
     trusting = ssl.create_default_context(cafile=str(house.authority.path))
     with connect(server.port or 0) as plain:
         sock = trusting.wrap_socket(plain, server_hostname="localhost")
-        sock.sendall(b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n")
+        sock.sendall(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
         time.sleep(1.0)
         size = 0
         try:
@@ -289,7 +289,7 @@ def test_a_flood_of_wrong_passwords_keeps_no_scraper_waiting(serve: Serve, house
             password = basic("alice", f"{number}.{i}")
             with connect(server.port or 0, source="127.0.0.2") as sock:
                 sock.sendall(
-                    b"GET /metrics HTTP/1.1\r\nHost: a\r\nConnection: close\r\n"
+                    b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
                     b"Authorization: " + password + b"\r\n\r\n"
                 )
                 statuses.add(int(read_to_end(sock).split()[1]))

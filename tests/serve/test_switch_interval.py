@@ -15,7 +15,7 @@ from serve.conftest import Serve
 from serve.fakes import FakeSource
 from support.programs import wait_until
 
-KEEP = b"GET /-/healthy HTTP/1.1\r\nHost: a\r\n\r\n"
+KEEP = b"GET /-/healthy HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
 def short() -> bool:

@@ -41,6 +41,13 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "--port", type=port, metavar="P", help="port to serve on, 0 for any free (default: 9108)"
     )
     demo.add_argument(
+        "--allowed-host",
+        metavar="NAME",
+        action="append",
+        help="answer requests for this host name too, as often as wanted; .example.org for all"
+        " names below it (default: localhost, the address served on, this machine's name)",
+    )
+    demo.add_argument(
         "--telemetry-file", metavar="FILE", help="write all events there, one JSON object a line"
     )
     demo.add_argument(

@@ -59,6 +59,13 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "--port", type=port, metavar="P", help="port to serve on, 0 for any free (default: 9108)"
     )
     replay.add_argument(
+        "--allowed-host",
+        metavar="NAME",
+        action="append",
+        help="answer requests for this host name too, as often as wanted; .example.org for all"
+        " names below it (default: localhost, the address served on, this machine's name)",
+    )
+    replay.add_argument(
         "--web-config", metavar="FILE", help="TLS and passwords, as Prometheus' exporters take them"
     )
     replay.add_argument(
@@ -89,6 +96,7 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
         for option, value in (
             ("--host", options.host),
             ("--port", options.port),
+            ("--allowed-host", options.allowed_host),
             ("--web-config", options.web_config),
         ):
             if value is not None:

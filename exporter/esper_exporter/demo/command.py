@@ -99,6 +99,7 @@ def _latches(exporter: Exporter) -> list[str]:
 def _exporter(options: argparse.Namespace, port: int | None) -> Exporter:
     return Exporter(
         port=port,
+        allowed_hosts=options.allowed_host,
         strict=True,
         telemetry_dir=os.path.dirname(os.path.abspath(options.telemetry_file))
         if options.telemetry_file

@@ -70,6 +70,7 @@ def _exporter(options: argparse.Namespace, port: int | None) -> Exporter:
             host=options.host,
             run_id=options.run_id,
             web_config=options.web_config,
+            allowed_hosts=options.allowed_host,
             strict=True,
             state_dir=kept or OFF,
             # How this process ends says nothing of the run.

@@ -10,13 +10,14 @@ from functools import partial
 from typing import Protocol
 
 from esper_exporter.serve.delivery import Follow
+from esper_exporter.serve.hosts import AllowedHosts
 from esper_exporter.serve.interfaces import PageSource, Served, Visit
 from esper_exporter.serve.limits import Limits
 from esper_exporter.serve.messages import Answer, Fields, Headers, Request, plain
 from esper_exporter.serve.negotiation import accepts_gzip, negotiate
 from esper_exporter.serve.rendering import Outflow, Rendering, ScrapeTimeout
 from esper_exporter.serve.routes import METRICS_PATH, NOT_FOUND, POSTED, routes
-from esper_exporter.serve.trouble import Trouble
+from esper_exporter.serve.trouble import LOG, Trouble
 from esper_exporter.serve.workers import Workers
 
 
@@ -30,6 +31,9 @@ class Gate(Protocol):
         """Header fields for every answer."""
 
 
+_FOREIGN_HOST = plain(
+    403, "The Host header names no host of this server; allowed_hosts (--allowed-host) adds names."
+)
 _NOT_ALLOWED = plain(405, "Only GET and HEAD are answered here.", (b"allow", b"GET, HEAD"))
 _FAILED = plain(500, "The page could not be made; the exporter's log says why.")
 _TIMED_OUT = plain(503, "The page was not ready within the scrape timeout.", (b"retry-after", b"5"))
@@ -53,6 +57,7 @@ class MetricsApp:
         limits: Limits,
         trouble: Trouble,
         gate: Gate | None,
+        hosts: AllowedHosts,
     ) -> None:
         self._source = source
         self._routes = routes(source)
@@ -62,6 +67,8 @@ class MetricsApp:
         self._limits = limits
         self._trouble = trouble
         self._gate = gate
+        self._hosts = hosts
+        self._refused_a_host = False
 
     async def answer(self, request: Request) -> Answer:
         """The answer to a request; never raises."""
@@ -141,6 +148,10 @@ class MetricsApp:
         self._workers.submit(guarded)
 
     async def _answer(self, request: Request) -> Answer:
+        host = request.headers.get(b"host")
+        if request.address != "unix" and not await self._hosts.allow(host, request.local_address):
+            self._warn_of_host(host or b"")
+            return _FOREIGN_HOST
         if self._gate is not None:
             refusal = await self._gate.refusal(request.headers, request.address)
             if refusal is not None:
@@ -158,6 +169,16 @@ class MetricsApp:
             return await asyncio.wait_for(work, self._limits.scrape_seconds)
         except TimeoutError:
             raise ScrapeTimeout from None
+
+    def _warn_of_host(self, host: bytes) -> None:
+        """Once: it is a scraper by a name that should be configured, or an attack."""
+        if not self._refused_a_host:
+            self._refused_a_host = True
+            LOG.warning(
+                "refused a request for the host %r, which is no name of this server; if it is one,"
+                " add it to allowed_hosts (--allowed-host, ESPER_EXPORTER_ALLOWED_HOSTS)",
+                host[:100].decode("latin-1"),
+            )
 
     async def _metrics(self, headers: Headers) -> Answer:
         media = negotiate(headers.get(b"accept"))

@@ -80,6 +80,7 @@ class HttpConnection(asyncio.Protocol):
         """The handshake, then the request that is being answered."""
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=self._limits.head_bytes)
         self._transport: asyncio.Transport | None = None
+        self._local_address = ""
         self._delivery: Delivery | None = None
         self._writable: asyncio.Future[None] | None = None
         """Waited for while the transport still holds bytes."""
@@ -96,6 +97,8 @@ class HttpConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
+        name = transport.get_extra_info("sockname")
+        self._local_address = str(name[0]) if isinstance(name, tuple) else "unix"
         # With an empty buffer as the mark, waiting for a write means: the kernel has it all.
         # 1, not 0: asyncio's TLS transport, once paused, never resumes with a limit of 0.
         transport.set_write_buffer_limits(high=1, low=0)
@@ -221,7 +224,8 @@ class HttpConnection(asyncio.Protocol):
             return
         if isinstance(event, h11.Request):
             self._drop_body()
-            self._begin(partial(self._respond, request_of(event, self.address, self._number)))
+            request = request_of(event, self.address, self._local_address, self._number)
+            self._begin(partial(self._respond, request))
         elif isinstance(event, h11.ConnectionClosed):
             self._close()
 

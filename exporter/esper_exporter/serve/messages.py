@@ -24,6 +24,8 @@ class Request:
     headers: Headers
     address: str
     """The client's IP address, ``unix`` for a unix socket."""
+    local_address: str
+    """The server's own IP address on this connection, ``unix`` for a unix socket."""
     asked_at: float
     """When the server had read it (``time.monotonic()``)."""
     connection: int = 0

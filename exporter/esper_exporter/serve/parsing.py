@@ -10,7 +10,7 @@ import h11
 from esper_exporter.serve.messages import Request
 
 
-def request_of(event: h11.Request, address: str, connection: int = 0) -> Request:
+def request_of(event: h11.Request, address: str, local_address: str, connection: int) -> Request:
     """A request that has been read just now; header fields that come twice are joined by commas."""
     headers: dict[bytes, bytes] = {}
     for name, value in event.headers:
@@ -25,6 +25,7 @@ def request_of(event: h11.Request, address: str, connection: int = 0) -> Request
         query.decode("latin-1"),
         headers,
         address,
+        local_address,
         time.monotonic(),
         connection,
     )

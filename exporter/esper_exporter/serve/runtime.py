@@ -20,6 +20,7 @@ from typing import Any, Protocol
 from esper_exporter.serve.app import Gate, MetricsApp
 from esper_exporter.serve.clients import Clients, Phase
 from esper_exporter.serve.connection import HttpConnection, Server
+from esper_exporter.serve.hosts import AllowedHosts
 from esper_exporter.serve.interfaces import PageSource
 from esper_exporter.serve.limits import Limits
 from esper_exporter.serve.listening import Address, Listener, ListenError
@@ -53,7 +54,8 @@ def connection_limit(limits: Limits) -> int:
 class Runtime:
     """One event loop with its listening sockets and connections; lives on the server's thread.
 
-    ``guard`` is held while a socket is accepted and noted, so that a fork never falls between.
+    ``hosts`` are the host that it was told to listen on and the further names that requests may
+    give. ``guard`` is held while a socket is accepted and noted, so that no fork comes between.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class Runtime:
         security: Callable[[Workers], Security] | None,
         limits: Limits,
         trouble: Trouble,
+        hosts: tuple[str, tuple[str, ...]],
         guard: contextlib.AbstractContextManager[object],
     ) -> None:
         self._source = source
@@ -72,6 +75,7 @@ class Runtime:
         self._security_of = security
         self._limits = limits
         self._trouble = trouble
+        self._hosts = hosts
         self._guard = guard
         self._selector = selectors.DefaultSelector()
         self._loop = asyncio.SelectorEventLoop(self._selector)
@@ -133,6 +137,7 @@ class Runtime:
             self._limits,
             self._trouble,
             self._security,
+            AllowedHosts(*self._hosts, self._workers),
         )
         self._server = Server(
             app=app,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,7 +42,8 @@ class MetricsServer:
     ``host`` is a name or an IPv4 or IPv6 address (with or without brackets), ``""`` means all;
     ``port`` 0 takes a free one, None serves no TCP at all. ``unix_socket`` is the path of a unix
     socket, served as well (mode 0660). ``web_config`` is the path of a Prometheus web
-    configuration file (TLS, passwords, headers); it holds for every address. With ``strict`` a
+    configuration file (TLS, passwords, headers); it holds for every address. ``allowed_hosts`` are
+    names that a request's ``Host`` may have beside those of `serve.hosts`. With ``strict`` a
     taken port is an error, without it a warning and a retry in the background. ``on_error`` hears
     a fixed word for every internal error.
 
@@ -57,6 +58,7 @@ class MetricsServer:
         port: int | None,
         unix_socket: str | os.PathLike[str] | None = None,
         web_config: str | os.PathLike[str] | None = None,
+        allowed_hosts: Iterable[str] = (),
         strict: bool = False,
         limits: Limits | None = None,
         on_error: Callable[[str], None] | None = None,
@@ -70,6 +72,7 @@ class MetricsServer:
         self._port = port
         self._unix_socket = None if unix_socket is None else Path(unix_socket)
         self._web_config = None if web_config is None else Path(web_config)
+        self._allowed_hosts = tuple(allowed_hosts)
         self._strict = strict
         self._limits = limits or Limits()
         self._trouble = Trouble(on_error)
@@ -112,6 +115,7 @@ class MetricsServer:
                     security,
                     self._limits,
                     self._trouble,
+                    (self._host, self._allowed_hosts),
                     _FORK_GUARD,
                 )
             self._thread = start_daemon(self._runtime.run, "esper-exporter-server")
@@ -135,23 +139,21 @@ class MetricsServer:
 
     @property
     def port(self) -> int | None:
-        """The TCP port: the real one once it is listened on, before it the one asked for.
-
-        None without TCP, and while a port 0 has not been given a number.
-        """
+        """The TCP port that is listened on; None without TCP, and while another process has it."""
         for listener in self._listeners():
             if listener.port is not None:
                 return listener.port
-        return self._port or None
+        return None
 
     @property
     def url(self) -> str | None:
         """Where to point a browser on this machine, without a trailing slash.
 
-        ``unix:PATH`` without TCP; None while the port is unknown.
+        ``unix:PATH`` without TCP; None while the server does not listen there: a taken port leads
+        to another process' page.
         """
         if self._port is None:
-            return f"unix:{self._unix_socket}"
+            return f"unix:{self._unix_socket}" if self.listening else None
         port = self.port
         if port is None:
             return None

@@ -7,8 +7,8 @@
 
 _shtab_esper_exporter_subparsers=(demo replay backfill sql stack doctor catalog assets prune completion version)
 
-_shtab_esper_exporter_demo_option_strings=(-h --help --seed --envs --slots --epochs --updates --port --telemetry-file --inject --dual-emit --compile --amp --fake-gpus)
-_shtab_esper_exporter_replay_option_strings=(-h --help --recording --speed --until --follow --once --format --host --port --web-config --run-id)
+_shtab_esper_exporter_demo_option_strings=(-h --help --seed --envs --slots --epochs --updates --port --allowed-host --telemetry-file --inject --dual-emit --compile --amp --fake-gpus)
+_shtab_esper_exporter_replay_option_strings=(-h --help --recording --speed --until --follow --once --format --host --port --allowed-host --web-config --run-id)
 _shtab_esper_exporter_backfill_option_strings=(-h --help --out --step --run-id --label)
 _shtab_esper_exporter_sql_option_strings=(-h --help --query --format --output --list --describe --example --memory-limit)
 _shtab_esper_exporter_stack_option_strings=(-h --help --target --targets-dir --interval --prometheus --prometheus-port --alertmanager --alertmanager-port --grafana --grafana-port --alertmanager-config --data)

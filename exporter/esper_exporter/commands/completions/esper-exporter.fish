@@ -51,7 +51,7 @@ function _shtab_esper_exporter_using
 end
 
 set -g _shtab_esper_exporter_commands demo replay backfill sql stack doctor catalog assets prune completion version
-set -g _shtab_esper_exporter_opts_with_value --alertmanager --alertmanager-config --alertmanager-port --data --describe --envs --epochs --example --fake-gpus --format --grafana --grafana-port --grafana-url --host --inject --interval --label --memory-limit --out --output --port --prometheus --prometheus-port --query --recording --run-id --runbook-url --seed --slots --speed --step --target --targets-dir --telemetry-file --until --updates --web-config
+set -g _shtab_esper_exporter_opts_with_value --alertmanager --alertmanager-config --alertmanager-port --allowed-host --data --describe --envs --epochs --example --fake-gpus --format --grafana --grafana-port --grafana-url --host --inject --interval --label --memory-limit --out --output --port --prometheus --prometheus-port --query --recording --run-id --runbook-url --seed --slots --speed --step --target --targets-dir --telemetry-file --until --updates --web-config
 
 complete -c esper-exporter -e
 complete -c esper-exporter -f
@@ -66,6 +66,7 @@ complete -c esper-exporter -n '_shtab_esper_exporter_using demo' -l slots -x -d 
 complete -c esper-exporter -n '_shtab_esper_exporter_using demo' -l epochs -x -d 'epochs of an episode, each one decision (24)'
 complete -c esper-exporter -n '_shtab_esper_exporter_using demo' -l updates -x -d 'end after N (default: with Ctrl-C)'
 complete -c esper-exporter -n '_shtab_esper_exporter_using demo' -l port -x -d 'port to serve on, 0 for any free (default: 9108)'
+complete -c esper-exporter -n '_shtab_esper_exporter_using demo' -l allowed-host -x -d 'answer requests for this host name too, as often as wanted; .example.org for all names below it (default: localhost, the address served on, this machine'"'"'s name)'
 complete -c esper-exporter -n '_shtab_esper_exporter_using demo' -l telemetry-file -xka "(__fish_complete_path (commandline -ct))" -d 'write all events there, one JSON object a line'
 complete -c esper-exporter -n '_shtab_esper_exporter_using demo' -l inject -x -d 'put a fault into an update (10 unless said), as often as wanted; kinds: nan, inf, entropy-collapse, grad-explode, grad-nan, crash, oom, stall; :full is for all minibatches of the update'
 complete -c esper-exporter -n '_shtab_esper_exporter_using demo' -l dual-emit -d 'emit events under their old names as well'
@@ -82,6 +83,7 @@ complete -c esper-exporter -n '_shtab_esper_exporter_using replay' -l once -d 'p
 complete -c esper-exporter -n '_shtab_esper_exporter_using replay' -l format -xka "text openmetrics" -d 'of the page that --once prints (default: text)'
 complete -c esper-exporter -n '_shtab_esper_exporter_using replay' -l host -x -d 'address to serve on (default: 127.0.0.1)'
 complete -c esper-exporter -n '_shtab_esper_exporter_using replay' -l port -x -d 'port to serve on, 0 for any free (default: 9108)'
+complete -c esper-exporter -n '_shtab_esper_exporter_using replay' -l allowed-host -x -d 'answer requests for this host name too, as often as wanted; .example.org for all names below it (default: localhost, the address served on, this machine'"'"'s name)'
 complete -c esper-exporter -n '_shtab_esper_exporter_using replay' -l web-config -xka "(__fish_complete_path (commandline -ct))" -d 'TLS and passwords, as Prometheus'"'"' exporters take them'
 complete -c esper-exporter -n '_shtab_esper_exporter_using replay' -l run-id -x -d 'name of the run (default: from its first event)'
 complete -c esper-exporter -n '_shtab_esper_exporter_using replay; and test $_shtab_esper_exporter_npos -ge 0' -ka "(__fish_complete_path (commandline -ct))" -d 'telemetry, one JSON object a line, gzip or not; - is standard input'
