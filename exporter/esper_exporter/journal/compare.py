@@ -1,0 +1,175 @@
+"""Two runs side by side: configuration, results, and where they part."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from esper_exporter.journal.record import RunRecord, Update
+from esper_exporter.journal.render import escape, page, svg, table
+from esper_exporter.journal.report import explain
+
+_SHOWN = (
+    "policy_loss",
+    "value_loss",
+    "entropy",
+    "grad_norm",
+    "kl_divergence",
+    "clip_fraction",
+    "explained_variance",
+    "return_mean",
+)
+PARTED = 1e-6
+"""Relative difference from which two values are two."""
+
+
+def compare(one: RunRecord, other: RunRecord) -> dict[str, Any]:
+    """The comparison, as plain data: ``runs``, ``configuration``, ``results``, ``parts``,
+    ``evidence``."""
+    reports = [explain(one), explain(other)]
+    keys = dict.fromkeys((*one.config, *other.config))
+    differing = [
+        [key, one.config.get(key), other.config.get(key)]
+        for key in keys
+        if one.config.get(key) != other.config.get(key)
+    ]
+    same = sum(one.config.get(key) == other.config.get(key) for key in keys)
+    results = [
+        [name, *(_result(run, name) for run in (one, other))]
+        for name in ("batches", "updates", "skipped", "rollbacks", "accuracy", "best", "reward")
+    ]
+    results.append(["seconds", _seconds(one), _seconds(other)])
+    results.insert(0, ["cause", reports[0]["cause"], reports[1]["cause"]])
+    results.insert(0, ["verdict", reports[0]["verdict"], reports[1]["verdict"]])
+    return {
+        "runs": [_named(one), _named(other)],
+        "configuration": {"differs": differing, "same": same},
+        "results": results,
+        "parts": _parting(one, other),
+        "summary": [report["summary"] for report in reports],
+        "evidence": _plots(one, other),
+    }
+
+
+def _named(run: RunRecord) -> dict[str, Any]:
+    return {
+        "run_id": run.run_id,
+        "group_id": run.group_id,
+        "rank": run.rank,
+        "source": run.source,
+    }
+
+
+def _result(run: RunRecord, name: str) -> Any:
+    accuracies = [b["accuracy"] for b in run.batches if isinstance(b["accuracy"], int | float)]
+    return {
+        "batches": run.done_batches,
+        "updates": len(run.updates),
+        "skipped": len(run.skipped),
+        "rollbacks": len(run.rollbacks),
+        "accuracy": accuracies[-1] if accuracies else None,
+        "best": max(accuracies, default=None),
+        "reward": run.batches[-1]["reward"] if run.batches else None,
+    }[name]
+
+
+def _seconds(run: RunRecord) -> float | None:
+    if run.started is None or run.last_event is None:
+        return None
+    return round((run.last_event - run.started).total_seconds(), 1)
+
+
+def _parting(one: RunRecord, other: RunRecord) -> dict[str, Any] | None:
+    """The first update in which the runs differ, and in what; None where they do not."""
+    by_number = {update.number: update for update in other.updates}
+    for update in one.updates:
+        twin = by_number.get(update.number)
+        if twin is None:
+            return {"update": update.number, "what": [["only in the first run", None, None]]}
+        found = [
+            [name, a, b]
+            for name in _SHOWN
+            for a, b in [(_real(update, name), _real(twin, name))]
+            if not _equal(a, b)
+        ]
+        if found:
+            return {"update": update.number, "what": found}
+    if len(other.updates) > len(one.updates):
+        last = other.updates[len(one.updates)]
+        return {"update": last.number, "what": [["only in the second run", None, None]]}
+    return None
+
+
+def _real(update: Update, name: str) -> Any:
+    value = update.values.get(name)
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if value != value else str(value)
+    return value
+
+
+def _equal(a: Any, b: Any) -> bool:
+    if isinstance(a, int | float) and isinstance(b, int | float):
+        return abs(a - b) <= PARTED * max(abs(a), abs(b), 1e-9)
+    return bool(a == b)
+
+
+def _plots(one: RunRecord, other: RunRecord) -> list[dict[str, Any]]:
+    plots = []
+    for name, run in (("first", one), ("second", other)):
+        points: list[tuple[int, Any]] = [
+            (u.number, u.values.get("grad_norm"))
+            for u in run.updates
+            if isinstance(u.values.get("grad_norm"), int | float)
+        ]
+        accuracy = [(b["number"], b["accuracy"]) for b in run.batches if b["accuracy"] is not None]
+        for title, told in (("gradient norm", points), ("accuracy (percent)", accuracy)):
+            if len(told) >= 2:
+                plots.append(
+                    {
+                        "kind": "plot",
+                        "title": f"{title}, {name} run",
+                        "x": [x for x, _ in told],
+                        "y": [y if math.isfinite(y) else "NaN" for _, y in told],
+                        "mark": None,
+                    }
+                )
+    return plots
+
+
+def _sections(told: dict[str, Any]) -> list[tuple[str, list[str], list[list[Any]]]]:
+    runs = [f"{run['run_id']} ({run['group_id']})" for run in told["runs"]]
+    parts = told["parts"]
+    found = [
+        ("Results", ["", *runs], told["results"]),
+        (
+            f"Configuration ({told['configuration']['same']} settings are the same)",
+            ["setting", *runs],
+            told["configuration"]["differs"],
+        ),
+    ]
+    if parts is not None:
+        found.append((f"They part in update {parts['update']}", ["", *runs], parts["what"]))
+    return found
+
+
+def markdown(told: dict[str, Any]) -> str:
+    """The comparison as Markdown."""
+    from esper_exporter.journal.render import rows
+
+    lines = ["# Two runs", "", *(f"- {text}" for text in told["summary"])]
+    for title, columns, cells in _sections(told):
+        lines += ["", f"## {title}", "", *(rows(columns, cells) if cells else ["None differs."])]
+    if told["parts"] is None:
+        lines += ["", "No update that both have differs."]
+    return "\n".join(lines) + "\n"
+
+
+def html(told: dict[str, Any]) -> str:
+    """The comparison as one HTML page."""
+    parts = ["<h1>Two runs</h1>", *(f"<p>{escape(text)}</p>" for text in told["summary"])]
+    for title, columns, cells in _sections(told):
+        parts.append(f"<h2>{escape(title)}</h2>")
+        parts.append(table(columns, cells) if cells else "<p>None differs.</p>")
+    for plot in told["evidence"]:
+        parts.append(f"<h2>{escape(plot['title'])}</h2>{svg(plot)}")
+    return page("Two runs", "\n".join(parts))

@@ -1,0 +1,422 @@
+"""Reads runs out of telemetry and journals, with what `explain` needs of them and no more.
+
+Needs no DuckDB: most lines of telemetry are passed over by a look at their type, and of a journal
+only the tables that matter are read.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from esper_exporter.contract.events import PHANTOM_GROUP_TYPES, RENAMED
+from esper_exporter.contract.jsonlines import MAX_LINE
+from esper_exporter.journal.columns import ENDED, GPU_FAULT, table_of_name, tables
+from esper_exporter.journal.record import (
+    Ending,
+    Incident,
+    Nonfinite,
+    Rollback,
+    RunRecord,
+    Update,
+)
+from esper_exporter.journal.sources import Reading, chunks, find
+from esper_exporter.state.latches import FINITENESS_ANOMALIES, parse_finiteness_detail
+
+WANTED = frozenset(
+    {
+        "TRAINING_STARTED",
+        "CHECKPOINT_LOADED",
+        "TAMIYO_POLICY_UPDATE",
+        "TOLARIA_BATCH_COMPLETED",
+        "TOLARIA_ROLLBACK",
+        "NUMERICAL_INSTABILITY_DETECTED",
+        "RATIO_EXPLOSION_DETECTED",
+        "RATIO_COLLAPSE_DETECTED",
+        "VALUE_COLLAPSE_DETECTED",
+        "GRADIENT_ANOMALY",
+        "GRADIENT_PATHOLOGY_DETECTED",
+        "ALLOCATOR_STATS",
+        "INFRASTRUCTURE_SNAPSHOT",
+        "MEMORY_WARNING",
+        "PHASE_PROFILE_COMPLETED",
+        "EPISODE_OUTCOME",
+        ENDED,
+        GPU_FAULT,
+    }
+)
+_NAMES = {name for name, table in table_of_name().items() if table.type in WANTED}
+_TYPE = re.compile(rb'"event_type"\s*:\s*"([A-Z_]{1,64})"')
+_TIME = re.compile(rb'"timestamp"\s*:\s*"([^"\\]{1,40})"')
+_CHUNK = 20_000
+_SKIPS = FINITENESS_ANOMALIES
+_BY_HEAD = ("log_probs", "ref_log_probs")
+
+Row = dict[str, Any]
+"""An event: ``event_type``, ``timestamp`` (aware), ``group_id``, ``seq``, ``data``; from a journal
+also ``run_id`` and ``rank``."""
+
+
+def read_runs(sources: Iterable[str | Path]) -> tuple[list[RunRecord], list[str]]:
+    """Every run that the sources hold, oldest first, and what could not be read.
+
+    Raises SourceError for a source that is not there.
+    """
+    found = find(sources)
+    warnings: list[str] = []
+    runs: list[RunRecord] = []
+    for path in found.files:
+        collected = _Runs(str(path))
+        for row in _telemetry(path, warnings, collected):
+            collected.take(row)
+        runs += collected.runs()
+    for journal in found.journals:
+        from esper_exporter.journal.journal_rows import journal_rows
+
+        collected = _Runs(str(journal))
+        for row in journal_rows(journal, WANTED, warnings, collected.see):
+            collected.take(row)
+        runs += collected.runs()
+    runs.sort(key=lambda run: run.started or run.last_event or datetime.min.replace(tzinfo=UTC))
+    return runs, warnings
+
+
+def _telemetry(path: Path, warnings: list[str], collected: _Runs) -> Iterator[Row]:
+    reading = Reading()
+    seq = 0
+    refused = 0
+    for lines in chunks(path, reading, _CHUNK):
+        for line in lines:
+            seq += 1
+            kind = _TYPE.search(line)
+            if kind is not None and kind[1].decode() not in _NAMES:
+                collected.see_line(seq)
+                continue
+            if not line or line.isspace() or len(line) > MAX_LINE:
+                continue
+            row = parsed(line, seq)
+            if row is None:
+                refused += 1
+            else:
+                yield row
+        collected.see_time(_last_time(lines))
+    if reading.damaged:
+        warnings.append(f"{path}: {reading.damaged}; what came before that was read")
+    if refused:
+        warnings.append(f"{path}: {refused:,} lines are no events that can be used")
+
+
+def _last_time(lines: list[bytes]) -> datetime | None:
+    for line in reversed(lines):
+        told = _TIME.search(line)
+        moment = moment_of(told[1].decode("ascii", "replace")) if told else None
+        if moment is not None:
+            return moment
+    return None
+
+
+def parsed(line: bytes | str, seq: int) -> Row | None:
+    """An event of a line, None for one that is none."""
+    try:
+        told = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(told, dict) or not isinstance(told.get("event_type"), str):
+        return None
+    data = told.get("data")
+    moment = moment_of(told.get("timestamp"))
+    if moment is None or told["event_type"] not in table_of_name():
+        return None
+    return {
+        "event_type": told["event_type"],
+        "timestamp": moment,
+        "group_id": told["group_id"] if isinstance(told.get("group_id"), str) else "default",
+        "seq": seq,
+        "data": data if isinstance(data, dict) else {},
+    }
+
+
+def moment_of(told: Any) -> datetime | None:
+    """An aware time of what an event carries, None for what is no time."""
+    try:
+        if isinstance(told, int | float):
+            return datetime.fromtimestamp(told, UTC)
+        moment = told if isinstance(told, datetime) else datetime.fromisoformat(told)
+    except (ValueError, TypeError, OverflowError, OSError):
+        return None
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+class _Runs:
+    """Collects the runs of one source."""
+
+    def __init__(self, source: str) -> None:
+        self._source = source
+        self._all: list[RunRecord] = []
+        self._current: dict[str, RunRecord] = {}
+        self._newest: RunRecord | None = None
+        self._ended_at: dict[int, int] = {}
+        self._told: set[tuple[Any, ...]] = set()
+
+    def runs(self) -> list[RunRecord]:
+        """Every run, in the order in which they began."""
+        return self._all
+
+    def see_line(self, seq: int) -> None:
+        """A line that is an event of no interest, but a sign that the run goes on."""
+        if self._newest is not None:
+            self._newest.last_seq = seq
+
+    def see_time(self, moment: datetime | None) -> None:
+        """The time of the newest event."""
+        run = self._newest
+        if run is not None and moment and (run.last_event is None or moment > run.last_event):
+            run.last_event = moment
+
+    def see(self, run_id: str, group: str, rank: int, moment: datetime, seq: int) -> None:
+        """A run of a journal had an event, whichever, at that time."""
+        for run in self._all:
+            if (run.run_id, run.group_id, run.rank) == (run_id, group, rank):
+                if run.last_event is None or moment > run.last_event:
+                    run.last_event = moment
+                run.last_seq = max(run.last_seq, seq)
+
+    def take(self, row: Row) -> None:
+        """Bring one event to its run."""
+        kind: str = RENAMED.get(row["event_type"]) or row["event_type"]
+        run = self._begin(row) if kind == "TRAINING_STARTED" else self._of(row, kind)
+        if self._repeats(row, kind):
+            return
+        self._newest = run
+        run.last_seq = max(run.last_seq, row["seq"])
+        if run.last_event is None or row["timestamp"] > run.last_event:
+            run.last_event = row["timestamp"]
+        _READERS.get(kind, _ignore)(run, row, row["data"])
+
+    def _begin(self, row: Row) -> RunRecord:
+        data, begun = row["data"], row["timestamp"]
+        name = row.get("run_id") or f"{data.get('episode_id') or 'run'}-{begun:%Y%m%dT%H%M%SZ}"
+        run = RunRecord(
+            name,
+            row["group_id"],
+            row.get("rank", data.get("rank") or 0),
+            self._source,
+            begun,
+            {key: value for key, value in data.items() if value is not None},
+            resumed=bool(data.get("resume_path")),
+        )
+        self._add(run, row)
+        return run
+
+    def _of(self, row: Row, kind: str) -> RunRecord:
+        group = row["group_id"]
+        if "run_id" in row:
+            for run in self._all:
+                if (run.run_id, run.group_id, run.rank) == (row["run_id"], group, row["rank"]):
+                    return run
+        elif group in self._current:
+            return self._current[group]
+        elif kind in PHANTOM_GROUP_TYPES | {ENDED, GPU_FAULT} and self._newest is not None:
+            return self._newest
+        run = RunRecord(row.get("run_id", "run"), group, row.get("rank", 0), self._source)
+        self._add(run, row)
+        return run
+
+    def _add(self, run: RunRecord, row: Row) -> None:
+        self._all.append(run)
+        if "run_id" not in row:
+            self._current[run.group_id] = run
+
+    def _repeats(self, row: Row, kind: str) -> bool:
+        """Whether an update comes again under its other name."""
+        if kind not in ("TAMIYO_POLICY_UPDATE", "TOLARIA_BATCH_COMPLETED", "TOLARIA_ROLLBACK"):
+            return False
+        data = row["data"]
+        names = ("batch", "batch_idx", "policy_loss", "value_loss", "entropy", "env_id", "reason")
+        other = next((old for old, new in RENAMED.items() if new == kind), kind)
+        other = kind if row["event_type"] == other else other
+        key = (
+            row["group_id"],
+            *(str(data.get(name)) for name in names),
+            str(data.get("episode_idx")),
+        )
+        if (other, *key) in self._told:
+            self._told.discard((other, *key))
+            return True
+        self._told.add((row["event_type"], *key))
+        return False
+
+
+def _ignore(run: RunRecord, row: Row, data: dict[str, Any]) -> None:
+    return None
+
+
+def _update(run: RunRecord, row: Row, data: dict[str, Any]) -> None:
+    batch = data.get("batch")
+    number = batch if isinstance(batch, int) and batch > 0 else run.current_update
+    update = Update(number, row["timestamp"], row["seq"], data)
+    run.updates.append(update)
+    for kind in ("nan", "inf"):
+        for head, up in _items(data.get(f"head_{kind}_detected")):
+            if up:
+                run.nonfinite.append(
+                    Nonfinite(number, update.time, update.seq, "log_probs", head, kind, False)
+                )
+    layers = data.get("grad_nan_layers") or []
+    norm = data.get("pre_clip_grad_norm") or data.get("grad_norm")
+    for layer in layers if isinstance(layers, list | tuple) else []:
+        run.nonfinite.append(
+            Nonfinite(number, update.time, update.seq, "gradients", str(layer), "nan", False)
+        )
+    broken = isinstance(norm, float) and not math.isfinite(norm)
+    for kind, count in (("nan", data.get("nan_grad_count")), ("inf", data.get("inf_grad_count"))):
+        if count and not layers:
+            run.nonfinite.append(
+                Nonfinite(number, update.time, update.seq, "gradients", None, kind, False)
+            )
+            broken = False
+    if broken and not layers:
+        kind = "nan" if norm != norm else "inf"
+        run.nonfinite.append(
+            Nonfinite(number, update.time, update.seq, "gradients", None, kind, False)
+        )
+    loss = data.get("value_loss")
+    if isinstance(loss, float) and not math.isfinite(loss):
+        kind = "nan" if loss != loss else "inf"
+        run.nonfinite.append(
+            Nonfinite(number, update.time, update.seq, "values", None, kind, False, "value loss")
+        )
+
+
+def _items(told: Any) -> Iterable[tuple[str, Any]]:
+    if isinstance(told, dict):
+        return told.items()
+    return told or ()  # pairs, as Parquet's maps are read
+
+
+def _batch(run: RunRecord, row: Row, data: dict[str, Any]) -> None:
+    number = data.get("batch_idx")
+    run.batches.append(
+        {
+            "number": number if isinstance(number, int) else len(run.batches) + 1,
+            "time": row["timestamp"],
+            "accuracy": data.get("avg_accuracy"),
+            "rolling": data.get("rolling_accuracy"),
+            "reward": data.get("avg_reward"),
+            "seq": row["seq"],
+        }
+    )
+
+
+def _rollback(run: RunRecord, row: Row, data: dict[str, Any]) -> None:
+    env = data.get("env_id")
+    loss = data.get("loss_at_panic")
+    run.rollbacks.append(
+        Rollback(
+            run.done_batches + 1,
+            row["timestamp"],
+            row["seq"],
+            env if isinstance(env, int) else -1,
+            str(data.get("reason") or data.get("panic_reason") or ""),
+            loss if isinstance(loss, float) else None,
+        )
+    )
+
+
+def _anomaly(run: RunRecord, row: Row, data: dict[str, Any]) -> None:
+    kind = str(data.get("anomaly_type") or row["event_type"].lower())
+    detail = str(data.get("detail") or "")
+    batch = data.get("batch")
+    # An update that was skipped carries batch 0: it is the one after the last that ended.
+    number = batch if isinstance(batch, int) and batch > 0 else run.done_batches + 1
+    if kind in _SKIPS or kind == "nonfinite_detected":
+        skipped = kind in _SKIPS
+        if skipped and number not in run.skipped:
+            run.skipped.append(number)
+        findings = parse_finiteness_detail(detail)
+        for finding in findings:
+            for each in finding.kinds:
+                run.nonfinite.append(
+                    Nonfinite(
+                        number,
+                        row["timestamp"],
+                        row["seq"],
+                        finding.source,
+                        finding.head,
+                        each,
+                        skipped,
+                        detail,
+                    )
+                )
+        if not findings:
+            run.nonfinite.append(
+                Nonfinite(
+                    number, row["timestamp"], row["seq"], "other", None, "nan", skipped, detail
+                )
+            )
+    run.incidents.append(Incident(kind, number, row["timestamp"], row["seq"], detail))
+
+
+def _memory(run: RunRecord, row: Row, data: dict[str, Any]) -> None:
+    ooms = data.get("num_ooms") or data.get("cuda_oom_events")
+    known = [each for each in run.incidents if each.kind == "cuda_oom"]
+    if isinstance(ooms, int) and ooms > 0 and not known:
+        run.incidents.append(
+            Incident("cuda_oom", run.current_update, row["timestamp"], row["seq"], f"{ooms} times")
+        )
+
+
+def _phases(run: RunRecord, row: Row, data: dict[str, Any]) -> None:
+    phases = data.get("phases")
+    if isinstance(phases, str):
+        phases = json.loads(phases)
+    if isinstance(phases, dict) and "ppo_update" in phases:
+        run.update_ran_at = (row["timestamp"], row["seq"])
+        run.updates_ran += 1
+
+
+def _outcome(run: RunRecord, row: Row, data: dict[str, Any]) -> None:
+    run.outcomes += 1
+
+
+def _ended(run: RunRecord, row: Row, data: dict[str, Any]) -> None:
+    run.ending = Ending(
+        str(data.get("reason") or "finished"),
+        row["timestamp"],
+        str(data.get("detail") or ""),
+        data.get("exit_code"),
+        data.get("signal"),
+    )
+
+
+def _gpu(run: RunRecord, row: Row, data: dict[str, Any]) -> None:
+    detail = f"{data.get('kind')} on GPU {data.get('gpu')} ({data.get('uuid')})"
+    run.incidents.append(
+        Incident("gpu_fault", run.current_update, row["timestamp"], row["seq"], detail)
+    )
+
+
+_READERS = {
+    "TAMIYO_POLICY_UPDATE": _update,
+    "TOLARIA_BATCH_COMPLETED": _batch,
+    "TOLARIA_ROLLBACK": _rollback,
+    "PHASE_PROFILE_COMPLETED": _phases,
+    "EPISODE_OUTCOME": _outcome,
+    "ALLOCATOR_STATS": _memory,
+    "INFRASTRUCTURE_SNAPSHOT": _memory,
+    ENDED: _ended,
+    GPU_FAULT: _gpu,
+    **dict.fromkeys(
+        (
+            name
+            for name in tables()
+            if name in WANTED and any(c.name == "anomaly_type" for c in tables()[name].columns)
+        ),
+        _anomaly,
+    ),
+}

@@ -1,0 +1,129 @@
+"""What `explain` and `compare` know of one run, wherever it was read from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+
+@dataclass(slots=True)
+class Update:
+    """One policy update that was carried out: its number, from 1, its time and its fields."""
+
+    number: int
+    time: datetime
+    seq: int
+    values: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Nonfinite:
+    """One thing that was not finite: ``source`` as in the latches, ``kind`` nan or inf."""
+
+    number: int
+    time: datetime
+    seq: int
+    source: str
+    name: str | None
+    """The head of log-probabilities, the layer of gradients and weights."""
+    kind: str
+    skipped: bool
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Rollback:
+    """The governor restored an environment."""
+
+    number: int
+    time: datetime
+    seq: int
+    env: int
+    reason: str
+    loss: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Incident:
+    """Something else that was reported: a kind, and what is known of it."""
+
+    kind: str
+    number: int
+    time: datetime
+    seq: int
+    detail: str = ""
+
+
+@dataclass(slots=True)
+class Ending:
+    """How a run ended: a reason of `shutdown.failure_reason`, "finished" or "killed", and the
+    error's text."""
+
+    reason: str
+    time: datetime
+    detail: str = ""
+    exit_code: int | None = None
+    signal: int | None = None
+
+
+@dataclass(slots=True)
+class RunRecord:
+    """One run of one group on one rank."""
+
+    run_id: str
+    group_id: str
+    rank: int
+    source: str
+    started: datetime | None = None
+    config: dict[str, Any] = field(default_factory=dict)
+    updates: list[Update] = field(default_factory=list)
+    nonfinite: list[Nonfinite] = field(default_factory=list)
+    rollbacks: list[Rollback] = field(default_factory=list)
+    incidents: list[Incident] = field(default_factory=list)
+    batches: list[dict[str, Any]] = field(default_factory=list)
+    """Of each batch that ended: number, time, accuracy (percent), reward."""
+    skipped: list[int] = field(default_factory=list)
+    """Numbers of the updates that were skipped."""
+    outcomes: int = 0
+    last_event: datetime | None = None
+    last_seq: int = 0
+    update_ran_at: tuple[datetime, int] | None = None
+    """When the trainer last reported that an update had run, and the event's number."""
+    updates_ran: int = 0
+    """How often it reported that."""
+    ending: Ending | None = None
+    alive_at: datetime | None = None
+    """When the process was last known to live, where something else than its events says so."""
+    resumed: bool = False
+
+    @property
+    def planned_batches(self) -> int | None:
+        """Batches that the run was to do, None where that is not known."""
+        told = self.config.get("max_batches")
+        episodes, envs = self.config.get("n_episodes"), self.config.get("n_envs")
+        if isinstance(told, int) and told > 0:
+            return told
+        if isinstance(episodes, int) and isinstance(envs, int) and episodes > 0 and envs > 0:
+            return -(-episodes // envs)
+        return None
+
+    @property
+    def done_batches(self) -> int:
+        """The number of the last batch that ended."""
+        return max((batch["number"] for batch in self.batches), default=0)
+
+    @property
+    def complete(self) -> bool:
+        """Whether the run did all that it was to do."""
+        if self.ending is not None:
+            return self.ending.reason == "finished"
+        planned = self.planned_batches
+        return planned is not None and self.done_batches >= planned
+
+    @property
+    def current_update(self) -> int:
+        """The number of the update that was, or would have been, the next."""
+        seen = [update.number for update in self.updates] + self.skipped
+        return max([self.done_batches, *seen]) + 1
