@@ -17,7 +17,7 @@ SERVERS := 'prometheus:prometheus:scrapes the exporter and evaluates the rules' 
            'docker-compose:docker-compose:checks docker-compose.yml; no container is started'
 CHECKED := exporter grafana tests examples scripts/demo.py scripts/manifests.py scripts/mutate_alerts.py $(wildcard benchmarks)
 
-.PHONY: help demo demo-replay test test-all check lint bench soak mutate-alerts docs dashboards manifests lock clean
+.PHONY: help demo demo-replay test test-all check lint bench soak mutate-alerts docs dashboards manifests generate site dist lock clean
 
 help:
 	@echo 'make demo-replay  a recorded training on 127.0.0.1:9108, with Prometheus beside it (first start: 15 s)'
@@ -32,6 +32,9 @@ help:
 	@echo 'make docs      generate docs/METRICS.md'
 	@echo 'make dashboards  generate grafana/dashboards/ and the manifests'
 	@echo 'make manifests generate what deploy/kubernetes/ takes from rules and dashboards'
+	@echo 'make generate  all generated files: these, the runbook index and the shells’ completions'
+	@echo 'make site      the documentation as a site, in build/site'
+	@echo 'make dist      wheel and source archive, checked, in dist'
 	@echo 'make lock      renew constraints.txt'
 	@echo 'make clean     remove environments, caches and builds'
 
@@ -95,6 +98,22 @@ dashboards:
 manifests:
 	$(SETUP) runtime $(PYTHON)
 	@$(BIN)/python scripts/manifests.py
+
+generate: docs dashboards
+	@$(BIN)/python scripts/runbooks.py
+	$(SETUP) dev $(PYTHON)
+	@$(BIN)/python scripts/completions.py
+
+site:
+	$(SETUP) dev $(PYTHON)
+	@$(BIN)/python -m mkdocs build --strict --quiet --site-dir build/site
+	@echo '· build/site/index.html'
+
+dist:
+	$(SETUP) dev $(PYTHON)
+	@rm -rf dist
+	@$(BIN)/python -m hatchling build
+	@$(BIN)/python -m twine check --strict dist/*
 
 lock:
 	@scripts/lock constraints.txt $(PYTHON)

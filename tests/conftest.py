@@ -4,12 +4,48 @@ the user's own state directory, and tells nothing of the machine that runs the t
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
 
 from support.installed import build_context, build_wheel, install
+
+pytest_plugins = ("support.progress",)
+
+E2E = (
+    "e2e/",
+    "dashboards/test_on_prometheus.py",
+    "test_alert_routes.py",
+    "test_alerts.py",
+    "test_benchmarks.py",
+    "test_deployment.py",
+    "test_installed.py",
+)
+"""Tests with real servers, programs or environments: `make check` leaves them out."""
+
+SLOW = ("demo/", "contract/test_hostile_input.py", "serve/test_attacks.py", "serve/test_forks.py")
+"""Tests without servers that train, or wait for what needs its time."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests by the file that they are in; single ones are marked where they are."""
+    folder = Path(__file__).parent
+    for item in items:
+        name = item.path.relative_to(folder).as_posix()
+        for marker, places in (("e2e", E2E), ("slow", SLOW)):
+            if name.startswith(places):
+                item.add_marker(marker)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """What a test logged travels from pytest-xdist's workers, which takes no lone surrogates."""
+    report = yield
+    report.sections = [
+        (name, text.encode(errors="backslashreplace").decode()) for name, text in report.sections
+    ]
+    return report
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

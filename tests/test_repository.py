@@ -158,9 +158,12 @@ def test_the_bundled_recordings_are_those_of_the_tests() -> None:
         pass
 
 
-def test_the_versions_agree() -> None:
+def test_the_version_stands_in_one_place(wheel: Path) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert project["version"] == __version__
+    assert "version" in project["dynamic"]
+    assert wheel.name == f"esper_exporter-{__version__}-py3-none-any.whl"
+    changelog = (ROOT / "CHANGELOG.md").read_text()
+    assert f"## [{__version__}]" in changelog or "## [Unreleased]" in changelog
 
 
 def test_every_dependency_has_a_locked_version() -> None:
