@@ -5,11 +5,13 @@
 #    source ~/.local/share/bash_completion/esper-exporter
 # See also: https://github.com/scop/bash-completion/blob/main/doc/configuration.md
 
-_shtab_esper_exporter_subparsers=(demo replay backfill sql stack doctor catalog assets prune completion version)
+_shtab_esper_exporter_subparsers=(demo replay backfill compare explain sql stack doctor catalog assets prune completion version)
 
 _shtab_esper_exporter_demo_option_strings=(-h --help --seed --envs --slots --epochs --updates --port --allowed-host --telemetry-file --inject --dual-emit --compile --amp --fake-gpus)
 _shtab_esper_exporter_replay_option_strings=(-h --help --recording --speed --until --follow --once --format --host --port --allowed-host --web-config --run-id)
 _shtab_esper_exporter_backfill_option_strings=(-h --help --out --step --run-id --label)
+_shtab_esper_exporter_compare_option_strings=(-h --help --format)
+_shtab_esper_exporter_explain_option_strings=(-h --help --run-id --group-id --rank --all --format --json)
 _shtab_esper_exporter_sql_option_strings=(-h --help --query --format --output --list --describe --example --memory-limit)
 _shtab_esper_exporter_stack_option_strings=(-h --help --target --targets-dir --interval --prometheus --prometheus-port --alertmanager --alertmanager-port --grafana --grafana-port --alertmanager-config --data)
 _shtab_esper_exporter_doctor_option_strings=(-h --help --prometheus --target --port --host --json)
@@ -37,11 +39,13 @@ _shtab_esper_exporter_prune_pos_0_COMPGEN=_shtab_compgen_dirs
 
 _shtab_esper_exporter_replay___recording_choices=(run1 run2b)
 _shtab_esper_exporter_replay___format_choices=(text openmetrics)
+_shtab_esper_exporter_compare___format_choices=(markdown html json)
+_shtab_esper_exporter_explain___format_choices=(markdown html json)
 _shtab_esper_exporter_sql___format_choices=(table csv json parquet arrow)
 _shtab_esper_exporter_sql___example_choices=(accuracy actions anomalies gradient-norm head-entropy head-states latches rewards runs seeds skipped time)
 _shtab_esper_exporter_catalog___format_choices=(table json markdown)
 _shtab_esper_exporter_completion_pos_0_choices=(bash zsh fish)
-_shtab_esper_exporter_pos_0_choices=(demo replay backfill sql stack doctor catalog assets prune completion version)
+_shtab_esper_exporter_pos_0_choices=(demo replay backfill compare explain sql stack doctor catalog assets prune completion version)
 
 _shtab_esper_exporter_demo__h_nargs=0
 _shtab_esper_exporter_demo___help_nargs=0
@@ -56,6 +60,13 @@ _shtab_esper_exporter_replay___once_nargs=0
 _shtab_esper_exporter_backfill_pos_0_nargs=+
 _shtab_esper_exporter_backfill__h_nargs=0
 _shtab_esper_exporter_backfill___help_nargs=0
+_shtab_esper_exporter_compare__h_nargs=0
+_shtab_esper_exporter_compare___help_nargs=0
+_shtab_esper_exporter_explain_pos_0_nargs='*'
+_shtab_esper_exporter_explain__h_nargs=0
+_shtab_esper_exporter_explain___help_nargs=0
+_shtab_esper_exporter_explain___all_nargs=0
+_shtab_esper_exporter_explain___json_nargs=0
 _shtab_esper_exporter_sql_pos_0_nargs='*'
 _shtab_esper_exporter_sql__h_nargs=0
 _shtab_esper_exporter_sql___help_nargs=0

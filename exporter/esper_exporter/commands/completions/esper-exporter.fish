@@ -50,8 +50,8 @@ function _shtab_esper_exporter_using
   test "$_shtab_esper_exporter_cmdpath" = "$argv"
 end
 
-set -g _shtab_esper_exporter_commands demo replay backfill sql stack doctor catalog assets prune completion version
-set -g _shtab_esper_exporter_opts_with_value --alertmanager --alertmanager-config --alertmanager-port --allowed-host --data --describe --envs --epochs --example --fake-gpus --format --grafana --grafana-port --grafana-url --host --inject --interval --label --memory-limit --out --output --port --prometheus --prometheus-port --query --recording --run-id --runbook-url --seed --slots --speed --step --target --targets-dir --telemetry-file --until --updates --web-config
+set -g _shtab_esper_exporter_commands demo replay backfill compare explain sql stack doctor catalog assets prune completion version
+set -g _shtab_esper_exporter_opts_with_value --alertmanager --alertmanager-config --alertmanager-port --allowed-host --data --describe --envs --epochs --example --fake-gpus --format --grafana --grafana-port --grafana-url --group-id --host --inject --interval --label --memory-limit --out --output --port --prometheus --prometheus-port --query --rank --recording --run-id --runbook-url --seed --slots --speed --step --target --targets-dir --telemetry-file --until --updates --web-config
 
 complete -c esper-exporter -e
 complete -c esper-exporter -f
@@ -94,6 +94,17 @@ complete -c esper-exporter -n '_shtab_esper_exporter_using backfill' -l step -x 
 complete -c esper-exporter -n '_shtab_esper_exporter_using backfill' -l run-id -x -d 'name of the run (default: from its first event)'
 complete -c esper-exporter -n '_shtab_esper_exporter_using backfill' -l label -x -d 'label for all samples, as a scrape adds them: job=esper; as often as wanted'
 complete -c esper-exporter -n '_shtab_esper_exporter_using backfill; and test $_shtab_esper_exporter_npos -ge 0' -ka "(__fish_complete_path (commandline -ct))" -d 'telemetry, one JSON object a line, gzip or not, each once; - is standard input'
+complete -c esper-exporter -n '_shtab_esper_exporter_using; and test $_shtab_esper_exporter_npos -eq 0' -a compare -d 'Compare two runs. Each is a source, or a source and a run in it as SOURCE#RUN_ID or SOURCE#RUN_ID/GROUP.'
+complete -c esper-exporter -n '_shtab_esper_exporter_using compare' -s h -l help -d 'show this help message and exit'
+complete -c esper-exporter -n '_shtab_esper_exporter_using compare' -l format -xka "markdown html json" -d 'of the report'
+complete -c esper-exporter -n '_shtab_esper_exporter_using; and test $_shtab_esper_exporter_npos -eq 0' -a explain -d 'Read a run from telemetry, or a journal, and say what went wrong first, what came before, what followed and what to try.'
+complete -c esper-exporter -n '_shtab_esper_exporter_using explain' -s h -l help -d 'show this help message and exit'
+complete -c esper-exporter -n '_shtab_esper_exporter_using explain' -l run-id -x -d 'which run (default: the newest)'
+complete -c esper-exporter -n '_shtab_esper_exporter_using explain' -l group-id -x -d 'which of its groups'
+complete -c esper-exporter -n '_shtab_esper_exporter_using explain' -l rank -x -d 'which of its ranks'
+complete -c esper-exporter -n '_shtab_esper_exporter_using explain' -l all -d 'every run, the oldest first'
+complete -c esper-exporter -n '_shtab_esper_exporter_using explain' -l format -xka "markdown html json" -d 'of the report (default: markdown)'
+complete -c esper-exporter -n '_shtab_esper_exporter_using explain' -l json -d 'the same as --format json'
 complete -c esper-exporter -n '_shtab_esper_exporter_using; and test $_shtab_esper_exporter_npos -eq 0' -a sql -d 'Query the events of recorded runs with SQL: telemetry files, folders of runs, journals. Without a QUERY an interactive shell opens.'
 complete -c esper-exporter -n '_shtab_esper_exporter_using sql' -s h -l help -d 'show this help message and exit'
 complete -c esper-exporter -n '_shtab_esper_exporter_using sql' -l query -x -d 'the query, whatever it looks like'

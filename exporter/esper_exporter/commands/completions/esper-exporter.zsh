@@ -13,9 +13,11 @@ _shtab_esper_exporter_commands() {
     assets:'Write dashboards, alerting rules, Grafana provisioning, the compose stack and the Kubernetes files of this version into DIR, and the wheel that the image installs.'
     backfill:'Write what a Prometheus would have scraped while the recording was made, as OpenMetrics with timestamps. '"'"'promtool tsdb create-blocks-from openmetrics OUT DATA'"'"' makes blocks of it.'
     catalog:'List every metric there is: name, type and meaning. json and markdown also tell unit, labels and source, and every field that is not exported with its reason.'
+    compare:'Compare two runs. Each is a source, or a source and a run in it as SOURCE#RUN_ID or SOURCE#RUN_ID/GROUP.'
     completion:'Print the script with which a shell completes commands, options and files.'
     demo:'Train a recurrent policy of eight heads that grows and prunes small networks on scikit-learn'"'"'s handwritten digits, on the CPU, and serve its page meanwhile.'
     doctor:'Check Python, torch, the GPU driver, the port, the state and share folders, and whether Prometheus answers, scrapes the run and has the rules: a sentence each, and a remedy where something is in the way. The environment'"'"'s ESPER_EXPORTER_… settings count.'
+    explain:'Read a run from telemetry, or a journal, and say what went wrong first, what came before, what followed and what to try.'
     prune:'Remove from DIR the target files of this host'"'"'s processes that have ended. Those of other hosts are left alone: run it there.'
     replay:'Feed recorded events to an exporter and serve its page, while they are replayed and after, until Ctrl-C.'
     sql:'Query the events of recorded runs with SQL: telemetry files, folders of runs, journals. Without a QUERY an interactive shell opens.'
@@ -64,6 +66,16 @@ _shtab_esper_exporter_catalog_options=(
 # guard to ensure default positional specs are added only once per session
 _shtab_esper_exporter_catalog_defaults_added=0
 
+_shtab_esper_exporter_compare_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--format[of the report]:format:(markdown html json)"
+  ":telemetry, a folder or a journal:"
+  ":what to compare it with:"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_esper_exporter_compare_defaults_added=0
+
 _shtab_esper_exporter_completion_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   ":bash, zsh, fish:(bash zsh fish)"
@@ -103,6 +115,20 @@ _shtab_esper_exporter_doctor_options=(
 
 # guard to ensure default positional specs are added only once per session
 _shtab_esper_exporter_doctor_defaults_added=0
+
+_shtab_esper_exporter_explain_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--run-id[which run (default\: the newest)]:ID:"
+  "--group-id[which of its groups]:ID:"
+  "--rank[which of its ranks]:N:"
+  "--all[every run, the oldest first]"
+  "--format[of the report (default\: markdown)]:format:(markdown html json)"
+  "--json[the same as --format json]"
+  "(*)::telemetry (JSON lines, plain, gzip or zstd), folders, journals, globs:"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_esper_exporter_explain_defaults_added=0
 
 _shtab_esper_exporter_prune_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
@@ -193,9 +219,11 @@ _shtab_esper_exporter() {
         assets) _arguments -C -s $_shtab_esper_exporter_assets_options ;;
         backfill) _arguments -C -s $_shtab_esper_exporter_backfill_options ;;
         catalog) _arguments -C -s $_shtab_esper_exporter_catalog_options ;;
+        compare) _arguments -C -s $_shtab_esper_exporter_compare_options ;;
         completion) _arguments -C -s $_shtab_esper_exporter_completion_options ;;
         demo) _arguments -C -s $_shtab_esper_exporter_demo_options ;;
         doctor) _arguments -C -s $_shtab_esper_exporter_doctor_options ;;
+        explain) _arguments -C -s $_shtab_esper_exporter_explain_options ;;
         prune) _arguments -C -s $_shtab_esper_exporter_prune_options ;;
         replay) _arguments -C -s $_shtab_esper_exporter_replay_options ;;
         sql) _arguments -C -s $_shtab_esper_exporter_sql_options ;;
