@@ -126,7 +126,7 @@ class RunPublisher:
         )
         self._run.write(self._blocks.fillers["run"].values(roots))
         snapshot = state.snapshot
-        if state.began:
+        if state.began and state.has_seeds():
             for stage, count in snapshot.slot_stage_counts.items():
                 self._stages.write([float(count)], stage)
         self._write_info()

@@ -144,9 +144,10 @@ def _apply_last_action(run: RunState, event: Event, payload: AnalyticsSnapshotPa
     if env is None:
         run.tallies.add(counted.EVENTS_OUT_OF_BOUNDS)
         return
-    reward = payload.total_reward if payload.total_reward is not None else 0.0
-    env.reward_history.append(reward)
-    env.cumulative_reward += reward
+    reward = payload.total_reward
+    if reward is not None:
+        env.reward_history.append(reward)
+        env.cumulative_reward += reward
     env.current_epoch = event.epoch if event.epoch is not None else 0
     env.action_history.append(op)
     if op in env.action_counts or len(env.action_counts) < MAX_SLOTS:
@@ -157,9 +158,10 @@ def _apply_last_action(run: RunState, event: Event, payload: AnalyticsSnapshotPa
     _take_reward_components(run, env, payload, op)
     env.total_reward_steps += 1
     components = env.reward_components
-    if components.ratio_penalty != 0 or components.alpha_shock != 0:
-        env.gaming_trigger_count += 1
-        run.tallies.add(counted.GAMING_STEPS)
+    if components.ratio_penalty is not None or components.alpha_shock is not None:
+        struck = bool(components.ratio_penalty or components.alpha_shock)
+        env.gaming_trigger_count += struck
+        run.tallies.add(counted.GAMING_STEPS, by=float(struck))
     run.snapshot.last_action_env_id = env_id
     run.snapshot.last_action_timestamp = event.timestamp
     run.snapshot.last_reward_update = event.timestamp
@@ -175,7 +177,7 @@ def _take_reward_components(
     told = payload.reward_components
     if not env.active_seed_count:
         # The contribution told last belonged to a seed that is gone.
-        state.seed_contribution = state.bounded_attribution = 0.0
+        state.seed_contribution = state.bounded_attribution = None
     if told is not None:
         _copy_components(state, told)
         run.last_rewards[env.env_id] = told
@@ -189,7 +191,7 @@ def _take_reward_components(
         state.total = payload.total_reward
     state.last_action = op
     state.env_id = env.env_id
-    state.val_acc = env.host_accuracy or 0.0
+    state.val_acc = env.host_accuracy if env.accuracy_history else None
 
 
 def _copy_components(state: RewardComponents, told: RewardComponentsTelemetry) -> None:
@@ -203,12 +205,12 @@ def _decide(
     payload: AnalyticsSnapshotPayload,
     env: EnvState,
     op: str,
-    reward: float,
+    reward: float | None,
 ) -> None:
     """Record a decision, and settle the TD advantage of the one before it."""
-    value = payload.value_estimate if payload.value_estimate is not None else 0.0
+    value = payload.value_estimate
     pending = run.pending.pop(env.env_id, None)
-    if pending is not None:
+    if pending is not None and value is not None:
         pending.decision.td_advantage = pending.reward + GAMMA * value - pending.value
         run.td_advantages[env.env_id] = pending.decision.td_advantage
     snapshot, tamiyo = run.snapshot, run.snapshot.tamiyo
@@ -232,7 +234,7 @@ def _decide(
         host_accuracy=env.host_accuracy or 0.0,
         chosen_action=op,
         chosen_slot=payload.slot_id,
-        confidence=payload.action_confidence or 0.0,
+        confidence=payload.action_confidence,
         expected_value=value,
         actual_reward=reward,
         alternatives=list(payload.alternatives or ()),
@@ -242,7 +244,7 @@ def _decide(
         episode=snapshot.current_episode,
         epoch=snapshot.current_epoch,
         batch=snapshot.current_batch,
-        value_residual=reward - value,
+        value_residual=None if reward is None or value is None else reward - value,
         decision_entropy=payload.decision_entropy,
         chosen_blueprint=payload.blueprint_id,
         chosen_tempo=TEMPOS[tempo] if tempo is not None and 0 <= tempo < len(TEMPOS) else None,
@@ -254,7 +256,8 @@ def _decide(
         chosen_alpha_speed=payload.alpha_speed,
         **per_head,
     )
-    run.pending[env.env_id] = PendingDecision(decision, reward, value)
+    if reward is not None and value is not None:
+        run.pending[env.env_id] = PendingDecision(decision, reward, value)
     run.last_decision[env.env_id] = decision
     tamiyo.recent_decisions.insert(0, decision)
     expire_decisions(tamiyo.recent_decisions, event.timestamp)
@@ -279,9 +282,9 @@ def _apply_shapley(run: RunState, event: Event, payload: AnalyticsSnapshotPayloa
         return
     values = {
         slot_id: ShapleyEstimate(
-            mean=told.get("mean", 0.0),
-            std=told.get("std", 0.0),
-            n_samples=int(told.get("n_samples", 0)),
+            mean=told.get("mean"),
+            std=told.get("std"),
+            n_samples=None if (samples := told.get("n_samples")) is None else int(samples),
         )
         for slot_id, told in _first(payload.shapley_values.items(), MAX_SLOTS)
     }

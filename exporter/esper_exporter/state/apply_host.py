@@ -16,11 +16,12 @@ from esper_exporter.state import counted
 from esper_exporter.state.apply_analytics import see_observations
 from esper_exporter.state.attribution import CounterfactualSnapshot, ShapleySnapshot
 from esper_exporter.state.environment import EnvState
-from esper_exporter.state.lifecycle import SeedState
+from esper_exporter.state.lifecycle import SeedState, new_seed
 from esper_exporter.state.rewards import RewardComponents
 from esper_exporter.state.run import MAX_SLOTS, RunState
 from esper_exporter.state.snapshot import BestRunRecord
 from esper_exporter.state.summary import count_actions
+from esper_exporter.state.unreported import unreported
 
 BEST_RUNS = 10
 SECONDS_PER_HOUR = 3600.0
@@ -56,19 +57,22 @@ def apply_epoch(run: RunState, event: Event, payload: TolariaEpochPayload) -> No
         env.shapley_snapshot = ShapleySnapshot()
         run.touched.attribution.add(env.env_id)
     env.host_loss = payload.val_loss
+    if payload.seeds is not None:
+        run.seeds_reported.add(env.env_id)
     for slot_id, told in (payload.seeds or {}).items():
         seed = env.seeds.get(slot_id)
         if seed is None:
             if len(env.seeds) >= MAX_SLOTS:
                 run.tallies.add(counted.EVENTS_OUT_OF_BOUNDS)
                 continue
-            seed = env.seeds[slot_id] = SeedState(slot_id=slot_id)
+            seed = env.seeds[slot_id] = new_seed(slot_id)
         _update_seed(seed, told)
         run.touched.seeds.add((env.env_id, slot_id))
     if not run.slots_locked:
         run.see_slots(payload.seeds or ())
     snapshot = run.snapshot
     snapshot.current_epoch = payload.inner_epoch
+    run.epoch_reported = True
     env.add_accuracy(
         payload.val_accuracy, payload.inner_epoch, snapshot.current_episode + env.env_id
     )
@@ -89,11 +93,11 @@ def _update_seed(seed: SeedState, told: SeedTelemetry) -> None:
     seed.stage = told.stage or seed.stage
     seed.blueprint_id = told.blueprint_id
     seed.accuracy_delta = told.accuracy_delta
-    seed.epochs_in_stage = told.epochs_in_stage or 0
+    seed.epochs_in_stage = told.epochs_in_stage
     seed.alpha = told.alpha
     seed.grad_ratio = told.grad_ratio
-    seed.has_vanishing = bool(told.has_vanishing)
-    seed.has_exploding = bool(told.has_exploding)
+    seed.has_vanishing = told.has_vanishing
+    seed.has_exploding = told.has_exploding
     for name in _SEED_INTERACTIONS:
         value = getattr(told, name)
         if value is not None:
@@ -159,6 +163,7 @@ def _record_best_runs(run: RunState, payload: TolariaBatchPayload) -> None:
         grown = sum(int(seed.seed_params or 0) for seed in env.best_seeds.values())
         base = env.host_params
         episode = first_episode + env.env_id
+        grows = base > 0 and run.has_seeds(env.env_id)
         snapshot.best_runs.append(
             BestRunRecord(
                 env_id=env.env_id,
@@ -168,10 +173,10 @@ def _record_best_runs(run: RunState, payload: TolariaBatchPayload) -> None:
                 epoch=env.best_accuracy_epoch,
                 seeds={slot: replace(seed) for slot, seed in env.best_seeds.items()},
                 slot_ids=list(snapshot.slot_ids),
-                growth_ratio=(base + grown) / base if base > 0 else 1.0,
+                growth_ratio=(base + grown) / base if grows else None,
                 record_id=f"{env.env_id}-{episode}",
-                cumulative_reward=env.cumulative_reward,
-                peak_cumulative_reward=env.peak_cumulative_reward,
+                cumulative_reward=env.cumulative_reward if env.reward_history else None,
+                peak_cumulative_reward=env.peak_cumulative_reward if env.reward_history else None,
                 reward_components=env.best_reward_components,
                 counterfactual_matrix=env.best_counterfactual_matrix,
                 shapley_snapshot=env.best_shapley_snapshot,
@@ -228,7 +233,7 @@ def _begin_episode(env: EnvState) -> None:
     env.action_counts = dict.fromkeys(OPS, 0)
     env.total_actions = 0
     env.gaming_trigger_count = env.total_reward_steps = 0
-    env.reward_components = RewardComponents()
+    env.reward_components = unreported(RewardComponents)
     env.counterfactual_matrix = CounterfactualSnapshot()
     env.blueprint_spawns = {}
     env.blueprint_prunes = {}

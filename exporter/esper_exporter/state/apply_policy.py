@@ -170,9 +170,9 @@ def apply_policy_update(run: RunState, event: Event, payload: TamiyoPolicyUpdate
     compiled = tamiyo.infrastructure
     _copy_infrastructure(payload, compiled)
     see_update(run)
-    for (_, now, before), value in zip(_GRAD_NORM_FIELDS, previous, strict=True):
-        if before in _HAS_FIELD and getattr(payload, now) is not None:
-            setattr(tamiyo, before, value if had_update else 0.0)
+    for (_, _, before), value in zip(_GRAD_NORM_FIELDS, previous, strict=True):
+        if before in _HAS_FIELD:
+            setattr(tamiyo, before, value if had_update else None)
     count = len(OPS)
     values, mask = payload.op_q_values, payload.op_valid_mask
     tamiyo.op_q_values = values if values and len(values) == count else (math.nan,) * count

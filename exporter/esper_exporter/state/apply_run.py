@@ -23,9 +23,11 @@ from esper_exporter.state import counted
 from esper_exporter.state.environment import EnvState
 from esper_exporter.state.latches import FINITENESS_ANOMALIES
 from esper_exporter.state.own_heads import see_heads
+from esper_exporter.state.rewards import RewardComponents
 from esper_exporter.state.run import MAX_ENVS, MAX_SLOTS, RunState
 from esper_exporter.state.snapshot import RunConfig
 from esper_exporter.state.torch_memory import see_allocator, see_infrastructure
+from esper_exporter.state.unreported import unreported
 
 INCOMPLETE_REASONS = ("raised", "skipped", "no_event")
 """How an update ended that was measured and not completed."""
@@ -60,7 +62,10 @@ def apply_training_started(run: RunState, event: Event, payload: TrainingStarted
     run.slots_locked = True
     for env_id in range(min(payload.n_envs, MAX_ENVS)):
         snapshot.envs[env_id] = EnvState(
-            env_id=env_id, host_params=payload.host_params, reward_mode=payload.reward_mode
+            env_id=env_id,
+            host_params=payload.host_params,
+            reward_mode=payload.reward_mode,
+            reward_components=unreported(RewardComponents, env_id=env_id),
         )
     infrastructure = snapshot.tamiyo.infrastructure
     infrastructure.compile_enabled = bool(payload.compile_enabled)
@@ -158,13 +163,20 @@ def apply_episode_outcome(run: RunState, event: Event, payload: EpisodeOutcomePa
     tallies.add(counted.EPISODES, outcome)
     distributions.observe(counted.EPISODE_REWARD, payload.episode_reward)
     distributions.observe(counted.EPISODE_FINAL_ACCURACY, payload.final_accuracy / 100.0)
-    episodes.lengths.append(payload.episode_length or 0)
+    if payload.episode_length is not None:
+        episodes.lengths.append(payload.episode_length)
+    if payload.outcome_type is not None:
+        run.outcome_reported = True
     episodes.outcomes.append(outcome == "success")
     episodes.successes += outcome == "success"
     episodes.timeouts += outcome == "timeout"
-    episodes.germinations += payload.germinate_count or 0
-    episodes.prunes += payload.prune_count or 0
-    episodes.fossilizations += payload.fossilize_count or 0
+    for name, count in (
+        ("germinations", payload.germinate_count),
+        ("prunes", payload.prune_count),
+        ("fossilizations", payload.fossilize_count),
+    ):
+        if count is not None:
+            setattr(episodes, name, (getattr(episodes, name) or 0) + count)
     env = run.env(payload.env_id)
     if env is None:
         tallies.add(counted.EVENTS_OUT_OF_BOUNDS)

@@ -14,7 +14,7 @@ from esper_exporter.contract.kasmina import (
 )
 from esper_exporter.state import counted
 from esper_exporter.state.environment import EnvState
-from esper_exporter.state.lifecycle import SeedLifecycleEvent, SeedState
+from esper_exporter.state.lifecycle import SeedLifecycleEvent, SeedState, new_seed
 from esper_exporter.state.run import MAX_SLOTS, RunState
 
 MAX_LIFECYCLE_EVENTS = 200
@@ -49,9 +49,10 @@ def _place(run: RunState, event: Event, payload: SeedPayload) -> _Place | None:
         run.tallies.add(counted.EVENTS_OUT_OF_BOUNDS)
         return None
     run.see_slots((slot_id,))
+    run.seeds_reported.add(env.env_id)
     seed = env.seeds.get(slot_id)
     if seed is None:
-        seed = env.seeds[slot_id] = SeedState(slot_id=slot_id)
+        seed = env.seeds[slot_id] = new_seed(slot_id)
     run.touched.envs.add(env.env_id)
     run.touched.seeds.add((env.env_id, slot_id))
     return _Place(env, seed, slot_id)
@@ -105,16 +106,16 @@ def apply_germinated(run: RunState, event: Event, payload: SeedGerminatedPayload
     if place is None:
         return
     # A new seed: nothing is left of the one that was in the slot before.
-    seed, env, snapshot = SeedState(slot_id=place.slot_id), place.env, run.snapshot
+    seed, env, snapshot = new_seed(place.slot_id), place.env, run.snapshot
     env.seeds[place.slot_id] = seed
     seed.stage = "GERMINATED"
     seed.blueprint_id = blueprint
     seed.seed_params = payload.params
     seed.grad_ratio = payload.grad_ratio
-    seed.has_vanishing = bool(payload.has_vanishing)
-    seed.has_exploding = bool(payload.has_exploding)
-    seed.epochs_in_stage = payload.epochs_in_stage or 0
-    seed.alpha = payload.alpha if payload.alpha is not None else 0.0
+    seed.has_vanishing = payload.has_vanishing
+    seed.has_exploding = payload.has_exploding
+    seed.epochs_in_stage = payload.epochs_in_stage
+    seed.alpha = payload.alpha
     if payload.blend_tempo_epochs is not None:
         seed.blend_tempo_epochs = payload.blend_tempo_epochs
     if payload.alpha_curve is not None:
@@ -134,14 +135,14 @@ def apply_stage_changed(run: RunState, event: Event, payload: SeedStageChangedPa
     if place is None:
         return
     if payload.to_stage == "DORMANT":
-        place.env.seeds[place.slot_id] = SeedState(slot_id=place.slot_id)
+        place.env.seeds[place.slot_id] = new_seed(place.slot_id)
         return
     seed = place.seed
     seed.stage = payload.to_stage
     seed.grad_ratio = payload.grad_ratio
-    seed.has_vanishing = bool(payload.has_vanishing)
-    seed.has_exploding = bool(payload.has_exploding)
-    seed.epochs_in_stage = payload.epochs_in_stage or 0
+    seed.has_vanishing = payload.has_vanishing
+    seed.has_exploding = payload.has_exploding
+    seed.epochs_in_stage = payload.epochs_in_stage
     seed.accuracy_delta = payload.accuracy_delta
     if payload.alpha is not None:
         seed.alpha = payload.alpha
@@ -173,9 +174,9 @@ def apply_fossilized(run: RunState, event: Event, payload: SeedFossilizedPayload
     seed.stage = "FOSSILIZED"
     seed.improvement = payload.improvement
     seed.blueprint_id = blueprint
-    seed.epochs_total = payload.epochs_total or 0
-    seed.counterfactual = payload.counterfactual if payload.counterfactual is not None else 0.0
-    seed.alpha = payload.alpha if payload.alpha is not None else 1.0
+    seed.epochs_total = payload.epochs_total
+    seed.counterfactual = payload.counterfactual
+    seed.alpha = payload.alpha
     env.fossilized_params += payload.params_added
     env.fossilized_count += 1
     env.active_seed_count = max(0, env.active_seed_count - 1)
@@ -199,17 +200,14 @@ def apply_pruned(run: RunState, event: Event, payload: SeedPrunedPayload) -> Non
     came_from, alpha = seed.stage, seed.alpha
     seed.stage = "PRUNED"
     seed.prune_reason = payload.reason
-    seed.improvement = payload.improvement if payload.improvement is not None else 0.0
-    seed.auto_pruned = bool(payload.auto_pruned)
-    seed.epochs_total = payload.epochs_total or 0
-    seed.counterfactual = payload.counterfactual if payload.counterfactual is not None else 0.0
+    seed.improvement = payload.improvement
+    seed.auto_pruned = payload.auto_pruned
+    seed.epochs_total = payload.epochs_total
+    seed.counterfactual = payload.counterfactual
     seed.blueprint_id = blueprint
-    seed.seed_params = 0
-    seed.alpha = 0.0
-    seed.accuracy_delta = 0.0
-    seed.grad_ratio = 0.0
-    seed.has_vanishing = seed.has_exploding = False
-    seed.epochs_in_stage = 0
+    # The slot is free again; what was measured of its seed belongs to nobody now.
+    seed.seed_params = seed.alpha = seed.accuracy_delta = seed.grad_ratio = None
+    seed.has_vanishing = seed.has_exploding = seed.epochs_in_stage = None
     if blueprint:
         _bump(env.blueprint_prunes, blueprint)
         _bump(snapshot.cumulative_blueprint_prunes, blueprint)

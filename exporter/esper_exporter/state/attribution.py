@@ -69,9 +69,9 @@ class CounterfactualSnapshot:
 class ShapleyEstimate:
     """A slot's mean marginal contribution (percent points), its uncertainty and sample size."""
 
-    mean: float = 0.0
-    std: float = 0.0
-    n_samples: int = 0
+    mean: float | None = 0.0
+    std: float | None = 0.0
+    n_samples: int | None = 0
 
 
 @dataclass
@@ -86,16 +86,17 @@ class ShapleySnapshot:
     def get_mean(self, slot_id: str) -> float:
         """A slot's mean contribution, 0.0 if unknown."""
         found = self.values.get(slot_id)
-        return found.mean if found is not None else 0.0
+        return (found.mean or 0.0) if found is not None else 0.0
 
     def get_significance(self, slot_id: str, z: float = 1.96) -> bool:
         """Whether a slot's contribution differs from 0 by more than ``z`` deviations."""
         found = self.values.get(slot_id)
         if found is None:
             return False
-        return abs(found.mean) > z * found.std if found.std > 0 else found.mean != 0
+        mean, std = found.mean or 0.0, found.std or 0.0
+        return abs(mean) > z * std if std > 0 else mean != 0
 
     def ranked_slots(self) -> list[tuple[str, float]]:
         """Slots and their means, largest first."""
-        ranking = [(slot_id, told.mean) for slot_id, told in self.values.items()]
+        ranking = [(slot_id, told.mean or 0.0) for slot_id, told in self.values.items()]
         return sorted(ranking, key=lambda entry: entry[1], reverse=True)

@@ -20,8 +20,8 @@ class DecisionSnapshot:
     host_accuracy: float
     chosen_action: str
     chosen_slot: str | None
-    confidence: float
-    expected_value: float
+    confidence: float | None
+    expected_value: float | None
     actual_reward: float | None
     alternatives: list[tuple[str, float]]
     action_success: bool | None = None
@@ -30,7 +30,7 @@ class DecisionSnapshot:
     episode: int = 0
     epoch: int = 0
     batch: int = 0
-    value_residual: float = 0.0
+    value_residual: float | None = 0.0
     td_advantage: float | None = None
     decision_entropy: float | None = None
     chosen_blueprint: str | None = None

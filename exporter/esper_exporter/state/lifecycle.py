@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from esper_exporter.state.unreported import unreported
+
 
 @dataclass(slots=True)
 class SeedState:
@@ -20,21 +22,26 @@ class SeedState:
     accuracy_delta: float | None = 0.0
     seed_params: int | None = 0
     grad_ratio: float | None = 0.0
-    has_vanishing: bool = False
-    has_exploding: bool = False
-    epochs_in_stage: int = 0
-    improvement: float = 0.0
+    has_vanishing: bool | None = False
+    has_exploding: bool | None = False
+    epochs_in_stage: int | None = 0
+    improvement: float | None = 0.0
     prune_reason: str = ""
-    auto_pruned: bool = False
-    epochs_total: int = 0
-    counterfactual: float = 0.0
-    blend_tempo_epochs: int = 5
+    auto_pruned: bool | None = False
+    epochs_total: int | None = 0
+    counterfactual: float | None = 0.0
+    blend_tempo_epochs: int | None = 5
     alpha_curve: str = "LINEAR"
-    contribution_velocity: float = 0.0
-    interaction_sum: float = 0.0
-    boost_received: float = 0.0
-    upstream_alpha_sum: float = 0.0
-    downstream_alpha_sum: float = 0.0
+    contribution_velocity: float | None = 0.0
+    interaction_sum: float | None = 0.0
+    boost_received: float | None = 0.0
+    upstream_alpha_sum: float | None = 0.0
+    downstream_alpha_sum: float | None = 0.0
+
+
+def new_seed(slot_id: str) -> SeedState:
+    """A slot's seed of which nothing was reported yet."""
+    return unreported(SeedState, slot_id=slot_id, alpha_curve="")
 
 
 @dataclass(slots=True)

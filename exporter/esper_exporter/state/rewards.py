@@ -13,26 +13,26 @@ class RewardComponents:
     are context, not parts of the sum.
     """
 
-    total: float = 0.0
-    base_acc_delta: float = 0.0
-    bounded_attribution: float = 0.0
-    seed_contribution: float = 0.0
-    escrow_credit_prev: float = 0.0
-    escrow_credit_target: float = 0.0
-    escrow_delta: float = 0.0
-    escrow_credit_next: float = 0.0
-    escrow_forfeit: float = 0.0
-    compute_rent: float = 0.0
-    alpha_shock: float = 0.0
-    ratio_penalty: float = 0.0
-    stage_bonus: float = 0.0
-    fossilize_terminal_bonus: float = 0.0
-    blending_warning: float = 0.0
-    holding_warning: float = 0.0
-    hindsight_credit: float = 0.0
-    scaffold_count: int = 0
-    avg_scaffold_delay: float = 0.0
-    env_id: int = 0
-    val_acc: float = 0.0
+    total: float | None = 0.0
+    base_acc_delta: float | None = 0.0
+    bounded_attribution: float | None = 0.0
+    seed_contribution: float | None = 0.0
+    escrow_credit_prev: float | None = 0.0
+    escrow_credit_target: float | None = 0.0
+    escrow_delta: float | None = 0.0
+    escrow_credit_next: float | None = 0.0
+    escrow_forfeit: float | None = 0.0
+    compute_rent: float | None = 0.0
+    alpha_shock: float | None = 0.0
+    ratio_penalty: float | None = 0.0
+    stage_bonus: float | None = 0.0
+    fossilize_terminal_bonus: float | None = 0.0
+    blending_warning: float | None = 0.0
+    holding_warning: float | None = 0.0
+    hindsight_credit: float | None = 0.0
+    scaffold_count: int | None = 0
+    avg_scaffold_delay: float | None = 0.0
+    env_id: int | None = 0
+    val_acc: float | None = 0.0
     stable_val_acc: float | None = None
     last_action: str = ""

@@ -31,7 +31,7 @@ from esper_exporter.contract.tolaria import (
     TolariaEpochPayload,
     TolariaRollbackPayload,
 )
-from esper_exporter.contract.vocabulary import HEADS
+from esper_exporter.contract.vocabulary import AUX_HEADS, HEADS
 from esper_exporter.state import counted
 from esper_exporter.state.counters import Distributions, Tallies, WindowMaximum
 from esper_exporter.state.decision import DecisionSnapshot
@@ -39,8 +39,11 @@ from esper_exporter.state.environment import EnvState
 from esper_exporter.state.latches import Latches
 from esper_exporter.state.layer_faults import LayerFaults
 from esper_exporter.state.own_head import OwnHead
+from esper_exporter.state.rewards import RewardComponents
 from esper_exporter.state.snapshot import SanctumSnapshot
+from esper_exporter.state.statistics import ObservationStats
 from esper_exporter.state.torch_memory import TorchMemory
+from esper_exporter.state.unreported import unreported
 
 GRAD_NORM_WINDOW_SECONDS = 300.0
 MAX_ENVS = 1024
@@ -107,9 +110,9 @@ class EpisodeTally:
     outcomes: deque[bool] = field(default_factory=lambda: deque(maxlen=20))
     successes: int = 0
     timeouts: int = 0
-    germinations: int = 0
-    prunes: int = 0
-    fossilizations: int = 0
+    germinations: int | None = None
+    prunes: int | None = None
+    fossilizations: int | None = None
     completions: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=100))
 
 
@@ -189,12 +192,23 @@ class RunState:
         default_factory=lambda: WindowMaximum(GRAD_NORM_WINDOW_SECONDS)
     )
     grad_norm_window_max: float | None = None
+    seeds_reported: set[int] = field(default_factory=set)
+    """Environments whose seeds were reported, and be it that there are none."""
+    epoch_reported: bool = False
+    outcome_reported: bool = False
+    """Whether an episode's outcome said if it was a success."""
     overflows_in_a_row: int = 0
     """Policy updates up to the last one whose gradients overflowed under AMP."""
     explosion_norm: float = health.GRAD_NORM_CRITICAL
     """Norm before clipping above which a gradient counts as exploding."""
 
     def __post_init__(self) -> None:
+        tamiyo = self.snapshot.tamiyo
+        tamiyo.entropy_coef = None
+        for head in (*HEADS, *AUX_HEADS):
+            if hasattr(tamiyo, f"head_{head}_grad_norm_prev"):
+                setattr(tamiyo, f"head_{head}_grad_norm_prev", None)
+        self.snapshot.observation_stats = unreported(ObservationStats)
         for head in self.heads:
             for counter, labels in counted.of_head(head):
                 self.tallies.begin(counter, *labels)
@@ -225,13 +239,19 @@ class RunState:
     @property
     def batch_ended(self) -> bool:
         """Whether a batch of episodes has ended."""
-        return self.batch is not None or (self.given and self.snapshot.current_batch > 0)
+        return self.batch is not None or (self.given and bool(self.snapshot.current_batch))
 
     @property
     def episode_ended(self) -> bool:
         """Whether an episode's outcome was told."""
-        told = self.given and self.snapshot.episode_stats.length_max > 0
+        told = self.given and bool(self.snapshot.episode_stats.length_max)
         return bool(self.episodes.lengths) or told
+
+    def has_seeds(self, env_id: int | None = None) -> bool:
+        """Whether the seeds of an environment, or of any, were reported."""
+        if self.given:
+            return True
+        return bool(self.seeds_reported) if env_id is None else env_id in self.seeds_reported
 
     def env(self, env_id: int) -> EnvState | None:
         """The environment's state, made on first sight; None beyond the bound on how many."""
@@ -243,6 +263,7 @@ class RunState:
                 env_id=env_id,
                 host_params=self.snapshot.vitals.host_params,
                 reward_mode=self.snapshot.reward_mode,
+                reward_components=unreported(RewardComponents, env_id=env_id),
             )
         return found
 

@@ -49,10 +49,10 @@ class BestRunRecord:
     epoch: int = 0
     seeds: dict[str, SeedState] = field(default_factory=dict)
     slot_ids: list[str] = field(default_factory=list)
-    growth_ratio: float = 1.0
+    growth_ratio: float | None = 1.0
     record_id: str = ""
-    cumulative_reward: float = 0.0
-    peak_cumulative_reward: float = 0.0
+    cumulative_reward: float | None = 0.0
+    peak_cumulative_reward: float | None = 0.0
     reward_components: RewardComponents | None = None
     counterfactual_matrix: CounterfactualSnapshot | None = None
     shapley_snapshot: ShapleySnapshot | None = None

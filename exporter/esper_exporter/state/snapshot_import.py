@@ -33,10 +33,21 @@ from esper_exporter.state import counted
 from esper_exporter.state.run import MAX_ENVS, RunState
 from esper_exporter.state.snapshot import SanctumSnapshot
 from esper_exporter.state.torch_memory import see_update
+from esper_exporter.state.unreported import numbers
 
 _NUMBERS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 _UNKNOWN = object()
 """Stands for a value that is absent or could not be read."""
+
+_KEEP_DEFAULT = frozenset(
+    {"cumulative_germinated", "cumulative_fossilized", "cumulative_pruned", "focused_env_id"}
+    | {"total_actions", "cumulative_total_actions", "runtime_seconds", "staleness_seconds"}
+    | {"total_events_received", "poll_count", "connected", "ppo_data_received"}
+    | {"_previous_risk", "env_id", "throughput_present", "current_episode", "current_epoch"}
+    | {"current_batch", "max_batches", "max_epochs", "batch_total_episodes"}
+)
+"""What the aggregator counts itself, from 0, flags that say what else there is, and the run's
+progress, of which 0 says "not known"."""
 
 _COUNTED = (
     ("cumulative_blueprint_spawns", counted.GERMINATIONS),
@@ -63,7 +74,8 @@ class SnapshotImport:
 def read_snapshot(source: object, group_id: str | None) -> SnapshotImport:
     """Read a SanctumSnapshot, an object or its dict form; ``group_id`` overrides its own group.
 
-    Raises nothing: fields that raise or make no sense keep the schema's default.
+    Raises nothing. A number that is missing, raises or makes no sense is None: the schema's
+    default would look like a measurement. Other fields keep it.
     """
     ignored: list[str] = []
     snapshot: SanctumSnapshot = _record(SanctumSnapshot)(source, "", ignored)
@@ -155,6 +167,7 @@ def _record(kind: type) -> Converter:
     """Converter for a dataclass of ours, from an object or mapping with the same fields."""
     hints = get_type_hints(kind)
     converters = [(field, _converter(hints[field.name])) for field in fields(kind)]
+    absent = frozenset(numbers(kind)) - _KEEP_DEFAULT
 
     def convert(raw: Any, path: str, ignored: list[str]) -> Any:
         if raw is None or isinstance(raw, str | bytes | int | float):
@@ -168,6 +181,10 @@ def _record(kind: type) -> Converter:
                 value = _guarded(convert_field, value, field.name, noted)
             if value is not _UNKNOWN:
                 values[field.name] = value
+            elif field.name in absent:
+                values[field.name] = None
+            elif is_dataclass(hints[field.name]):
+                values[field.name] = convert_field({}, field.name, [])
             elif field.default is MISSING and field.default_factory is MISSING:
                 values[field.name] = _empty(hints[field.name])
         return kind(**values)

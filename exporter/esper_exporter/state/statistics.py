@@ -29,21 +29,21 @@ class SeedLifecycleStats:
 class ObservationStats:
     """Health of the policy's inputs. Despite their names the ``_pct`` fields are shares, 0 to 1."""
 
-    slot_features_mean: float = 0.0
-    slot_features_std: float = 0.0
-    host_features_mean: float = 0.0
-    host_features_std: float = 0.0
-    context_features_mean: float = 0.0
-    context_features_std: float = 0.0
-    outlier_pct: float = 0.0
-    near_clip_pct: float = 0.0
-    clip_pct: float = 0.0
-    nan_count: int = 0
-    inf_count: int = 0
-    nan_pct: float = 0.0
-    inf_pct: float = 0.0
-    normalization_drift: float = 0.0
-    batch_size: int = 0
+    slot_features_mean: float | None = 0.0
+    slot_features_std: float | None = 0.0
+    host_features_mean: float | None = 0.0
+    host_features_std: float | None = 0.0
+    context_features_mean: float | None = 0.0
+    context_features_std: float | None = 0.0
+    outlier_pct: float | None = 0.0
+    near_clip_pct: float | None = 0.0
+    clip_pct: float | None = 0.0
+    nan_count: int | None = 0
+    inf_count: int | None = 0
+    nan_pct: float | None = 0.0
+    inf_pct: float | None = 0.0
+    normalization_drift: float | None = 0.0
+    batch_size: int | None = 0
 
 
 @dataclass

@@ -96,11 +96,11 @@ def _telling_rewards(snapshot: SanctumSnapshot) -> RewardComponents:
     for env in snapshot.envs.values():
         parts = env.reward_components
         activity = (
-            abs(parts.alpha_shock)
-            + abs(parts.ratio_penalty)
-            + abs(parts.stage_bonus)
-            + abs(parts.fossilize_terminal_bonus)
-            + abs(parts.hindsight_credit)
+            abs(parts.alpha_shock or 0.0)
+            + abs(parts.ratio_penalty or 0.0)
+            + abs(parts.stage_bonus or 0.0)
+            + abs(parts.fossilize_terminal_bonus or 0.0)
+            + abs(parts.hindsight_credit or 0.0)
         )
         if activity > most:
             best, most = parts, activity
@@ -157,9 +157,9 @@ def _episode_stats(run: RunState) -> EpisodeStats:
     stats.timeout_count = told.timeouts
     stats.success_rate = told.successes / total
     stats.timeout_rate = told.timeouts / total
-    stats.steps_per_germinate = steps / max(1, told.germinations)
-    stats.steps_per_prune = steps / max(1, told.prunes)
-    stats.steps_per_fossilize = steps / max(1, told.fossilizations)
+    stats.steps_per_germinate = steps / max(1, told.germinations or 0)
+    stats.steps_per_prune = steps / max(1, told.prunes or 0)
+    stats.steps_per_fossilize = steps / max(1, told.fossilizations or 0)
     stats.completion_trend = completion_trend(list(told.outcomes))
     return stats
 

@@ -4,12 +4,38 @@ from __future__ import annotations
 
 from typing import Any
 
-from esper_exporter.metrics.families.run import snapshot_field
+from esper_exporter.metrics.families.run import once_started, snapshot_field
 from esper_exporter.metrics.metric import Metric
 from esper_exporter.metrics.metric_builders import gauge, states
 
 TRENDS = ("rising", "stable", "falling")
+_NEED_OUTCOME = frozenset({"timeout_rate", "success_rate"})
+_NEED_COUNT = {
+    "steps_per_germinate": "germinations",
+    "steps_per_prune": "prunes",
+    "steps_per_fossilize": "fossilizations",
+}
 COMPLETION_TRENDS = ("improving", "stable", "declining")
+
+
+def _of_seeds(name: str, path: str, help: str) -> Metric:
+    """A value of all seeds, once any was reported."""
+    read = once_started(path)
+
+    def once_seeded(roots: Any) -> Any:
+        return read(roots) if roots["run"].has_seeds() else None
+
+    return gauge("run", name, path, help, read=once_seeded)
+
+
+def _mean_stage_epochs(roots: Any) -> Any:
+    snapshot = roots["snapshot"]
+    known = roots["run"].given or any(
+        seed.epochs_in_stage is not None
+        for env in snapshot.envs.values()
+        for seed in env.seeds.values()
+    )
+    return snapshot.avg_epochs_in_stage if known else None
 
 
 def _episodes(name: str, field: str, help: str, **options: Any) -> Metric:
@@ -17,6 +43,11 @@ def _episodes(name: str, field: str, help: str, **options: Any) -> Metric:
 
     def read(roots: Any) -> Any:
         if not roots["run"].episode_ended or not roots["snapshot"].current_episode:
+            return None
+        if field in _NEED_OUTCOME and not (roots["run"].outcome_reported or roots["run"].given):
+            return None
+        needed = _NEED_COUNT.get(field)
+        if needed and getattr(roots["run"].episodes, needed) is None and not roots["run"].given:
             return None
         return getattr(roots["snapshot"].episode_stats, field)
 
@@ -32,7 +63,7 @@ def _lifecycle(name: str, field: str, help: str, **options: Any) -> Metric:
             "avg_lifespan_epochs": snapshot.seed_lifecycle.avg_lifespan_epochs,
             "blend_success_rate": snapshot.cumulative_fossilized + snapshot.cumulative_pruned,
         }
-        if field in needs and not needs[field]:
+        if (field in needs and not needs[field]) or not roots["run"].has_seeds():
             return None
         return getattr(snapshot.seed_lifecycle, field)
 
@@ -58,7 +89,9 @@ def _trend(kind: str) -> Metric:
         f"derived: seed_lifecycle.{field}",
         f"Trend of the {kind} rate: 1 for the one that holds.",
         lambda roots: (
-            getattr(roots["snapshot"].seed_lifecycle, field) if roots["run"].batch_ended else None
+            getattr(roots["snapshot"].seed_lifecycle, field)
+            if roots["run"].batch_ended and roots["run"].has_seeds()
+            else None
         ),
     )
 
@@ -83,11 +116,13 @@ METRICS: tuple[Metric, ...] = (
         ),
     ),
     snapshot_field("esper_kasmina_configured_slots", "total_slots", "Slots of all environments."),
-    snapshot_field("esper_kasmina_active_slots", "active_slots", "Slots that hold a seed."),
-    snapshot_field(
+    _of_seeds("esper_kasmina_active_slots", "active_slots", "Slots that hold a seed."),
+    gauge(
+        "run",
         "esper_kasmina_mean_stage_epochs",
         "avg_epochs_in_stage",
-        "Mean epochs that seeds have been in their stage.",
+        "Mean epochs that seeds have been in their stage; absent while there is none.",
+        read=_mean_stage_epochs,
     ),
     _lifecycle(
         "esper_kasmina_germinations_per_episode", "germination_rate", "Germinations an episode."
@@ -150,7 +185,7 @@ METRICS: tuple[Metric, ...] = (
             else None
         ),
     ),
-    snapshot_field(
+    _of_seeds(
         "esper_simic_slot_utilization_ratio",
         "episode_stats.slot_utilization",
         "Share of slots that hold a seed.",

@@ -55,6 +55,9 @@ def _entropy_nats(roots: Any) -> Any:
 
 
 def _coefficient(roots: Any) -> Any:
+    """Tamiyo's own weight; a policy that reports no entropy of the head may weigh it otherwise."""
+    if _entropy(roots) is None:
+        return None
     return HEAD_ENTROPY_COEFFICIENTS.get(roots["head"])
 
 

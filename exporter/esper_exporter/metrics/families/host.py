@@ -32,6 +32,51 @@ def _measured(attribute: str) -> Any:
     return read
 
 
+def _after_epoch(attribute: str) -> Any:
+    """A value that epochs bring up to date, and that stays between two episodes."""
+
+    def read(roots: Any) -> Any:
+        env = roots["env"]
+        return getattr(env, attribute) if env.last_update or roots["run"].given else None
+
+    return read
+
+
+def _rewarded(attribute: str) -> Any:
+    """A sum over the rewards of the running episode; there is none before the first."""
+
+    def read(roots: Any) -> Any:
+        env = roots["env"]
+        return getattr(env, attribute) if env.reward_history or roots["run"].given else None
+
+    return read
+
+
+def _seeded(attribute: str) -> Any:
+    """A count of the environment's seeds, once anything was reported of them."""
+
+    def read(roots: Any) -> Any:
+        env = roots["env"]
+        return getattr(env, attribute) if roots["run"].has_seeds(env.env_id) else None
+
+    return read
+
+
+def _growth(roots: Any) -> Any:
+    env = roots["env"]
+    if not env.host_params or not roots["run"].has_seeds(env.env_id):
+        return None
+    return env.growth_ratio
+
+
+def _gaming_steps(roots: Any) -> Any:
+    env = roots["env"]
+    parts = env.reward_components
+    if parts.ratio_penalty is None and parts.alpha_shock is None:
+        return None
+    return env.gaming_trigger_count
+
+
 def _env(name: str, path: str, help: str, **options: Any) -> Metric:
     return gauge("env", name, ENV + path, help, **options)
 
@@ -148,11 +193,13 @@ ENV_METRICS: tuple[Metric, ...] = (
         "esper_tolaria_env_stall_epochs",
         "stall_counter",
         "Epochs in a row in which the environment counted as stalling.",
+        read=_after_epoch("stall_counter"),
     ),
     _env(
         "esper_tolaria_env_degraded_epochs",
         "degraded_counter",
         "Epochs in a row in which the environment lost accuracy.",
+        read=_after_epoch("degraded_counter"),
     ),
     states(
         "env",
@@ -161,7 +208,7 @@ ENV_METRICS: tuple[Metric, ...] = (
         tuple(ENV_STATUSES),
         "derived: envs[{env_id}].status",
         "Status of an environment: 1 for the one that holds.",
-        lambda roots: roots["env"].status,
+        _after_epoch("status"),
     ),
     gauge(
         "env",
@@ -200,34 +247,48 @@ ENV_METRICS: tuple[Metric, ...] = (
     _from_epoch(
         "esper_tolaria_host_learning_rate", "host_lr", "Learning rate of an environment's host."
     ),
-    _env("esper_kasmina_env_active_seeds", "active_seed_count", "Active seeds of an environment."),
+    _env(
+        "esper_kasmina_env_active_seeds",
+        "active_seed_count",
+        "Active seeds of an environment.",
+        read=_seeded("active_seed_count"),
+    ),
     _env(
         "esper_kasmina_env_fossilized_seeds",
         "fossilized_count",
         "Seeds fossilised in the running episode.",
+        read=_seeded("fossilized_count"),
     ),
-    _env("esper_kasmina_env_pruned_seeds", "pruned_count", "Seeds pruned in the running episode."),
+    _env(
+        "esper_kasmina_env_pruned_seeds",
+        "pruned_count",
+        "Seeds pruned in the running episode.",
+        read=_seeded("pruned_count"),
+    ),
     _env(
         "esper_kasmina_env_fossilized_params",
         "fossilized_params",
         "Parameters added for good in the running episode.",
+        read=_seeded("fossilized_params"),
     ),
     gauge(
         "env",
         "esper_kasmina_env_growth_ratio",
         "derived: (host_params + fossilized_params) / host_params of the environment",
         "Size of an environment's network over its host's; 1.2 is 20 % larger.",
-        read=lambda roots: roots["env"].growth_ratio if roots["env"].host_params else None,
+        read=_growth,
     ),
     _env(
         "esper_simic_env_cumulative_reward",
         "cumulative_reward",
         "Sum of rewards in the running episode.",
+        read=_rewarded("cumulative_reward"),
     ),
     _env(
         "esper_simic_env_peak_cumulative_reward",
         "peak_cumulative_reward",
         "Cumulative reward at the moment of the episode's best accuracy.",
+        read=_rewarded("peak_cumulative_reward"),
     ),
     _env(
         "esper_simic_env_best_reward",
@@ -241,13 +302,24 @@ ENV_METRICS: tuple[Metric, ...] = (
         "Epoch of the best single reward; absent where it is not tracked.",
         zero_is_absent=True,
     ),
-    _env("esper_simic_env_reward_steps", "total_reward_steps", "Steps rewarded in the episode."),
+    _env(
+        "esper_simic_env_reward_steps",
+        "total_reward_steps",
+        "Steps rewarded in the episode; absent before the first.",
+        zero_is_absent=True,
+    ),
     _env(
         "esper_simic_env_gaming_steps",
         "gaming_trigger_count",
         "Steps of the episode in which an anti-gaming penalty struck.",
+        read=_gaming_steps,
     ),
-    _env("esper_tamiyo_env_actions", "total_actions", "Actions taken in the running episode."),
+    _env(
+        "esper_tamiyo_env_actions",
+        "total_actions",
+        "Actions taken in the running episode; absent before the first.",
+        zero_is_absent=True,
+    ),
     _env(
         "esper_tamiyo_env_last_action_success",
         "last_action_success",

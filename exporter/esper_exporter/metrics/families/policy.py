@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from esper_exporter.metrics.metric import Metric
 from esper_exporter.metrics.metric_builders import gauge
+from esper_exporter.state.trends import MINIMUM_VALUES, WINDOW
 
 UPDATE = "event:PPO_UPDATE_COMPLETED."
 
@@ -26,14 +28,35 @@ def tamiyo_field(name: str, path: str, help: str, **options: Any) -> Metric:
     return gauge("policy", name, (f"tamiyo.{path}", event), help, **options)
 
 
-def _state(name: str, path: str, help: str, **options: Any) -> Metric:
-    """A field of TamiyoState that is computed there."""
-    return gauge("policy", name, f"tamiyo.{path}", help, **options)
+def _computed(name: str, field: str, histories: tuple[str, ...], help: str) -> Metric:
+    """A field of TamiyoState that is computed there from the last values of others."""
+    read = _of_histories(field, *histories)
+    return gauge("policy", name, f"tamiyo.{field}", help, read=read)
 
 
 def update_field(name: str, field: str, help: str, **options: Any) -> Metric:
     """A field of the last policy update that TamiyoState has no room for."""
     return gauge("policy", name, UPDATE + field, help, **options)
+
+
+def _of_histories(field: str, *histories: str) -> Any:
+    """A value computed from histories: there is none before five values, or from a NaN or Inf."""
+
+    def read(roots: Any) -> Any:
+        tamiyo = roots["snapshot"].tamiyo
+        recent = [list(getattr(tamiyo, name))[-WINDOW:] for name in histories]
+        enough = all(len(values) >= MINIMUM_VALUES for values in recent)
+        finite = all(math.isfinite(value) for values in recent for value in values)
+        if not (enough and finite) and not (roots["run"].given and not any(recent)):
+            return None
+        return getattr(tamiyo, field)
+
+    return read
+
+
+def _update_batch(roots: Any) -> Any:
+    update = roots["update"]
+    return roots["snapshot"].tamiyo.ppo_batch if update is None else update.batch
 
 
 def _layer_count(name: str, field: str, help: str) -> Metric:
@@ -61,19 +84,22 @@ METRICS: tuple[Metric, ...] = (
         "Sum of the eight head entropies (each as a share of its maximum) weighted by their"
         " entropy coefficients; at most 9.4.",
     ),
-    _state(
+    _computed(
         "esper_tamiyo_entropy_velocity",
         "entropy_velocity",
+        ("entropy_history",),
         "Slope of the policy entropy over the last ten updates, per update.",
     ),
-    _state(
+    _computed(
         "esper_tamiyo_collapse_risk_ratio",
         "collapse_risk_score",
+        ("entropy_history",),
         "Risk of entropy collapse, 0 to 1; above 0.7 is high.",
     ),
-    _state(
+    _computed(
         "esper_tamiyo_entropy_clip_correlation",
         "entropy_clip_correlation",
+        ("entropy_history", "clip_fraction_history"),
         "Correlation of entropy and clip fraction over the last ten updates, -1 to 1.",
     ),
     tamiyo_field("esper_tamiyo_entropy_coefficient", "entropy_coef", "Entropy coefficient in use."),
@@ -265,9 +291,10 @@ METRICS: tuple[Metric, ...] = (
     ),
     tamiyo_field("esper_tamiyo_value_min", "value_min", "Smallest value estimate."),
     tamiyo_field("esper_tamiyo_value_max", "value_max", "Largest value estimate."),
-    _state(
+    gauge(
+        "policy",
         "esper_tamiyo_initial_value_spread",
-        "initial_value_spread",
+        "tamiyo.initial_value_spread",
         "Spread of the value estimates after 50 batches, to judge later spreads by.",
     ),
     update_field(
@@ -351,6 +378,7 @@ METRICS: tuple[Metric, ...] = (
         "esper_tamiyo_update_batch",
         ("tamiyo.ppo_batch", UPDATE + "batch"),
         "Batch that the last update belongs to.",
+        read=_update_batch,
     ),
     gauge(
         "policy",

@@ -69,6 +69,28 @@ def _after_batch(path: str) -> Any:
     return read
 
 
+def _episode(roots: Any) -> Any:
+    run = roots["run"]
+    known = run.batch_ended or (run.given and roots["snapshot"].current_episode)
+    if run.started is not None and run.started.start_episode is not None:
+        known = True
+    return roots["snapshot"].current_episode if known else None
+
+
+def _progress(roots: Any) -> Any:
+    snapshot = roots["snapshot"]
+    if not snapshot.max_batches or not roots["run"].batch_ended:
+        return None
+    return snapshot.current_batch / snapshot.max_batches
+
+
+def _compiled(roots: Any) -> Any:
+    started = roots["run"].started
+    if started is not None:
+        return started.compile_enabled
+    return roots["snapshot"].tamiyo.infrastructure.compile_enabled if roots["run"].given else None
+
+
 def snapshot_field(name: str, path: str, help: str, **options: Any) -> Metric:
     return gauge("run", name, path, help, read=once_started(path), **options)
 
@@ -158,15 +180,32 @@ METRICS: tuple[Metric, ...] = (
         " it goes on.",
         read=_clock("ended_at"),
     ),
-    snapshot_field("esper_run_episode", "current_episode", "Episodes finished."),
-    snapshot_field("esper_run_batch", "current_batch", "Batches finished."),
+    gauge(
+        "run",
+        "esper_run_episode",
+        "current_episode",
+        "Episodes finished.",
+        read=_episode,
+    ),
+    _batch_end("esper_run_batch", "current_batch", "Batches finished."),
     snapshot_field(
         "esper_run_batches",
         "max_batches",
         "Batches that the run is to do; absent when it has no end set.",
         zero_is_absent=True,
     ),
-    snapshot_field("esper_run_epoch", "current_epoch", "Epoch within the running episode."),
+    gauge(
+        "run",
+        "esper_run_epoch",
+        "current_epoch",
+        "Epoch within the running episode.",
+        read=lambda roots: (
+            roots["snapshot"].current_epoch
+            if roots["run"].epoch_reported
+            or (roots["run"].given and roots["snapshot"].current_epoch)
+            else None
+        ),
+    ),
     snapshot_field(
         "esper_run_episode_epochs", "max_epochs", "Epochs of an episode.", zero_is_absent=True
     ),
@@ -181,11 +220,7 @@ METRICS: tuple[Metric, ...] = (
         "esper_run_progress_ratio",
         "derived: current_batch / max_batches",
         "Share of the run's batches that are done, 0 to 1.",
-        read=lambda roots: (
-            roots["snapshot"].current_batch / roots["snapshot"].max_batches
-            if roots["snapshot"].max_batches
-            else None
-        ),
+        read=_progress,
     ),
     _from(STARTED, "esper_run_environments", "n_envs", "Environments of the run."),
     _from(STARTED, "esper_run_configured_episodes", "n_episodes", "Episodes configured."),
@@ -205,10 +240,12 @@ METRICS: tuple[Metric, ...] = (
         "Parameters that all seeds together may have.",
     ),
     snapshot_field("esper_tolaria_host_params", "vitals.host_params", "Parameters of the host."),
-    snapshot_field(
+    gauge(
+        "run",
         "esper_torch_compile_enabled",
         "tamiyo.infrastructure.compile_enabled",
         "1 if torch.compile is on.",
+        read=_compiled,
     ),
     gauge(
         "run",
