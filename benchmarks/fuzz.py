@@ -27,16 +27,13 @@ from prometheus_client.openmetrics.parser import (
 from prometheus_client.parser import text_string_to_metric_families
 
 from esper_exporter import Exporter
-from esper_exporter.contract.events import RENAMED, canonical
-from esper_exporter.contract.registry import PAYLOADS
+from esper_exporter.contract.event_table import BY_NAME
 from esper_exporter.contract.vocabulary import HEADS
 
 OPENMETRICS = "application/openmetrics-text;version=1.0.0"
 SCRAPE_EVERY = 20_000
 GOOD = "TOLARIA_BATCH_COMPLETED"
-NAMES = [
-    name for name in (*PAYLOADS, *RENAMED) if canonical(name) not in (GOOD, "TRAINING_STARTED")
-]
+NAMES = [name for name, row in BY_NAME.items() if row.name != GOOD]
 
 
 def _refuse(*_args: object) -> Any:
@@ -147,7 +144,7 @@ def _any(draw: random.Random, depth: int) -> Any:
 
 
 _HINTS = {
-    name: [(each.name, str(each.type), each.required) for each in fields(PAYLOADS[canonical(name)])]
+    name: [(each.name, str(each.type), each.required) for each in fields(BY_NAME[name].payload)]
     for name in NAMES
 }
 

@@ -9,20 +9,21 @@ import pytest
 
 from contract.border import like, now
 from esper_exporter.contract.deduplication import MAX_IDS, DualEmitFilter, EventIdFilter
-from esper_exporter.contract.events import RENAMED, Event
+from esper_exporter.contract.event_table import ALIASES
+from esper_exporter.contract.events import Event
 from esper_exporter.contract.reader import read
 
 ROLLBACK = {"env_id": 0, "device": "cpu", "reason": "nan", "loss_at_panic": math.nan}
 
 
 def event(name: str, **data: Any) -> Event:
-    old = {new: old for old, new in RENAMED.items()}.get(name, name)
+    old = {new: old for old, new in ALIASES.items()}.get(name, name)
     if old == "GOVERNOR_ROLLBACK":
         return read({"event_type": name, "data": {**ROLLBACK, **data}}, now)
     return read(like(old, {"event_type": name}, **data), now)
 
 
-@pytest.mark.parametrize(("old", "new"), RENAMED.items())
+@pytest.mark.parametrize(("old", "new"), ALIASES.items())
 @pytest.mark.parametrize("swapped", [False, True])
 def test_the_second_name_of_a_happening_is_a_duplicate(old: str, new: str, swapped: bool) -> None:
     first, second = (new, old) if swapped else (old, new)

@@ -16,10 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from contract.border import live, recorded
-from esper_exporter.contract.events import canonical
+from esper_exporter.contract.event_table import TYPES, canonical
 from esper_exporter.contract.fields import EnvId, Head, Seed, Text, TextFloat, Whole
 from esper_exporter.contract.payload_schema import plan_of, read_at_once, read_fields
-from esper_exporter.contract.registry import PAYLOADS
 from esper_exporter.contract.rejection import Rejected
 from esper_exporter.contract.vocabulary import HEADS
 
@@ -130,20 +129,20 @@ def compare(kind: type[msgspec.Struct], source: object) -> bool:
     return True
 
 
-@pytest.mark.parametrize("name", sorted(PAYLOADS))
+@pytest.mark.parametrize("name", sorted(TYPES))
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_both_ways_give_the_same_payload(name: str, data: st.DataObject) -> None:
-    source = data.draw(payloads(PAYLOADS[name]))
-    compare(PAYLOADS[name], source)
-    compare(PAYLOADS[name], types.SimpleNamespace(**source))
+    source = data.draw(payloads(TYPES[name].payload))
+    compare(TYPES[name].payload, source)
+    compare(TYPES[name].payload, types.SimpleNamespace(**source))
 
 
 @pytest.mark.parametrize("name", sorted(recorded()))
 @pytest.mark.parametrize("form", ["dict", "slots"])
 def test_recorded_events_go_the_fast_way(name: str, form: str) -> None:
     event: Any = recorded()[name]
-    kind = PAYLOADS[canonical(event["event_type"])]
+    kind = TYPES[canonical(event["event_type"].payload)]
     source = event["data"] if form == "dict" else live(event, True).data  # type: ignore[attr-defined]
     untyped = "detail" in event["data"] or name == "ANALYTICS_SNAPSHOT:action_distribution"
     assert compare(kind, source) or untyped
@@ -154,7 +153,7 @@ def test_what_the_fast_way_refuses_costs_only_its_field() -> None:
         "lr": [],
         "clip_fraction": np.float32(0.5),
     }
-    plan = plan_of(PAYLOADS["TAMIYO_POLICY_UPDATE"])
+    plan = plan_of(TYPES["TAMIYO_POLICY_UPDATE"].payload)
     assert read_at_once(plan, event) is None
     ignored: list[str] = []
     found = read_fields(plan, event, ignored)
@@ -175,7 +174,7 @@ class Computed:
 
 
 def test_an_attribute_that_raises_is_counted_and_not_taken_for_absent() -> None:
-    plan = plan_of(PAYLOADS["TOLARIA_EPOCH_COMPLETED"])
+    plan = plan_of(TYPES["TOLARIA_EPOCH_COMPLETED"].payload)
     assert read_at_once(plan, Computed()) is None
     ignored: list[str] = []
     assert read_fields(plan, Computed(), ignored).train_loss is None
@@ -183,7 +182,7 @@ def test_an_attribute_that_raises_is_counted_and_not_taken_for_absent() -> None:
 
 
 def test_a_required_field_of_another_type_is_rejected_by_the_lenient_way() -> None:
-    plan = plan_of(PAYLOADS["TOLARIA_EPOCH_COMPLETED"])
+    plan = plan_of(TYPES["TOLARIA_EPOCH_COMPLETED"].payload)
     source = {"env_id": 0, "val_accuracy": [], "val_loss": 1.0, "inner_epoch": 1}
     assert read_at_once(plan, source) is None
     with pytest.raises(Rejected):

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from esper_exporter.contract.events import RENAMED
+from esper_exporter.contract.event_table import ALIASES
 from esper_exporter.demo.bundled import recording
 from esper_exporter.sql import SourceError, connect
 
@@ -93,7 +93,7 @@ def test_a_view_has_a_row_for_each_of_its_events_under_every_name(name: str, vie
     rows = [
         event
         for event in events
-        if belongs(RENAMED.get(event["event_type"], event["event_type"]), event.get("data") or {})
+        if belongs(ALIASES.get(event["event_type"], event["event_type"]), event.get("data") or {})
     ]
     for each in (view, *aliases):
         assert connection.execute(f"SELECT count(*) FROM {each}").fetchall() == [(len(rows),)]
@@ -106,7 +106,7 @@ def test_a_view_has_a_row_for_each_of_its_events_under_every_name(name: str, vie
 def test_a_happening_that_is_emitted_under_both_names_is_one_row(tmp_path: Path) -> None:
     with recording("run2b") as path:
         events = events_of(path)
-    new = dict(RENAMED)
+    new = dict(ALIASES)
     file = tmp_path / "dual.jsonl"
     with file.open("w") as out:
         for event in events:

@@ -11,7 +11,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from hypothesis import strategies as st
 
-from esper_exporter.contract.registry import PAYLOADS
+from esper_exporter.contract.event_table import TYPES
 from esper_exporter.contract.vocabulary import (
     BLUEPRINTS,
     GRAD_SCALER_STATES,
@@ -126,7 +126,7 @@ def payloads(kind: type, path: tuple[str, ...] = ()) -> st.SearchStrategy[dict[s
 def events_of(name: str) -> st.SearchStrategy[dict[str, Any]]:
     """Events of a type, at noon."""
     return st.fixed_dictionaries(
-        {"event_type": st.just(name), "data": payloads(PAYLOADS[name])},
+        {"event_type": st.just(name), "data": payloads(TYPES[name].payload)},
         optional={"epoch": st.integers(1, 9), "slot_id": st.sampled_from(SLOTS)},
     )
 
@@ -145,9 +145,7 @@ COMMON = (
 def partial_runs(draw: st.DrawFn, most: int = 20) -> list[dict[str, Any]]:
     """The events of a run, each a second after the one before; TRAINING_STARTED may be missing."""
     begun = draw(st.booleans())
-    names = st.sampled_from(COMMON) | st.sampled_from(
-        sorted(PAYLOADS.keys() - {"TRAINING_STARTED"})
-    )
+    names = st.sampled_from(COMMON) | st.sampled_from(sorted(TYPES.keys() - {"TRAINING_STARTED"}))
     chosen = draw(st.lists(names, min_size=1, max_size=most))
     if begun:
         chosen.insert(0, "TRAINING_STARTED")

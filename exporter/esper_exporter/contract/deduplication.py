@@ -5,34 +5,15 @@ from __future__ import annotations
 from collections import OrderedDict
 from operator import attrgetter
 
-from esper_exporter.contract.events import RENAMED, Event
+from esper_exporter.contract.event_table import ALIASES, TYPES
+from esper_exporter.contract.events import Event
 
 MAX_PENDING = 1024
 MAX_IDS = 8192
 
-_FIELDS: dict[str, tuple[str, ...]] = {
-    "TAMIYO_POLICY_UPDATE": (
-        "batch",
-        "ppo_update_idx",
-        "policy_loss",
-        "value_loss",
-        "entropy",
-        "kl_divergence",
-        "clip_fraction",
-    ),
-    "TOLARIA_EPOCH_COMPLETED": (
-        "env_id",
-        "inner_epoch",
-        "episode_idx",
-        "val_accuracy",
-        "val_loss",
-    ),
-    "TOLARIA_BATCH_COMPLETED": ("batch_idx", "episodes_completed", "avg_accuracy", "avg_reward"),
-    "TOLARIA_ROLLBACK": ("env_id", "reason", "episode_idx", "loss_at_panic"),
+_IDENTITIES = {
+    row.name: attrgetter(*row.identity) for row in TYPES.values() if len(row.identity) > 1
 }
-"""Canonical type → fields that both ages carry and that together tell one happening."""
-
-_FINGERPRINTS = {kind: attrgetter(*fields) for kind, fields in _FIELDS.items()}
 
 
 class DualEmitFilter:
@@ -47,7 +28,7 @@ class DualEmitFilter:
 
     def is_duplicate(self, event: Event) -> bool:
         """Whether the event repeats, under the other name, what was told before."""
-        values_of = _FINGERPRINTS.get(event.type)
+        values_of = _IDENTITIES.get(event.type)
         if values_of is None:
             return False
         # NaN does not equal itself: a word stands in for it.
@@ -58,15 +39,12 @@ class DualEmitFilter:
             waiting = self._waiting[key] = {}
             if len(self._waiting) > MAX_PENDING:
                 self._waiting.popitem(last=False)
-        other = event.type if event.name in RENAMED else _OLD[event.type]
+        other = event.type if event.name in ALIASES else TYPES[event.type].aliases[0]
         if waiting.get(other, 0) > 0:
             waiting[other] -= 1
             return True
         waiting[event.name] = waiting.get(event.name, 0) + 1
         return False
-
-
-_OLD = {new: old for old, new in RENAMED.items()}
 
 
 class EventIdFilter:

@@ -10,9 +10,9 @@ from typing import Any
 
 from msgspec.structs import force_setattr
 
-from esper_exporter.contract.events import DEFAULT_GROUP, EVENT_TYPES, Event, canonical
+from esper_exporter.contract.event_table import BY_NAME
+from esper_exporter.contract.events import DEFAULT_GROUP, Event
 from esper_exporter.contract.payload_schema import NO_OBJECTS, plan_of, read_payload
-from esper_exporter.contract.registry import PAYLOADS, WITHOUT_PAYLOAD
 from esper_exporter.contract.rejection import (
     INVALID_VALUE,
     MALFORMED,
@@ -44,7 +44,6 @@ _Q_OF_OP = {
     "ADVANCE": "q_advance",
 }
 _q_values = attrgetter(*(_Q_OF_OP[op] for op in OPS))
-_FAULT_TYPES = frozenset({"TAMIYO_POLICY_UPDATE", "NUMERICAL_INSTABILITY_DETECTED"})
 _ENVELOPE = (
     *("event_type", "timestamp", "event_id", "group_id", "seed_id", "slot_id"),
     *("severity", "epoch", "message", "data"),
@@ -77,33 +76,33 @@ def _read(obj: object, now: Now) -> Event:
     else:
         get = _attributes(obj)
     event_name = _event_name(get("event_type"))
-    kind = canonical(event_name)
+    kind = BY_NAME[event_name]
     ignored: list[str] = []
     envelope, misplaced = _envelope(get, now, event_name, ignored)
     data = get("data")
     if data is None:
-        if kind not in WITHOUT_PAYLOAD:
+        if not kind.payload_optional:
             raise Rejected(MISSING_FIELD, "data", event_name)
         if misplaced is not None:
             raise misplaced
-        return _event(event_name, kind, None, ignored, envelope)
+        return _event(event_name, kind.name, None, ignored, envelope)
     if isinstance(data, NO_OBJECTS):
         raise Rejected(MALFORMED, f"data is a {type(data).__name__[:64]}", event_name)
-    plan = plan_of(PAYLOADS[kind])
+    plan = plan_of(kind.payload)
     try:
         payload = read_payload(plan, data, ignored)
         if misplaced is not None:
             raise misplaced
     except Rejected as refused:
         refused.event_name = event_name
-        if kind in _FAULT_TYPES:
+        if kind.reports_faults:
             saved = read_payload(plan, data, [], lenient=True)
             if _tells_of_a_fault(saved):
-                refused.event = _event(event_name, kind, saved, [], envelope)
+                refused.event = _event(event_name, kind.name, saved, [], envelope)
         raise
-    if kind == "TAMIYO_POLICY_UPDATE":
+    if type(payload) is TamiyoPolicyUpdatePayload:
         _fill_aliases(payload)
-    return _event(event_name, kind, payload, ignored, envelope)
+    return _event(event_name, kind.name, payload, ignored, envelope)
 
 
 def _attributes(obj: object) -> Callable[[str], Any]:
@@ -141,7 +140,7 @@ def _event_name(raw: Any) -> str:
         raise Rejected(MALFORMED, "there is no event_type")
     if type(raw) is not str:
         raise Rejected(MALFORMED, f"event_type is a {type(raw).__name__[:64]}")
-    if raw not in EVENT_TYPES:
+    if raw not in BY_NAME:
         raise Rejected(UNKNOWN_TYPE, "not a type of either age of the contract", raw[:256])
     return raw
 

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import IO, Any, Protocol
 
-from esper_exporter.contract.events import RENAMED
+from esper_exporter.contract.event_table import ALIASES
 
-_OLD_NAMES = {new: old for old, new in RENAMED.items()}
+_OLD_NAMES = {new: old for old, new in ALIASES.items()}
 
 
 class Sink(Protocol):

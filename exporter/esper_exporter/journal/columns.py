@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, get_args, get_origin, get_type_hints
 
-from esper_exporter.contract.events import RENAMED
+from esper_exporter.contract.event_table import TYPES
 from esper_exporter.contract.fields import TextFloat
-from esper_exporter.contract.registry import PAYLOADS, WITHOUT_PAYLOAD
 
 Shape = str | list["Shape"] | dict[str, "Shape"]
 """A type as DuckDB's JSON functions take it: a type's name, [of elements], or {field: type}."""
@@ -96,7 +95,6 @@ _OWN: dict[str, dict[str, str]] = {
 @cache
 def tables() -> dict[str, Table]:
     """Every table by canonical event type."""
-    old = {new: name for name, new in RENAMED.items()}
     own = {
         kind: Table(
             kind, (kind,), tuple(Column(name, sql, "") for name, sql in fields.items()), (), False
@@ -106,15 +104,15 @@ def tables() -> dict[str, Table]:
     return own | {
         kind: Table(
             kind,
-            (kind, old[kind]) if kind in old else (kind,),
+            row.names,
             tuple(
                 Column(name, _shape(name, hint), unit_of(name, hint))
-                for name, hint in get_type_hints(payload).items()
+                for name, hint in get_type_hints(row.payload).items()
             ),
-            _required(payload),
-            kind in WITHOUT_PAYLOAD,
+            _required(row.payload),
+            row.payload_optional,
         )
-        for kind, payload in PAYLOADS.items()
+        for kind, row in TYPES.items()
     }
 
 

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from esper_exporter.contract.events import PHANTOM_GROUP_TYPES
+from esper_exporter.contract.event_table import TYPES
 from esper_exporter.contract.jsonlines import MAX_LINE
 from esper_exporter.contract.rejection import (
     MALFORMED,
@@ -274,7 +274,7 @@ class PartWriter:
                         found["_timestamp"][place].as_py(),
                         found["rank"][place].as_py() or 0,
                     )
-        phantom = table.type in PHANTOM_GROUP_TYPES
+        phantom = table.type in TYPES and TYPES[table.type].group_unreliable
         runs, ranks = [], []
         only = len(self._starts.seqs) == 1 and all(line.run is None for line in by_seq.values())
         for place, seq in enumerate(seqs):

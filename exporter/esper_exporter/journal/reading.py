@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from esper_exporter.contract.events import PHANTOM_GROUP_TYPES, RENAMED
+from esper_exporter.contract.event_table import TYPES, canonical
 from esper_exporter.contract.jsonlines import MAX_LINE
 from esper_exporter.journal.columns import ENDED, GPU_FAULT, table_of_name, tables
 from esper_exporter.journal.record import (
@@ -188,7 +188,7 @@ class _Runs:
 
     def take(self, row: Row) -> None:
         """Bring one event to its run."""
-        kind: str = RENAMED.get(row["event_type"]) or row["event_type"]
+        kind: str = canonical(row["event_type"])
         run = self._begin(row) if kind == "TRAINING_STARTED" else self._of(row, kind)
         if self._repeats(row, kind):
             return
@@ -213,6 +213,11 @@ class _Runs:
         self._add(run, row)
         return run
 
+    @staticmethod
+    def _of_newest(kind: str) -> bool:
+        """Whether rows of this kind belong to the newest run where their group has none."""
+        return kind in (ENDED, GPU_FAULT) or (kind in TYPES and TYPES[kind].group_unreliable)
+
     def _of(self, row: Row, kind: str) -> RunRecord:
         group = row["group_id"]
         if "run_id" in row:
@@ -221,7 +226,7 @@ class _Runs:
                     return run
         elif group in self._current:
             return self._current[group]
-        elif kind in PHANTOM_GROUP_TYPES | {ENDED, GPU_FAULT} and self._newest is not None:
+        elif self._of_newest(kind) and self._newest is not None:
             return self._newest
         run = RunRecord(row.get("run_id", "run"), group, row.get("rank", 0), self._source)
         self._add(run, row)
@@ -238,7 +243,7 @@ class _Runs:
             return False
         data = row["data"]
         names = ("batch", "batch_idx", "policy_loss", "value_loss", "entropy", "env_id", "reason")
-        other = next((old for old, new in RENAMED.items() if new == kind), kind)
+        other = TYPES[kind].names[-1] if kind in TYPES else kind
         other = kind if row["event_type"] == other else other
         key = (
             row["group_id"],

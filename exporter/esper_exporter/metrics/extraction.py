@@ -9,6 +9,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from esper_exporter.contract.event_table import BY_NAME
 from esper_exporter.metrics.metric import Metric
 from esper_exporter.metrics.table import ABSENT, Block
 
@@ -27,16 +28,8 @@ _STARTS: dict[str, tuple[tuple[str, str], ...]] = {
     "observations": (("observation_stats.", "observations"),),
 }
 _RUN_STARTS = (
-    ("event:PPO_UPDATE_COMPLETED.", "update"),
-    ("event:BATCH_EPOCH_COMPLETED.", "batch"),
-    ("event:TRAINING_STARTED.", "started"),
-    ("event:CHECKPOINT_LOADED.", "checkpoint"),
+    *((f"event:{name}.", row.latest) for name, row in BY_NAME.items() if row.latest is not None),
     ("event:ANALYTICS_SNAPSHOT[kind=batch_stats].", "batch_stats"),
-    ("event:INFRASTRUCTURE_SNAPSHOT.", "infrastructure"),
-    ("event:MEMORY_WARNING.", "memory_warning"),
-    ("event:GOVERNOR_ROLLBACK.", "rollback"),
-    ("event:PERFORMANCE_DEGRADATION.", "degradation"),
-    ("event:REWARD_HACKING_SUSPECTED.", "hacking"),
     ("", "snapshot"),
 )
 _PATH = re.compile(r"[A-Za-z_][\w.]*")

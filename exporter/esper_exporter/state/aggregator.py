@@ -3,56 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
+from esper_exporter.contract.event_table import TYPES, EventType, IncompleteEventType
 from esper_exporter.contract.events import Event
 from esper_exporter.contract.simic import AnomalyDetectedPayload
 from esper_exporter.contract.tamiyo import TamiyoPolicyUpdatePayload
-from esper_exporter.state import apply_analytics as analytics
-from esper_exporter.state import apply_host as host
 from esper_exporter.state import apply_policy as policy
 from esper_exporter.state import apply_run as run_events
-from esper_exporter.state import apply_seed as seed
 from esper_exporter.state import counted
 from esper_exporter.state.run import RunState
 from esper_exporter.state.summary import refresh_summary
 
 Handler = Callable[[RunState, Event, Any], None]
 
-HANDLERS: dict[str, Handler] = {
-    "TRAINING_STARTED": run_events.apply_training_started,
-    "CHECKPOINT_LOADED": run_events.apply_checkpoint_loaded,
-    "TAMIYO_POLICY_UPDATE": policy.apply_policy_update,
-    "TAMIYO_INITIATED": policy.apply_tamiyo_initiated,
-    "TOLARIA_EPOCH_COMPLETED": host.apply_epoch,
-    "TOLARIA_BATCH_COMPLETED": host.apply_batch,
-    "TOLARIA_ROLLBACK": host.apply_rollback,
-    "SEED_GERMINATED": seed.apply_germinated,
-    "SEED_STAGE_CHANGED": seed.apply_stage_changed,
-    "SEED_GATE_EVALUATED": seed.apply_gate_evaluated,
-    "SEED_FOSSILIZED": seed.apply_fossilized,
-    "SEED_PRUNED": seed.apply_pruned,
-    "ANALYTICS_SNAPSHOT": analytics.apply_analytics,
-    "COUNTERFACTUAL_MATRIX_COMPUTED": analytics.apply_counterfactual,
-    "EPISODE_OUTCOME": run_events.apply_episode_outcome,
-    "PLATEAU_DETECTED": run_events.apply_trend,
-    "DEGRADATION_DETECTED": run_events.apply_trend,
-    "IMPROVEMENT_DETECTED": run_events.apply_trend,
-    "GRADIENT_ANOMALY": run_events.apply_anomaly,
-    "GRADIENT_PATHOLOGY_DETECTED": run_events.apply_anomaly,
-    "RATIO_EXPLOSION_DETECTED": run_events.apply_anomaly,
-    "RATIO_COLLAPSE_DETECTED": run_events.apply_anomaly,
-    "VALUE_COLLAPSE_DETECTED": run_events.apply_anomaly,
-    "NUMERICAL_INSTABILITY_DETECTED": run_events.apply_anomaly,
-    "PERFORMANCE_DEGRADATION": run_events.apply_performance_degradation,
-    "REWARD_HACKING_SUSPECTED": run_events.apply_reward_hacking,
-    "PHASE_PROFILE_COMPLETED": run_events.apply_phase_profile,
-    "MEMORY_WARNING": run_events.apply_memory_warning,
-    "ALLOCATOR_STATS": run_events.apply_allocator_stats,
-    "INFRASTRUCTURE_SNAPSHOT": run_events.apply_infrastructure,
-    "MORPHOLOGY_CAUSAL_LOG": run_events.apply_morphology,
-    "TOPOLOGY_MANIFEST_RECORDED": run_events.apply_topology_manifest,
-}
+
+def handler_of(row: EventType) -> Handler:
+    """The function that applies an event type. Raises IncompleteEventType."""
+    module, _, name = row.apply.partition(".")
+    try:
+        found = getattr(import_module(f"esper_exporter.state.{module}"), name)
+    except (ImportError, AttributeError) as problem:
+        raise IncompleteEventType(
+            f"{row.name} is applied by esper_exporter.state.{row.apply}, which does not exist"
+        ) from problem
+    if row.latest is not None and row.latest not in RunState.__slots__:
+        raise IncompleteEventType(
+            f"{row.name} is kept as RunState.{row.latest}, which does not exist"
+        )
+    handler: Handler = found
+    return handler
+
+
+_HANDLERS = {row.name: handler_of(row) for row in TYPES.values()}
 
 
 class Aggregator:
@@ -69,9 +53,7 @@ class Aggregator:
         state = self.state
         state.tallies.add(counted.EVENTS, event.name)
         self._see(event)
-        handler = HANDLERS.get(event.type)
-        if handler is not None and (event.data is not None or event.type == "CHECKPOINT_LOADED"):
-            handler(state, event, event.data)
+        _HANDLERS[event.type](state, event, event.data)
         state.touched.summary = True
 
     def salvage(self, event: Event) -> None:

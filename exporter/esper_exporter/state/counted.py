@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import product
 
-from esper_exporter.contract.events import EVENT_TYPES
+from esper_exporter.contract.event_table import BY_NAME
 from esper_exporter.contract.vocabulary import (
     AUX_HEADS,
     BLUEPRINTS,
@@ -44,7 +44,7 @@ def _each(*values: str) -> tuple[tuple[str, ...], ...]:
 _TRAINER_PHASES = _each("train", "val", "rollout", "action", "ppo_update")
 
 # The run
-EVENTS = Counter("esper_run_events_total", ("type",), _each(*sorted(EVENT_TYPES)))
+EVENTS = Counter("esper_run_events_total", ("type",), _each(*sorted(BY_NAME)))
 EVENTS_OUT_OF_BOUNDS = Counter("esper_run_events_out_of_bounds_total")
 CHECKPOINTS_LOADED = Counter("esper_run_checkpoints_loaded_total")
 MEMORY_WARNINGS = Counter("esper_torch_memory_warnings_total")

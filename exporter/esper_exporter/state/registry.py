@@ -14,7 +14,8 @@ from typing import NamedTuple
 
 from esper_exporter import health
 from esper_exporter.contract.deduplication import DualEmitFilter, EventIdFilter
-from esper_exporter.contract.events import PHANTOM_GROUP_TYPES, Event
+from esper_exporter.contract.event_table import TYPES
+from esper_exporter.contract.events import Event
 from esper_exporter.contract.simic import TrainingStartedPayload
 from esper_exporter.metrics.publisher import RunPublisher
 from esper_exporter.metrics.row_types import Blocks
@@ -116,7 +117,8 @@ class RunRegistry:
         """Bring an event to its run. Returns why it was left out as a duplicate, else None."""
         if event.event_id is not None and self._event_ids.seen(event.event_id):
             return "repeated"
-        if event.type == "TRAINING_STARTED" and isinstance(event.data, TrainingStartedPayload):
+        row = TYPES[event.type]
+        if row.begins_run and isinstance(event.data, TrainingStartedPayload):
             entry = self._begin(event, event.data)
         else:
             entry = self._entry(event)
@@ -125,7 +127,7 @@ class RunRegistry:
         self._newest = entry.state.identity.group_id
         entry.aggregator.apply(event)
         entry.history.see(event, entry.state, time.time())
-        if event.type == "CHECKPOINT_LOADED":
+        if row.resumes_run:
             self._want_restored(entry)
         if run_end.follow_event(entry.state, event.type, event.timestamp):
             self._ended()
@@ -228,7 +230,7 @@ class RunRegistry:
         found = self.current.get(group)
         if found is not None:
             return found
-        if event.type in PHANTOM_GROUP_TYPES and group == DEFAULT_GROUP:
+        if TYPES[event.type].group_unreliable and group == DEFAULT_GROUP:
             # Emitted with the wrong group, whatever the run's is: it belongs to whoever spoke last.
             if self._newest is None:
                 raise NoRun("no_run")

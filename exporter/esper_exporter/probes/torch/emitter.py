@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, Protocol
 
-from esper_exporter.contract.events import RENAMED
+from esper_exporter.contract.event_table import ALIASES
 
-_OLD_NAMES = {new: old for old, new in RENAMED.items()}
+_OLD_NAMES = {new: old for old, new in ALIASES.items()}
 _TIMES = {
     "forward": "forward_time_ms",
     "backward": "backward_time_ms",
