@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
 
-__all__ = ["Exporter", "PolicyProbe", "__version__"]
+__all__ = ["Exporter", "PolicyProbe", "__version__", "attach"]
 
 if TYPE_CHECKING:
+    from esper_exporter.adapters.esper.attach import attach
     from esper_exporter.exporter import Exporter
     from esper_exporter.probes.torch.probe import PolicyProbe
 
@@ -23,4 +24,8 @@ def __getattr__(name: str) -> object:
         from esper_exporter.probes.torch.probe import PolicyProbe
 
         return PolicyProbe
+    if name == "attach":
+        from esper_exporter.adapters.esper.attach import attach
+
+        return attach
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -167,6 +167,7 @@ class Exporter:
         )
         self.page = PageApi(self._lock, self._runs, self._vitals)
         self._server: MetricsServer | None = None
+        self._closers: list[Callable[[], None]] = []
         _EXPORTERS.add(self)
 
     # -- life ------------------------------------------------------------------------------
@@ -199,6 +200,10 @@ class Exporter:
         if self.settings.watch_process:
             watch(self._ending)
 
+    def on_close(self, callback: Callable[[], None]) -> None:
+        """Call ``callback`` when the exporter is closed, before the runs have finished."""
+        self._closers.append(callback)
+
     def close(self) -> None:
         """Stop serving; the page can still be rendered. Harmless when not started.
 
@@ -211,6 +216,11 @@ class Exporter:
     def _close(self, error: BaseException | None) -> None:
         if os.getpid() != self._pid:
             return
+        while self._closers:
+            try:
+                self._closers.pop()()
+            except Exception:
+                self._log_once.error("closing")
         with self._starting:
             server = self._server
         try:
@@ -313,6 +323,10 @@ class Exporter:
     def probe_failed(self) -> None:
         """Count an error that a probe caught in itself and is handling now. Never raises."""
         self._log_once.error("probe")
+
+    def now(self) -> datetime:
+        """The time by the exporter's clock."""
+        return self._clock()
 
     def probe_disagreed(self, field: str) -> None:
         """Count a field for which the trainer and the probe reported different values."""

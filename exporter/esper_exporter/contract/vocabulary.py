@@ -108,6 +108,17 @@ def head_max_entropy(head: str, n_slots: int) -> float:
     return math.log(choices) if choices > 1 else 0.0
 
 
+MOST_SLOTS = 64
+
+
+def head_max_choices(head: str) -> int:
+    """The number of choices of one of the eight heads; of slots, which runs differ in, a bound.
+
+    Raises ``KeyError`` for a name that is no action head.
+    """
+    return MOST_SLOTS if head == "slot" else len(CHOICES_OF_HEAD[head])
+
+
 def canonical_head(name: str) -> str:
     """One name per head: decisions call the alpha curve head ``curve``; others are unchanged."""
     return _HEAD_ALIASES.get(name, name)

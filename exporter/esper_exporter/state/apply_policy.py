@@ -198,6 +198,8 @@ def apply_policy_update(run: RunState, event: Event, payload: TamiyoPolicyUpdate
             getattr(tamiyo, f"{name}_history").append(value)
     _predict_collapse(run)
     run.update = payload
+    if payload.kl_divergence_after_update is not None:
+        run.after_update = payload
     run.last_update_at = event.timestamp
     _count(run, event, payload)
     # Layers that this update does not report go, whoever saw those of the one before.

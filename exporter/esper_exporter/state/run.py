@@ -199,6 +199,8 @@ class RunState:
     """Whether an episode's outcome said if it was a success."""
     overflows_in_a_row: int = 0
     """Policy updates up to the last one whose gradients overflowed under AMP."""
+    after_update: TamiyoPolicyUpdatePayload | None = None
+    """The last update of which the finished policy was measured too."""
     explosion_norm: float = health.GRAD_NORM_CRITICAL
     """Norm before clipping above which a gradient counts as exploding."""
 

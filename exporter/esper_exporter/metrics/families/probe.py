@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from esper_exporter.metrics.families.policy import update_field
@@ -12,9 +13,13 @@ from esper_exporter.state import counted
 UPDATE = "event:PPO_UPDATE_COMPLETED."
 
 
+def _after(field: str) -> Callable[[Any], Any]:
+    """A field of the last update of which the finished policy was measured: one in several."""
+    return lambda roots: getattr(roots["run"].after_update, field, None)
+
+
 def _head_kl_after(roots: Any) -> Any:
-    update = roots["update"]
-    told = update.head_kl_after_update if update is not None else None
+    told = _after("head_kl_after_update")(roots)
     return told.get(roots["head"]) if told else None
 
 
@@ -49,15 +54,21 @@ POLICY_METRICS: tuple[Metric, ...] = (
         "grad_norms_of_shard",
         "1 if head and layer gradient norms cover this rank's shard of the parameters only.",
     ),
-    update_field(
+    gauge(
+        "policy",
         "esper_tamiyo_kl_divergence_after_update_nats",
-        "kl_divergence_after_update",
-        "KL divergence of the policy after its last optimizer step from the one that acted.",
+        UPDATE + "kl_divergence_after_update",
+        "KL divergence of the policy after its last optimizer step from the one that acted, of the"
+        " last update in which it was measured.",
+        read=_after("kl_divergence_after_update"),
     ),
-    update_field(
+    gauge(
+        "policy",
         "esper_tamiyo_clipped_after_update_ratio",
-        "clip_fraction_after_update",
-        "Share of samples whose ratio, after the last optimizer step, lies outside the clip range.",
+        UPDATE + "clip_fraction_after_update",
+        "Share of samples whose ratio, after the last optimizer step, lies outside the clip range,"
+        " of the last update in which it was measured.",
+        read=_after("clip_fraction_after_update"),
     ),
 )
 

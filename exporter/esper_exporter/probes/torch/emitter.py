@@ -47,7 +47,7 @@ class Telling:
         heads: tuple[str, ...],
     ) -> None:
         self._sink = sink
-        self._group_id = group_id
+        self.group_id = group_id
         self._dual_emit = dual_emit
         self._clock = clock
         self._heads = heads
@@ -55,7 +55,7 @@ class Telling:
     def emit(self, name: str, data: Mapping[str, Any]) -> None:
         """Emit one event, as of now."""
         try:
-            event = {"timestamp": self._clock(), "group_id": self._group_id, "data": dict(data)}
+            event = {"timestamp": self._clock(), "group_id": self.group_id, "data": dict(data)}
             self._sink.emit({"event_type": name, **event})
             if self._dual_emit and name in _OLD_NAMES:
                 self._sink.emit({"event_type": _OLD_NAMES[name], **event})

@@ -14,7 +14,10 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.optim.optimizer import register_optimizer_step_pre_hook
+from torch.optim.optimizer import (
+    register_optimizer_step_post_hook,
+    register_optimizer_step_pre_hook,
+)
 
 
 class Listener(Protocol):
@@ -26,6 +29,9 @@ class Listener(Protocol):
     def stepping(self, optimizer: torch.optim.Optimizer) -> None:
         """The optimizer is about to use the gradients."""
 
+    def stepped(self, optimizer: torch.optim.Optimizer) -> None:
+        """The optimizer has used them."""
+
 
 _here = threading.local()
 _lock = threading.Lock()
@@ -35,26 +41,36 @@ _undo: list[Callable[[], None]] = []
 
 def listen(listener: Listener) -> None:
     """Call ``listener`` for what happens on this thread from now on."""
-    global _open
     _listeners().append(listener)
+    hold()
+
+
+def hold() -> None:
+    """Keep the hooks in, for one who listens often; until `let_go`."""
+    global _open
     with _lock:
         _open += 1
         if _open == 1:
             _install()
 
 
-def ignore(listener: Listener) -> None:
-    """Call it no more. On the thread that it listens on."""
+def let_go() -> None:
+    """End a `hold`."""
     global _open
-    try:
-        _listeners().remove(listener)
-    except ValueError:
-        return
     with _lock:
         _open -= 1
         if _open == 0:
             while _undo:
                 _undo.pop()()
+
+
+def ignore(listener: Listener) -> None:
+    """Call it no more. On the thread that it listens on."""
+    try:
+        _listeners().remove(listener)
+    except ValueError:
+        return
+    let_go()
 
 
 def _listeners() -> list[Listener]:
@@ -66,6 +82,7 @@ def _listeners() -> list[Listener]:
 
 def _install() -> None:
     _undo.append(register_optimizer_step_pre_hook(_stepping).remove)
+    _undo.append(register_optimizer_step_post_hook(_stepped).remove)
     clip_grad = importlib.import_module("torch.nn.utils.clip_grad")
     # Both `nn.utils.clip_grad_norm_` and a copy of it imported by name end up in this function.
     inner = "_clip_grads_with_norm_"
@@ -119,3 +136,8 @@ def _watch_clipping(original: Any) -> Any:
 def _stepping(optimizer: torch.optim.Optimizer, _args: Any, _kwargs: Any) -> None:
     for listener in tuple(_listeners()):
         listener.stepping(optimizer)
+
+
+def _stepped(optimizer: torch.optim.Optimizer, _args: Any, _kwargs: Any) -> None:
+    for listener in tuple(_listeners()):
+        listener.stepped(optimizer)

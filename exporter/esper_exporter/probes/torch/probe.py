@@ -180,6 +180,30 @@ class PolicyProbe:
         self._before = None
         self._send(update, incomplete)
 
+    def drop(self, update: PolicyUpdate) -> None:
+        """Forget the running update: there was none."""
+        if update is self._current:
+            ignore(self)
+            self._current, self._before = None, None
+
+    @property
+    def on_device(self) -> bool:
+        """Whether values reach the host later, with the update's one copy."""
+        return not self._transfer.at_once
+
+    @property
+    def group_id(self) -> str:
+        """The A/B group of its events."""
+        return self._telling.group_id
+
+    def record_time(self, phase: str, milliseconds: float) -> None:
+        """A time of a phase that was measured elsewhere."""
+        self._phases.add(phase, milliseconds)
+
+    def flush(self) -> None:
+        """Wait for what is on its way from the device, and emit it."""
+        self._transfer.flush()
+
     def _see_weights(self, update: PolicyUpdate) -> None:
         weights = self._local_parameters()
         update.saw_weights(norms_of(weights), weights)
@@ -285,6 +309,9 @@ class PolicyProbe:
                 self._saw(update, found, None, before_clipping=self._max_norm is None)
             self._steps.used(used)
 
+    def stepped(self, optimizer: torch.optim.Optimizer) -> None:
+        """For `loop_hooks.Listener`; nothing is measured after a step."""
+
     def phase(self, name: str) -> AbstractContextManager[None]:
         """Time a part of the loop: "forward", "backward", "optimizer", "data_transfer", "epoch"."""
         try:
@@ -385,6 +412,7 @@ class PolicyProbe:
     def _tell_update(self, update: PolicyUpdate, received: list[Any]) -> None:
         by_kind: dict[str, list[Any]] = {}
         for piece, values in received:
+            update.resolve(piece, values)
             by_kind.setdefault(piece.kind, []).append(values)
         steps = update.steps(received, self._max_norm)
         found: dict[str, Any] = {

@@ -246,8 +246,34 @@ class PolicyUpdate:
 
     def set(self, **fields: Any) -> None:
         """Fields of a policy update that the loop knows itself, by their name in the contract:
-        ``entropy_coef``, ``early_stop_epoch``, ``op_q_values``, ``lstm_h_rms`` …"""
-        self.told.update(fields)
+        ``entropy_coef``, ``early_stop_epoch``, ``op_q_values``, ``lstm_h_rms`` … A tensor with one
+        number is read when the update has reached the host."""
+        for name, value in fields.items():
+            if isinstance(value, Tensor):
+                with self.guarded():
+                    self._keep("field", value.reshape(1), name)
+            else:
+                self.told[name] = value
+
+    def set_by_head(self, field: str, heads: Sequence[str], totals: Tensor, counts: Tensor) -> None:
+        """A field that maps heads to means: totals over counts, both (heads,). A head without a
+        count has none."""
+        with self.guarded():
+            rows = torch.cat([totals.double(), counts.double()])
+            self._keep("by_head", rows, (field, tuple(heads)))
+
+    def resolve(self, piece: Piece, values: Array) -> None:
+        """Note a field that reached the host."""
+        if piece.kind == "field":
+            self.told[piece.about] = float(values[0])
+        elif piece.kind == "by_head":
+            field, heads = piece.about
+            totals, counts = values.reshape(2, -1).tolist()
+            self.told[field] = {
+                head: total / count
+                for head, total, count in zip(heads, totals, counts, strict=True)
+                if count
+            }
 
     def skip(self) -> None:
         """The update is not carried out: it counts as skipped, and its latches stay lit."""
