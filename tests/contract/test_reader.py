@@ -247,3 +247,13 @@ def test_a_refused_update_still_tells_which_head_was_not_finite(flags: str) -> N
 
 def test_a_refused_epoch_has_nothing_to_salvage() -> None:
     assert refused(like("EPOCH_COMPLETED", env_id=-1)).event is None
+
+
+def test_a_required_field_may_be_named_as_not_measured() -> None:
+    told = {"policy_loss": 1.0, "entropy": 2.0, "grad_norm": 3.0, "nan_grad_count": 0}
+    unmeasured = ("value_loss", "kl_divergence", "clip_fraction")
+    event = {"event_type": "TAMIYO_POLICY_UPDATE", "timestamp": "2026-06-01T08:00:00+00:00"}
+    payload: Any = read({**event, "data": {**told, "not_measured": unmeasured}}, now).data
+    assert payload.value_loss is None and payload.policy_loss == 1.0
+    with pytest.raises(Rejected, match="clip_fraction"):
+        read({**event, "data": {**told, "not_measured": unmeasured[:2]}}, now)

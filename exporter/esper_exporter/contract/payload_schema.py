@@ -363,8 +363,10 @@ def read_fields(plan: Plan, source: object, ignored: list[str], lenient: bool = 
         if field is not None:
             values[name_told] = _convert(field, raw, ignored, lenient)
     if not lenient:
+        # A sender that cannot measure a field says so; one that forgets it is refused.
+        excused = values.get("not_measured") or ()
         for wanted in plan.required:
-            if values[wanted] is None:
+            if values[wanted] is None and wanted not in excused:
                 raise Rejected(MISSING_FIELD, wanted)
     return plan.payload(**values)
 
