@@ -30,6 +30,9 @@ UPDATE: dict[str, Any] = {
     "valid_sample_ratio": 0.9,
     "loss_scale": 1024.0,
     "grad_scaler_state": "stable",
+    "amp_overflow_count": 0,
+    "trust_region_violations": 3,
+    "log_prob_underflow_count": 0,
 }
 INFRASTRUCTURE: dict[str, Any] = {
     "cuda_memory_allocated_gb": 1.0,
@@ -45,6 +48,7 @@ INFRASTRUCTURE: dict[str, Any] = {
     "compile_cache_misses": 4,
     "dynamo_guard_failures": 5,
     "cuda_oom_events": 0,
+    "phase_times_ms": {"forward": [3.0], "backward": [6.0], "optimizer": [1.0]},
 }
 ALLOCATOR: dict[str, Any] = {
     "batch_idx": 1,
