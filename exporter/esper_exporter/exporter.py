@@ -29,7 +29,7 @@ from esper_exporter.serve.page.landing_state import landing_page
 from esper_exporter.serve.page.site import page_routes
 from esper_exporter.serve.registration import Registration
 from esper_exporter.serve.server import MetricsServer
-from esper_exporter.settings import read_settings
+from esper_exporter.settings import Settings, read_settings
 from esper_exporter.shutdown.ending import Ending
 from esper_exporter.shutdown.failure_reason import Reason
 from esper_exporter.shutdown.persistence import Persistence, State
@@ -44,6 +44,7 @@ from esper_exporter.state.state_lock import WAIT_SECONDS, StateLock
 if TYPE_CHECKING:
     from prometheus_client.registry import Collector
 
+    from esper_exporter.journal.writer import JournalWriter
     from esper_exporter.metrics.user_collectors import Result
     from esper_exporter.probes.gpu.driver import Driver
 
@@ -51,6 +52,19 @@ COLLECTOR_SECONDS = 0.5
 KEEP_WAIT_SECONDS = 5.0
 LANDING_WAIT_SECONDS = 0.02
 OWN_ARGUMENTS = ("self", "clock", "gpu_driver")
+
+
+def _journal_writer(settings: Settings, log_once: LogOnce) -> JournalWriter | None:
+    if settings.journal is None:
+        return None
+    from esper_exporter.journal.writer import JournalWriter
+
+    return JournalWriter(
+        settings.journal,
+        log_once.warn,
+        max_bytes=settings.journal_max_bytes,
+        max_age=settings.journal_max_age,
+    )
 
 
 def _utc_now() -> datetime:
@@ -83,8 +97,9 @@ class Exporter:
     ``gpu_slow_interval`` are the seconds between two readings of what is slow to read, 0: never.
     ``telemetry_dir`` and ``checkpoint_dir`` are directories whose free space is told.
     ``explosion_norm`` is the gradient norm above which an update counts as exploding, for trainers
-    that do not report what they clip to.
-    ``gpu_driver`` stands in for the GPUs' driver.
+    that do not report what they clip to. ``journal`` is a directory in which every accepted event
+    is kept, for SQL and `explain`; ``journal_max_bytes`` and ``journal_max_age`` (seconds) limit
+    it. ``gpu_driver`` stands in for the GPUs' driver.
 
     Thread-safe.
     """
@@ -114,6 +129,9 @@ class Exporter:
         gpu_slow_interval: float | None = None,
         telemetry_dir: str | os.PathLike[str] | None = None,
         checkpoint_dir: str | os.PathLike[str] | None = None,
+        journal: str | os.PathLike[str] | None = None,
+        journal_max_bytes: int | None = None,
+        journal_max_age: float | None = None,
         gpu_driver: Driver | None = None,
         clock: Callable[[], datetime] = _utc_now,
     ) -> None:
@@ -162,8 +180,9 @@ class Exporter:
         )
         self._registration = Registration(settings.file_sd, settings.host, self)
         self.leave = self._registration.end
+        self.journal = _journal_writer(settings, self._log_once)
         self._ingest = Ingest(
-            self._lock, self._runs, self._own, self._log_once, clock, self._noticed
+            self._lock, self._runs, self._own, self._log_once, clock, self._noticed, self.journal
         )
         self.page = PageApi(self._lock, self._runs, self._vitals)
         self._server: MetricsServer | None = None
@@ -234,6 +253,8 @@ class Exporter:
             unwatch(self._ending)
             self.leave()
             self._vitals.stop()
+            if self.journal is not None:
+                self.journal.close()
             if server is not None:
                 server.close()
 
@@ -261,12 +282,20 @@ class Exporter:
 
     # -- how it ends -------------------------------------------------------------------------
 
-    def mark_ended(self, reason: Reason | None) -> bool:
-        """The current runs have finished (None) or failed; whether that is news. Never raises."""
+    def mark_ended(self, reason: Reason | None, error: BaseException | None = None) -> bool:
+        """The current runs have finished (None) or failed; whether that is news. Never raises.
+
+        ``error`` is what they failed of, where that is known.
+        """
         news: list[bool] = []
         try:
             now = self._clock()
             self._lock.submit(lambda: news.append(self._runs.end(reason, now)))
+            if self.journal is not None and (news[:1] or [True])[0]:
+                detail = f"{type(error).__name__}: {error}" if error is not None else ""
+                word = "finished" if reason is None else reason.value
+                for identity in self._runs.identities():
+                    self.journal.record_ending(identity, word, detail, now)
         except Exception:
             self._log_once.error("ending")
             return False
@@ -341,6 +370,8 @@ class Exporter:
         next may be the end. Later only the count changes, which need not be written each time."""
         if faults.any:
             self._tracker.serious()
+            if self.journal is not None:
+                self.journal.hurry()
         if faults.new or faults.ended or self._persistence.due:
             self.keep()
 
@@ -372,6 +403,8 @@ class Exporter:
         self._own.collected(OWN_COLLECTOR, not self._publish_failed, time.perf_counter() - begun)
         self._own.series = self._renderer.series
         try:
+            if self.journal is not None:
+                self._own.journal_active = self.journal.active
             self._own.refresh(len(self._runs.everything()), self._ingest.in_flight)
         except Exception:
             self._publish_error("publish")

@@ -59,6 +59,9 @@ class Settings:
     gpu_slow_interval: float = 0.0
     telemetry_dir: Path | None = None
     checkpoint_dir: Path | None = None
+    journal: Path | None = None
+    journal_max_bytes: int = 0
+    journal_max_age: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
@@ -69,6 +72,9 @@ class Settings:
             seconds = getattr(self, name)
             if not 0 <= seconds < float("inf"):
                 raise ValueError(f"{name} must be a number of seconds, 0 for none, not {seconds}")
+        for name in ("journal_max_bytes", "journal_max_age"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"{name} must be 0, for no limit, or more")
         for name in ("gpu_vitals", "host_vitals"):
             if getattr(self, name) not in (AUTO, ON, OFF):
                 raise ValueError(f"{name} must be auto, on or off, not {getattr(self, name)!r}")
@@ -153,6 +159,9 @@ _KINDS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "gpu_slow_interval": _TIME,
     "telemetry_dir": _FILE,
     "checkpoint_dir": _FILE,
+    "journal": _FILE,
+    "journal_max_bytes": _NUMBER,
+    "journal_max_age": _TIME,
 }
 """How each setting is read, from an argument or a variable's text, and what it has to be."""
 

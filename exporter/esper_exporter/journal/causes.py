@@ -102,7 +102,7 @@ STREAK = 3
 HISTORY = 3
 """Updates before that make a history."""
 SILENCE_TIMES = 20.0
-SILENCE_SECONDS = 300.0
+SILENCE_SECONDS = 30.0
 LINKED_UPDATES = 3
 """What ended the run can follow from what was so few updates before, where nothing says it."""
 DEATHS = frozenset({"exception", "killed", "out_of_memory", "stalled", "unknown", "gpu_fault"})
@@ -539,7 +539,7 @@ def _silence(run: RunRecord, now: datetime | None) -> Iterator[Finding]:
             last,
             run.last_seq,
             f"no event for {silent:.0f} s while the process lived",
-            ends_run=run.ending is None,
+            ends_run=run.ending is None and not run.orphaned,
         )
 
 
@@ -600,6 +600,16 @@ def _ending(run: RunRecord, found: list[Finding], now: datetime | None) -> Itera
             raised.time,
             raised.seq,
             "an exception ended the update; which one is not said",
+            ends_run=True,
+        )
+    elif run.orphaned and not run.complete and run.started is not None:
+        yield Finding(
+            "killed",
+            number,
+            run.alive_at or run.last_event,
+            run.last_seq + 1,
+            "the process is gone and said nothing of its end: killed by a signal, or the system",
+            inferred=True,
             ends_run=True,
         )
     elif not run.complete and run.planned_batches is not None and not _lives(run, now):

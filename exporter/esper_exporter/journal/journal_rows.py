@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from heapq import merge
 from pathlib import Path
 from typing import Any
 
-from esper_exporter.journal.columns import Table, tables
-from esper_exporter.journal.parts import ROW_COLUMNS
-from esper_exporter.journal.store import sealed_parts
+from esper_exporter.journal.columns import Table, table_of_name, tables
+from esper_exporter.journal.parts import ROW_COLUMNS, read_manifest
+from esper_exporter.journal.record import ALIVE, ORPHAN
+from esper_exporter.journal.store import Segments, open_segments, sealed_parts, segment_lines
 
 Row = dict[str, Any]
 OnRun = Callable[[str, str, int, datetime, int], None]
@@ -27,10 +28,50 @@ def journal_rows(
     """
     parts, damaged = sealed_parts(journal)
     warnings += damaged
+    seq = 0
     for part in parts:
-        yield from part_rows(part, wanted)
-        for newest in _newest(part):
-            on_run(*newest)
+        last = seq
+        for row in part_rows(part, wanted):
+            row["seq"] += seq
+            last = row["seq"]
+            yield row
+        for run, group, rank, moment, number in _newest(part):
+            on_run(run, group, rank, moment, number + seq)
+            last = max(last, number + seq)
+        seq = last
+        manifest = read_manifest(part)
+        yield from _lives(manifest.get("alive", ()), manifest.get("orphans", ()))
+    found = Segments()
+    for line in segment_lines(open_segments(journal), found):
+        assert line.run is not None
+        event = json.loads(line.text)
+        stamp = event["timestamp"]
+        if isinstance(stamp, str):
+            event["timestamp"] = datetime.fromisoformat(stamp)
+        else:
+            event["timestamp"] = datetime.fromtimestamp(stamp, UTC)
+        run_id, rank = line.run
+        event |= {"seq": line.seq + seq, "run_id": run_id, "rank": rank}
+        event["data"] = {k: v for k, v in (event["data"] or {}).items() if v is not None}
+        if table_of_name()[event["event_type"]].type in wanted:
+            yield event
+        on_run(run_id, event["group_id"], rank, event["timestamp"], event["seq"])
+    warnings += found.warnings
+    alive = [[*run, moment.isoformat()] for run, moment in found.alive.items()]
+    yield from _lives(alive, [list(run) for run in found.orphans])
+
+
+def _lives(alive: Iterable[list[Any]], orphans: Iterable[list[Any]]) -> Iterator[Row]:
+    for run_id, group, rank, moment in alive:
+        yield {
+            "event_type": ALIVE,
+            "timestamp": datetime.fromisoformat(moment),
+            "run_id": run_id,
+            "group_id": group,
+            "rank": rank,
+        }
+    for run_id, group, rank in orphans:
+        yield {"event_type": ORPHAN, "run_id": run_id, "group_id": group, "rank": rank}
 
 
 def part_rows(part: Path, wanted: frozenset[str]) -> Iterator[Row]:

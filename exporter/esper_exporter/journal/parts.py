@@ -341,14 +341,14 @@ class PartWriter:
         for kind, found in again.items():
             self._convert(tables()[kind], found, again=True)
 
-    def close(self) -> dict[str, Any]:
-        """Write the rest and the manifest, and return it."""
+    def close(self, **more: Any) -> dict[str, Any]:
+        """Write the rest and the manifest, with ``more`` in it, and return it."""
         for kind in list(self._held):
             self._write(kind)
         for writer in self._writers.values():
             writer.close()
         self._con.close()
-        manifest = {
+        manifest = more | {
             "version": VERSION,
             "source": self._source,
             "lines": self.lines,

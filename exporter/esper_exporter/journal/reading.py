@@ -18,6 +18,8 @@ from esper_exporter.contract.event_table import TYPES, canonical
 from esper_exporter.contract.jsonlines import MAX_LINE
 from esper_exporter.journal.columns import ENDED, GPU_FAULT, table_of_name, tables
 from esper_exporter.journal.record import (
+    ALIVE,
+    ORPHAN,
     Ending,
     Incident,
     Nonfinite,
@@ -137,6 +139,7 @@ def parsed(line: bytes | str, seq: int) -> Row | None:
         "timestamp": moment,
         "group_id": told["group_id"] if isinstance(told.get("group_id"), str) else "default",
         "seq": seq,
+        "event_id": told["event_id"] if isinstance(told.get("event_id"), str) else None,
         "data": data if isinstance(data, dict) else {},
     }
 
@@ -162,6 +165,7 @@ class _Runs:
         self._newest: RunRecord | None = None
         self._ended_at: dict[int, int] = {}
         self._told: set[tuple[Any, ...]] = set()
+        self._ids: set[str] = set()
 
     def runs(self) -> list[RunRecord]:
         """Every run, in the order in which they began."""
@@ -186,8 +190,28 @@ class _Runs:
                     run.last_event = moment
                 run.last_seq = max(run.last_seq, seq)
 
+    def _know(self, row: Row) -> None:
+        for run in self._all:
+            if (run.run_id, run.group_id, run.rank) == (
+                row["run_id"],
+                row["group_id"],
+                row["rank"],
+            ):
+                if row["event_type"] == ALIVE:
+                    run.alive_at = max(run.alive_at or row["timestamp"], row["timestamp"])
+                else:
+                    run.orphaned = run.ending is None
+
     def take(self, row: Row) -> None:
         """Bring one event to its run."""
+        if row["event_type"] in (ALIVE, ORPHAN):
+            self._know(row)
+            return
+        told = row.get("event_id")
+        if told is not None:
+            if told in self._ids:
+                return
+            self._ids.add(told)
         kind: str = canonical(row["event_type"])
         run = self._begin(row) if kind == "TRAINING_STARTED" else self._of(row, kind)
         if self._repeats(row, kind):
@@ -201,6 +225,15 @@ class _Runs:
     def _begin(self, row: Row) -> RunRecord:
         data, begun = row["data"], row["timestamp"]
         name = row.get("run_id") or f"{data.get('episode_id') or 'run'}-{begun:%Y%m%dT%H%M%SZ}"
+        if "run_id" in row:
+            for known in self._all:
+                same = (known.run_id, known.group_id, known.rank)
+                if same == (name, row["group_id"], row["rank"]):
+                    # The same run in another process: it was resumed.
+                    known.config |= {k: v for k, v in data.items() if v is not None}
+                    known.started = known.started or begun
+                    known.ending, known.orphaned, known.resumed = None, False, True
+                    return known
         run = RunRecord(
             name,
             row["group_id"],
@@ -390,6 +423,10 @@ def _outcome(run: RunRecord, row: Row, data: dict[str, Any]) -> None:
 
 
 def _ended(run: RunRecord, row: Row, data: dict[str, Any]) -> None:
+    run.orphaned = False
+    known = run.ending
+    if known is not None and known.reason != "finished" and not data.get("exit_code"):
+        return  # what the process itself said is more than what is seen from outside
     run.ending = Ending(
         str(data.get("reason") or "finished"),
         row["timestamp"],

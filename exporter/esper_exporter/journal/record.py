@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+ALIVE, ORPHAN = "ALIVE", "ORPHAN"
+"""Not events: that a process lived at a time, and that it is gone without an ending."""
+
 
 @dataclass(slots=True)
 class Update:
@@ -96,6 +99,8 @@ class RunRecord:
     ending: Ending | None = None
     alive_at: datetime | None = None
     """When the process was last known to live, where something else than its events says so."""
+    orphaned: bool = False
+    """Its process is gone and left no ending: it was killed."""
     resumed: bool = False
 
     @property

@@ -36,6 +36,7 @@ class OwnMetrics:
         self._started = started
         self._max_series = max_series
         self.last_event: datetime | None = None
+        self.journal_active: bool | None = None
         self._events = 0
         self._emits = self._distributions.begin(counted.EMIT_DURATION)
         self.series = 0
@@ -82,6 +83,9 @@ class OwnMetrics:
             "esper_exporter_series": float(self.series),
             "esper_exporter_series_limit": float(self._max_series),
             "esper_exporter_events_in_flight": float(in_flight),
+            "esper_exporter_journal_active": ABSENT
+            if self.journal_active is None
+            else float(self.journal_active),
             "esper_exporter_last_event_timestamp_seconds": ABSENT
             if self.last_event is None
             else self.last_event.timestamp(),

@@ -14,7 +14,7 @@ from esper_exporter.shutdown.scrape_tracker import ScrapeTracker
 class Owner(Protocol):
     """What an ending asks of its exporter. All of it may be called on any thread."""
 
-    def mark_ended(self, reason: Reason | None) -> bool:
+    def mark_ended(self, reason: Reason | None, error: BaseException | None = None) -> bool:
         """Put the end of the runs that go on on the page, None for finished; whether any did."""
 
     def last_end(self) -> float | None:
@@ -111,7 +111,7 @@ class Ending:
 
     def _end(self, reason: Reason | None, error: BaseException | None) -> None:
         self._interrupted = self._interrupted or isinstance(error, KeyboardInterrupt)
-        news = self._owner.mark_ended(reason)
+        news = self._owner.mark_ended(reason, error)
         # A run whose batches were done ended before its process does, perhaps just now.
         since = None if news else self._owner.last_end()
         if not news and since is None:

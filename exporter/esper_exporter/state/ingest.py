@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from datetime import datetime
 from functools import partial
+from typing import Protocol
 
 from esper_exporter.contract.events import Event
 from esper_exporter.contract.reader import read
@@ -22,7 +23,7 @@ from esper_exporter.log_once import LogOnce
 from esper_exporter.metrics.self_metrics import OwnMetrics
 from esper_exporter.state import counted
 from esper_exporter.state.registry import Faults, NoRun, RunRegistry
-from esper_exporter.state.run import MAX_ENVS
+from esper_exporter.state.run import MAX_ENVS, RunIdentity
 from esper_exporter.state.snapshot_import import SnapshotImport, apply_snapshot, read_snapshot
 from esper_exporter.state.state_lock import StateLock
 
@@ -34,6 +35,13 @@ MAX_WAITING = 1024
 
 Change = Callable[[], None]
 """A change of the state that is ready to be made: it calls no foreign code."""
+
+
+class Journal(Protocol):
+    """Keeps the events that were accepted. It must not wait, and must not raise."""
+
+    def record(self, event: Event, run: RunIdentity) -> None:
+        """Keep one event, of this run."""
 
 
 class _Reading(threading.local):
@@ -60,6 +68,7 @@ class Ingest:
         log_once: LogOnce,
         clock: Callable[[], datetime],
         on_fault: Callable[[Faults], None],
+        journal: Journal | None = None,
     ) -> None:
         self._lock = lock
         self._runs = runs
@@ -67,6 +76,7 @@ class Ingest:
         self._log_once = log_once
         self._clock = clock
         self._on_fault = on_fault
+        self._journal = journal
         self._pid = os.getpid()
         self._reading = _Reading()
         self._in_flight: deque[None] = deque()
@@ -168,7 +178,9 @@ class Ingest:
             duplicate = self._runs.take(event)
             if duplicate is not None:
                 own.count(counted.EVENTS_DUPLICATE, duplicate)
-            elif isinstance(event.data, TrainingStartedPayload):
+            elif self._journal is not None:
+                self._journal.record(event, self._runs.newest())
+            if duplicate is None and isinstance(event.data, TrainingStartedPayload):
                 self._count_dropped(event.data.n_envs - MAX_ENVS)
         except NoRun as refused:
             own.rejected(refused.reason)
@@ -181,6 +193,8 @@ class Ingest:
             own.rejected(refused.reason)
             if refused.event is not None:
                 self._runs.salvage(refused.event)
+                if self._journal is not None:
+                    self._journal.record(refused.event, self._runs.identity_of(refused.event))
         except NoRun:
             return
         finally:

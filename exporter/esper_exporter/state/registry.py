@@ -133,6 +133,19 @@ class RunRegistry:
             self._ended()
         return None
 
+    def newest(self) -> RunIdentity:
+        """The run that had the last event. There must have been one."""
+        assert self._newest is not None
+        return self.current[self._newest].state.identity
+
+    def identities(self) -> list[RunIdentity]:
+        """The current runs."""
+        return [entry.state.identity for entry in tuple(self.current.values())]
+
+    def identity_of(self, event: Event) -> RunIdentity:
+        """The run that an event belongs to. Raises NoRun."""
+        return self._entry(event).state.identity
+
     def follow_snapshot(self, entry: Entry, now: datetime) -> None:
         """Note what a snapshot that was taken over says of its run's end."""
         if run_end.follow_snapshot(entry.state, now):

@@ -39,6 +39,12 @@ METRICS: tuple[Metric, ...] = (
     ),
     gauge(
         "exporter",
+        "esper_exporter_journal_active",
+        "derived: whether the journal is written",
+        "1 while the journal is written, 0 once it had to stop (a full disk); absent without one.",
+    ),
+    gauge(
+        "exporter",
         "esper_exporter_events_in_flight",
         "derived: events handed to emit and not yet on the page",
         "Events handed to the exporter and not yet taken in.",

@@ -1,0 +1,116 @@
+"""Segments: the append-only files that a journal is written to, one record after the other.
+
+A record is its length, its CRC-32 and a MessagePack map, so that what was cut off in the middle is
+seen, and what stands before it can be read. Written bytes survive the death of the process: they
+are in the system's cache, whether or not they are on the disk yet.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+MAGIC = b"ESPERJ1\n"
+SUFFIX = ".segment"
+FOLDER = "segments"
+LONGEST_RECORD = 64 << 20
+
+_HEADER = struct.Struct("<II")
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder().decode
+
+
+def frame(record: Any) -> bytes:
+    """A record as it stands in a segment."""
+    body = _encode(record)
+    return _HEADER.pack(len(body), zlib.crc32(body)) + body
+
+
+@dataclass(slots=True)
+class SegmentState:
+    """What reading a segment found: bytes that are sound, and why it stopped before the end."""
+
+    sound: int = 0
+    records: int = 0
+    problem: str | None = None
+    torn: bool = False
+    """It ends within a record: what a writer that was killed leaves, and no damage."""
+
+
+def read_segment(path: Path, state: SegmentState) -> Iterator[dict[str, Any]]:
+    """The records of a segment up to its end or the first that is damaged. Raises OSError."""
+    with path.open("rb") as file:
+        magic = file.read(len(MAGIC))
+        if magic != MAGIC:
+            state.torn = MAGIC.startswith(magic)
+            state.problem = None if state.torn else "not a segment"
+            return
+        state.sound = len(MAGIC)
+        while header := file.read(_HEADER.size):
+            if len(header) < _HEADER.size:
+                state.torn = True
+                return
+            length, crc = _HEADER.unpack(header)
+            if length > LONGEST_RECORD:
+                state.problem = f"a record of {length} bytes at {state.sound}"
+                return
+            body = file.read(length)
+            if len(body) < length:
+                state.torn = True
+                return
+            if zlib.crc32(body) != crc:
+                state.problem = f"the checksum of the record at {state.sound} does not match"
+                return
+            try:
+                record = _decode(body)
+            except msgspec.DecodeError as error:
+                state.problem = f"the record at {state.sound} cannot be read ({error})"
+                return
+            state.sound += _HEADER.size + length
+            state.records += 1
+            yield record
+
+
+def is_being_written(path: Path) -> bool:
+    """Whether a process holds a segment open to append to it. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+class SegmentFile:
+    """A segment that is being written. Raises OSError where the disk does."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
+        self._descriptor = os.open(path, flags, 0o644)
+        # Held for as long as the process lives: who compacts leaves it alone.
+        fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self.size = 0
+        self.write(MAGIC)
+
+    def write(self, data: bytes) -> None:
+        """Append bytes."""
+        view = memoryview(data)
+        while view:
+            written = os.write(self._descriptor, view)
+            self.size += written
+            view = view[written:]
+
+    def close(self) -> None:
+        """No more is written."""
+        os.close(self._descriptor)
