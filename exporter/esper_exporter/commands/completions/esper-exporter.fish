@@ -50,8 +50,8 @@ function _shtab_esper_exporter_using
   test "$_shtab_esper_exporter_cmdpath" = "$argv"
 end
 
-set -g _shtab_esper_exporter_commands demo replay backfill compare explain sql stack doctor catalog assets prune completion version
-set -g _shtab_esper_exporter_opts_with_value --alertmanager --alertmanager-config --alertmanager-port --allowed-host --data --describe --envs --epochs --example --fake-gpus --format --grafana --grafana-port --grafana-url --group-id --host --inject --interval --label --memory-limit --out --output --port --prometheus --prometheus-port --query --rank --recording --run-id --runbook-url --seed --slots --speed --step --target --targets-dir --telemetry-file --until --updates --web-config
+set -g _shtab_esper_exporter_commands demo replay backfill journal 'journal import' 'journal compact' 'journal verify' 'journal prune' compare explain sql stack doctor catalog assets prune completion version
+set -g _shtab_esper_exporter_opts_with_value --alertmanager --alertmanager-config --alertmanager-port --allowed-host --data --describe --envs --epochs --example --fake-gpus --format --grafana --grafana-port --grafana-url --group-id --host --inject --interval --label --max-age --max-bytes --memory-limit --out --output --port --prometheus --prometheus-port --query --rank --recording --run-id --runbook-url --seed --slots --speed --step --target --targets-dir --telemetry-file --until --updates --web-config
 
 complete -c esper-exporter -e
 complete -c esper-exporter -f
@@ -94,6 +94,26 @@ complete -c esper-exporter -n '_shtab_esper_exporter_using backfill' -l step -x 
 complete -c esper-exporter -n '_shtab_esper_exporter_using backfill' -l run-id -x -d 'name of the run (default: from its first event)'
 complete -c esper-exporter -n '_shtab_esper_exporter_using backfill' -l label -x -d 'label for all samples, as a scrape adds them: job=esper; as often as wanted'
 complete -c esper-exporter -n '_shtab_esper_exporter_using backfill; and test $_shtab_esper_exporter_npos -ge 0' -ka "(__fish_complete_path (commandline -ct))" -d 'telemetry, one JSON object a line, gzip or not, each once; - is standard input'
+complete -c esper-exporter -n '_shtab_esper_exporter_using; and test $_shtab_esper_exporter_npos -eq 0' -a journal -d 'Work on a journal: the directory in which an exporter keeps every event that it accepted (Exporter(journal=DIR)).'
+complete -c esper-exporter -n '_shtab_esper_exporter_using journal' -s h -l help -d 'show this help message and exit'
+complete -c esper-exporter -n '_shtab_esper_exporter_using journal; and test $_shtab_esper_exporter_npos -eq 0' -a import -d 'bring telemetry files into a journal'
+complete -c esper-exporter -n '_shtab_esper_exporter_using journal import' -s h -l help -d 'show this help message and exit'
+complete -c esper-exporter -n '_shtab_esper_exporter_using journal import; and test $_shtab_esper_exporter_npos -eq 0' -ka "(__fish_complete_directories)" -d 'the journal; made if it is not there'
+complete -c esper-exporter -n '_shtab_esper_exporter_using journal import; and test $_shtab_esper_exporter_npos -ge 1' -ka "(__fish_complete_path (commandline -ct))" -d 'telemetry, folders, globs'
+complete -c esper-exporter -n '_shtab_esper_exporter_using journal; and test $_shtab_esper_exporter_npos -eq 0' -a compact -d 'turn closed segments into Parquet'
+complete -c esper-exporter -n '_shtab_esper_exporter_using journal compact' -s h -l help -d 'show this help message and exit'
+complete -c esper-exporter -n '_shtab_esper_exporter_using journal compact' -l max-age -x -d 'remove what is older'
+complete -c esper-exporter -n '_shtab_esper_exporter_using journal compact' -l max-bytes -x -d 'remove the oldest beyond'
+complete -c esper-exporter -n '_shtab_esper_exporter_using journal compact' -l quiet -d 'say nothing'
+complete -c esper-exporter -n '_shtab_esper_exporter_using journal compact; and test $_shtab_esper_exporter_npos -eq 0' -ka "(__fish_complete_directories)" -d DIR
+complete -c esper-exporter -n '_shtab_esper_exporter_using journal; and test $_shtab_esper_exporter_npos -eq 0' -a verify -d 'read every byte and check it'
+complete -c esper-exporter -n '_shtab_esper_exporter_using journal verify' -s h -l help -d 'show this help message and exit'
+complete -c esper-exporter -n '_shtab_esper_exporter_using journal verify; and test $_shtab_esper_exporter_npos -eq 0' -ka "(__fish_complete_directories)" -d DIR
+complete -c esper-exporter -n '_shtab_esper_exporter_using journal; and test $_shtab_esper_exporter_npos -eq 0' -a prune -d 'remove the oldest parts'
+complete -c esper-exporter -n '_shtab_esper_exporter_using journal prune' -s h -l help -d 'show this help message and exit'
+complete -c esper-exporter -n '_shtab_esper_exporter_using journal prune' -l max-age -x -d 'remove what is older'
+complete -c esper-exporter -n '_shtab_esper_exporter_using journal prune' -l max-bytes -x -d 'remove the oldest beyond'
+complete -c esper-exporter -n '_shtab_esper_exporter_using journal prune; and test $_shtab_esper_exporter_npos -eq 0' -ka "(__fish_complete_directories)" -d DIR
 complete -c esper-exporter -n '_shtab_esper_exporter_using; and test $_shtab_esper_exporter_npos -eq 0' -a compare -d 'Compare two runs. Each is a source, or a source and a run in it as SOURCE#RUN_ID or SOURCE#RUN_ID/GROUP.'
 complete -c esper-exporter -n '_shtab_esper_exporter_using compare' -s h -l help -d 'show this help message and exit'
 complete -c esper-exporter -n '_shtab_esper_exporter_using compare' -l format -xka "markdown html json" -d 'of the report'

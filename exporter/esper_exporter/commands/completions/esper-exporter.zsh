@@ -18,6 +18,7 @@ _shtab_esper_exporter_commands() {
     demo:'Train a recurrent policy of eight heads that grows and prunes small networks on scikit-learn'"'"'s handwritten digits, on the CPU, and serve its page meanwhile.'
     doctor:'Check Python, torch, the GPU driver, the port, the state and share folders, and whether Prometheus answers, scrapes the run and has the rules: a sentence each, and a remedy where something is in the way. The environment'"'"'s ESPER_EXPORTER_… settings count.'
     explain:'Read a run from telemetry, or a journal, and say what went wrong first, what came before, what followed and what to try.'
+    journal:'Work on a journal: the directory in which an exporter keeps every event that it accepted (Exporter(journal=DIR)).'
     prune:'Remove from DIR the target files of this host'"'"'s processes that have ended. Those of other hosts are left alone: run it there.'
     replay:'Feed recorded events to an exporter and serve its page, while they are replayed and after, until Ctrl-C.'
     sql:'Query the events of recorded runs with SQL: telemetry files, folders of runs, journals. Without a QUERY an interactive shell opens.'
@@ -25,6 +26,16 @@ _shtab_esper_exporter_commands() {
     version:'Print the version.'
   )
   _describe 'esper-exporter commands' _commands
+}
+
+_shtab_esper_exporter_journal_commands() {
+  local _commands=(
+    compact:'turn closed segments into Parquet'
+    import:'bring telemetry files into a journal'
+    prune:'remove the oldest parts'
+    verify:'read every byte and check it'
+  )
+  _describe 'esper-exporter journal commands' _commands
 }
 
 _shtab_esper_exporter_options=(
@@ -130,6 +141,51 @@ _shtab_esper_exporter_explain_options=(
 # guard to ensure default positional specs are added only once per session
 _shtab_esper_exporter_explain_defaults_added=0
 
+_shtab_esper_exporter_journal_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_esper_exporter_journal_defaults_added=0
+
+_shtab_esper_exporter_journal_compact_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--max-age[remove what is older]:SECONDS:"
+  "--max-bytes[remove the oldest beyond]:N:"
+  "--quiet[say nothing]"
+  ":DIR:_files -/"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_esper_exporter_journal_compact_defaults_added=0
+
+_shtab_esper_exporter_journal_import_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  ":the journal\; made if it is not there:_files -/"
+  "(*):telemetry, folders, globs:_files"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_esper_exporter_journal_import_defaults_added=0
+
+_shtab_esper_exporter_journal_prune_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--max-age[remove what is older]:SECONDS:"
+  "--max-bytes[remove the oldest beyond]:N:"
+  ":DIR:_files -/"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_esper_exporter_journal_prune_defaults_added=0
+
+_shtab_esper_exporter_journal_verify_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  ":DIR:_files -/"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_esper_exporter_journal_verify_defaults_added=0
+
 _shtab_esper_exporter_prune_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   ":the directory of Exporter(file_sd\=DIR):_files -/"
@@ -224,11 +280,38 @@ _shtab_esper_exporter() {
         demo) _arguments -C -s $_shtab_esper_exporter_demo_options ;;
         doctor) _arguments -C -s $_shtab_esper_exporter_doctor_options ;;
         explain) _arguments -C -s $_shtab_esper_exporter_explain_options ;;
+        journal) _shtab_esper_exporter_journal ;;
         prune) _arguments -C -s $_shtab_esper_exporter_prune_options ;;
         replay) _arguments -C -s $_shtab_esper_exporter_replay_options ;;
         sql) _arguments -C -s $_shtab_esper_exporter_sql_options ;;
         stack) _arguments -C -s $_shtab_esper_exporter_stack_options ;;
         version) _arguments -C -s $_shtab_esper_exporter_version_options ;;
+      esac
+  esac
+}
+
+_shtab_esper_exporter_journal() {
+  local context state line curcontext="$curcontext" one_or_more='(*)' remainder='(-)*:' default='*::: :->journal'
+
+  # Add default positional/remainder specs only if none exist, and only once per session
+  if (( ! _shtab_esper_exporter_journal_defaults_added )); then
+    if (( ${_shtab_esper_exporter_journal_options[(I)${(q)one_or_more}*]} +          ${_shtab_esper_exporter_journal_options[(I)${(q)remainder}*]} +          ${_shtab_esper_exporter_journal_options[(I)${(q)default}]} == 0 )); then
+      _shtab_esper_exporter_journal_options+=(': :_shtab_esper_exporter_journal_commands' '*::: :->journal')
+    fi
+    _shtab_esper_exporter_journal_defaults_added=1
+  fi
+  _arguments -C -s $_shtab_esper_exporter_journal_options
+
+  case $state in
+    journal)
+      words=($line[1] "${words[@]}")
+      (( CURRENT += 1 ))
+      curcontext="${curcontext%:*:*}:_shtab_esper_exporter_journal-$line[1]:"
+      case $line[1] in
+        compact) _arguments -C -s $_shtab_esper_exporter_journal_compact_options ;;
+        import) _arguments -C -s $_shtab_esper_exporter_journal_import_options ;;
+        prune) _arguments -C -s $_shtab_esper_exporter_journal_prune_options ;;
+        verify) _arguments -C -s $_shtab_esper_exporter_journal_verify_options ;;
       esac
   esac
 }
