@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import os
 import socket
 import subprocess
 import time
@@ -91,7 +92,18 @@ def curl(*arguments: str) -> Reply:
 
 
 def seconds_to_scrape(url: str) -> float:
-    """How long a legitimate scrape takes; it must succeed."""
-    started = time.perf_counter()
-    assert request(f"{url}/metrics").status == 200
-    return time.perf_counter() - started
+    """How long a legitimate scrape takes, the best of five: a busy machine delays one of them, a
+    server that is held up all. Each must succeed."""
+    best = float("inf")
+    for _ in range(5):
+        started = time.perf_counter()
+        assert request(f"{url}/metrics").status == 200
+        best = min(best, time.perf_counter() - started)
+        if best < 1:
+            break
+    return best
+
+
+def patience() -> float:
+    """How many times longer than on a quiet machine something may take now."""
+    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))

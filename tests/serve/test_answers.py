@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from esper_exporter.serve.app import scrape_seconds
+from esper_exporter.serve.app import same_origin, scrape_seconds
 from esper_exporter.serve.limits import Limits
 from esper_exporter.serve.server import MetricsServer
 from serve.clients import connect, curl, read_to_end, request
@@ -198,3 +198,21 @@ def test_the_scrape_timeout_leaves_time_for_the_way_back(
     header: bytes | None, expected: float
 ) -> None:
     assert scrape_seconds(header, Limits()) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        ({}, True),
+        ({"host": "localhost:1", "origin": "http://localhost:1"}, True),
+        ({"host": "localhost:1", "origin": "http://localhost:2"}, False),
+        ({"host": "localhost:1", "origin": "null"}, False),
+        ({"sec-fetch-site": "same-origin"}, True),
+        ({"sec-fetch-site": "cross-site"}, False),
+        ({"sec-fetch-site": "same-site"}, False),
+    ],
+)
+def test_only_pages_of_this_server_may_change_something(
+    headers: dict[str, str], expected: bool
+) -> None:
+    assert same_origin({k.encode(): v.encode() for k, v in headers.items()}) is expected

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from esper_exporter.serve.switch_interval import SHORT_SECONDS, Turns
+from esper_exporter.serve.switch_interval import SHORT_SECONDS, SwitchInterval
 from serve.clients import connect, request
 from serve.conftest import Serve
 from serve.fakes import FakeSource
@@ -74,7 +74,7 @@ def test_a_forked_child_has_it_as_it_was(serve: Serve) -> None:
 
 def test_what_somebody_else_sets_meanwhile_stays() -> None:
     before = sys.getswitchinterval()
-    turns = Turns()
+    turns = SwitchInterval()
     turns.begin()
     turns.begin()
     sys.setswitchinterval(0.002)
@@ -87,7 +87,7 @@ def test_what_somebody_else_sets_meanwhile_stays() -> None:
 def test_one_that_is_shorter_already_is_left_alone() -> None:
     before = sys.getswitchinterval()
     sys.setswitchinterval(0.0001)
-    turns = Turns()
+    turns = SwitchInterval()
     turns.begin()
     assert sys.getswitchinterval() == pytest.approx(0.0001)
     turns.end()

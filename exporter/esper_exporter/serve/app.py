@@ -15,13 +15,13 @@ from esper_exporter.serve.interfaces import PageSource, Served, Visit
 from esper_exporter.serve.limits import Limits
 from esper_exporter.serve.messages import Answer, Fields, Headers, Request, plain
 from esper_exporter.serve.negotiation import accepts_gzip, negotiate
-from esper_exporter.serve.rendering import Outflow, Rendering, ScrapeTimeout
+from esper_exporter.serve.rendering import Rendering, ResponseBudget, ScrapeTimeout
 from esper_exporter.serve.routes import METRICS_PATH, NOT_FOUND, POSTED, routes
 from esper_exporter.serve.trouble import LOG, Trouble
 from esper_exporter.serve.workers import Workers
 
 
-class Gate(Protocol):
+class AccessControl(Protocol):
     """Who may come in, and which headers every answer carries; see the web configuration."""
 
     async def refusal(self, headers: Headers, address: str) -> Answer | None:
@@ -34,6 +34,7 @@ class Gate(Protocol):
 _FOREIGN_HOST = plain(
     403, "The Host header names no host of this server; allowed_hosts (--allowed-host) adds names."
 )
+_FOREIGN_PAGE = plain(403, "A page of another origin may change nothing here.")
 _NOT_ALLOWED = plain(405, "Only GET and HEAD are answered here.", (b"allow", b"GET, HEAD"))
 _FAILED = plain(500, "The page could not be made; the exporter's log says why.")
 _TIMED_OUT = plain(503, "The page was not ready within the scrape timeout.", (b"retry-after", b"5"))
@@ -53,20 +54,20 @@ class MetricsApp:
         source: PageSource,
         rendering: Rendering,
         workers: Workers,
-        outflow: Outflow,
+        budget: ResponseBudget,
         limits: Limits,
         trouble: Trouble,
-        gate: Gate | None,
+        access: AccessControl | None,
         hosts: AllowedHosts,
     ) -> None:
         self._source = source
         self._routes = routes(source)
         self._workers = workers
         self._rendering = rendering
-        self._outflow = outflow
+        self._budget = budget
         self._limits = limits
         self._trouble = trouble
-        self._gate = gate
+        self._access = access
         self._hosts = hosts
         self._refused_a_host = False
 
@@ -83,18 +84,18 @@ class MetricsApp:
     def fields(self, answer: Answer) -> Fields:
         """The header fields of an answer: the defaults, its own, and the configuration's."""
         fields = {**_DEFAULT_FIELDS, **dict(answer.fields)}
-        if self._gate is not None:
-            fields.update(self._gate.fields())
+        if self._access is not None:
+            fields.update(self._access.fields())
         return tuple(fields.items())
 
     @contextlib.contextmanager
     def sending(self, body: bytes) -> Iterator[None]:
         """Count a body that is on its way."""
-        self._outflow.add(body)
+        self._budget.add(body)
         try:
             yield
         finally:
-            self._outflow.remove(body)
+            self._budget.remove(body)
 
     def follow(self, request: Request, answer: Answer) -> Follow | None:
         """Follow pages of metrics, for `PageSource.served`."""
@@ -152,13 +153,15 @@ class MetricsApp:
         if request.address != "unix" and not await self._hosts.allow(host, request.local_address):
             self._warn_of_host(host or b"")
             return _FOREIGN_HOST
-        if self._gate is not None:
-            refusal = await self._gate.refusal(request.headers, request.address)
+        if self._access is not None:
+            refusal = await self._access.refusal(request.headers, request.address)
             if refusal is not None:
                 return refusal
         posted = request.method == "POST" and request.path in POSTED
         if request.method not in {"GET", "HEAD"} and not posted:
             return _NOT_ALLOWED
+        if posted and not same_origin(request.headers):
+            return _FOREIGN_PAGE
         if request.path == METRICS_PATH:
             return await self._metrics(request.headers)
         route = self._routes.get(request.path, NOT_FOUND)
@@ -185,7 +188,7 @@ class MetricsApp:
         gzip = accepts_gzip(headers.get(b"accept-encoding"))
         seconds = scrape_seconds(headers.get(TIMEOUT_HEADER), self._limits)
         started = time.perf_counter()
-        await self._outflow.room(seconds)
+        await self._budget.room(seconds)
         left = seconds - (time.perf_counter() - started)
         page = await self._rendering.page(media, gzip, left)
         fields: Fields = (
@@ -195,6 +198,14 @@ class MetricsApp:
         if gzip:
             fields += ((b"content-encoding", b"gzip"),)
         return Answer(200, page, fields, media.format)
+
+
+def same_origin(headers: Headers) -> bool:
+    """Whether a request comes from a page of this server, or from no browser at all."""
+    origin, site = headers.get(b"origin"), headers.get(b"sec-fetch-site", b"same-origin")
+    if site not in (b"same-origin", b"none"):
+        return False
+    return origin is None or origin.partition(b"://")[2] == headers.get(b"host")
 
 
 TIMEOUT_HEADER = b"x-prometheus-scrape-timeout-seconds"

@@ -24,7 +24,7 @@ from esper_exporter.serve.delivery import Delivery, Follow
 from esper_exporter.serve.limits import Limits
 from esper_exporter.serve.messages import Answer, Fields, Request, plain
 from esper_exporter.serve.parsing import request_of
-from esper_exporter.serve.switch_interval import Turns
+from esper_exporter.serve.switch_interval import SwitchInterval
 
 WAITED_FOR = frozenset({Phase.HANDSHAKE, Phase.HEAD})
 QUIET = frozenset({Phase.IDLE, Phase.CLOSING})
@@ -55,7 +55,7 @@ class Server:
     app: Application
     loop: asyncio.AbstractEventLoop
     limits: Limits
-    turns: Turns
+    switch_interval: SwitchInterval
     admits: Callable[[dict[str, Any] | None], bool]
     """Whether a client with this verified certificate may stay."""
     ended: Callable[[HttpConnection], None]
@@ -200,8 +200,8 @@ class HttpConnection(asyncio.Protocol):
     def _set_active(self, active: bool) -> None:
         if active is not self._active:
             self._active = active
-            turns = self._server.turns
-            (turns.begin if active else turns.end)()
+            interval = self._server.switch_interval
+            (interval.begin if active else interval.end)()
 
     def _disarm(self) -> None:
         if self._timer is not None:

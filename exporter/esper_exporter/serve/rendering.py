@@ -73,7 +73,7 @@ def _retrieve(future: asyncio.Future[bytes]) -> None:
         future.exception()
 
 
-class Outflow:
+class ResponseBudget:
     """How many bytes of pages are on their way to clients, and room for more.
 
     A page is kept until its client has taken it, so slow readers hold memory. Beyond the limit a

@@ -17,15 +17,15 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol
 
-from esper_exporter.serve.app import Gate, MetricsApp
+from esper_exporter.serve.app import AccessControl, MetricsApp
 from esper_exporter.serve.clients import Clients, Phase
 from esper_exporter.serve.connection import HttpConnection, Server
 from esper_exporter.serve.hosts import AllowedHosts
 from esper_exporter.serve.interfaces import PageSource
 from esper_exporter.serve.limits import Limits
 from esper_exporter.serve.listening import Address, Listener, ListenError
-from esper_exporter.serve.rendering import Outflow, Rendering
-from esper_exporter.serve.switch_interval import Turns
+from esper_exporter.serve.rendering import Rendering, ResponseBudget
+from esper_exporter.serve.switch_interval import SwitchInterval
 from esper_exporter.serve.trouble import LOG, Trouble
 from esper_exporter.serve.workers import Workers
 
@@ -33,7 +33,7 @@ _ACCEPTS_AT_ONCE = 32
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
-class Security(Gate, Protocol):
+class Security(AccessControl, Protocol):
     """What a web configuration adds to a connection: TLS, and who may come in."""
 
     def tls(self) -> Any:
@@ -82,7 +82,7 @@ class Runtime:
         self._loop.set_exception_handler(self._quiet)
         self._open: set[socket.socket] = set()
         self._clients = Clients(self._loop)
-        self._turns = Turns()
+        self._switch_interval = SwitchInterval()
         self._limit = connection_limit(limits)
         self._workers = Workers(limits.workers, "esper-exporter-worker")
         self._stop = asyncio.Event()
@@ -99,7 +99,7 @@ class Runtime:
             self._close_listeners()
             self._workers.close(0.0)
             self._loop.close()
-            self._turns.restore()
+            self._switch_interval.restore()
             self.started.set()
 
     def stop(self) -> None:
@@ -120,10 +120,10 @@ class Runtime:
             if fd >= 0:
                 os.close(fd)
         self._selector.close()
-        self._turns.restore()
+        self._switch_interval.restore()
 
     async def _serve(self) -> None:
-        outflow = Outflow(
+        budget = ResponseBudget(
             self._limits.unsent_bytes,
             lambda: self._clients.cut_stalled(self._limits.stall_seconds),
         )
@@ -133,7 +133,7 @@ class Runtime:
             self._source,
             rendering,
             self._workers,
-            outflow,
+            budget,
             self._limits,
             self._trouble,
             self._security,
@@ -143,7 +143,7 @@ class Runtime:
             app=app,
             loop=self._loop,
             limits=self._limits,
-            turns=self._turns,
+            switch_interval=self._switch_interval,
             admits=self._admits,
             ended=self._ended,
             failed=partial(self._trouble.report, "connection"),
