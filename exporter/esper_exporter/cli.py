@@ -18,6 +18,7 @@ from esper_exporter.commands import (
     journal,
     prune,
     replay,
+    run,
     sql,
     stack,
     version,
@@ -26,6 +27,7 @@ from esper_exporter.commands.console import FAILED, INTERRUPTED, OK, PROGRAM, Co
 
 COMMANDS = (
     demo,
+    run,
     replay,
     backfill,
     journal,

@@ -1,0 +1,1 @@
+"""What runs beside trainers: the wrapper that starts them."""
