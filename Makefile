@@ -106,8 +106,7 @@ generate: docs dashboards
 
 site:
 	$(SETUP) dev $(PYTHON)
-	@$(BIN)/python -m mkdocs build --strict --quiet --site-dir build/site
-	@echo '· build/site/index.html'
+	@$(BIN)/python scripts/site.py
 
 dist:
 	$(SETUP) dev $(PYTHON)

@@ -16,7 +16,7 @@ HEAD = """# SQL over runs
 
 <!-- Written by scripts/sql_docs.py; run it after a change of the views or the examples. -->
 
-`pip install 'esper-exporter[sql]'` brings DuckDB and pyarrow. Then
+`pip install duckdb pyarrow` brings what it needs. Then
 
     esper-exporter sql runs/ "SELECT head, kind, first_update FROM latches"
     esper-exporter sql run.jsonl.gz --list

@@ -28,7 +28,7 @@ class MissingExtra(ImportError):
     """DuckDB or pyarrow is not installed."""
 
     def __init__(self) -> None:
-        super().__init__("SQL needs DuckDB and pyarrow: pip install 'esper-exporter[sql]'")
+        super().__init__("SQL needs DuckDB and pyarrow: pip install duckdb pyarrow")
 
 
 @dataclass(slots=True)

@@ -27,7 +27,7 @@ def test_a_password_file_is_refused_without_its_libraries(
     with pytest.raises(WebConfigError) as refused:
         server.start()
     assert str(refused.value) == (
-        f"{config} needs {name}, which is missing: pip install 'esper-exporter[web]'"
+        f"{config} needs {name}, which is missing: pip install pyyaml bcrypt"
     )
     assert not server.listening
 

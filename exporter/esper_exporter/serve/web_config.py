@@ -33,7 +33,7 @@ class WebConfigError(ValueError):
 
 def missing_extra(path: Path, error: ModuleNotFoundError) -> str:
     """What to say where a library of the extra ``web`` is not installed."""
-    return f"{path} needs {error.name}, which is missing: pip install 'esper-exporter[web]'"
+    return f"{path} needs {error.name}, which is missing: pip install pyyaml bcrypt"
 
 
 @dataclass(frozen=True, slots=True)
