@@ -12,6 +12,7 @@ from esper_exporter.metrics.catalogue import Catalogue, CatalogueError, catalogu
 from esper_exporter.metrics.exposition import OPENMETRICS, TEXT, Page, capture
 from esper_exporter.metrics.metric import Kind, Metric
 from esper_exporter.metrics.row_types import compiled
+from esper_exporter.metrics.sources import SourceError, check_sources
 from esper_exporter.metrics.table import ValueTable
 
 PARSERS = {TEXT: parse_text, OPENMETRICS: parse_openmetrics}
@@ -67,3 +68,35 @@ def test_openmetrics_names_the_unit_of_a_family_that_ends_in_it_and_of_no_other(
     for declared in catalogue().metrics:
         ends = declared.family.rsplit("_", 1)[-1] == declared.unit
         assert ends == bool(declared.unit), declared.name
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "tamiyo.entropi",
+        "tamiyo.head_{head}_entropi",
+        "envs[{env_id}].seeds[{slot_id}].alfa",
+        "envs[{env_id}].reward_components.totl",
+        "event:PPO_UPDATE_COMPLETED.entropi",
+        "event:PPO_UPDATE_COMPLETE.entropy",
+        "event:ANALYTICS_SNAPSHOT[kind=batch_stats].fpz",
+        "event:ANALYTICS_SNAPSHOT[kind=last_action].reward_components.pbrs",
+        "tamiyo.entropy.deeper",
+        "",
+    ],
+)
+def test_a_source_that_leads_nowhere_is_refused(source: str) -> None:
+    broken = Metric(
+        name="esper_run_broken", kind="gauge", help="Test.", block="run", sources=(source,)
+    )
+    with pytest.raises(SourceError, match="esper_run_broken"):
+        check_sources(broken, filled=True)
+
+
+def test_a_derived_gauge_that_nothing_reads_is_refused() -> None:
+    unread = Metric(
+        name="esper_run_broken", kind="gauge", help="Test.", block="run", sources=("derived: x",)
+    )
+    check_sources(unread, filled=False)
+    with pytest.raises(SourceError, match="nothing reads it"):
+        check_sources(unread, filled=True)

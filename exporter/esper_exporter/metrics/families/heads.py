@@ -77,11 +77,11 @@ def _state(roots: Any) -> Any:
     return health.classify_head(head, _field(roots, "grad_norm"), share, slots).value
 
 
-def _head(name: str, field: str, help: str, *, state: bool = True, **options: Any) -> Metric:
-    """A per-head field of the policy update, and of TamiyoState when ``state``."""
-    event = f"{UPDATE}head_{{head}}_{field}"
-    source = (f"tamiyo.head_{{head}}_{field}", event) if state else (event,)
-    return gauge("head", name, source, help, **options)
+def _head(name: str, field: str, help: str, *, state: bool = True, event: bool = True) -> Metric:
+    """A per-head field: of TamiyoState when ``state``, of the policy update when ``event``."""
+    in_state, in_event = f"tamiyo.head_{{head}}_{field}", f"{UPDATE}head_{{head}}_{field}"
+    sources = ((in_state,) if state else ()) + ((in_event,) if event else ())
+    return gauge("head", name, sources, help)
 
 
 METRICS: tuple[Metric, ...] = (
@@ -123,6 +123,7 @@ METRICS: tuple[Metric, ...] = (
         "esper_tamiyo_head_grad_norm_previous",
         "grad_norm_prev",
         "Gradient norm of a head in the update before the last.",
+        event=False,
     ),
     _head(
         "esper_tamiyo_head_ratio_max",
