@@ -159,3 +159,31 @@ def test_pages_over_a_unix_socket_are_followed_too(
         read_until(sock, SMALL)
         page = outcome(source)
         assert (page.address, page.complete) == ("unix", True)
+
+
+def test_a_source_that_waits_for_a_lock_holds_up_nothing_that_does_not_need_it(
+    serve: Serve, source: FakeSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The event loop calls no method of the source itself."""
+    go_on = threading.Event()
+
+    def wait(*_arguments: object) -> bool:
+        go_on.wait(20)
+        return True
+
+    server = serve()
+    with ask(server, 30.0) as scraper:
+        read_until(scraper, SMALL)
+        for method in ("ready", "served", "visited"):
+            monkeypatch.setattr(source, method, wait)
+        monkeypatch.setattr(source, "before", wait)
+        waiting = [ask(server, None) for _ in range(3)]
+        for _ in range(3):
+            sock = connect(server.port or 0)
+            sock.sendall(b"GET /-/ready HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            waiting.append(sock)
+        wait_until(lambda: len(source.rendered) > 1, "a page is being rendered")
+        assert request(f"{server.url}/-/healthy", timeout=10).status == 200
+        go_on.set()
+        for sock in waiting:
+            sock.close()
