@@ -56,7 +56,7 @@ def _resolves(source: str) -> bool:
             return False
         place = token.end()
         start = _items(start) if token[2] else _field(start, token[1])
-    return start is not None
+    return bool(path) and start is not None
 
 
 def _field(kind: Any, name: str) -> Any:
