@@ -22,6 +22,7 @@ from esper_exporter.commands import (
     sql,
     stack,
     version,
+    watch,
 )
 from esper_exporter.commands.console import FAILED, INTERRUPTED, OK, PROGRAM, CommandError
 
@@ -29,6 +30,7 @@ COMMANDS = (
     demo,
     run,
     replay,
+    watch,
     backfill,
     journal,
     compare,

@@ -349,6 +349,10 @@ class Exporter:
         """
         self._ingest.take_snapshot(snapshot, group_id)
 
+    def forget_runs(self) -> None:
+        """Take every run off the page; for a recording that is played again. Never raises."""
+        self._lock.submit(self._runs.forget)
+
     def probe_failed(self) -> None:
         """Count an error that a probe caught in itself and is handling now. Never raises."""
         self._log_once.error("probe")

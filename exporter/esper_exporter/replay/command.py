@@ -21,6 +21,7 @@ from esper_exporter.commands.serving import start
 from esper_exporter.demo.bundled import recording
 from esper_exporter.exporter import Exporter
 from esper_exporter.replay.lines import STANDARD_INPUT
+from esper_exporter.replay.player import Player, playable
 from esper_exporter.replay.progress import Progress, progress_for
 from esper_exporter.replay.session import Outcome, Plan, replay
 from esper_exporter.replay.stop import Stop, stop_on_signals
@@ -97,6 +98,7 @@ def _print(exporter: Exporter, plan: Plan, stop: Stop, form: str | None) -> int:
 
 
 def _serve(options: argparse.Namespace, plan: Plan, stop: Stop) -> int:
+    """Replay into an exporter that is served until Ctrl-C; ``options.opened`` gets its address."""
     with shown(plan) as progress:
         exporter = start(
             lambda port: _exporter(options, port),
@@ -106,13 +108,24 @@ def _serve(options: argparse.Namespace, plan: Plan, stop: Stop) -> int:
         )
         try:
             progress.say(f"open {exporter.url}; serving {exporter.url}/metrics")
-            outcome = replay(plan, exporter.emit_line, stop, progress)
-            progress.close()
-            if not outcome.stopped:
+            if options.opened is not None and exporter.url is not None:
+                options.opened(exporter.url)
+
+            def at_end(outcome: Outcome) -> None:
+                progress.close()
                 if plan.until != 0 and not plan.follow and not exporter.landing().runs:
                     raise CommandError(f"{', '.join(plan.files)}: {unusable(outcome)}")
                 progress.say(_told(outcome, exporter.url))
-                stop.wait(None)
+
+            if playable(plan):
+                player = Player(plan, exporter.emit_line, exporter.forget_runs, stop, progress)
+                exporter.page.replay = player
+                outcome = player.play(at_end)
+            else:
+                outcome = replay(plan, exporter.emit_line, stop, progress)
+                if not outcome.stopped:
+                    at_end(outcome)
+                    stop.wait(None)
         finally:
             exporter.close()
     return FAILED if outcome.damaged else OK

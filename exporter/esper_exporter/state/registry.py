@@ -155,6 +155,17 @@ class RunRegistry:
         self.last_end = self._monotonic()
         self._end_is_news = True
 
+    def forget(self) -> None:
+        """Take every run off the page: a recording is played again from its beginning."""
+        for entry in self.everything():
+            entry.publisher.remove()
+        self.current.clear()
+        self.retired.clear()
+        self._newest = None
+        self._event_ids = EventIdFilter()
+        self._identities.clear()
+        self._unrestored.clear()
+
     def faults(self) -> Faults:
         """Whether a latch was lit, for the first time or again, since this was asked last."""
         again = new = False

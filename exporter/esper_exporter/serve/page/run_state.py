@@ -255,6 +255,8 @@ def _policy(run: RunState, history: RunHistory) -> Json:
             tamiyo.explained_variance, health.explained_variance_level(tamiyo.explained_variance)
         ),
     }
+    if isinstance(number(tamiyo.explained_variance), str):
+        levels["explained_variance"] = "none"  # NaN by design where the returns hardly vary
     for name, value in values.items():
         levels.setdefault(name, "crit" if isinstance(number(value), str) else "none")
     return {

@@ -43,7 +43,9 @@ function link(change) {
 
 function go(change) {
   if ('run' in change && change.run !== place.run && !('env' in change)) change.env = null;
-  location.hash = link(change);
+  const target = link(change);
+  place = { ...place, ...change }; // at once: the next key may come before the address has changed
+  location.hash = target;
 }
 
 addEventListener('hashchange', () => {

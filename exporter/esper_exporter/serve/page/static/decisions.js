@@ -30,7 +30,8 @@ export function displayed(page) {
 
 const Cell = ({ decision, head }) => {
   const [value, confidence] = decision.choices[head];
-  const text = choice(head, value);
+  // WAIT chooses nothing else, whatever the heads said.
+  const text = head !== 'op' && decision.op === 'WAIT' ? '-' : choice(head, value);
   if (text === '-') return html`<td class="dim" data-head=${head}>-</td>`;
   const colour = head === 'op' ? action(value)[1] : 'text';
   return html`<td class=${colour} data-head=${head} title=${`${value}, confidence ${percent(confidence)}`} aria-label=${`${value}, confidence ${percent(confidence)}`}>

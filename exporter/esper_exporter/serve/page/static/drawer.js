@@ -78,11 +78,11 @@ const Chart = ({ env }) => {
   const best = env.accuracies.reduce((at, v, i) => (typeof v === 'number' && (at < 0 || v > env.accuracies[at]) ? i : at), -1);
   const rewards = env.rewards.filter((v) => typeof v === 'number');
   const most = Math.max(0.01, ...rewards.map(Math.abs));
-  const bars = env.rewards.map((v, i) => (typeof v === 'number' ? `M${((i + 0.5) * (486 / env.rewards.length)).toFixed(1)} 66v${(-(v / most) * 11).toFixed(1)}` : '')).join('');
-  return html`<svg class="chart" viewBox="0 0 490 80" role="img" aria-label=${`accuracy, best ${fixed(env.best, 1)} at epoch ${env.best_epoch}; rewards below`}>
-    <path class="axis" d="M0 66H490" /><path class="rewards" d=${bars} /><path class="ln" d=${path} />
+  const bars = env.rewards.map((v, i) => (typeof v === 'number' ? `M${((i + 0.5) * (486 / env.rewards.length)).toFixed(1)} 82v${(-(v / most) * 11).toFixed(1)}` : '')).join('');
+  return html`<svg class="chart" viewBox="0 0 490 96" role="img" aria-label=${`accuracy, best ${fixed(env.best, 1)} at epoch ${env.best_epoch}; rewards below`}>
+    <path class="axis" d="M0 82H490" /><path class="rewards" d=${bars} /><path class="ln" d=${path} />
     ${best >= 0 && html`<circle class="best" cx=${x(best)} cy=${y(env.accuracies[best])} r="3" /><text x=${Math.max(50, Math.min(440, x(best)))} y="8" text-anchor="middle">best ${fixed(env.best, 1)}, epoch ${env.best_epoch}</text>`}
-    <text x="0" y="8">accuracy</text><text x="0" y="60">reward</text></svg>`;
+    <text x="0" y="8">accuracy</text><text x="0" y="66">reward</text></svg>`;
 };
 
 const Seeds = ({ seeds }) => {
@@ -120,7 +120,7 @@ export function Drawer({ page }) {
   const drop = env && typeof env.best === 'number' && typeof env.accuracy === 'number' ? env.best - env.accuracy : 0;
   return html`<aside class="drawer" ref=${box} tabindex="-1" aria-label=${`environment ${wanted}`}>
     <div class="dh"><b class="n">env ${wanted}</b>${row && html`<${Status} name=${row.status} />`}
-      ${env && drop > 0.05 && html`<span class="dim nw">${fixed(drop, 1)} points below its best, ${env.epoch - env.best_epoch} epochs ago</span>`}
+      ${env && drop > 0.05 && html`<span class="dim nw">${fixed(drop, 1)} points below its best${env.epoch > env.best_epoch ? `, ${env.epoch - env.best_epoch} epochs ago` : ''}</span>`}
       <span class="sp"></span><button class="key" onClick=${() => page.step(1)} aria-label="next environment">j</button><button class="key" onClick=${() => page.step(-1)} aria-label="previous environment">k</button><button class="key" onClick=${() => page.go({ env: null })} aria-label="close">esc</button></div>
     ${!row && html`<p class="dim">There is no environment ${wanted} in this run.</p>`}
     ${env && html`<dl class="kp">${[['accuracy', missing(env.accuracy) ? MISSING : `${fixed(env.accuracy, 1)}\u2009%`], ['loss', fixed(env.loss, 3)], ['reward, step', signed(env.reward, 2)], ['reward, episode', signed(env.episode_reward, 2)], ['growth', missing(env.growth) ? MISSING : `${fixed(env.growth, 2)}×`]].map(([name, text]) => html`<div key=${name}><dt>${name}</dt><dd>${text}</dd></div>`)}</dl>

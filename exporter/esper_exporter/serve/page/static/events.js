@@ -1,29 +1,29 @@
 // The event log: newest first, filtered by kind and text; new lines wait while the reader points at it.
+// What comes with every step (epochs, actions, gates) has a filter of its own and stays out of the others.
 
 import { html } from './vendor/preact-htm.js';
 import { clock, day, missing, MISSING } from './format.js';
 import { chosen, Panel } from './ui.js';
 
-export const FILTERS = [['all', 'all'], ['faults', 'faults'], ['policy', 'policy'], ['seeds', 'seeds'], ['envs', 'envs'], ['run', 'run']];
+export const FILTERS = [['all', 'all'], ['faults', 'faults'], ['policy', 'policy'], ['seeds', 'seeds'], ['envs', 'envs'], ['run', 'run'], ['steps', 'every step']];
 
 // The lines to show: newest first, those since the reader took hold of the list held back.
 export function lines(page) {
   const { group, text, held } = page.log;
   const needle = text.trim().toLowerCase();
   const fits = (e) =>
-    (group === 'all' || e.group === group) &&
+    (group === 'steps' ? e.routine : !e.routine && (group === 'all' || e.group === group)) &&
     (!needle || `${e.word} ${e.type} ${e.text} env ${e.env}`.toLowerCase().includes(needle));
   const all = page.store.history.events.filter(fits);
   const shown = held === null ? all : all.filter((e) => e.seq <= held);
   return { shown: [...shown].reverse(), waiting: all.length - shown.length };
 }
 
-// A line that follows the same words as the one before it counts up instead of repeating.
 export function Events({ page, full }) {
   const { history } = page.store;
   const { shown, waiting } = lines(page);
   const faults = history.events.filter((e) => e.group === 'faults').length;
-  const chips = html`<span class="chips" role="group" aria-label="Filter">${FILTERS.slice(0, full ? 6 : 5).map(([id, title]) => html`<button key=${id} class=${page.log.group === id ? 'on' : ''} aria-pressed=${page.log.group === id} onClick=${() => page.filter({ group: id })}>${title}${id === 'faults' && faults ? ` ${faults}` : ''}</button>`)}
+  const chips = html`<span class="chips" role="group" aria-label="Filter">${FILTERS.slice(0, full ? 7 : 5).map(([id, title]) => html`<button key=${id} class=${page.log.group === id ? 'on' : ''} aria-pressed=${page.log.group === id} onClick=${() => page.filter({ group: id })}>${title}${id === 'faults' && faults ? ` ${faults}` : ''}</button>`)}
     ${full && html`<input id="log-text" type="search" placeholder="/ filter" aria-label="Filter by text" value=${page.log.text} onInput=${(e) => page.filter({ text: e.target.value })} />`}</span>`;
   const note = full ? `${shown.length} shown${history.events.length ? `, ${day(history.events[history.events.length - 1].time, chosen.utc)} ${chosen.utc ? 'UTC' : 'local time'}` : ''}` : '';
   return html`<${Panel} id="events" title="Events" note=${note} right=${chips} cls=${`p-events ${full ? 'full' : ''}`}>

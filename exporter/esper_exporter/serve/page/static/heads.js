@@ -62,7 +62,7 @@ const State = ({ head, cls = 'st' }) => {
 const Latch = ({ head, kind }) => {
   const latch = head[kind];
   const name = kind === 'nan' ? 'NaN' : 'Inf';
-  const attributes = { 'data-head': head.name, 'data-row': kind, 'data-set': latch.set === null ? '' : latch.set };
+  const attributes = { 'data-head': head.name, 'data-row': kind, 'data-set': latch.set === null ? '' : String(latch.set) };
   if (latch.set === null) return html`<td class="st none" ...${attributes}>${MISSING}</td>`;
   if (!latch.set) return html`<td class="st faint" data-symbol="ring" ...${attributes} aria-label=${`${head.label} ${name} clear`}><${Icon} name="ring" /></td>`;
   const where = missing(latch.first) ? '' : ` u${latch.first}`;
@@ -73,7 +73,7 @@ const Latch = ({ head, kind }) => {
 export const Coefficient = ({ head }) =>
   head.coefficient > 1 ? html`<span class="co" title="weight of this head's entropy">${head.coefficient}×</span>` : null;
 
-const Grid = ({ heads, page }) => html`<table class="heads" data-columns=${heads.length}>
+const Grid = ({ heads, page, rest }) => html`<table class=${`heads ${rest ? `rest${heads.length}` : ''}`} data-columns=${heads.length}>
   <caption class="sr">Action heads</caption>
   <thead><tr class="hr"><th class="l" scope="col"><span class="sr">row</span></th>${heads.map((h) => html`<th scope="col" key=${h.name} title=${h.name}>${h.label}</th>`)}</tr></thead>
   <tbody>
@@ -150,7 +150,7 @@ export function Heads({ page }) {
   const legend = html`<span class="dim legend"><b>L H</b> low, high <b>LL HH</b> critical <b>1.3×</b> entropy weight</span>`;
   return html`<${Panel} id="heads" title="Action heads" note=${when(page)} right=${legend} cls="p-heads">
     <div class="scroll"><div class="bd">
-      ${page.phone ? html`<${Rows} heads=${heads} page=${page} />` : inGrids(heads).map((some, i) => html`<${Grid} key=${i} heads=${some} page=${page} />`)}
+      ${page.phone ? html`<${Rows} heads=${heads} page=${page} />` : inGrids(heads).map((some, i) => html`<${Grid} key=${i} heads=${some} page=${page} rest=${i > 0} />`)}
       <div class="rule"></div>
       <${Decisions} page=${page} heads=${heads} />
       <div class="rule"></div>

@@ -42,6 +42,16 @@ export function axis(history) {
   return { first, last, x: scale([first, last === first ? first + 1 : last], 3, WIDTH - 5) };
 }
 
+// A line must not rise and fall by less than what is written of it.
+const legible = (limits, digits) => {
+  const least = 4 * 10 ** -digits;
+  if (!limits || limits[1] - limits[0] >= least) return limits;
+  const middle = (limits[0] + limits[1]) / 2;
+  return [middle - least / 2, middle + least / 2];
+};
+
+const padded = ([low, high]) => [low - (high - low) * 0.06, high + (high - low) * 0.06];
+
 const near = (limits, values, falling) => {
   const there = values.filter((v) => typeof v === 'number');
   if (!limits || !there.length) return [];
@@ -75,7 +85,7 @@ export function Policy({ page }) {
   };
   return html`<${Panel} id="policy" title="Policy" note=${note} right=${html`<span class="dim legend"><span class="crit">│</span> fault <span class="violet">┆</span> rollback <button class="key" onClick=${() => page.nextFault(1)}>f</button> next fault</span>`} cls="p-policy">
     <div class="pol" onMouseLeave=${() => page.setCursor(null)}>
-      <span></span><${Tags} marks=${marks} across=${across} /><span></span>
+      <span></span><${Tags} marks=${marks} across=${across} phone=${page.phone} /><span></span>
       ${ROWS.map((row) => {
         const { main, second } = series(history, row);
         const shown = at >= 0 ? main[at] : policy.values[row.id];
@@ -94,15 +104,19 @@ export function Policy({ page }) {
   </${Panel}>`;
 }
 
-function Tags({ marks, across }) {
+function Tags({ marks, across, phone }) {
+  const wide = phone ? 2.2 : 1; // the same words take more of a narrow line
   if (!across) return html`<span class="tags"></span>`;
-  let edge = -Infinity;
-  return html`<div class="tags" aria-hidden="true">${marks.map((mark) => {
-    const left = across.x(mark.number) / WIDTH;
-    const text = mark.kind === 'fault' ? `▾ ${mark.number} ${mark.text.split(',')[0].split(' ').pop()}` : `↺ ${mark.number}`;
-    if (left - edge < 0.16) return html`<span class=${`tag ${mark.kind} p${Math.round(left * 50)}`}>▾</span>`;
-    edge = left;
-    return html`<span class=${`tag ${mark.kind} p${Math.round(left * 50)} ${left > 0.75 ? 'to-left' : ''}`}>${text}</span>`;
+  const at = marks.map((mark) => across.x(mark.number) / WIDTH);
+  let edge = -1;
+  return html`<div class="tags" aria-hidden="true">${marks.map((mark, i) => {
+    const fault = mark.kind === 'fault';
+    const room = (i + 1 < at.length ? at[i + 1] : at[i] > 0.7 ? at[i] : 1.2) - at[i];
+    const place = `tag ${mark.kind} p${Math.round(at[i] * 50)}`;
+    if (at[i] - edge < 0.1 * wide) return html`<span class=${place}>${fault ? '▾' : '↺'}</span>`;
+    edge = at[i];
+    const words = room > 0.32 * wide ? ` ${fault ? mark.text.split(',')[0] : 'rollback'}` : '';
+    return html`<span class=${place} title=${mark.text}>${fault ? '▾' : '↺'} ${mark.number}${words}</span>`;
   })}</div>`;
 }
 
@@ -120,7 +134,7 @@ function Numbers({ across }) {
 
 function Line({ row, main, second, history, across, marks, limits, level, cursor, onMove }) {
   const bounds = near(limits, main, row.falling);
-  const limit = range(second ? [...main, ...second] : main, ...bounds);
+  const limit = legible(range(second ? [...main, ...second] : main, ...bounds), row.digits);
   if (!across || !limit) {
     return html`<svg class="line" viewBox=${`0 0 ${WIDTH} ${HEIGHT}`} preserveAspectRatio="none" role="img" aria-label=${`${row.name}: nothing measured`}>
       <path class="none-yet" d=${`M3 ${HEIGHT / 2}H${WIDTH - 5}`} /><${Marks} marks=${marks} across=${across} /></svg>`;
@@ -213,7 +227,7 @@ function Plot({ row, page, theme }) {
         height: 150,
         legend: { show: false },
         cursor: { sync: { key: 'updates' }, drag: { x: true, y: false }, points: { size: 5 } },
-        scales: { x: { time: false } },
+        scales: { x: { time: false }, y: { range: (_, low, high) => padded(legible([low ?? 0, high ?? 1], row.digits)) } },
         axes: [{ ...axes, size: 24 }, { ...axes, size: 52, values: (_, ticks) => ticks.map((v) => row.write(v)) }],
         series: [
           { label: 'update' },

@@ -2,6 +2,7 @@
 
 import { html } from './vendor/preact-htm.js';
 import { clock, day, missing, MISSING, span, whole } from './format.js';
+import { SKELETON } from './heads.js';
 import { chosen, Icon, Share } from './ui.js';
 
 export const VIEWS = [
@@ -93,7 +94,7 @@ function Live({ page }) {
 export function Strip({ page }) {
   const { store, run } = page;
   if (store.lost) {
-    return html`<div class="strip" role="alert"><${Icon} name="cross" cls="crit" /> <b>No contact since ${clock(store.lostSince, chosen.utc)}.</b>
+    return html`<div class="strip" role="alert"><${Icon} name="cross" cls="crit" />${' '}<b>No contact since ${clock(store.lostSince, chosen.utc)}.</b>
       <span class="dim"> ${store.refused ? `The exporter answers with ${store.refused}.` : 'The exporter does not answer.'} What follows are the last values received, nothing here is live.</span></div>`;
   }
   if (store.paused) {
@@ -102,7 +103,7 @@ export function Strip({ page }) {
   if (run && page.over) {
     const at = run.ended || run.last_event;
     const what = { failed: 'This run failed', ended: 'This recording ends', superseded: 'This run was superseded' }[run.state] || 'This run ended';
-    return html`<div class="strip" data-over=${run.state}><${Icon} name=${run.state === 'failed' ? 'cross' : 'dot'} cls=${run.state === 'failed' ? 'crit' : ''} />
+    return html`<div class="strip" data-over=${run.state}><${Icon} name=${run.state === 'failed' ? 'cross' : 'dot'} cls=${run.state === 'failed' ? 'crit' : ''} />${' '}
       <b>${what} at ${day(at, chosen.utc)} ${clock(at, chosen.utc)}${chosen.utc ? ' UTC' : ''}.</b>
       <span class="dim"> What follows are its last values, nothing here is live. Latches, faults and the reason keep their colour: they are facts.</span></div>`;
   }
@@ -178,26 +179,27 @@ const HeadLatch = ({ head, page }) => {
 };
 
 const Latch = ({ latch, name, of }) =>
-  latch.set
+  latch.set === null
+    ? html`<span class="dim">– ${name}</span>`
+    : latch.set
     ? html`<span class="set crit" aria-label=${`${of} ${name} latched${told(latch)}`}><${Icon} name="dot" /> ${name}${told(latch)}</span>`
     : html`<span class="clear dim" aria-label=${`${of} ${name} clear`}><${Icon} name="ring" cls="faint" /> ${name}</span>`;
 
 export function Latches({ page }) {
   const { run, detail } = page;
-  const heads = detail ? detail.heads : [];
+  const heads = detail ? detail.heads : SKELETON;
   const sources = detail ? detail.sources : [];
+  const set = sources.filter((source) => source.set);
   const clear = run ? run.watched - run.latched : 0;
   return html`<section class="latches panel" id="part-latches" aria-label="Latches" tabindex="-1">
     <div class="sum"><b>Latches</b><span class=${run && run.latched ? 'crit b6' : 'dim'}>${run ? (run.latched ? `${run.latched} set` : 'none set') : MISSING}</span><span class="dim small">${run ? 'since the start' : 'nothing seen'}</span></div>
     <ul>
       ${heads.map((head) => html`<${HeadLatch} key=${head.name} head=${head} page=${page} />`)}
-      ${sources.map((source, i) => html`<li key=${source.name} class=${`${source.set ? 'on' : ''} ${i ? '' : 'sep'}`} data-latch=${source.name}>
+      ${set.map((source) => html`<li key=${source.name} class="on" data-latch=${source.name}>
         <span class="hd">${source.name}</span>
-        <span class="lt">${source.set
-          ? html`<span class="set crit" aria-label=${`${source.name} latched${told(source)}`}><${Icon} name="dot" />${told(source)}</span>`
-          : html`<span class="clear" aria-label=${`${source.name} clear`}><${Icon} name="ring" cls="faint" /></span>`}</span>
-        ${source.set && html`<span class="dim when">${ago(page, source.at)}</span>`}
-      </li>`)}
+        <span class="lt"><span class="set crit" aria-label=${`${source.name} latched${told(source)}`}><${Icon} name="dot" />${told(source)}</span></span>
+        <span class="dim when">${ago(page, source.at)}</span></li>`)}
+      ${sources.length > set.length && html`<li class="sep rest"><ul>${sources.filter((source) => !source.set).map((source) => html`<li key=${source.name} class="clear dim" data-latch=${source.name} aria-label=${`${source.name} clear`}><${Icon} name="ring" cls="faint" /> ${source.name}</li>`)}</ul></li>`}
     </ul>
     ${run && html`<span class="others dim"><${Icon} name="ring" cls="faint" /> ${clear} clear</span>`}
   </section>`;
