@@ -258,6 +258,7 @@ def test_pipelined_requests_and_a_reset_leave_nothing_on_stderr(
             sock = connect(server.port or 0)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             sock.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode() * 3900)
+            sock.recv(100)  # the server is in the midst of answering
             sock.close()
         wait_until(lambda: not _busy(server), "the connections end")
         assert request(f"{server.url}/metrics").status == 200
