@@ -226,11 +226,11 @@ def test_the_table_of_what_follows_names_every_cause() -> None:
 
 @pytest.mark.parametrize("form", ["markdown", "html", "json"])
 def test_the_command_writes_every_format(
-    form: str, capfdbinary: pytest.CaptureFixture[bytes]
+    form: str, capsysbinary: pytest.CaptureFixture[bytes]
 ) -> None:
     with recording("run2b") as path:
         assert main(["explain", str(path), "--format", form]) == 0
-    text = capfdbinary.readouterr().out.decode()
+    text = capsysbinary.readouterr().out.decode()
     assert "head_nan" in text
     assert ("<svg" in text) == (form == "html")
     if form == "html":
@@ -239,7 +239,7 @@ def test_the_command_writes_every_format(
 
 
 def test_names_in_telemetry_do_not_become_markup(
-    tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]
+    tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]
 ) -> None:
     with recording("run2b") as path:
         lines = gzip.decompress(path.read_bytes()).decode()
@@ -248,7 +248,7 @@ def test_names_in_telemetry_do_not_become_markup(
     file.write_text(lines.replace("ppo_44_20ep", evil).replace("[tempo]", f"[{evil}]"))
     for form in ("html", "markdown"):
         assert main(["explain", str(file), "--format", form]) == 0
-        text = capfdbinary.readouterr().out.decode()
+        text = capsysbinary.readouterr().out.decode()
         assert "<img" not in text
         assert "\x1b" not in text
 
@@ -259,17 +259,17 @@ def test_a_source_that_holds_nothing_is_an_error(tmp_path: Path) -> None:
     assert main(["explain", str(tmp_path / "missing")]) == 1
 
 
-def test_two_runs_are_compared(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+def test_two_runs_are_compared(capsysbinary: pytest.CaptureFixture[bytes]) -> None:
     one, other = FAULTS / "groups.jsonl.gz", FAULTS / "groupsgrad.jsonl.gz"
     assert main(["compare", str(one), str(other)]) == 1  # each holds two groups
     runs, _ = read_runs([one])
     first, second = (f"{one}#{run.run_id}/{run.group_id}" for run in runs)
-    capfdbinary.readouterr()
+    capsysbinary.readouterr()
     assert main(["compare", first, second, "--format", "json"]) == 0
-    told = json.loads(capfdbinary.readouterr().out)
+    told = json.loads(capsysbinary.readouterr().out)
     assert told["parts"]["update"] == 2
     assert told["configuration"]["differs"] == []
     assert ["cause", "healthy", "head_nan"] in told["results"]
     for form in ("markdown", "html"):
         assert main(["compare", first, second, "--format", form]) == 0
-        assert "They part in update 2" in capfdbinary.readouterr().out.decode()
+        assert "They part in update 2" in capsysbinary.readouterr().out.decode()

@@ -254,7 +254,7 @@ def damage(path: Path, turn: int) -> None:
 
 @pytest.mark.parametrize("turn", range(20))
 def test_verify_finds_a_damaged_file(
-    tmp_path: Path, turn: int, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path, turn: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     journalled(tmp_path, events_of("run2b")).close()
     if turn % 2:
@@ -265,7 +265,7 @@ def test_verify_finds_a_damaged_file(
     assert main(["journal", "verify", str(tmp_path)]) == 0
     damage(files[turn // 2 % len(files)], turn + 1)
     assert main(["journal", "verify", str(tmp_path)]) == 1
-    assert "1 damaged" in capfd.readouterr().out
+    assert "1 damaged" in capsys.readouterr().out
 
 
 def test_a_torn_end_is_no_damage_and_what_stands_before_is_read(tmp_path: Path) -> None:

@@ -30,10 +30,10 @@ def run1() -> str:
 
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_every_example_answers_and_stands_in_the_documentation(
-    name: str, run1: str, capfdbinary: pytest.CaptureFixture[bytes]
+    name: str, run1: str, capsysbinary: pytest.CaptureFixture[bytes]
 ) -> None:
     assert main(["sql", run1, "--example", name]) == 0
-    answer = capfdbinary.readouterr().out.decode()
+    answer = capsysbinary.readouterr().out.decode()
     assert "row" in answer
     documented = Path(__file__).parents[2].joinpath("docs", "SQL.md").read_text()
     assert EXAMPLES[name].query in documented
@@ -41,13 +41,13 @@ def test_every_example_answers_and_stands_in_the_documentation(
 
 
 def test_a_query_is_told_from_a_source(
-    run1: str, capfdbinary: pytest.CaptureFixture[bytes]
+    run1: str, capsysbinary: pytest.CaptureFixture[bytes]
 ) -> None:
     query = "SELECT count(*) AS n FROM raw_events"
     assert main(["sql", run1, query, "--format", "csv"]) == 0
-    assert capfdbinary.readouterr().out == b"n\n7412\n"
+    assert capsysbinary.readouterr().out == b"n\n7412\n"
     assert main(["sql", run1, query, "--format", "json"]) == 0
-    assert json.loads(capfdbinary.readouterr().out) == {"n": 7412}
+    assert json.loads(capsysbinary.readouterr().out) == {"n": 7412}
 
 
 @pytest.mark.parametrize("form", ["parquet", "arrow"])
@@ -66,13 +66,13 @@ def test_binary_formats_can_be_read_again(run1: str, form: str, tmp_path: Path) 
     assert found["batch"].to_pylist() == list(range(1, 15))
 
 
-def test_list_and_describe(run1: str, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+def test_list_and_describe(run1: str, capsysbinary: pytest.CaptureFixture[bytes]) -> None:
     assert main(["sql", run1, "--list"]) == 0
-    listed = capfdbinary.readouterr().out.decode()
+    listed = capsysbinary.readouterr().out.decode()
     assert "tamiyo_updates" in listed
     assert "ppo_updates" in listed
     assert main(["sql", run1, "--describe", "decisions"]) == 0
-    assert "probability, 0 to 1" in capfdbinary.readouterr().out.decode()
+    assert "probability, 0 to 1" in capsysbinary.readouterr().out.decode()
     assert main(["sql", run1, "--describe", "x' OR 1=1 --"]) == 1
 
 

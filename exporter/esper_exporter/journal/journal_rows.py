@@ -88,10 +88,11 @@ def _table_rows(file: Path, table: Table) -> Iterator[Row]:
     import pyarrow.parquet as pq
 
     texts = {column.name for column in table.columns if column.shape == "JSON"}
+    maps = {column.name for column in table.columns if str(column.shape).startswith("MAP")}
     for batch in pq.ParquetFile(file).iter_batches(batch_size=2048):
         for row in batch.to_pylist():
             data = {
-                name: json.loads(value) if name in texts else value
+                name: json.loads(value) if name in texts else dict(value) if name in maps else value
                 for name, value in row.items()
                 if value is not None and name not in ROW_COLUMNS
             }

@@ -8,6 +8,7 @@ import os
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 
 from esper_exporter.commands.console import (
     FAILED,
@@ -20,6 +21,7 @@ from esper_exporter.commands.console import (
 from esper_exporter.commands.serving import start
 from esper_exporter.demo.bundled import recording
 from esper_exporter.exporter import Exporter
+from esper_exporter.journal.sources import is_journal
 from esper_exporter.replay.lines import STANDARD_INPUT
 from esper_exporter.replay.player import Player, playable
 from esper_exporter.replay.progress import Progress, progress_for
@@ -55,6 +57,8 @@ def check_readable(files: Sequence[str]) -> None:
             mode = os.stat(name).st_mode
         except OSError as error:
             raise CommandError(f"{name}: {error.strerror}") from error
+        if stat.S_ISDIR(mode) and is_journal(Path(name)):
+            continue
         if stat.S_ISDIR(mode):
             raise CommandError(f"{name}: is a directory")
         if not os.access(name, os.R_OK):
@@ -69,7 +73,7 @@ def _exporter(options: argparse.Namespace, port: int | None) -> Exporter:
         return Exporter(
             port=port,
             host=options.host,
-            run_id=options.run_id,
+            run_id=options.run_id or _only_run(options.files),
             web_config=options.web_config,
             allowed_hosts=options.allowed_host,
             strict=True,
@@ -84,6 +88,16 @@ def _exporter(options: argparse.Namespace, port: int | None) -> Exporter:
         )
     except ValueError as error:
         raise CommandError(str(error)) from error
+
+
+def _only_run(files: Sequence[str]) -> str | None:
+    """The run of a journal that holds one: its name was given, and no event carries it."""
+    if len(files) != 1 or not is_journal(Path(files[0])):
+        return None
+    from esper_exporter.journal.journal_lines import run_ids
+
+    known = run_ids(Path(files[0]))
+    return known[0] if len(known) == 1 else None
 
 
 def _print(exporter: Exporter, plan: Plan, stop: Stop, form: str | None) -> int:

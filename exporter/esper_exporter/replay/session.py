@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
-from esper_exporter.replay.lines import Damaged, read_lines
+from esper_exporter.journal.sources import is_journal
+from esper_exporter.replay.lines import Damaged, OnBytes, read_lines
 from esper_exporter.replay.pace import Pace
 from esper_exporter.replay.stop import Waiter
 from esper_exporter.replay.tail import follow_lines
@@ -50,6 +52,16 @@ class Outcome:
     stopped: bool
 
 
+def read_journal(name: str, waiter: Waiter, on_bytes: OnBytes) -> Generator[bytes]:
+    """The events of a journal as lines. Raises Damaged when it cannot be read to its end."""
+    from esper_exporter.journal.journal_lines import journal_lines
+
+    try:
+        yield from journal_lines(Path(name))
+    except (OSError, ImportError) as error:
+        raise Damaged(str(error)) from error
+
+
 def replay(
     plan: Plan, feed: Callable[[bytes], object], waiter: Waiter, watcher: Watcher
 ) -> Outcome:
@@ -64,6 +76,8 @@ def replay(
         if plan.until is not None and count >= plan.until:
             break
         read = follow_lines if plan.follow and place == last else read_lines
+        if is_journal(Path(name)):
+            read = read_journal
         pace = Pace(plan.speed, waiter) if plan.speed > 0 else None
         lines = read(name, waiter, watcher.on_bytes)
         try:

@@ -6,11 +6,12 @@
 # See also: https://github.com/scop/bash-completion/blob/main/doc/configuration.md
 
 _shtab_esper_exporter_journal_subparsers=(import compact verify prune)
-_shtab_esper_exporter_subparsers=(demo replay backfill journal compare explain sql stack doctor catalog assets prune completion version)
+_shtab_esper_exporter_subparsers=(demo replay backfill page journal compare explain sql stack doctor catalog assets prune completion version)
 
 _shtab_esper_exporter_demo_option_strings=(-h --help --seed --envs --slots --epochs --updates --port --allowed-host --telemetry-file --inject --dual-emit --compile --amp --fake-gpus)
 _shtab_esper_exporter_replay_option_strings=(-h --help --recording --speed --until --follow --once --format --host --port --allowed-host --web-config --run-id)
 _shtab_esper_exporter_backfill_option_strings=(-h --help --out --step --run-id --label)
+_shtab_esper_exporter_page_option_strings=(-h --help --run-id --group-id --at --update --format)
 _shtab_esper_exporter_journal_import_option_strings=(-h --help)
 _shtab_esper_exporter_journal_compact_option_strings=(-h --help --max-age --max-bytes --quiet)
 _shtab_esper_exporter_journal_verify_option_strings=(-h --help)
@@ -50,6 +51,7 @@ _shtab_esper_exporter_prune_pos_0_COMPGEN=_shtab_compgen_dirs
 
 _shtab_esper_exporter_replay___recording_choices=(run1 run2b)
 _shtab_esper_exporter_replay___format_choices=(text openmetrics)
+_shtab_esper_exporter_page___format_choices=(text openmetrics)
 _shtab_esper_exporter_journal_pos_0_choices=(import compact verify prune)
 _shtab_esper_exporter_compare___format_choices=(markdown html json)
 _shtab_esper_exporter_explain___format_choices=(markdown html json)
@@ -57,7 +59,7 @@ _shtab_esper_exporter_sql___format_choices=(table csv json parquet arrow)
 _shtab_esper_exporter_sql___example_choices=(accuracy actions anomalies gradient-norm head-entropy head-states latches rewards runs seeds skipped time)
 _shtab_esper_exporter_catalog___format_choices=(table json markdown)
 _shtab_esper_exporter_completion_pos_0_choices=(bash zsh fish)
-_shtab_esper_exporter_pos_0_choices=(demo replay backfill journal compare explain sql stack doctor catalog assets prune completion version)
+_shtab_esper_exporter_pos_0_choices=(demo replay backfill page journal compare explain sql stack doctor catalog assets prune completion version)
 
 _shtab_esper_exporter_demo__h_nargs=0
 _shtab_esper_exporter_demo___help_nargs=0
@@ -72,6 +74,8 @@ _shtab_esper_exporter_replay___once_nargs=0
 _shtab_esper_exporter_backfill_pos_0_nargs=+
 _shtab_esper_exporter_backfill__h_nargs=0
 _shtab_esper_exporter_backfill___help_nargs=0
+_shtab_esper_exporter_page__h_nargs=0
+_shtab_esper_exporter_page___help_nargs=0
 _shtab_esper_exporter_journal_import_pos_1_nargs=+
 _shtab_esper_exporter_journal_import__h_nargs=0
 _shtab_esper_exporter_journal_import___help_nargs=0

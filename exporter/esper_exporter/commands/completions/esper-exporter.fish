@@ -50,8 +50,8 @@ function _shtab_esper_exporter_using
   test "$_shtab_esper_exporter_cmdpath" = "$argv"
 end
 
-set -g _shtab_esper_exporter_commands demo replay backfill journal 'journal import' 'journal compact' 'journal verify' 'journal prune' compare explain sql stack doctor catalog assets prune completion version
-set -g _shtab_esper_exporter_opts_with_value --alertmanager --alertmanager-config --alertmanager-port --allowed-host --data --describe --envs --epochs --example --fake-gpus --format --grafana --grafana-port --grafana-url --group-id --host --inject --interval --label --max-age --max-bytes --memory-limit --out --output --port --prometheus --prometheus-port --query --rank --recording --run-id --runbook-url --seed --slots --speed --step --target --targets-dir --telemetry-file --until --updates --web-config
+set -g _shtab_esper_exporter_commands demo replay backfill page journal 'journal import' 'journal compact' 'journal verify' 'journal prune' compare explain sql stack doctor catalog assets prune completion version
+set -g _shtab_esper_exporter_opts_with_value --alertmanager --alertmanager-config --alertmanager-port --allowed-host --at --data --describe --envs --epochs --example --fake-gpus --format --grafana --grafana-port --grafana-url --group-id --host --inject --interval --label --max-age --max-bytes --memory-limit --out --output --port --prometheus --prometheus-port --query --rank --recording --run-id --runbook-url --seed --slots --speed --step --target --targets-dir --telemetry-file --until --update --updates --web-config
 
 complete -c esper-exporter -e
 complete -c esper-exporter -f
@@ -94,6 +94,13 @@ complete -c esper-exporter -n '_shtab_esper_exporter_using backfill' -l step -x 
 complete -c esper-exporter -n '_shtab_esper_exporter_using backfill' -l run-id -x -d 'name of the run (default: from its first event)'
 complete -c esper-exporter -n '_shtab_esper_exporter_using backfill' -l label -x -d 'label for all samples, as a scrape adds them: job=esper; as often as wanted'
 complete -c esper-exporter -n '_shtab_esper_exporter_using backfill; and test $_shtab_esper_exporter_npos -ge 0' -ka "(__fish_complete_path (commandline -ct))" -d 'telemetry, one JSON object a line, gzip or not, each once; - is standard input'
+complete -c esper-exporter -n '_shtab_esper_exporter_using; and test $_shtab_esper_exporter_npos -eq 0' -a page -d 'Print the page as it was at a time, or when a policy update was known: the same as `replay --once --until` that line.'
+complete -c esper-exporter -n '_shtab_esper_exporter_using page' -s h -l help -d 'show this help message and exit'
+complete -c esper-exporter -n '_shtab_esper_exporter_using page' -l run-id -x -d 'which run of a journal (default: the newest)'
+complete -c esper-exporter -n '_shtab_esper_exporter_using page' -l group-id -x -d 'whose update --update counts'
+complete -c esper-exporter -n '_shtab_esper_exporter_using page' -l at -x -d 'a time, as 2026-11-21T00:45:11Z or unix seconds'
+complete -c esper-exporter -n '_shtab_esper_exporter_using page' -l update -x -d 'a policy update, from 1'
+complete -c esper-exporter -n '_shtab_esper_exporter_using page' -l format -xka "text openmetrics" -d 'of the page'
 complete -c esper-exporter -n '_shtab_esper_exporter_using; and test $_shtab_esper_exporter_npos -eq 0' -a journal -d 'Work on a journal: the directory in which an exporter keeps every event that it accepted (Exporter(journal=DIR)).'
 complete -c esper-exporter -n '_shtab_esper_exporter_using journal' -s h -l help -d 'show this help message and exit'
 complete -c esper-exporter -n '_shtab_esper_exporter_using journal; and test $_shtab_esper_exporter_npos -eq 0' -a import -d 'bring telemetry files into a journal'

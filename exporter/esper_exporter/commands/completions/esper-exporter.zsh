@@ -19,6 +19,7 @@ _shtab_esper_exporter_commands() {
     doctor:'Check Python, torch, the GPU driver, the port, the state and share folders, and whether Prometheus answers, scrapes the run and has the rules: a sentence each, and a remedy where something is in the way. The environment'"'"'s ESPER_EXPORTER_… settings count.'
     explain:'Read a run from telemetry, or a journal, and say what went wrong first, what came before, what followed and what to try.'
     journal:'Work on a journal: the directory in which an exporter keeps every event that it accepted (Exporter(journal=DIR)).'
+    page:'Print the page as it was at a time, or when a policy update was known: the same as `replay --once --until` that line.'
     prune:'Remove from DIR the target files of this host'"'"'s processes that have ended. Those of other hosts are left alone: run it there.'
     replay:'Feed recorded events to an exporter and serve its page, while they are replayed and after, until Ctrl-C.'
     sql:'Query the events of recorded runs with SQL: telemetry files, folders of runs, journals. Without a QUERY an interactive shell opens.'
@@ -186,6 +187,19 @@ _shtab_esper_exporter_journal_verify_options=(
 # guard to ensure default positional specs are added only once per session
 _shtab_esper_exporter_journal_verify_defaults_added=0
 
+_shtab_esper_exporter_page_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--run-id[which run of a journal (default\: the newest)]:ID:"
+  "--group-id[whose update --update counts]:ID:"
+  "--at[a time, as 2026-11-21T00\:45\:11Z or unix seconds]:TIME:"
+  "--update[a policy update, from 1]:N:"
+  "--format[of the page]:format:(text openmetrics)"
+  ":a telemetry file or a journal:"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_esper_exporter_page_defaults_added=0
+
 _shtab_esper_exporter_prune_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   ":the directory of Exporter(file_sd\=DIR):_files -/"
@@ -281,6 +295,7 @@ _shtab_esper_exporter() {
         doctor) _arguments -C -s $_shtab_esper_exporter_doctor_options ;;
         explain) _arguments -C -s $_shtab_esper_exporter_explain_options ;;
         journal) _shtab_esper_exporter_journal ;;
+        page) _arguments -C -s $_shtab_esper_exporter_page_options ;;
         prune) _arguments -C -s $_shtab_esper_exporter_prune_options ;;
         replay) _arguments -C -s $_shtab_esper_exporter_replay_options ;;
         sql) _arguments -C -s $_shtab_esper_exporter_sql_options ;;
