@@ -13,7 +13,6 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from esper_exporter.contract.jsonlines import parse_line
 from esper_exporter.log_once import LogOnce
 from esper_exporter.metrics.exposition import Capture, capture
 from esper_exporter.metrics.renderer import OWN_COLLECTOR, Renderer
@@ -335,11 +334,11 @@ class Exporter:
 
     def emit(self, event: object) -> None:
         """Take in one event: a live esper event or its dict form. Never raises."""
-        self._ingest.take(lambda: event)
+        self._ingest.take(event)
 
     def emit_line(self, line: bytes | str) -> None:
         """Take in one JSON line of the real system's telemetry file. Never raises."""
-        self._ingest.take(lambda: parse_line(line))
+        self._ingest.take_line(line)
 
     def observe_snapshot(self, snapshot: object, *, group_id: str | None = None) -> None:
         """Take in an aggregated SanctumSnapshot (an object or its dict form). Never raises.

@@ -29,6 +29,11 @@ class LogOnce:
         self._seen: set[str] = set()
         self._lines: deque[tuple[int, str, Any]] = deque()
 
+    @property
+    def pending(self) -> bool:
+        """Whether lines are kept."""
+        return bool(self._lines)
+
     def warn(self, text: str) -> None:
         """Log a warning the first time it comes, up to ``MAX_WARNINGS`` different ones."""
         if text not in self._seen and len(self._seen) < MAX_WARNINGS:

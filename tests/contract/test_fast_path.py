@@ -17,7 +17,16 @@ from hypothesis import strategies as st
 
 from contract.border import live, recorded
 from esper_exporter.contract.event_table import TYPES, canonical
-from esper_exporter.contract.fields import EnvId, Head, Seed, Text, TextFloat, Whole
+from esper_exporter.contract.fields import (
+    Count,
+    EnvId,
+    GradientState,
+    Head,
+    Seed,
+    Text,
+    TextFloat,
+    Whole,
+)
 from esper_exporter.contract.payload_schema import plan_of, read_at_once, read_fields
 from esper_exporter.contract.rejection import Rejected
 from esper_exporter.contract.vocabulary import HEADS
@@ -66,6 +75,8 @@ def _declared(hint: Any) -> st.SearchStrategy[Any]:
             (TextFloat, FLOATS),
             (Whole, WHOLES),
             (Seed, WHOLES),
+            (Count, WHOLES),
+            (GradientState, TEXTS),
             (bool, FLAGS),
             (str, TEXTS),
         ),
@@ -142,7 +153,7 @@ def test_both_ways_give_the_same_payload(name: str, data: st.DataObject) -> None
 @pytest.mark.parametrize("form", ["dict", "slots"])
 def test_recorded_events_go_the_fast_way(name: str, form: str) -> None:
     event: Any = recorded()[name]
-    kind = TYPES[canonical(event["event_type"].payload)]
+    kind = TYPES[canonical(event["event_type"])].payload
     source = event["data"] if form == "dict" else live(event, True).data  # type: ignore[attr-defined]
     untyped = "detail" in event["data"] or name == "ANALYTICS_SNAPSHOT:action_distribution"
     assert compare(kind, source) or untyped

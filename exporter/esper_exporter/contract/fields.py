@@ -6,7 +6,7 @@ carry are checked once, when a payload is read.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from msgspec import Meta
 
@@ -15,6 +15,12 @@ SMALLEST_WHOLE, LARGEST_WHOLE = -(2**63), 2**64 - 1
 
 Whole = Annotated[int, Meta(ge=SMALLEST_WHOLE, le=2**63 - 1, title="whole")]
 """An integer of 64 bits; an unsigned one is read as well."""
+
+Count = Annotated[int, Meta(ge=0, le=2**63 - 1, title="count")]
+"""A count that only grows and is exported as a counter, which cannot be negative."""
+
+GradientState = Literal["finite", "missing", "nonfinite", "not_learnable"]
+"""What became of a head's gradient. Another word is read as well, as a plain name."""
 
 Seed = Annotated[int, Meta(ge=SMALLEST_WHOLE, title="seed")]
 """The seed of a random number generator: mostly an unsigned integer of 64 bits."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from esper_exporter.contract.fields import Whole
+from esper_exporter.contract.fields import Count, Whole
 
 
 class MemoryWarningPayload(msgspec.Struct, frozen=True, gc=False):
@@ -24,8 +24,8 @@ class AllocatorStatsPayload(msgspec.Struct, frozen=True, gc=False):
     allocated_bytes: Whole
     reserved_bytes: Whole
     fragmentation_bytes: Whole
-    num_alloc_retries: Whole
-    num_ooms: Whole
+    num_alloc_retries: Count
+    num_ooms: Count
 
 
 class PhaseTiming(msgspec.Struct, frozen=True, gc=False):
@@ -61,12 +61,12 @@ class InfrastructureSnapshotPayload(msgspec.Struct, frozen=True, gc=False):
     cuda_memory_fragmentation: float | None = None
     gpu_utilization_pct: float | None = None
     gpu_memory_bandwidth_pct: float | None = None
-    compile_graph_breaks: Whole | None = None
-    compile_recompilations: Whole | None = None
-    compile_cache_hits: Whole | None = None
-    compile_cache_misses: Whole | None = None
-    dynamo_guard_failures: Whole | None = None
-    cuda_oom_events: Whole | None = None
+    compile_graph_breaks: Count | None = None
+    compile_recompilations: Count | None = None
+    compile_cache_hits: Count | None = None
+    compile_cache_misses: Count | None = None
+    dynamo_guard_failures: Count | None = None
+    cuda_oom_events: Count | None = None
     memory_allocated_delta_gb: float | None = None
     avg_forward_time_ms: float | None = None
     avg_backward_time_ms: float | None = None

@@ -11,7 +11,7 @@ from __future__ import annotations
 import inspect
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from operator import attrgetter
@@ -34,7 +34,9 @@ from esper_exporter.contract.fields import (
     LARGEST_WHOLE,
     MAX_ENV_ID,
     SMALLEST_WHOLE,
+    Count,
     EnvId,
+    GradientState,
     Head,
     Seed,
     Text,
@@ -55,7 +57,7 @@ from esper_exporter.contract.scalars import (
     real_or_text,
     whole,
 )
-from esper_exporter.contract.vocabulary import canonical_head
+from esper_exporter.contract.vocabulary import OTHER_SPELLINGS
 
 NO_OBJECTS = (str, bytes, int, float, list, tuple, set)
 """What is no event and no payload, though it has attributes. A tuple, not a union: that would be
@@ -68,7 +70,7 @@ _UNREADABLE = object()
 """Stands for a value that raised when it was looked at; no converter takes it."""
 
 _KEPT_TYPES: tuple[tuple[Any, type], ...] = (
-    *((float, float), (bool, bool), (str, str), (Whole, int), (Seed, int)),
+    *((float, float), (bool, bool), (str, str), (Whole, int), (Seed, int), (GradientState, str)),
 )
 """Annotation → the type whose values need no conversion, once their size is checked."""
 
@@ -167,17 +169,15 @@ def _check(hint: Any) -> Check | None:
         return lambda value: type(value) is str and len(value) <= MAX_TEXT and value.isascii()
     if hint == Seed:
         return lambda value: type(value) is int and value <= LARGEST_WHOLE
-    if hint == Head:
-        return lambda value: _plain_label(value) and canonical_head(value) == value
     if _is_payload(hint):
         return lambda value: _is_plain(plan_of(hint), value)
     origin, args = get_origin(hint), get_args(hint)
     if hint is Any:
         return lambda value: False
     if origin is dict:
-        return _plain_mapping(_check(args[0]), _check(args[1]))
+        return _plain_mapping(args[0], _check(args[1]))
     if origin is tuple and args[-1] is Ellipsis:
-        return _plain_sequence(_check(args[0]))
+        return _plain_sequence(args[0])
     if origin is tuple:
         return _plain_group([_check(each) for each in args])
     return None
@@ -187,24 +187,44 @@ def _plain_label(value: Any) -> bool:
     return type(value) is str and len(value) <= MAX_LABEL and value.isascii()
 
 
-def _plain_mapping(key: Check | None, item: Check | None) -> Check:
+def _plain_mapping(key: Any, item: Check | None) -> Check:
+    keys: Callable[[Any], bool] = {str: _plain_labels, Head: _plain_heads}.get(key, bool)
+
     def check(value: Any) -> bool:
-        return (
-            type(value) is dict
-            and len(value) <= MAX_ENTRIES
-            and (key is None or all(map(key, value)))
-            and (item is None or all(map(item, value.values())))
+        return type(value) is dict and (
+            not value
+            or (
+                len(value) <= MAX_ENTRIES
+                and keys(value)
+                and (item is None or all(map(item, value.values())))
+            )
         )
 
     return check
 
 
-def _plain_sequence(item: Check | None) -> Check:
+def _plain_labels(texts: Collection[Any]) -> bool:
+    """`_plain_label` for many, in few calls."""
+    return set(map(type, texts)) == {str} and (
+        max(map(len, texts)) <= MAX_LABEL and "".join(texts).isascii()
+    )
+
+
+def _plain_heads(texts: Collection[Any]) -> bool:
+    return _plain_labels(texts) and OTHER_SPELLINGS.isdisjoint(texts)
+
+
+def _plain_sequence(hint: Any) -> Check:
+    item = _check(hint)
+    texts = hint is str
+
     def check(value: Any) -> bool:
-        return (
-            type(value) in (list, tuple)
-            and len(value) <= MAX_ENTRIES
-            and (item is None or all(map(item, value)))
+        return type(value) in (list, tuple) and (
+            not value
+            or (
+                len(value) <= MAX_ENTRIES
+                and (_plain_labels(value) if texts else item is None or all(map(item, value)))
+            )
         )
 
     return check
@@ -275,6 +295,8 @@ def _converter(field: str, hint: Any, required: bool) -> Converter:
         (TextFloat, real_or_text),
         (Whole, _any_whole),
         (Seed, _any_whole),
+        (Count, whole(0, LARGEST_WHOLE)),
+        (GradientState, name()),
         (EnvId, _env_id),
         (bool, flag),
         (str, name(fatal=required or field in _ATTRIBUTING)),

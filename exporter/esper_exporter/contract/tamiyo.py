@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from esper_exporter.contract.fields import EnvId, Head, Whole
+from esper_exporter.contract.fields import EnvId, GradientState, Head, Whole
 
 
 class HeadUpdatePayload(msgspec.Struct, frozen=True, gc=False):
@@ -20,7 +20,7 @@ class HeadUpdatePayload(msgspec.Struct, frozen=True, gc=False):
     kl: float | None = None
     active_ratio: float | None = None
     learnable_fraction: float | None = None
-    gradient_state: str | None = None
+    gradient_state: GradientState | None = None
 
 
 class TamiyoPolicyUpdatePayload(msgspec.Struct, frozen=True, gc=False):
@@ -121,16 +121,16 @@ class TamiyoPolicyUpdatePayload(msgspec.Struct, frozen=True, gc=False):
     head_alpha_speed_learnable_fraction: float | None = None
     head_alpha_curve_learnable_fraction: float | None = None
     head_op_learnable_fraction: float | None = None
-    head_slot_gradient_state: str | None = None
-    head_blueprint_gradient_state: str | None = None
-    head_style_gradient_state: str | None = None
-    head_tempo_gradient_state: str | None = None
-    head_alpha_target_gradient_state: str | None = None
-    head_alpha_speed_gradient_state: str | None = None
-    head_alpha_curve_gradient_state: str | None = None
-    head_op_gradient_state: str | None = None
-    head_value_gradient_state: str | None = None
-    head_q_gradient_state: str | None = None
+    head_slot_gradient_state: GradientState | None = None
+    head_blueprint_gradient_state: GradientState | None = None
+    head_style_gradient_state: GradientState | None = None
+    head_tempo_gradient_state: GradientState | None = None
+    head_alpha_target_gradient_state: GradientState | None = None
+    head_alpha_speed_gradient_state: GradientState | None = None
+    head_alpha_curve_gradient_state: GradientState | None = None
+    head_op_gradient_state: GradientState | None = None
+    head_value_gradient_state: GradientState | None = None
+    head_q_gradient_state: GradientState | None = None
     head_slot_ratio_max: float | None = None
     head_blueprint_ratio_max: float | None = None
     head_style_ratio_max: float | None = None

@@ -97,6 +97,9 @@ HOST_LSTM_LAYERS = 4
 
 _HEAD_ALIASES = {"curve": "alpha_curve"}
 
+OTHER_SPELLINGS = frozenset(_HEAD_ALIASES)
+"""Names of heads that are not their canonical ones."""
+
 
 def head_max_entropy(head: str, n_slots: int) -> float:
     """Entropy in nats of a head that chooses uniformly: the logarithm of its number of choices.

@@ -347,7 +347,9 @@ class RunPublisher:
             self._best_runs.write(filler.values({"record": record}), str(place))
 
     def _write_tallies(self) -> None:
-        self._tallies.write(self._state.tallies, self._state.distributions)
+        state = self._state
+        state.decisions.settle(state.tallies)
+        self._tallies.write(state.tallies, state.distributions)
 
     def remove(self) -> None:
         """Take the run off the page."""

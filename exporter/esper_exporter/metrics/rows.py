@@ -106,6 +106,7 @@ class TallyRows:
                     self._sets[counter].write([value], *labels)
             except Exception:
                 self._on_error()
+        distributions.settle()
         observed, distributions.changed = distributions.changed, {}
         for histogram, labels in observed:
             try:

@@ -10,7 +10,9 @@ from esper_exporter.metrics.row_types import Blocks
 from esper_exporter.metrics.rows import RowSet, TallyRows
 from esper_exporter.metrics.table import ABSENT, ValueTable
 from esper_exporter.state import counted
-from esper_exporter.state.counters import Counter, Distributions, Histogram, Tallies
+from esper_exporter.state.counters import Counter, Distributions, Histogram, HistogramRow, Tallies
+
+_EMITS = HistogramRow(((counted.EMIT_DURATION, ()),))
 
 
 class OwnMetrics:
@@ -38,7 +40,6 @@ class OwnMetrics:
         self.last_event: datetime | None = None
         self.journal_active: bool | None = None
         self._events = 0
-        self._emits = self._distributions.begin(counted.EMIT_DURATION)
         self.series = 0
 
     def count(self, counter: Counter, *labels: str, by: float = 1.0) -> None:
@@ -52,7 +53,7 @@ class OwnMetrics:
     def took(self, seconds: float) -> None:
         """An event was taken in, good or bad."""
         self._events += 1
-        self._emits.observe(seconds)
+        self._distributions.hold(_EMITS, (seconds,))
 
     def seam(self, name: str, present: bool) -> None:
         """Whether the trainer has a function that a group of fields is measured at."""
@@ -92,5 +93,4 @@ class OwnMetrics:
         }
         self._gauges.write([cells[name] for name in self._columns])
         self._tallies.add(counted.EMITTED, by=self._events - self._tallies.get(counted.EMITTED))
-        self._distributions.begin(counted.EMIT_DURATION)
         self._rows.write(self._tallies, self._distributions)

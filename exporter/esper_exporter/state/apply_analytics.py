@@ -16,7 +16,7 @@ from esper_exporter.contract.analytics import (
     RewardComponentsTelemetry,
 )
 from esper_exporter.contract.events import Event
-from esper_exporter.contract.vocabulary import HEADS, OPS, TEMPOS, normalize_action
+from esper_exporter.contract.vocabulary import TEMPOS, canonical_head, normalize_action
 from esper_exporter.state import counted
 from esper_exporter.state.attribution import (
     CounterfactualConfig,
@@ -24,7 +24,7 @@ from esper_exporter.state.attribution import (
     ShapleyEstimate,
     ShapleySnapshot,
 )
-from esper_exporter.state.choices import count_choices
+from esper_exporter.state.counters import HistogramRow
 from esper_exporter.state.decision import DecisionSnapshot
 from esper_exporter.state.environment import EnvState
 from esper_exporter.state.rewards import RewardComponents
@@ -40,7 +40,13 @@ DECISION_EXPIRY_SECONDS = 120.0
 _ALPHA_TARGETS = {0.5: "HALF", 0.7: "SEVENTY", 1.0: "FULL"}
 _HEAD_FIELDS = HeadTelemetry.__struct_fields__
 _head_values = attrgetter(*_HEAD_FIELDS)
-_DECISION_HEADS = tuple((head, "curve" if head == "alpha_curve" else head) for head in HEADS)
+_HISTOGRAMS = {"confidence": counted.DECISION_CONFIDENCE, "entropy": counted.DECISION_ENTROPY}
+_HEAD_HISTOGRAMS = HistogramRow(
+    tuple(
+        (_HISTOGRAMS[what], (canonical_head(head),))
+        for head, _, what in (name.rpartition("_") for name in _HEAD_FIELDS)
+    )
+)
 
 # Reward components: name in the event → name in the state; None in the event leaves the state.
 _COMPONENTS = {
@@ -71,6 +77,7 @@ _OBSERVATIONS = tuple(
     for field in fields(ObservationStats)
     if field.name in ObservationStatsTelemetry.__struct_fields__
 )
+_observed = attrgetter(*_OBSERVATIONS)
 # What the snapshot carries itself when the typed breakdown is missing (events of the seed age).
 _FLAT = (
     "base_acc_delta",
@@ -109,11 +116,8 @@ def apply_analytics(run: RunState, event: Event, payload: AnalyticsSnapshotPaylo
 
 def see_observations(run: RunState, event: Event, stats: ObservationStatsTelemetry) -> None:
     """Take in the health of the policy's inputs; NaN or Inf in them is a fault of its own."""
-    known = run.snapshot.observation_stats.__dict__
-    for name in _OBSERVATIONS:
-        value = getattr(stats, name)
-        if value is not None:
-            known[name] = value
+    values = zip(_OBSERVATIONS, _observed(stats), strict=True)
+    run.snapshot.observation_stats.__dict__.update([p for p in values if p[1] is not None])
     run.observed = True
     run.touched.observations = True
     if stats.nan_count or stats.inf_count:
@@ -127,17 +131,7 @@ def _apply_last_action(run: RunState, event: Event, payload: AnalyticsSnapshotPa
     env_id = payload.env_id
     op = normalize_action(payload.action_name or "UNKNOWN")
     success = payload.action_success
-    run.tallies.add(
-        counted.ACTIONS,
-        op if op in OPS else "other",
-        "unknown" if success is None else "true" if success else "false",
-    )
-    run.tallies.add(counted.DECISIONS)
-    count_choices(run.tallies, payload, op if op in OPS else "other")
-    for head in HEADS:
-        masked = getattr(payload, f"{head}_masked")
-        if masked is not None:
-            run.tallies.add(counted.MASKED_DECISIONS, head, by=float(masked))
+    run.decisions.add(run.tallies, payload, op)
     if env_id is None or payload.action_confidence is None:
         return
     env = run.env(env_id)
@@ -218,16 +212,9 @@ def _decide(
     heads = payload.head_telemetry
     per_head: dict[str, float] = {}
     if heads is not None:
-        per_head = dict(zip(_HEAD_FIELDS, _head_values(heads), strict=True))
-        for head, spelled in _DECISION_HEADS:
-            run.distributions.observe(
-                counted.DECISION_CONFIDENCE,
-                per_head.get(f"{spelled}_confidence"),
-                head,
-            )
-            run.distributions.observe(
-                counted.DECISION_ENTROPY, per_head.get(f"{spelled}_entropy"), head
-            )
+        values = _head_values(heads)
+        per_head = dict(zip(_HEAD_FIELDS, values, strict=True))
+        run.distributions.hold(_HEAD_HISTOGRAMS, values)
     decision = DecisionSnapshot(
         timestamp=event.timestamp,
         slot_states=dict(payload.slot_states or {}),

@@ -11,6 +11,7 @@ from esper_exporter.contract.events import Event
 from esper_exporter.contract.tamiyo import TamiyoInitiatedPayload, TamiyoPolicyUpdatePayload
 from esper_exporter.contract.vocabulary import AUX_HEADS, HEADS, OPS, head_max_entropy
 from esper_exporter.state import counted
+from esper_exporter.state.counters import HistogramRow
 from esper_exporter.state.own_heads import apply_own_heads, own_gradient_nonfinite, see_heads
 from esper_exporter.state.policy import (
     GradientQualityMetrics,
@@ -76,6 +77,8 @@ _ALL_HEADS = (*HEADS, *AUX_HEADS)
 _GRAD_NORM_FIELDS = tuple(
     (head, f"head_{head}_grad_norm", f"head_{head}_grad_norm_prev") for head in _ALL_HEADS
 )
+_head_grad_norms = attrgetter(*[name for _, name, _ in _GRAD_NORM_FIELDS])
+_HEAD_GRAD_NORMS = HistogramRow(tuple((counted.HEAD_GRAD_NORM, (head,)) for head in _ALL_HEADS))
 _gradient_states = attrgetter(*[f"head_{head}_gradient_state" for head in _ALL_HEADS])
 _ENTROPY_FIELDS = tuple((head, f"head_{head}_entropy") for head in HEADS)
 _entropies = attrgetter(*[name for _, name in _ENTROPY_FIELDS])
@@ -107,6 +110,8 @@ def light_latches(run: RunState, event: Event, payload: TamiyoPolicyUpdatePayloa
     ratio = payload.ratio_max
     if ratio is not None and not math.isfinite(ratio):
         latches.light_source("ratio", when, attempt, index)
+    if not latches.lightings:
+        return
     tamiyo = run.snapshot.tamiyo
     for head, kind in latches.lit_heads():
         board = tamiyo.head_nan_latch if kind == "nan" else tamiyo.head_inf_latch
@@ -264,10 +269,7 @@ def _count(run: RunState, event: Event, payload: TamiyoPolicyUpdatePayload) -> N
         if norm > run.explosion_norm:
             tallies.add(counted.GRADIENT_EXPLOSIONS)
         run.grad_norm_window_max = run.grad_norms.add(event.timestamp.timestamp(), norm)
-    for head, name, _ in _GRAD_NORM_FIELDS:
-        value = getattr(payload, name)
-        if value is not None:
-            distributions.observe(counted.HEAD_GRAD_NORM, value, head)
+    distributions.hold(_HEAD_GRAD_NORMS, _head_grad_norms(payload))
     for head, told in (payload.head_updates or {}).items():
         if told.grad_norm is not None and head in run.own_heads:
             distributions.observe(counted.HEAD_GRAD_NORM, told.grad_norm, head)

@@ -9,8 +9,11 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
 
 Labels = tuple[str, ...]
 
@@ -60,6 +63,17 @@ def _start(labels: Labels, known: tuple[Labels, ...], measured: bool) -> tuple[L
 
 CounterKey = tuple[Counter, Labels]
 HistogramKey = tuple[Histogram, Labels]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class HistogramRow:
+    """Histograms with the same bounds that are observed together, one value each."""
+
+    keys: tuple[HistogramKey, ...]
+
+
+HELD_ROWS = 64
+"""Rows of values that are held before they are put into their histograms."""
 
 MAX_LABEL_SETS = 128
 """Label sets of one name; further ones are counted together as ``other``."""
@@ -113,10 +127,12 @@ class Tallies:
         """
         if not 0.0 <= by < math.inf:
             return
-        key = (counter, labels)
-        if key not in self.values:
+        key, values = (counter, labels), self.values
+        if key in values:
+            values[key] += by
+        else:
             key = (counter, self._sets.bounded(counter, labels))
-        self.values[key] = self.values.get(key, 0.0) + by
+            values[key] = values.get(key, 0.0) + by
         self.changed[key] = None
 
     def get(self, counter: Counter, *labels: str) -> float:
@@ -166,6 +182,7 @@ class Distributions:
 
     def __init__(self, declared: Iterable[Counter | Histogram] = ()) -> None:
         self.values: dict[HistogramKey, Distribution] = {}
+        self._held: dict[HistogramRow, list[Sequence[float | None]]] = {}
         self.changed: dict[HistogramKey, None] = {}
         self._sets = _Sets()
         for histogram in declared:
@@ -178,6 +195,40 @@ class Distributions:
         key = (histogram, labels)
         self.changed[key] = None
         return self.values.setdefault(key, Distribution(histogram.bounds))
+
+    def hold(self, row: HistogramRow, values: Sequence[float | None]) -> None:
+        """Observe a value for each histogram of a row, None for none, some time before `settle`."""
+        held = self._held.get(row)
+        if held is None:
+            held = self._held[row] = []
+        held.append(values)
+        if len(held) >= HELD_ROWS:
+            self.settle()
+
+    def settle(self) -> None:
+        """Put the held values into their histograms, all of a row in one go."""
+        for row, held in self._held.items():
+            values = np.array(held, np.float64)  # None becomes NaN
+            held.clear()
+            if values.size:
+                self._settle(row, values)
+
+    def _settle(self, row: HistogramRow, values: NDArray[np.float64]) -> None:
+        bounds = row.keys[0][0].bounds
+        taken = np.isfinite(values)
+        if bounds[0] >= 0:
+            taken &= values >= 0
+        width = len(bounds) + 1
+        places = np.searchsorted(bounds, values) + width * np.arange(len(row.keys))
+        counts = np.bincount(places[taken], minlength=width * len(row.keys))
+        totals = np.where(taken, values, 0.0).sum(axis=0).tolist()
+        observed = np.atleast_1d(taken.any(axis=0))
+        for number, (histogram, labels) in enumerate(row.keys):
+            if observed[number]:
+                found = self.begin(histogram, *labels)
+                new = counts[number * width : (number + 1) * width].tolist()
+                found.counts = [one + more for one, more in zip(found.counts, new, strict=True)]
+                found.total += totals[number]
 
     def observe(self, histogram: Histogram, value: float | None, *labels: str) -> bool:
         """Observe a value; False if it was missing or not finite."""

@@ -16,6 +16,7 @@ from functools import partial
 from typing import Protocol
 
 from esper_exporter.contract.events import Event
+from esper_exporter.contract.jsonlines import parse_line
 from esper_exporter.contract.reader import read
 from esper_exporter.contract.rejection import REENTERED, Rejected
 from esper_exporter.contract.simic import TrainingStartedPayload
@@ -87,15 +88,19 @@ class Ingest:
         """Events that are being read or wait to be applied."""
         return len(self._in_flight)
 
-    def take(self, get: Callable[[], object]) -> None:
-        """Take in one event: what ``get`` returns, which may raise Rejected."""
-        self._take("emit", partial(self._read_event, get, time.perf_counter()))
+    def take(self, event: object) -> None:
+        """Take in one event: a live esper event or its dict form."""
+        self._take("emit", self._read_event, event, time.perf_counter())
+
+    def take_line(self, line: bytes | str) -> None:
+        """Take in one event as a line of JSON."""
+        self._take("emit", self._read_line, line, time.perf_counter())
 
     def take_snapshot(self, snapshot: object, group_id: str | None) -> None:
         """Take in an aggregated snapshot; ``group_id`` None: its own, or "default"."""
-        self._take("snapshot", partial(self._read_snapshot, snapshot, group_id))
+        self._take("snapshot", self._read_snapshot, snapshot, group_id)
 
-    def _take(self, where: str, read_change: Callable[[], Change]) -> None:
+    def _take(self, where: str, read_change: Callable[..., Change], *args: object) -> None:
         if os.getpid() != self._pid:
             return  # a forked child has the parent's exporter in memory and is not it
         reading = self._reading
@@ -109,7 +114,7 @@ class Ingest:
         self._in_flight.append(None)
         try:
             try:
-                place[0] = read_change()
+                place[0] = read_change(*args)
             finally:
                 reading.depth -= 1
                 if not reading.depth:
@@ -134,6 +139,8 @@ class Ingest:
 
     def settle(self) -> None:
         """Do what had to wait until the state was free: log lines, latches to read and write."""
+        if not (self._faults.any or self._log_once.pending or self._runs.unrestored):
+            return
         if self._lock.held_here or self._reading.depth:
             return
         self._log_once.flush()
@@ -146,13 +153,22 @@ class Ingest:
 
     # -- reading: foreign code runs, the state is free -----------------------------------------
 
-    def _read_event(self, get: Callable[[], object], begun: float) -> Change:
+    def _read_line(self, line: bytes | str, begun: float) -> Change:
+        try:
+            return self._read_event(parse_line(line), begun)
+        except Rejected as refused:
+            return self._refused(refused, begun)
+
+    def _refused(self, refused: Rejected, begun: float) -> Change:
+        self._log_once.warn(f"event refused: {refused}")
+        return partial(self._refuse, refused, begun)
+
+    def _read_event(self, source: object, begun: float) -> Change:
         now = self._clock()
         try:
-            event = read(get(), self._clock)
+            event = read(source, self._clock)
         except Rejected as refused:
-            self._log_once.warn(f"event refused: {refused}")
-            return partial(self._refuse, refused, begun)
+            return self._refused(refused, begun)
         if event.ignored:
             self._log_once.warn(
                 f"{event.name}: fields left out, wrong type: {', '.join(event.ignored)}"

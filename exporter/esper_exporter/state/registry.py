@@ -107,7 +107,7 @@ class RunRegistry:
         self._end_is_news = False
         self._event_ids = EventIdFilter()
         self._identities: set[tuple[str, str]] = set()
-        self._unrestored: deque[Entry] = deque()
+        self.unrestored: deque[Entry] = deque()
 
     def everything(self) -> list[Entry]:
         """All runs on the page, superseded ones first."""
@@ -206,15 +206,15 @@ class RunRegistry:
 
     def _want_restored(self, entry: Entry) -> None:
         if self._store is not None and not entry.state.latches.lit():
-            self._unrestored.append(entry)
+            self.unrestored.append(entry)
 
     def to_restore(self) -> list[tuple[Entry, Latches]]:
         """What earlier processes kept of the runs that go on here. Reads files: to be called
         without the state, and the result given to `restore`."""
         found: list[tuple[Entry, Latches]] = []
-        while self._unrestored and self._store is not None:
+        while self.unrestored and self._store is not None:
             try:
-                entry = self._unrestored.popleft()
+                entry = self.unrestored.popleft()
             except IndexError:  # another thread was faster
                 break
             kept = Latches()
@@ -278,8 +278,8 @@ class RunRegistry:
             if self._run_id is not None and payload.resume_path:
                 entry = self._add(RunIdentity(before.state.identity.run_id, group, rank))
                 entry.state.latches = before.state.latches
-                if entry in self._unrestored:
-                    self._unrestored.remove(entry)
+                if entry in self.unrestored:
+                    self.unrestored.remove(entry)
                 before.publisher.remove()
                 self.retired.remove(before)
                 return entry

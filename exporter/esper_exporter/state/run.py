@@ -33,6 +33,7 @@ from esper_exporter.contract.tolaria import (
 )
 from esper_exporter.contract.vocabulary import AUX_HEADS, HEADS
 from esper_exporter.state import counted
+from esper_exporter.state.choices import DecisionCounts
 from esper_exporter.state.counters import Distributions, Tallies, WindowMaximum
 from esper_exporter.state.decision import DecisionSnapshot
 from esper_exporter.state.environment import EnvState
@@ -157,6 +158,7 @@ class RunState:
     """What the heads that are not Tamiyo's did last."""
     tallies: Tallies = field(default_factory=lambda: Tallies(counted.OF_RUN))
     distributions: Distributions = field(default_factory=lambda: Distributions(counted.OF_RUN))
+    decisions: DecisionCounts = field(default_factory=DecisionCounts)
     latches: Latches = field(default_factory=Latches)
     layer_faults: LayerFaults = field(default_factory=LayerFaults)
     touched: Touched = field(default_factory=Touched)

@@ -65,8 +65,9 @@ class StateLock:
         if self._holder == me:
             return otherwise()
         try:
-            if not self._enter(lock, wait):
+            if not lock.acquire(blocking=False) and not (wait and lock.acquire(timeout=wait)):
                 return otherwise()
+            self._holder = me
             self._do_queued()
             return get()
         finally:
@@ -81,20 +82,15 @@ class StateLock:
         # Once more after each release: what was queued in between found the state taken.
         while self._queue:
             try:
-                if not self._enter(lock, wait):
+                if not lock.acquire(blocking=False) and not (wait and lock.acquire(timeout=wait)):
                     return
+                self._holder = me
                 self._do_queued()
             finally:
                 # No call stands between these two, so no signal handler can raise there.
                 if self._holder == me:
                     self._holder = None
                     lock.release()
-
-    def _enter(self, lock: threading.RLock, wait: float) -> bool:
-        if not (lock.acquire(blocking=False) or (wait > 0 and lock.acquire(timeout=wait))):
-            return False
-        self._holder = get_ident()
-        return True
 
     def _do_queued(self) -> None:
         queue = self._queue

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from operator import mul
 
 MINIMUM_VALUES = 5
 WINDOW = 10
@@ -50,6 +51,16 @@ def _square(value: float) -> float:
     return value * value
 
 
+def _slope_weights(count: int) -> tuple[float, ...]:
+    """What each of so many values adds to the slope of their least-squares line."""
+    middle = (count - 1) / 2
+    spread = sum((place - middle) ** 2 for place in range(count))
+    return tuple((place - middle) / spread for place in range(count))
+
+
+_SLOPE_WEIGHTS = {count: _slope_weights(count) for count in range(MINIMUM_VALUES, WINDOW + 1)}
+
+
 def compute_entropy_velocity(entropy_history: Series) -> float:
     """Slope of a least-squares line through the last ten entropies, per update.
 
@@ -61,10 +72,8 @@ def compute_entropy_velocity(entropy_history: Series) -> float:
     values = list(entropy_history)[-WINDOW:]
     if not all(map(math.isfinite, values)):
         return 0.0
-    middle = (len(values) - 1) / 2
-    mean = _mean(values)
-    covariance = sum((place - middle) * (value - mean) for place, value in enumerate(values))
-    slope = covariance / sum((place - middle) ** 2 for place in range(len(values)))
+    first = values[0]  # a flat history has a slope of exactly 0
+    slope = sum(map(mul, _SLOPE_WEIGHTS[len(values)], [value - first for value in values]))
     return slope if math.isfinite(slope) else 0.0
 
 
@@ -80,11 +89,11 @@ def compute_correlation(x_values: Series, y_values: Series) -> float:
     if not all(map(math.isfinite, (*x, *y))):
         return 0.0
     x_mean, y_mean = sum(x) / count, sum(y) / count
-    spread = sum(_square(v - x_mean) for v in x) * sum(_square(v - y_mean) for v in y)
+    x, y = [v - x_mean for v in x], [v - y_mean for v in y]
+    spread = sum(map(mul, x, x)) * sum(map(mul, y, y))
     if spread < NO_CORRELATION_VARIANCE or not math.isfinite(spread):
         return 0.0
-    shared: float = sum((a - x_mean) * (b - y_mean) for a, b in zip(x, y, strict=True))
-    return float(shared / spread**0.5)
+    return float(sum(map(mul, x, y)) / spread**0.5)
 
 
 def _time_risk(updates: float) -> float:
