@@ -164,7 +164,7 @@ class RunRegistry:
         self._newest = None
         self._event_ids = EventIdFilter()
         self._identities.clear()
-        self._unrestored.clear()
+        self.unrestored.clear()
 
     def faults(self) -> Faults:
         """Whether a latch was lit, for the first time or again, since this was asked last."""
