@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from hashlib import blake2s
 
 from esper_exporter import health
@@ -295,8 +294,9 @@ def _config(run: RunState) -> Json:
     """What TRAINING_STARTED reported; empty before it came."""
     if run.started is None:
         return {}
+    told = {name: getattr(run.started, name) for name in run.started.__struct_fields__}
     return {
         name: list(value) if isinstance(value, tuple) else value
-        for name, value in asdict(run.started).items()
+        for name, value in told.items()
         if value is not None and value != ""
     }

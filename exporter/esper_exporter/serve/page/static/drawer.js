@@ -94,7 +94,7 @@ const Seeds = ({ seeds }) => {
       const grows = place > 0;
       return html`<tr key=${s.slot} class=${grows ? '' : 'dim'}><th scope="row">${s.slot}</th><td><${Stage} name=${s.stage || 'DORMANT'} /></td><td>${s.blueprint || MISSING}</td>
         <td>${grows ? html`<${Share} share=${s.alpha} cls="alpha" /> ${fixed(s.alpha, 2)}` : MISSING}</td><td class="r">${place === 0 ? MISSING : fixed(s.epochs, 0)}</td><td class="r">${grows ? signed(s.gain, 1) : MISSING}</td>
-        <td>${!grows ? MISSING : s.exploding ? html`<span class="crit"><${Icon} name="tri" /> exploding</span>` : s.vanishing ? html`<span class="warn"><${Icon} name="fall" /> vanishing</span>` : html`<span class="dim"><${Icon} name="ring" /> fine</span>`}</td>
+        <td>${!grows ? MISSING : s.exploding ? html`<span class="crit"><${Icon} name="tri" /> exploding</span>` : s.vanishing ? html`<span class="warn"><${Icon} name="fall" /> vanishing</span>` : s.vanishing === false && s.exploding === false ? html`<span class="dim"><${Icon} name="ring" /> fine</span>` : MISSING}</td>
         <td class="r">${grows && s.params ? whole(s.params) : MISSING}</td></tr>`;
     })}</tbody></table></div>`;
 };
