@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import zlib
 
 from grafana.generator.model import Annotation, Dashboard, Json, Panel, Row, Target, Variable
 
@@ -107,14 +107,29 @@ def _variable(variable: Variable) -> Json:
     return shape | ({"allValue": ".*"} if variable.all else {})
 
 
+class Numbers:
+    """Ids of one dashboard's panels: from row and title, so that a new panel changes no other."""
+
+    def __init__(self) -> None:
+        self._taken: dict[int, tuple[str, str]] = {}
+
+    def of(self, row: str, title: str) -> int:
+        """The id, between 1 and 2**31 - 1. Raises ValueError for a title that comes twice."""
+        number = zlib.crc32(f"{row}\n{title}".encode()) % (2**31 - 1) + 1
+        if number in self._taken:
+            raise ValueError(f"{(row, title)} has the id of {self._taken[number]}: rename one")
+        self._taken[number] = (row, title)
+        return number
+
+
 def _placed(rows: tuple[Row, ...]) -> list[Json]:
     """All rows with their panels, one below the other; a closed row holds its own panels."""
     found: list[Json] = []
-    numbers = iter(range(1, 10_000))
+    numbers = Numbers()
     top = 0
     for row in rows:
         head: Json = {
-            "id": next(numbers),
+            "id": numbers.of("row", row.title),
             "type": "row",
             "title": row.title,
             "collapsed": row.closed,
@@ -122,7 +137,7 @@ def _placed(rows: tuple[Row, ...]) -> list[Json]:
             "panels": [],
         }
         top += 1
-        panels, bottom = _flow(row.panels, top, numbers)
+        panels, bottom = _flow(row, top, numbers)
         if row.closed:
             head["panels"] = panels
             found.append(head)
@@ -132,15 +147,15 @@ def _placed(rows: tuple[Row, ...]) -> list[Json]:
     return found
 
 
-def _flow(panels: tuple[Panel, ...], top: int, numbers: Iterator[int]) -> tuple[list[Json], int]:
+def _flow(row: Row, top: int, numbers: Numbers) -> tuple[list[Json], int]:
     """Panels from left to right; a line is as high as its highest panel."""
     placed: list[Json] = []
     left, line = 0, 0
-    for panel in panels:
+    for panel in row.panels:
         if left + panel.width > COLUMNS:
             left, top, line = 0, top + line, 0
         at = {"x": left, "y": top, "w": panel.width, "h": panel.height}
-        placed.append(_panel(panel, next(numbers), at))
+        placed.append(_panel(panel, numbers.of(row.title, panel.title), at))
         left += panel.width
         line = max(line, panel.height)
     return placed, top + line

@@ -98,7 +98,7 @@ class Annotation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dashboard:
-    """A dashboard; panels and their ids are numbered in the order of the rows."""
+    """A dashboard; a panel's id comes from its row's title and its own."""
 
     uid: str
     title: str

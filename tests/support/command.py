@@ -67,7 +67,7 @@ class Serving:
             self._silent = True
             self._changed.notify_all()
 
-    def wait_for(self, pattern: str, seconds: float = 30.0) -> re.Match[str]:
+    def wait_for(self, pattern: str, seconds: float = 120.0) -> re.Match[str]:
         """Wait until a line that holds the pattern is said on standard error."""
 
         def found() -> re.Match[str] | None:
