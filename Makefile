@@ -32,7 +32,7 @@ help:
 	@echo 'make docs      generate docs/METRICS.md'
 	@echo 'make dashboards  generate grafana/dashboards/ and the manifests'
 	@echo 'make manifests generate what deploy/kubernetes/ takes from rules and dashboards'
-	@echo 'make generate  all generated files: these, the runbook index and the shells’ completions'
+	@echo 'make generate  all generated files: these, runbook index, code map, completions'
 	@echo 'make site      the documentation as a site, in build/site'
 	@echo 'make dist      wheel and source archive, checked, in dist'
 	@echo 'make lock      renew constraints.txt'
@@ -101,6 +101,7 @@ manifests:
 
 generate: docs dashboards
 	@$(BIN)/python scripts/runbooks.py
+	@$(BIN)/python scripts/codemap.py
 	$(SETUP) dev $(PYTHON)
 	@$(BIN)/python scripts/completions.py
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import runpy
 import subprocess
 
@@ -12,6 +13,27 @@ def test_the_completion_scripts_are_up_to_date() -> None:
     generated = runpy.run_path(str(ROOT / "scripts" / "completions.py"))["generated"]()
     stale = [path.name for path, text in generated.items() if path.read_text() != text]
     assert stale == []
+
+
+def test_the_code_map_is_up_to_date() -> None:
+    with_map = runpy.run_path(str(ROOT / "scripts" / "codemap.py"))["with_map"]
+    written = (ROOT / "CONTRIBUTING.md").read_text()
+    assert written == with_map(written)
+
+
+def test_the_index_of_runbooks_is_up_to_date() -> None:
+    index = runpy.run_path(str(ROOT / "scripts" / "runbooks.py"))["index"]()
+    assert (ROOT / "alerts" / "runbooks" / "README.md").read_text() == index
+
+
+def test_every_module_that_a_recipe_names_is_there() -> None:
+    package = ROOT / "exporter" / "esper_exporter"
+    written = (ROOT / "CONTRIBUTING.md").read_text().split("## Code map")[0]
+    named = set(re.findall(r"`((?:\w+/)+\w+\.py)`", written))
+    assert len(named) > 20
+    assert {
+        one for one in named if not (package / one).exists() and not (ROOT / one).exists()
+    } == set()
 
 
 def test_the_shell_completes_commands_options_and_choices() -> None:

@@ -50,7 +50,7 @@ function _shtab_esper_exporter_using
   test "$_shtab_esper_exporter_cmdpath" = "$argv"
 end
 
-set -g _shtab_esper_exporter_commands demo replay backfill page journal 'journal import' 'journal compact' 'journal verify' 'journal prune' compare explain sql stack doctor catalog assets prune completion version
+set -g _shtab_esper_exporter_commands demo run replay watch backfill page journal 'journal import' 'journal compact' 'journal verify' 'journal prune' compare explain sql stack doctor catalog assets prune completion version
 set -g _shtab_esper_exporter_opts_with_value --alertmanager --alertmanager-config --alertmanager-port --allowed-host --at --data --describe --envs --epochs --example --fake-gpus --format --grafana --grafana-port --grafana-url --group-id --host --inject --interval --label --max-age --max-bytes --memory-limit --out --output --port --prometheus --prometheus-port --query --rank --recording --run-id --runbook-url --seed --slots --speed --step --target --targets-dir --telemetry-file --until --update --updates --web-config
 
 complete -c esper-exporter -e
@@ -73,6 +73,11 @@ complete -c esper-exporter -n '_shtab_esper_exporter_using demo' -l dual-emit -d
 complete -c esper-exporter -n '_shtab_esper_exporter_using demo' -l compile -d 'compile the policy'
 complete -c esper-exporter -n '_shtab_esper_exporter_using demo' -l amp -d 'bfloat16, with a loss scale'
 complete -c esper-exporter -n '_shtab_esper_exporter_using demo' -l fake-gpus -x -d 'so many made-up GPUs on the page, which says that they are'
+complete -c esper-exporter -n '_shtab_esper_exporter_using; and test $_shtab_esper_exporter_npos -eq 0' -a run -d 'Run COMMAND; where it imports esper'"'"'s telemetry hub, an exporter is attached and the trainer is measured. Arguments, standard streams, signals and the exit code pass through unchanged. All settings of the exporter are environment variables, ESPER_EXPORTER_PORT and so on.'
+complete -c esper-exporter -n '_shtab_esper_exporter_using run' -s h -l help -d 'show this help message and exit'
+complete -c esper-exporter -n '_shtab_esper_exporter_using run' -l run-id -x -d 'the label run_id of the run'
+complete -c esper-exporter -n '_shtab_esper_exporter_using run' -l host -x -d 'address to serve on'
+complete -c esper-exporter -n '_shtab_esper_exporter_using run' -l port -x -d 'TCP port to serve on; 0 takes a free one'
 complete -c esper-exporter -n '_shtab_esper_exporter_using; and test $_shtab_esper_exporter_npos -eq 0' -a replay -d 'Feed recorded events to an exporter and serve its page, while they are replayed and after, until Ctrl-C.'
 complete -c esper-exporter -n '_shtab_esper_exporter_using replay' -s h -l help -d 'show this help message and exit'
 complete -c esper-exporter -n '_shtab_esper_exporter_using replay' -l recording -xka "run1 run2b" -d 'a recording that is built in (run1: a healthy training: 2 environments, 3 slots, 14 policy updates, all six operations; run2b: a training that NaN ends: first in the tempo head, then in the op head)'
@@ -87,6 +92,11 @@ complete -c esper-exporter -n '_shtab_esper_exporter_using replay' -l allowed-ho
 complete -c esper-exporter -n '_shtab_esper_exporter_using replay' -l web-config -xka "(__fish_complete_path (commandline -ct))" -d 'TLS and passwords, as Prometheus'"'"' exporters take them'
 complete -c esper-exporter -n '_shtab_esper_exporter_using replay' -l run-id -x -d 'name of the run (default: from its first event)'
 complete -c esper-exporter -n '_shtab_esper_exporter_using replay; and test $_shtab_esper_exporter_npos -ge 0' -ka "(__fish_complete_path (commandline -ct))" -d 'telemetry, one JSON object a line, gzip or not; - is standard input'
+complete -c esper-exporter -n '_shtab_esper_exporter_using; and test $_shtab_esper_exporter_npos -eq 0' -a watch -d 'Show a run in the browser. A FILE of telemetry (or the name of a built-in recording: run1, run2b) is played back, with pause, speed and seek; a URL is an exporter'"'"'s address.'
+complete -c esper-exporter -n '_shtab_esper_exporter_using watch' -s h -l help -d 'show this help message and exit'
+complete -c esper-exporter -n '_shtab_esper_exporter_using watch' -l speed -x -d 'X times recorded time; 0 is as fast as possible (default: 1)'
+complete -c esper-exporter -n '_shtab_esper_exporter_using watch' -l port -x -d 'port to serve on (default: any free)'
+complete -c esper-exporter -n '_shtab_esper_exporter_using watch' -l no-browser -d 'print the address and open nothing'
 complete -c esper-exporter -n '_shtab_esper_exporter_using; and test $_shtab_esper_exporter_npos -eq 0' -a backfill -d 'Write what a Prometheus would have scraped while the recording was made, as OpenMetrics with timestamps. '"'"'promtool tsdb create-blocks-from openmetrics OUT DATA'"'"' makes blocks of it.'
 complete -c esper-exporter -n '_shtab_esper_exporter_using backfill' -s h -l help -d 'show this help message and exit'
 complete -c esper-exporter -n '_shtab_esper_exporter_using backfill' -l out -xka "(__fish_complete_path (commandline -ct))" -d 'file to write'

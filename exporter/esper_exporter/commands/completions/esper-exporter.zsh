@@ -22,9 +22,11 @@ _shtab_esper_exporter_commands() {
     page:'Print the page as it was at a time, or when a policy update was known: the same as `replay --once --until` that line.'
     prune:'Remove from DIR the target files of this host'"'"'s processes that have ended. Those of other hosts are left alone: run it there.'
     replay:'Feed recorded events to an exporter and serve its page, while they are replayed and after, until Ctrl-C.'
+    run:'Run COMMAND; where it imports esper'"'"'s telemetry hub, an exporter is attached and the trainer is measured. Arguments, standard streams, signals and the exit code pass through unchanged. All settings of the exporter are environment variables, ESPER_EXPORTER_PORT and so on.'
     sql:'Query the events of recorded runs with SQL: telemetry files, folders of runs, journals. Without a QUERY an interactive shell opens.'
     stack:'Run the Prometheus, Alertmanager and Grafana that are installed or unpacked on this machine, on the loopback, with the rules, routes, data sources and dashboards of this package, in the foreground. One Ctrl-C ends all of them.'
     version:'Print the version.'
+    watch:'Show a run in the browser. A FILE of telemetry (or the name of a built-in recording: run1, run2b) is played back, with pause, speed and seek; a URL is an exporter'"'"'s address.'
   )
   _describe 'esper-exporter commands' _commands
 }
@@ -227,6 +229,17 @@ _shtab_esper_exporter_replay_options=(
 # guard to ensure default positional specs are added only once per session
 _shtab_esper_exporter_replay_defaults_added=0
 
+_shtab_esper_exporter_run_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--run-id[the label run_id of the run]:ID:"
+  "--host[address to serve on]:ADDRESS:"
+  "--port[TCP port to serve on\; 0 takes a free one]:PORT:"
+  "(-)*::the program to run:"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_esper_exporter_run_defaults_added=0
+
 _shtab_esper_exporter_sql_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--query[the query, whatever it looks like]:SQL:"
@@ -267,6 +280,17 @@ _shtab_esper_exporter_version_options=(
 # guard to ensure default positional specs are added only once per session
 _shtab_esper_exporter_version_defaults_added=0
 
+_shtab_esper_exporter_watch_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--speed[X times recorded time\; 0 is as fast as possible (default\: 1)]:X:"
+  "--port[port to serve on (default\: any free)]:P:"
+  "--no-browser[print the address and open nothing]"
+  ":telemetry, or an exporter\'s address:"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_esper_exporter_watch_defaults_added=0
+
 
 _shtab_esper_exporter() {
   local context state line curcontext="$curcontext" one_or_more='(*)' remainder='(-)*:' default='*::: :->esper-exporter'
@@ -298,9 +322,11 @@ _shtab_esper_exporter() {
         page) _arguments -C -s $_shtab_esper_exporter_page_options ;;
         prune) _arguments -C -s $_shtab_esper_exporter_prune_options ;;
         replay) _arguments -C -s $_shtab_esper_exporter_replay_options ;;
+        run) _arguments -C -s $_shtab_esper_exporter_run_options ;;
         sql) _arguments -C -s $_shtab_esper_exporter_sql_options ;;
         stack) _arguments -C -s $_shtab_esper_exporter_stack_options ;;
         version) _arguments -C -s $_shtab_esper_exporter_version_options ;;
+        watch) _arguments -C -s $_shtab_esper_exporter_watch_options ;;
       esac
   esac
 }
