@@ -8,10 +8,7 @@ fast one gives any.
 
 from __future__ import annotations
 
-import inspect
-import types
-import typing
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from operator import attrgetter
@@ -20,7 +17,6 @@ from typing import Any, get_args, get_origin
 import msgspec
 
 from esper_exporter.contract.composites import (
-    MAX_ENTRIES,
     diagnostics,
     group_of,
     head_name,
@@ -29,6 +25,13 @@ from esper_exporter.contract.composites import (
     number_key,
     records_of,
     sequence_of,
+)
+from esper_exporter.contract.fast_path import (
+    MAX_CLASSES,
+    NO_OBJECTS,
+    is_payload,
+    read_at_once,
+    without_none,
 )
 from esper_exporter.contract.fields import (
     LARGEST_WHOLE,
@@ -46,7 +49,6 @@ from esper_exporter.contract.fields import (
 from esper_exporter.contract.rejection import INVALID_VALUE, MISSING_FIELD, WRONG_TYPE, Rejected
 from esper_exporter.contract.scalars import (
     MAX_LABEL,
-    MAX_TEXT,
     Converter,
     InvalidValue,
     WrongType,
@@ -57,14 +59,6 @@ from esper_exporter.contract.scalars import (
     real_or_text,
     whole,
 )
-from esper_exporter.contract.vocabulary import OTHER_SPELLINGS
-
-NO_OBJECTS = (str, bytes, int, float, list, tuple, set)
-"""What is no event and no payload, though it has attributes. A tuple, not a union: that would be
-built anew for each event, which costs as much as reading five fields."""
-
-MAX_CLASSES = 256
-"""Classes of live payloads whose layout is remembered."""
 
 _UNREADABLE = object()
 """Stands for a value that raised when it was looked at; no converter takes it."""
@@ -80,9 +74,6 @@ _ATTRIBUTING = frozenset({"slot_id", "blueprint_id"})
 _SMALL = 2**63
 _any_whole = whole(SMALLEST_WHOLE, LARGEST_WHOLE)
 _env_id = whole(0, MAX_ENV_ID, fatal=True)
-
-Check = Callable[[Any], bool]
-"""Whether a value that is not None may go the fast way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,10 +99,6 @@ class Plan:
     empty: dict[str, Any]
     exact: dict[str, type]
     """Field → type whose values need no conversion."""
-    checks: tuple[tuple[str, Check], ...]
-    """What ``msgspec.convert`` does not check itself: texts, and all that holds other values."""
-    plain_classes: dict[type, bool]
-    """Class of a live payload → whether looking at its fields calls none of its code."""
     getters: dict[type, tuple[tuple[str, ...], Callable[[Any], tuple[Any, ...]]]]
     """Class of a live payload → the planned names it has, and what gets them at once."""
 
@@ -119,9 +106,9 @@ class Plan:
 @cache
 def plan_of(payload: type[msgspec.Struct]) -> Plan:
     """The plan of a payload class."""
-    planned, checks = [], []
+    planned = []
     for field in msgspec.structs.fields(payload):
-        hint, optional = _without_none(field.type)
+        hint, optional = without_none(field.type)
         planned.append(
             PlannedField(
                 field.name,
@@ -131,162 +118,14 @@ def plan_of(payload: type[msgspec.Struct]) -> Plan:
                 next((kept for kind, kept in _KEPT_TYPES if hint == kind), None),
             )
         )
-        check = _check(hint)
-        if check is not None:
-            checks.append((field.name, check))
     return Plan(
         payload,
         {each.name: each for each in planned},
         tuple(each.name for each in planned if each.required and not each.may_be_none),
         dict.fromkeys(each.name for each in planned),
         {each.name: each.exact for each in planned if each.exact is not None},
-        tuple(checks),
-        {},
         {},
     )
-
-
-def _without_none(hint: Any) -> tuple[Any, bool]:
-    if get_origin(hint) in (typing.Union, types.UnionType):
-        rest = [arg for arg in get_args(hint) if arg is not types.NoneType]
-        return rest[0], len(rest) < len(get_args(hint))
-    return hint, False
-
-
-def _is_payload(hint: Any) -> bool:
-    return isinstance(hint, type) and issubclass(hint, msgspec.Struct)
-
-
-# -- the fast way ----------------------------------------------------------------------------
-
-
-def _check(hint: Any) -> Check | None:
-    """The check of a field that ``msgspec.convert`` takes more for than the lenient way does, or
-    takes as it is: subclasses with methods of their own, lone surrogates, sets, long things."""
-    if hint is str:
-        return _plain_label
-    if hint == Text:
-        return lambda value: type(value) is str and len(value) <= MAX_TEXT and value.isascii()
-    if hint == Seed:
-        return lambda value: type(value) is int and value <= LARGEST_WHOLE
-    if _is_payload(hint):
-        return lambda value: _is_plain(plan_of(hint), value)
-    origin, args = get_origin(hint), get_args(hint)
-    if hint is Any:
-        return lambda value: False
-    if origin is dict:
-        return _plain_mapping(args[0], _check(args[1]))
-    if origin is tuple and args[-1] is Ellipsis:
-        return _plain_sequence(args[0])
-    if origin is tuple:
-        return _plain_group([_check(each) for each in args])
-    return None
-
-
-def _plain_label(value: Any) -> bool:
-    return type(value) is str and len(value) <= MAX_LABEL and value.isascii()
-
-
-def _plain_mapping(key: Any, item: Check | None) -> Check:
-    keys: Callable[[Any], bool] = {str: _plain_labels, Head: _plain_heads}.get(key, bool)
-
-    def check(value: Any) -> bool:
-        return type(value) is dict and (
-            not value
-            or (
-                len(value) <= MAX_ENTRIES
-                and keys(value)
-                and (item is None or all(map(item, value.values())))
-            )
-        )
-
-    return check
-
-
-def _plain_labels(texts: Collection[Any]) -> bool:
-    """`_plain_label` for many, in few calls."""
-    return set(map(type, texts)) == {str} and (
-        max(map(len, texts)) <= MAX_LABEL and "".join(texts).isascii()
-    )
-
-
-def _plain_heads(texts: Collection[Any]) -> bool:
-    return _plain_labels(texts) and OTHER_SPELLINGS.isdisjoint(texts)
-
-
-def _plain_sequence(hint: Any) -> Check:
-    item = _check(hint)
-    texts = hint is str
-
-    def check(value: Any) -> bool:
-        return type(value) in (list, tuple) and (
-            not value
-            or (
-                len(value) <= MAX_ENTRIES
-                and (_plain_labels(value) if texts else item is None or all(map(item, value)))
-            )
-        )
-
-    return check
-
-
-def _plain_group(items: list[Check | None]) -> Check:
-    def check(value: Any) -> bool:
-        return (
-            type(value) in (list, tuple)
-            and len(value) == len(items)
-            and all(item is None or item(each) for item, each in zip(items, value, strict=True))
-        )
-
-    return check
-
-
-def _is_plain(plan: Plan, source: Any) -> bool:
-    """Whether ``msgspec.convert`` gives what the lenient way gives, or refuses."""
-    kind = type(source)
-    if kind is dict:
-        get = source.get
-        for field, check in plan.checks:
-            value = get(field)
-            if value is not None and not check(value):
-                return False
-        return True
-    known = plan.plain_classes.get(kind)
-    if known is None:
-        known = _is_plain_class(plan, kind)
-        if len(plan.plain_classes) < MAX_CLASSES:
-            plan.plain_classes[kind] = known
-    if not known:
-        return False
-    for field, check in plan.checks:
-        value = getattr(source, field, None)
-        if value is not None and not check(value):
-            return False
-    return True
-
-
-def _is_plain_class(plan: Plan, kind: type) -> bool:
-    """Whether attributes of these objects are only looked up: an attribute that raises would be
-    taken for one that is absent, and one that computes would be computed twice."""
-    if (
-        issubclass(kind, (type, types.ModuleType, Mapping, *NO_OBJECTS))
-        or kind.__getattribute__ is not object.__getattribute__
-        or inspect.getattr_static(kind, "__getattr__", None) is not None
-    ):
-        return False
-    for field in plan.fields:
-        stored = inspect.getattr_static(kind, field, None)
-        if hasattr(type(stored), "__get__") and type(stored) is not types.MemberDescriptorType:
-            return False
-    return True
-
-
-def _convert_custom(_kind: type, value: Any) -> Any:
-    """Called by msgspec for a TextFloat, whatever the value is."""
-    return real_or_text(value, "", [])
-
-
-# -- the lenient way -------------------------------------------------------------------------
 
 
 def _converter(field: str, hint: Any, required: bool) -> Converter:
@@ -305,7 +144,7 @@ def _converter(field: str, hint: Any, required: bool) -> Converter:
     for kind, convert in scalars:
         if hint == kind:
             return convert
-    if _is_payload(hint):
+    if is_payload(hint):
         return nested(hint)
     origin, args = get_origin(hint), get_args(hint)
     if origin is dict:
@@ -321,7 +160,7 @@ def _converter(field: str, hint: Any, required: bool) -> Converter:
         inner = args[0]
         if get_origin(inner) is dict:
             return records_of(diagnostics)
-        if _is_payload(inner) or get_origin(inner) is tuple:
+        if is_payload(inner) or get_origin(inner) is tuple:
             return records_of(_converter("", inner, False))
         return sequence_of(real if inner is float else _converter("", inner, False))
     raise TypeError(f"no way to read {field}: {hint}")
@@ -350,20 +189,8 @@ def read_payload(plan: Plan, source: object, ignored: list[str], lenient: bool =
     Raises Rejected for a required field that is missing or of the wrong type; an optional one
     that makes no sense is None and named in ``ignored``. ``lenient`` takes whatever can be read.
     """
-    found = None if lenient else read_at_once(plan, source)
+    found = None if lenient else read_at_once(plan.payload, source)
     return read_fields(plan, source, ignored, lenient) if found is None else found
-
-
-def read_at_once(plan: Plan, source: object) -> Any:
-    """A payload whose values need no conversion, None where any does or makes no sense."""
-    try:
-        if _is_plain(plan, source):
-            return msgspec.convert(
-                source, plan.payload, from_attributes=True, dec_hook=_convert_custom
-            )
-    except Exception:
-        return None
-    return None
 
 
 def read_fields(plan: Plan, source: object, ignored: list[str], lenient: bool = False) -> Any:

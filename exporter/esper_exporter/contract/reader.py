@@ -12,7 +12,8 @@ from msgspec.structs import force_setattr
 
 from esper_exporter.contract.event_table import BY_NAME
 from esper_exporter.contract.events import DEFAULT_GROUP, Event
-from esper_exporter.contract.payload_schema import NO_OBJECTS, plan_of, read_payload
+from esper_exporter.contract.fast_path import NO_OBJECTS
+from esper_exporter.contract.payload_schema import plan_of, read_payload
 from esper_exporter.contract.rejection import (
     INVALID_VALUE,
     MALFORMED,

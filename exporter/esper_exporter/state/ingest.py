@@ -139,7 +139,7 @@ class Ingest:
 
     def settle(self) -> None:
         """Do what had to wait until the state was free: log lines, latches to read and write."""
-        if not (self._faults.any or self._log_once.pending or self._runs.unrestored):
+        if not (any(self._faults) or self._log_once.pending or self._runs.unrestored):
             return
         if self._lock.held_here or self._reading.depth:
             return
