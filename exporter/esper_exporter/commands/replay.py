@@ -78,7 +78,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
         return run(options)
 
-    replay.set_defaults(run=run, check=lambda options: _check(replay, options))
+    replay.set_defaults(run=run, check=lambda options: _check(replay, options), opened=None)
 
 
 def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:

@@ -11,6 +11,7 @@ import webbrowser
 from collections.abc import Callable
 from urllib.parse import urlsplit, urlunsplit
 
+from esper_exporter.commands import replay
 from esper_exporter.commands.console import OK, CommandError, write_out
 from esper_exporter.commands.values import port, speed
 from esper_exporter.demo.bundled import RECORDINGS
@@ -82,22 +83,15 @@ def _watch_url(url: str, opened: Opener | None) -> int:
 
 
 def _watch_file(options: argparse.Namespace, opened: Opener | None) -> int:
-    from esper_exporter.replay.command import run
-
+    """The same as ``replay`` of the file, which is opened in the browser too."""
+    parser = argparse.ArgumentParser()
+    replay.add(parser.add_subparsers())
+    given = ["replay", f"--port={options.port}"]
+    if options.speed is not None:
+        given.append(f"--speed={options.speed}")
     bundled = options.what in RECORDINGS
-    return run(
-        argparse.Namespace(
-            files=[] if bundled else [options.what],
-            recording=options.what if bundled else None,
-            speed=options.speed,
-            until=None,
-            follow=False,
-            once=False,
-            format=None,
-            host=None,
-            port=options.port,
-            web_config=None,
-            run_id=None,
-            opened=opened,
-        )
-    )
+    given += [f"--recording={options.what}"] if bundled else ["--", options.what]
+    replayed = parser.parse_args(given)
+    replayed.opened = opened
+    code: int = replayed.run(replayed)
+    return code
