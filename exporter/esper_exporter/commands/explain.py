@@ -19,8 +19,8 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     explain = commands.add_parser(
         "explain",
         help="say why a run died, and what happened first",
-        description="Read a run from telemetry, or a journal, and say what went"
-        " wrong first, what came before, what followed and what to try.",
+        description="Read a run from telemetry, or a journal or a Prometheus server, and"
+        " say what went wrong first, what came before, what followed and what to try.",
         epilog="Exit codes: 0 a report was written, whatever it says; 1 nothing could be read,"
         " 2 wrong usage.",
     )
@@ -30,6 +30,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         nargs="*",
         help="telemetry (JSON lines, plain, gzip or zstd), folders, journals, globs",
     )
+    explain.add_argument("--prometheus", metavar="URL", help="read the run from this server")
     explain.add_argument("--run-id", metavar="ID", help="which run (default: the newest)")
     explain.add_argument("--group-id", metavar="ID", help="which of its groups")
     explain.add_argument("--rank", type=int, metavar="N", help="which of its ranks")
@@ -40,8 +41,8 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     explain.add_argument("--json", action="store_true", help="the same as --format json")
 
     def run(options: argparse.Namespace) -> int:
-        if not options.sources:
-            explain.error("name a SOURCE")
+        if bool(options.sources) == bool(options.prometheus):
+            explain.error("name a SOURCE, or --prometheus URL")
         return _run(options)
 
     explain.set_defaults(run=run)
@@ -84,7 +85,15 @@ def _run(options: argparse.Namespace) -> int:
     from esper_exporter.journal import render
     from esper_exporter.journal.report import as_json, explain
 
-    runs = read(options.sources)
+    if options.prometheus:
+        from esper_exporter.journal.prometheus import PrometheusError, runs_of
+
+        try:
+            runs = runs_of(options.prometheus, options.run_id)
+        except PrometheusError as problem:
+            raise CommandError(str(problem)) from None
+    else:
+        runs = read(options.sources)
     found = chosen(runs, options.run_id, options.group_id, options.rank)
     if not options.all:
         found = [_worst(found)]

@@ -170,8 +170,9 @@ def _same_moment(one: Finding, other: Finding) -> bool:
 
 def _leads_to(each: Finding, end: Finding, found: list[Finding], run: RunRecord) -> bool:
     """Whether the end of the run can follow from a finding, at once or by way of others."""
-    reached = {end.cause}
-    if end.cause in ("exception", "unknown") and not _recent(each, run):
+    # A process that is gone and left no word may have died of what it did last.
+    reached = {end.cause, "unknown"} if end.inferred else {end.cause}
+    if reached & {"exception", "unknown"} and not _recent(each, run):
         return False
     while True:
         more = {cause for known in reached for cause in FOLLOWS[known]} - reached
@@ -261,13 +262,19 @@ def _missing_update(run: RunRecord) -> Iterator[Finding]:
 def _ending_names(run: RunRecord) -> Iterator[Finding]:
     """What the error that ended the run says was not finite, where no event said it."""
     ending = run.ending
-    if ending is None or ending.reason not in ("nonfinite", "exception") or not ending.detail:
-        return
-    text = ending.detail.lower()
-    if reason_of(ValueError(ending.detail)) is not Reason.NONFINITE:
+    if ending is None or ending.reason not in ("nonfinite", "exception"):
         return
     number = run.current_update
     if any(note.number >= number - 1 for note in run.nonfinite):
+        return
+    if ending.reason == "nonfinite" and not ending.detail:
+        # Whatever comes before the gradients lights a latch.
+        told = "the run ended for a number that was not finite, and no latch was lit before"
+        cause = "gradient_nonfinite"
+        yield Finding(cause, number, ending.time, run.last_seq, told, inferred=True)
+        return
+    text = ending.detail.lower()
+    if reason_of(ValueError(ending.detail)) is not Reason.NONFINITE:
         return
     cause = "gradient_nonfinite" if "grad" in text else "value_nonfinite"
     yield Finding(cause, number, ending.time, run.last_seq, ending.detail)
