@@ -6,13 +6,14 @@
 # See also: https://github.com/scop/bash-completion/blob/main/doc/configuration.md
 
 _shtab_esper_exporter_journal_subparsers=(import compact verify prune)
-_shtab_esper_exporter_subparsers=(demo run replay watch backfill page journal compare explain sql stack doctor catalog assets prune completion version)
+_shtab_esper_exporter_subparsers=(demo run replay watch backfill mcp page journal compare explain sql stack doctor catalog assets prune completion version)
 
 _shtab_esper_exporter_demo_option_strings=(-h --help --seed --envs --slots --epochs --updates --port --allowed-host --telemetry-file --inject --dual-emit --compile --amp --fake-gpus)
 _shtab_esper_exporter_run_option_strings=(-h --help --run-id --host --port)
 _shtab_esper_exporter_replay_option_strings=(-h --help --recording --speed --until --follow --once --format --host --port --allowed-host --web-config --run-id)
 _shtab_esper_exporter_watch_option_strings=(-h --help --speed --port --no-browser)
 _shtab_esper_exporter_backfill_option_strings=(-h --help --out --step --run-id --label)
+_shtab_esper_exporter_mcp_option_strings=(-h --help)
 _shtab_esper_exporter_page_option_strings=(-h --help --run-id --group-id --at --update --format)
 _shtab_esper_exporter_journal_import_option_strings=(-h --help)
 _shtab_esper_exporter_journal_compact_option_strings=(-h --help --max-age --max-bytes --quiet)
@@ -20,7 +21,7 @@ _shtab_esper_exporter_journal_verify_option_strings=(-h --help)
 _shtab_esper_exporter_journal_prune_option_strings=(-h --help --max-age --max-bytes)
 _shtab_esper_exporter_journal_option_strings=(-h --help)
 _shtab_esper_exporter_compare_option_strings=(-h --help --format)
-_shtab_esper_exporter_explain_option_strings=(-h --help --run-id --group-id --rank --all --format --json)
+_shtab_esper_exporter_explain_option_strings=(-h --help --prometheus --run-id --group-id --rank --all --format --json)
 _shtab_esper_exporter_sql_option_strings=(-h --help --query --format --output --list --describe --example --memory-limit)
 _shtab_esper_exporter_stack_option_strings=(-h --help --target --targets-dir --interval --prometheus --prometheus-port --alertmanager --alertmanager-port --grafana --grafana-port --alertmanager-config --data)
 _shtab_esper_exporter_doctor_option_strings=(-h --help --prometheus --target --port --host --json)
@@ -61,7 +62,7 @@ _shtab_esper_exporter_sql___format_choices=(table csv json parquet arrow)
 _shtab_esper_exporter_sql___example_choices=(accuracy actions anomalies gradient-norm head-entropy head-states latches rewards runs seeds skipped time)
 _shtab_esper_exporter_catalog___format_choices=(table json markdown)
 _shtab_esper_exporter_completion_pos_0_choices=(bash zsh fish)
-_shtab_esper_exporter_pos_0_choices=(demo run replay watch backfill page journal compare explain sql stack doctor catalog assets prune completion version)
+_shtab_esper_exporter_pos_0_choices=(demo run replay watch backfill mcp page journal compare explain sql stack doctor catalog assets prune completion version)
 
 _shtab_esper_exporter_demo__h_nargs=0
 _shtab_esper_exporter_demo___help_nargs=0
@@ -82,6 +83,9 @@ _shtab_esper_exporter_watch___no_browser_nargs=0
 _shtab_esper_exporter_backfill_pos_0_nargs=+
 _shtab_esper_exporter_backfill__h_nargs=0
 _shtab_esper_exporter_backfill___help_nargs=0
+_shtab_esper_exporter_mcp_pos_0_nargs=+
+_shtab_esper_exporter_mcp__h_nargs=0
+_shtab_esper_exporter_mcp___help_nargs=0
 _shtab_esper_exporter_page__h_nargs=0
 _shtab_esper_exporter_page___help_nargs=0
 _shtab_esper_exporter_journal_import_pos_1_nargs=+

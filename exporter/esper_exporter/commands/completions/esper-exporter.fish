@@ -50,7 +50,7 @@ function _shtab_esper_exporter_using
   test "$_shtab_esper_exporter_cmdpath" = "$argv"
 end
 
-set -g _shtab_esper_exporter_commands demo run replay watch backfill page journal 'journal import' 'journal compact' 'journal verify' 'journal prune' compare explain sql stack doctor catalog assets prune completion version
+set -g _shtab_esper_exporter_commands demo run replay watch backfill mcp page journal 'journal import' 'journal compact' 'journal verify' 'journal prune' compare explain sql stack doctor catalog assets prune completion version
 set -g _shtab_esper_exporter_opts_with_value --alertmanager --alertmanager-config --alertmanager-port --allowed-host --at --data --describe --envs --epochs --example --fake-gpus --format --grafana --grafana-port --grafana-url --group-id --host --inject --interval --label --max-age --max-bytes --memory-limit --out --output --port --prometheus --prometheus-port --query --rank --recording --run-id --runbook-url --seed --slots --speed --step --target --targets-dir --telemetry-file --until --update --updates --web-config
 
 complete -c esper-exporter -e
@@ -104,6 +104,8 @@ complete -c esper-exporter -n '_shtab_esper_exporter_using backfill' -l step -x 
 complete -c esper-exporter -n '_shtab_esper_exporter_using backfill' -l run-id -x -d 'name of the run (default: from its first event)'
 complete -c esper-exporter -n '_shtab_esper_exporter_using backfill' -l label -x -d 'label for all samples, as a scrape adds them: job=esper; as often as wanted'
 complete -c esper-exporter -n '_shtab_esper_exporter_using backfill; and test $_shtab_esper_exporter_npos -ge 0' -ka "(__fish_complete_path (commandline -ct))" -d 'telemetry, one JSON object a line, gzip or not, each once; - is standard input'
+complete -c esper-exporter -n '_shtab_esper_exporter_using; and test $_shtab_esper_exporter_npos -eq 0' -a mcp -d 'An MCP server on standard input and output with the tools runs, explain, query (read-only SQL) and compare over some sources. It writes nothing.'
+complete -c esper-exporter -n '_shtab_esper_exporter_using mcp' -s h -l help -d 'show this help message and exit'
 complete -c esper-exporter -n '_shtab_esper_exporter_using; and test $_shtab_esper_exporter_npos -eq 0' -a page -d 'Print the page as it was at a time, or when a policy update was known: the same as `replay --once --until` that line.'
 complete -c esper-exporter -n '_shtab_esper_exporter_using page' -s h -l help -d 'show this help message and exit'
 complete -c esper-exporter -n '_shtab_esper_exporter_using page' -l run-id -x -d 'which run of a journal (default: the newest)'
@@ -134,8 +136,9 @@ complete -c esper-exporter -n '_shtab_esper_exporter_using journal prune; and te
 complete -c esper-exporter -n '_shtab_esper_exporter_using; and test $_shtab_esper_exporter_npos -eq 0' -a compare -d 'Compare two runs. Each is a source, or a source and a run in it as SOURCE#RUN_ID or SOURCE#RUN_ID/GROUP.'
 complete -c esper-exporter -n '_shtab_esper_exporter_using compare' -s h -l help -d 'show this help message and exit'
 complete -c esper-exporter -n '_shtab_esper_exporter_using compare' -l format -xka "markdown html json" -d 'of the report'
-complete -c esper-exporter -n '_shtab_esper_exporter_using; and test $_shtab_esper_exporter_npos -eq 0' -a explain -d 'Read a run from telemetry, or a journal, and say what went wrong first, what came before, what followed and what to try.'
+complete -c esper-exporter -n '_shtab_esper_exporter_using; and test $_shtab_esper_exporter_npos -eq 0' -a explain -d 'Read a run from telemetry, or a journal or a Prometheus server, and say what went wrong first, what came before, what followed and what to try.'
 complete -c esper-exporter -n '_shtab_esper_exporter_using explain' -s h -l help -d 'show this help message and exit'
+complete -c esper-exporter -n '_shtab_esper_exporter_using explain' -l prometheus -x -d 'read the run from this server'
 complete -c esper-exporter -n '_shtab_esper_exporter_using explain' -l run-id -x -d 'which run (default: the newest)'
 complete -c esper-exporter -n '_shtab_esper_exporter_using explain' -l group-id -x -d 'which of its groups'
 complete -c esper-exporter -n '_shtab_esper_exporter_using explain' -l rank -x -d 'which of its ranks'

@@ -17,8 +17,9 @@ _shtab_esper_exporter_commands() {
     completion:'Print the script with which a shell completes commands, options and files.'
     demo:'Train a recurrent policy of eight heads that grows and prunes small networks on scikit-learn'"'"'s handwritten digits, on the CPU, and serve its page meanwhile.'
     doctor:'Check Python, torch, the GPU driver, the port, the state and share folders, and whether Prometheus answers, scrapes the run and has the rules: a sentence each, and a remedy where something is in the way. The environment'"'"'s ESPER_EXPORTER_… settings count.'
-    explain:'Read a run from telemetry, or a journal, and say what went wrong first, what came before, what followed and what to try.'
+    explain:'Read a run from telemetry, or a journal or a Prometheus server, and say what went wrong first, what came before, what followed and what to try.'
     journal:'Work on a journal: the directory in which an exporter keeps every event that it accepted (Exporter(journal=DIR)).'
+    mcp:'An MCP server on standard input and output with the tools runs, explain, query (read-only SQL) and compare over some sources. It writes nothing.'
     page:'Print the page as it was at a time, or when a policy update was known: the same as `replay --once --until` that line.'
     prune:'Remove from DIR the target files of this host'"'"'s processes that have ended. Those of other hosts are left alone: run it there.'
     replay:'Feed recorded events to an exporter and serve its page, while they are replayed and after, until Ctrl-C.'
@@ -132,6 +133,7 @@ _shtab_esper_exporter_doctor_defaults_added=0
 
 _shtab_esper_exporter_explain_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--prometheus[read the run from this server]:URL:"
   "--run-id[which run (default\: the newest)]:ID:"
   "--group-id[which of its groups]:ID:"
   "--rank[which of its ranks]:N:"
@@ -188,6 +190,14 @@ _shtab_esper_exporter_journal_verify_options=(
 
 # guard to ensure default positional specs are added only once per session
 _shtab_esper_exporter_journal_verify_defaults_added=0
+
+_shtab_esper_exporter_mcp_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "(*):telemetry, folders of runs, journals, globs:"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_esper_exporter_mcp_defaults_added=0
 
 _shtab_esper_exporter_page_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
@@ -319,6 +329,7 @@ _shtab_esper_exporter() {
         doctor) _arguments -C -s $_shtab_esper_exporter_doctor_options ;;
         explain) _arguments -C -s $_shtab_esper_exporter_explain_options ;;
         journal) _shtab_esper_exporter_journal ;;
+        mcp) _arguments -C -s $_shtab_esper_exporter_mcp_options ;;
         page) _arguments -C -s $_shtab_esper_exporter_page_options ;;
         prune) _arguments -C -s $_shtab_esper_exporter_prune_options ;;
         replay) _arguments -C -s $_shtab_esper_exporter_replay_options ;;

@@ -1,0 +1,40 @@
+"""The arguments of ``esper-exporter mcp``."""
+
+from __future__ import annotations
+
+import argparse
+
+from esper_exporter.commands.console import OK, CommandError
+
+
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command to the parser's commands."""
+    mcp = commands.add_parser(
+        "mcp",
+        help="serve runs to an assistant (Model Context Protocol)",
+        description="An MCP server on standard input and output with the tools runs, explain, query"
+        " (read-only SQL) and compare over some sources. It writes nothing.",
+    )
+    mcp.add_argument(
+        "sources", metavar="SOURCE", nargs="+", help="telemetry, folders of runs, journals, globs"
+    )
+    mcp.set_defaults(run=_run)
+
+
+def _run(options: argparse.Namespace) -> int:
+    from esper_exporter.journal.sources import SourceError, find
+
+    try:
+        find(options.sources)
+    except SourceError as problem:
+        raise CommandError(str(problem)) from None
+    try:
+        from esper_exporter.journal.mcp_server import make_server
+
+        server = make_server(options.sources)
+    except ImportError:
+        raise CommandError(
+            "the MCP server needs its SDK: pip install 'esper-exporter[mcp]'"
+        ) from None
+    server.run("stdio")
+    return OK
