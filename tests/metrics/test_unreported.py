@@ -49,7 +49,7 @@ COUNTS = frozenset(
         *("esper_tamiyo_entropy_clip_correlation", "esper_tamiyo_dead_layers"),
         # of the exporter's own making
         *("esper_run_active", "esper_run_finished", "esper_tamiyo_explosion_grad_norm"),
-        "esper_tamiyo_head_entropy_coefficient",
+        *("esper_tamiyo_head_entropy_coefficient", "esper_torch_memory_fragmentation_ratio"),
     }
 )
 """Gauges that may stay the same although every reported value changed."""

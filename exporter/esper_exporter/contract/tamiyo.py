@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
+
 import msgspec
 
 from esper_exporter.contract.fields import EnvId, GradientState, Head, Whole
+from esper_exporter.contract.vocabulary import AUX_HEADS, HEADS
 
 
 class HeadUpdatePayload(msgspec.Struct, frozen=True, gc=False):
-    """One action head in one policy update, for heads that are not Tamiyo's own.
+    """One head in one policy update.
 
     ``entropy`` is a share of its maximum over all steps, ``kl`` nats, fractions 0 to 1.
     """
@@ -264,6 +267,36 @@ class TamiyoPolicyUpdatePayload(msgspec.Struct, frozen=True, gc=False):
     q_prune: float | None = None
     q_fossilize: float | None = None
     q_advance: float | None = None
+
+
+_HEAD_FIELDS = HeadUpdatePayload.__struct_fields__
+_FLAT = frozenset(TamiyoPolicyUpdatePayload.__struct_fields__)
+_FIELDS_OF = {
+    head: tuple(field for field in _HEAD_FIELDS if f"head_{head}_{field}" in _FLAT)
+    for head in (*HEADS, *AUX_HEADS)
+}
+_read_flat = attrgetter(
+    *(f"head_{head}_{field}" for head, names in _FIELDS_OF.items() for field in names)
+)
+
+
+def heads_of(payload: TamiyoPolicyUpdatePayload) -> dict[str, HeadUpdatePayload]:
+    """What an update reports of each head, Tamiyo's and the policy's own alike.
+
+    Events spell Tamiyo's as ``head_{name}_{field}`` and all others in ``head_updates``; from here
+    on a head is an entry of one mapping. A head of which nothing was reported is not in it.
+    """
+    found: dict[str, HeadUpdatePayload] = {}
+    values = _read_flat(payload)
+    place = 0
+    for head, names in _FIELDS_OF.items():
+        own = values[place : place + len(names)]
+        place += len(names)
+        if own.count(None) < len(own):
+            found[head] = HeadUpdatePayload(**dict(zip(names, own, strict=True)))
+    for head, update in (payload.head_updates or {}).items():
+        found.setdefault(head, update)
+    return found
 
 
 class TamiyoInitiatedPayload(msgspec.Struct, frozen=True, gc=False):

@@ -22,6 +22,10 @@ _STARTS: dict[str, tuple[tuple[str, str], ...]] = {
         ("event:EPOCH_COMPLETED.", "epoch"),
         ("event:EPISODE_OUTCOME.", "outcome"),
     ),
+    "head": (
+        ("tamiyo.head_{head}_", "head"),
+        ("event:PPO_UPDATE_COMPLETED.head_{head}_", "head"),
+    ),
     "slot": (("envs[{env_id}].seeds[{slot_id}].", "seed"),),
     "shapley": (("envs[{env_id}].shapley_snapshot.values[{slot_id}].", "estimate"),),
     "best_run": (("best_runs[{place}].", "record"),),
@@ -50,23 +54,15 @@ def plain_start(metric: Metric) -> tuple[str, str] | None:
 class Filler:
     """Gathers the values of one row of a block from the objects it describes.
 
-    Compiled once per block (and per head, whose fields differ by name): plain sources of one
-    object become a single ``attrgetter``; metrics with a ``read`` of their own are called.
-    Returns the values in the order of ``block.columns``. With ``own_head`` the head's fields come
-    from the root of that name, in the columns of ``head``, and without the head in their names.
+    Compiled once per block: plain sources of one object become a single ``attrgetter``; metrics
+    with a ``read`` of their own are called. Returns the values in the order of ``block.columns``.
     """
 
-    def __init__(
-        self,
-        metrics: tuple[Metric, ...],
-        block_name: str,
-        head: str | None = None,
-        own_head: bool = False,
-    ) -> None:
+    def __init__(self, metrics: tuple[Metric, ...], block_name: str) -> None:
         plain: dict[str, list[tuple[Metric, str]]] = {}
         own: list[Metric] = []
         for metric in metrics:
-            start = None if metric.read is not None else plain_start(_for_head(metric, head))
+            start = None if metric.read is not None else plain_start(metric)
             if start is None:
                 own.append(metric)
             else:
@@ -75,9 +71,7 @@ class Filler:
         self._parts: list[tuple[str, Callable[[Any], Any], int]] = []
         for root, chosen in plain.items():
             paths = [path for _, path in chosen]
-            if own_head:
-                root, paths = "own_head", [path.partition(f"head_{head}_")[2] for path in paths]
-            get = _getter(paths) if head is None else _tolerant_getter(paths)
+            get = _getter(paths)
             self._parts.append((root, get, len(paths)))
             ordered += [metric for metric, _ in chosen]
         self._own = own
@@ -116,18 +110,6 @@ class Filler:
         return row
 
 
-def _for_head(metric: Metric, head: str | None) -> Metric:
-    if head is None or "{head}" not in metric.sources[0]:
-        return metric
-    return Metric(
-        name=metric.name,
-        kind=metric.kind,
-        help=metric.help,
-        block=metric.block,
-        sources=tuple(source.replace("{head}", head) for source in metric.sources),
-    )
-
-
 def _getter(paths: list[str]) -> Callable[[Any], Any]:
     """All paths of one object at once, as a tuple.
 
@@ -151,23 +133,6 @@ def _getter(paths: list[str]) -> Callable[[Any], Any]:
             return get(source)
 
     return either
-
-
-def _tolerant_getter(paths: list[str]) -> Callable[[Any], Any]:
-    """As `_getter`, with None for what the object does not have: ``value`` and ``q`` are heads
-    with a gradient and nothing else."""
-    getters = [attrgetter(path) for path in paths]
-
-    def get(source: Any) -> list[Any]:
-        found = []
-        for getter in getters:
-            try:
-                found.append(getter(source))
-            except AttributeError:
-                found.append(None)
-        return found
-
-    return get
 
 
 def _one_hot(states: tuple[str, ...], value: Any) -> list[float | None]:

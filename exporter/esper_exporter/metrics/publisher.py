@@ -12,8 +12,8 @@ from typing import Any
 
 import msgspec
 
-from esper_exporter.contract.vocabulary import AUX_HEADS, HEADS, OPS
-from esper_exporter.metrics.families.heads import OWN_HEAD, SOURCE_LATCH_ROWS
+from esper_exporter.contract.vocabulary import AUX_HEADS, OPS
+from esper_exporter.metrics.families.heads import SOURCE_LATCH_ROWS
 from esper_exporter.metrics.families.run import RUN_INFO_LABELS
 from esper_exporter.metrics.row_types import Blocks
 from esper_exporter.metrics.rows import Drop, RowSet, TallyRows
@@ -182,22 +182,11 @@ class RunPublisher:
             return
         roots = self._roots()
         self._policy.write(self._blocks.fillers["policy"].values(roots))
-        fillers, own_heads = self._blocks.head_fillers, self._state.own_heads
-        shown = [head for head in self._state.heads if head in HEADS or head in own_heads]
-        shown += [head for head in AUX_HEADS if self._has(head)]
+        filler, states = self._blocks.fillers["head"], self._state.head_states
+        shown = [head for head in (*self._state.heads, *AUX_HEADS) if head in states]
         self._heads.keep((head,) for head in shown)
         for head in shown:
-            filler = fillers.get(head) or fillers[OWN_HEAD]
-            own = None if head in fillers else own_heads[head]
-            self._heads.write(filler.values({**roots, "head": head, "own_head": own}), head)
-
-    def _has(self, aux_head: str) -> bool:
-        """Whether there is such a critic. TamiyoState has one; a policy that names its heads may
-        not, and then tells nothing of it."""
-        update = self._state.update
-        if update is None or update.action_heads is None:
-            return True
-        return getattr(update, f"head_{aux_head}_gradient_state") is not None
+            self._heads.write(filler.values({**roots, "head": states[head], "name": head}), head)
 
     def _write_layers(self) -> None:
         if not self._state.touched.layers:

@@ -8,11 +8,15 @@ from operator import attrgetter
 
 from esper_exporter import health
 from esper_exporter.contract.events import Event
-from esper_exporter.contract.tamiyo import TamiyoInitiatedPayload, TamiyoPolicyUpdatePayload
+from esper_exporter.contract.tamiyo import (
+    TamiyoInitiatedPayload,
+    TamiyoPolicyUpdatePayload,
+    heads_of,
+)
 from esper_exporter.contract.vocabulary import AUX_HEADS, HEADS, OPS, head_max_entropy
 from esper_exporter.state import counted
 from esper_exporter.state.counters import HistogramRow
-from esper_exporter.state.own_heads import apply_own_heads, own_gradient_nonfinite, see_heads
+from esper_exporter.state.heads import apply_heads, see_heads
 from esper_exporter.state.policy import (
     GradientQualityMetrics,
     InfrastructureMetrics,
@@ -127,7 +131,7 @@ def _gradients_nonfinite(payload: TamiyoPolicyUpdatePayload) -> bool:
         or payload.grad_nan_layers
         or any(norm is not None and not math.isfinite(norm) for norm in norms)
         or "nonfinite" in _gradient_states(payload)
-        or own_gradient_nonfinite(payload)
+        or any(head.gradient_state == "nonfinite" for head in (payload.head_updates or {}).values())
     )
 
 
@@ -193,8 +197,8 @@ def apply_policy_update(run: RunState, event: Event, payload: TamiyoPolicyUpdate
     tamiyo.pre_norm_advantage_std = payload.d5_pre_norm_advantage_std
     if event.group_id != "default":
         tamiyo.group_id = event.group_id
+    apply_heads(run, heads_of(payload))
     _read_entropies(run, payload)
-    apply_own_heads(run, payload)
     for name in _HISTORIES:
         value = getattr(payload, name)
         if value is None and name == "explained_variance":
@@ -226,6 +230,8 @@ def _read_entropies(run: RunState, payload: TamiyoPolicyUpdatePayload) -> None:
             limit = head_max_entropy(head, n_slots)
             share = None if value is None or limit <= 0 else value / limit
             setattr(run.snapshot.tamiyo, name, share)
+            if head in run.head_states:
+                run.head_states[head].entropy = share
 
 
 def _predict_collapse(run: RunState) -> None:
@@ -270,9 +276,9 @@ def _count(run: RunState, event: Event, payload: TamiyoPolicyUpdatePayload) -> N
             tallies.add(counted.GRADIENT_EXPLOSIONS)
         run.grad_norm_window_max = run.grad_norms.add(event.timestamp.timestamp(), norm)
     distributions.hold(_HEAD_GRAD_NORMS, _head_grad_norms(payload))
-    for head, told in (payload.head_updates or {}).items():
-        if told.grad_norm is not None and head in run.own_heads:
-            distributions.observe(counted.HEAD_GRAD_NORM, told.grad_norm, head)
+    for head, update in (payload.head_updates or {}).items():
+        if head in run.head_states and getattr(payload, f"head_{head}_grad_norm", None) is None:
+            distributions.observe(counted.HEAD_GRAD_NORM, update.grad_norm, head)
     if payload.update_time_ms is not None:
         distributions.observe(counted.UPDATE_DURATION, payload.update_time_ms / 1000.0)
     if payload.early_stop_epoch is not None:

@@ -21,8 +21,8 @@ from esper_exporter.contract.simic import (
 )
 from esper_exporter.state import counted
 from esper_exporter.state.environment import EnvState
+from esper_exporter.state.heads import see_heads
 from esper_exporter.state.latches import FINITENESS_ANOMALIES
-from esper_exporter.state.own_heads import see_heads
 from esper_exporter.state.rewards import RewardComponents
 from esper_exporter.state.run import MAX_ENVS, MAX_SLOTS, RunState
 from esper_exporter.state.snapshot import RunConfig

@@ -37,9 +37,9 @@ from esper_exporter.state.choices import DecisionCounts
 from esper_exporter.state.counters import Distributions, Tallies, WindowMaximum
 from esper_exporter.state.decision import DecisionSnapshot
 from esper_exporter.state.environment import EnvState
+from esper_exporter.state.head_state import HeadState
 from esper_exporter.state.latches import Latches
 from esper_exporter.state.layer_faults import LayerFaults
-from esper_exporter.state.own_head import OwnHead
 from esper_exporter.state.rewards import RewardComponents
 from esper_exporter.state.snapshot import SanctumSnapshot
 from esper_exporter.state.statistics import ObservationStats
@@ -154,8 +154,8 @@ class RunState:
     entropy_in_nats: bool | None = None
     heads: tuple[str, ...] = HEADS
     """The policy's action heads: Tamiyo's eight, unless it named its own."""
-    own_heads: dict[str, OwnHead] = field(default_factory=dict)
-    """What the heads that are not Tamiyo's did last."""
+    head_states: dict[str, HeadState] = field(default_factory=dict)
+    """What each head did in the last update; critics too."""
     tallies: Tallies = field(default_factory=lambda: Tallies(counted.OF_RUN))
     distributions: Distributions = field(default_factory=lambda: Distributions(counted.OF_RUN))
     decisions: DecisionCounts = field(default_factory=DecisionCounts)

@@ -30,6 +30,7 @@ from esper_exporter.contract.scalars import (
 )
 from esper_exporter.contract.vocabulary import HEADS
 from esper_exporter.state import counted
+from esper_exporter.state.heads import heads_in
 from esper_exporter.state.run import MAX_ENVS, RunState
 from esper_exporter.state.snapshot import SanctumSnapshot
 from esper_exporter.state.torch_memory import see_update
@@ -104,6 +105,7 @@ def apply_snapshot(run: RunState, snapshot: SanctumSnapshot, now: datetime) -> N
     """
     run.snapshot = snapshot
     run.given = True
+    run.head_states = heads_in(snapshot.tamiyo)
     run.last_event_at = now
     run.started_at = snapshot.start_time
     attempt = run.begin_attempt("snapshot")

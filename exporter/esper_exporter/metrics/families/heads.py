@@ -20,34 +20,17 @@ from esper_exporter.state.latches import KINDS, NONFINITE_SOURCES
 UPDATE = "event:PPO_UPDATE_COMPLETED."
 
 
-def _field(roots: Any, name: str) -> Any:
-    """A head's field of the last update, or None where the head has no such field."""
-    own = roots.get("own_head")
-    if own is not None:
-        return getattr(own, name)
-    update = roots["update"]
-    return None if update is None else getattr(update, f"head_{roots['head']}_{name}", None)
-
-
-def _entropy(roots: Any) -> Any:
-    own = roots.get("own_head")
-    if own is not None:
-        return own.entropy
-    return getattr(roots["snapshot"].tamiyo, f"head_{roots['head']}_entropy", None)
-
-
 def _choice_entropy(roots: Any) -> Any:
-    return health.normalized_entropy_where_choice(
-        _entropy(roots), _field(roots, "learnable_fraction")
-    )
+    head = roots["head"]
+    return health.normalized_entropy_where_choice(head.entropy, head.learnable_fraction)
 
 
 def _entropy_nats(roots: Any) -> Any:
     update = roots["update"]
     told = update.head_entropy_nats if update is not None else None
     if told:
-        return told.get(roots["head"])
-    share, head = _entropy(roots), roots["head"]
+        return told.get(roots["name"])
+    share, head = roots["head"].entropy, roots["name"]
     slots = len(roots["snapshot"].slot_ids)
     if share is None or not slots or head not in HEADS:
         return None
@@ -56,25 +39,21 @@ def _entropy_nats(roots: Any) -> Any:
 
 def _coefficient(roots: Any) -> Any:
     """Tamiyo's own weight; a policy that reports no entropy of the head may weigh it otherwise."""
-    if _entropy(roots) is None:
+    if roots["head"].entropy is None:
         return None
-    return HEAD_ENTROPY_COEFFICIENTS.get(roots["head"])
-
-
-def _kl(roots: Any) -> Any:
-    return _field(roots, "kl")
+    return HEAD_ENTROPY_COEFFICIENTS.get(roots["name"])
 
 
 def _state(roots: Any) -> Any:
     """The head's state by the ActionHeadsPanel table; forced steps do not count as collapse."""
-    head = roots["head"]
-    if head in AUX_HEADS or roots["update"] is None:
+    head, name = roots["head"], roots["name"]
+    if name in AUX_HEADS or roots["update"] is None:
         return None
     share = _choice_entropy(roots)
     if share is None:
-        share = _entropy(roots)
+        share = head.entropy
     slots = len(roots["snapshot"].slot_ids)
-    return health.classify_head(head, _field(roots, "grad_norm"), share, slots).value
+    return health.classify_head(name, head.grad_norm, share, slots).value
 
 
 def _head(name: str, field: str, help: str, *, state: bool = True, event: bool = True) -> Metric:
@@ -165,7 +144,7 @@ METRICS: tuple[Metric, ...] = (
         tuple(GRADIENT_STATES),
         "derived: head_{head}_gradient_state of the last update",
         "What the trainer says of a head's gradient: 1 for the state that holds.",
-        lambda roots: _field(roots, "gradient_state"),
+        lambda roots: roots["head"].gradient_state,
     ),
     gauge(
         "head_latch",
@@ -258,9 +237,6 @@ METRICS: tuple[Metric, ...] = (
         "Gradient norm of a layer before clipping.",
     ),
 )
-
-OWN_HEAD = "own"
-"""Stands for any head that is not Tamiyo's: one filler serves them all."""
 
 HEAD_LATCH_ROWS = tuple((head, kind) for head in HEADS for kind in KINDS)
 SOURCE_LATCH_ROWS = NONFINITE_SOURCES

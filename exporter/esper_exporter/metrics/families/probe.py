@@ -20,7 +20,7 @@ def _after(field: str) -> Callable[[Any], Any]:
 
 def _head_kl_after(roots: Any) -> Any:
     told = _after("head_kl_after_update")(roots)
-    return told.get(roots["head"]) if told else None
+    return told.get(roots["name"]) if told else None
 
 
 POLICY_METRICS: tuple[Metric, ...] = (

@@ -13,7 +13,6 @@ from esper_exporter import health
 from esper_exporter.contract.vocabulary import HEAD_ENTROPY_COEFFICIENTS, HEADS
 from esper_exporter.health import HeadState, Level
 from esper_exporter.serve.page.numbers import Json, level_of, number, unix
-from esper_exporter.state import counted
 from esper_exporter.state.history import LatchSeen, RunHistory
 from esper_exporter.state.latches import Latch
 from esper_exporter.state.run import RunState
@@ -76,36 +75,19 @@ def read_head(run: RunState, head: str) -> HeadReading:
     tamiyo = run.snapshot.tamiyo
     if not tamiyo.ppo_data_received:
         return HeadReading()
-    own = run.own_heads.get(head)
-    update = run.update
-    if own is not None:
-        everywhere, norm, before, ratio = (
-            own.entropy,
-            own.grad_norm,
-            own.grad_norm_prev,
-            own.ratio_max,
-        )
-        learnable, clipped, kl = own.learnable_fraction, own.clip_fraction, own.kl
-    else:
-        everywhere = getattr(tamiyo, f"head_{head}_entropy", None)
-        norm = getattr(tamiyo, f"head_{head}_grad_norm", None)
-        before = getattr(tamiyo, f"head_{head}_grad_norm_prev", None)
-        ratio = getattr(tamiyo, f"head_{head}_ratio_max", None)
-        learnable = getattr(update, f"head_{head}_learnable_fraction", None)
-        clipped = getattr(update, f"head_{head}_clip_fraction", None)
-        kl = getattr(update, f"head_{head}_kl", None)
-    if not run.given and run.tallies.get(counted.UPDATES) < 2:
-        before = None
-    choice = health.normalized_entropy_where_choice(everywhere, learnable)
+    state = run.head_states.get(head)
+    if state is None:
+        return HeadReading()
+    choice = health.normalized_entropy_where_choice(state.entropy, state.learnable_fraction)
     return HeadReading(
-        everywhere if choice is None else choice,
-        everywhere,
-        norm,
-        before,
-        ratio,
-        learnable,
-        clipped,
-        kl,
+        state.entropy if choice is None else choice,
+        state.entropy,
+        state.grad_norm,
+        state.grad_norm_prev,
+        state.ratio_max,
+        state.learnable_fraction,
+        state.clip_fraction,
+        state.kl,
     )
 
 
