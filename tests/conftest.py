@@ -57,6 +57,7 @@ def _ends_at_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch().context() as patch:
         patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
         patch.setenv("ESPER_EXPORTER_LINGER", "0")
+        patch.setenv("ESPER_EXPORTER_SHARE", "off")
         patch.setenv("ESPER_EXPORTER_GPU_VITALS", "off")
         patch.setenv("ESPER_EXPORTER_HOST_VITALS", "off")
         yield

@@ -58,7 +58,7 @@ WRONG = [
     Wrong(("replay", "good", "--web-config", "absent", "--port", "0"), 1, "absent"),
     Wrong((*RUN, "--run-id", ""), 1, "run_id must have 1 to 256 characters"),
     Wrong((*RUN, "--run-id", "x" * 257), 1, "run_id must have 1 to 256 characters"),
-    Wrong(RUN, 1, "ESPER_EXPORTER_PORT must be a whole number, not 'abc'", {"PORT": "abc"}),
+    Wrong(RUN, 1, "ESPER_EXPORTER_PORT must be a whole number, or off, not 'abc'", {"PORT": "abc"}),
     Wrong(RUN, 1, "ESPER_EXPORTER_PORT must lie between 0 and 65535", {"PORT": "70000"}),
     Wrong(RUN, 1, "ESPER_EXPORTER_RANK must be a whole number, not '1.5'", {"RANK": "1.5"}),
     Wrong(RUN, 1, "ESPER_EXPORTER_VITALS_INTERVAL must be", {"VITALS_INTERVAL": "soon"}),
@@ -114,10 +114,10 @@ def test_the_bare_command_lists_the_commands() -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ({"port": "abc"}, "port must be a whole number, not 'abc'"),
-        ({"port": 1.5}, "port must be a whole number, not 1.5"),
-        ({"port": True}, "port must be a whole number, not True"),
-        ({"port": []}, "port must be a whole number, not []"),
+        ({"port": "abc"}, "port must be a whole number, or off, not 'abc'"),
+        ({"port": 1.5}, "port must be a whole number, or off, not 1.5"),
+        ({"port": True}, "port must be a whole number, or off, not True"),
+        ({"port": []}, "port must be a whole number, or off, not []"),
         ({"port": -1}, "port must lie between 0 and 65535, not -1"),
         ({"host": 5}, "host must be text, not 5"),
         ({"linger": "soon"}, "linger must be a number of seconds, not 'soon'"),

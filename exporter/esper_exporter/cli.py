@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from esper_exporter.commands import (
+    agent,
     assets,
     backfill,
     catalog,
@@ -31,6 +32,7 @@ from esper_exporter.commands.console import FAILED, INTERRUPTED, OK, PROGRAM, Co
 COMMANDS = (
     demo,
     run,
+    agent,
     replay,
     watch,
     backfill,

@@ -13,6 +13,7 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from esper_exporter.agent.shared_page import SharedPage
 from esper_exporter.log_once import LogOnce
 from esper_exporter.metrics.exposition import Capture, capture
 from esper_exporter.metrics.renderer import OWN_COLLECTOR, Renderer
@@ -117,6 +118,7 @@ class Exporter:
         state_dir: str | os.PathLike[str] | None = None,
         textfile_dir: str | os.PathLike[str] | None = None,
         file_sd: str | os.PathLike[str] | None = None,
+        share: str | os.PathLike[str] | None = None,
         linger: float | None = None,
         term_linger: float | None = None,
         watch_process: bool | None = None,
@@ -186,6 +188,14 @@ class Exporter:
         self.page = PageApi(self._lock, self._runs, self._vitals)
         self._server: MetricsServer | None = None
         self._closers: list[Callable[[], None]] = []
+        self._share: SharedPage | None = None
+        if settings.share is not None and settings.watch_process:
+            self._share = SharedPage(
+                settings.share,
+                settings.rank or 0,
+                self._capture,
+                lambda: self._clock().timestamp(),
+            )
         _EXPORTERS.add(self)
 
     # -- life ------------------------------------------------------------------------------
@@ -195,9 +205,11 @@ class Exporter:
 
         A taken port is a warning and retried in the background, unless ``strict``.
         """
+        settings = self.settings
+        if self._share is not None:
+            self._share.start()
         with self._starting:
-            if self._server is None:
-                settings = self.settings
+            if self._server is None and (settings.port is not None or settings.unix_socket):
                 self._server = MetricsServer(
                     self,
                     host=settings.host,
@@ -209,10 +221,11 @@ class Exporter:
                     on_error=lambda _where: self._log_once.error("server"),
                 )
             server = self._server
-        server.start()
+        if server is not None:
+            server.start()
         with self._starting:
             if self._server is server:
-                self._vitals.start()
+                self._vitals.start(of_process_only=self._agent_serves())
         self._lock.submit(self._runs.go_on)
         self._registration.start()
         if self.settings.watch_process:
@@ -251,6 +264,8 @@ class Exporter:
                     self._vitals.stop()
             unwatch(self._ending)
             self.leave()
+            if self._share is not None:
+                self._share.close()
             self._vitals.stop()
             if self.journal is not None:
                 self.journal.close()
@@ -309,8 +324,14 @@ class Exporter:
         """Events taken in so far, good or bad."""
         return self._own.events
 
+    def _agent_serves(self) -> bool:
+        """Whether a node agent serves the page, and goes on when this process is gone."""
+        return self._share is not None and self._share.agent_serves()
+
     def serving(self) -> bool:
-        """Whether the page can be scraped."""
+        """Whether the end of this process ends the page: an agent serves it longer."""
+        if self._agent_serves():
+            return False
         return self._server is not None and self._server.listening
 
     def keep(self) -> None:
@@ -318,6 +339,8 @@ class Exporter:
         if self._lock.held_here:
             self._ingest.keep_later()
             return
+        if self._share is not None:
+            self._share.publish()
         try:
             self._persistence.save(self._to_keep, self._renderer.render_runs)
         except Exception:
@@ -377,6 +400,8 @@ class Exporter:
                 self.journal.hurry()
         if faults.new or faults.ended or self._persistence.due:
             self.keep()
+        elif self._share is not None:
+            self._share.publish()
 
     # -- what goes out ---------------------------------------------------------------------
 

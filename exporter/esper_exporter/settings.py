@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from tempfile import gettempdir
 from typing import Any
 
 from esper_exporter.health import GRAD_NORM_CRITICAL
@@ -30,6 +31,15 @@ def default_state_dir() -> Path | None:
     return Path(base) / "esper-exporter"
 
 
+def default_share() -> Path:
+    """Where this user's processes share their pages: in memory, because nothing in it survives a
+    reboot, nor should it."""
+    base = Path("/dev/shm")
+    if not base.is_dir():
+        base = Path(os.environ.get("XDG_RUNTIME_DIR") or gettempdir())
+    return base / f"esper-exporter-{os.getuid()}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """Settings of one exporter; `ESPER_EXPORTER_<NAME>` sets each that was not given.
@@ -37,7 +47,7 @@ class Settings:
     An argument wins over the environment. Bad values raise ValueError with the setting's name.
     """
 
-    port: int = 9108
+    port: int | None = 9108
     host: str = "127.0.0.1"
     run_id: str | None = None
     web_config: Path | None = None
@@ -45,6 +55,7 @@ class Settings:
     allowed_hosts: tuple[str, ...] | None = None
     strict: bool = False
     max_series: int = 100_000
+    share: Path | None = field(default_factory=default_share)
     state_dir: Path | None = field(default_factory=default_state_dir)
     textfile_dir: Path | None = None
     file_sd: Path | None = None
@@ -64,7 +75,7 @@ class Settings:
     journal_max_age: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.port <= 65535:
+        if self.port is not None and not 0 <= self.port <= 65535:
             raise ValueError(f"port must lie between 0 and 65535, not {self.port}")
         if self.max_series < 1000:
             raise ValueError(f"max_series must be at least 1000, not {self.max_series}")
@@ -130,6 +141,10 @@ def _names(value: Any) -> tuple[str, ...]:
     return tuple(name.strip() for name in listed if name.strip())
 
 
+def _port(value: Any) -> int | None:
+    return None if value == OFF else _whole(value)
+
+
 _NUMBER = (_whole, "a whole number")
 _TIME = (_real, "a number of seconds")
 _SWITCH = (_flag, "yes or no (1/0, true/false, on/off)")
@@ -137,7 +152,7 @@ _WORDS = (_text, "text")
 _FILE = (_path, "a path")
 
 _KINDS: dict[str, tuple[Callable[[Any], Any], str]] = {
-    "port": _NUMBER,
+    "port": (_port, "a whole number, or off"),
     "host": _WORDS,
     "run_id": _WORDS,
     "web_config": _FILE,
@@ -145,6 +160,7 @@ _KINDS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "allowed_hosts": (_names, "host names"),
     "strict": _SWITCH,
     "max_series": _NUMBER,
+    "share": (_directory, "a path, or off"),
     "state_dir": (_directory, "a path, or off"),
     "textfile_dir": _FILE,
     "file_sd": _FILE,

@@ -140,11 +140,10 @@ def program(tmp_path: Path) -> Path:
         textwrap.dedent(
             """
             import sys
-            import urllib.request
             from esper.nissa.output import get_hub
             for backend in get_hub().backends:
                 exporter = backend._exporter
-                page = urllib.request.urlopen(exporter.url + "/metrics").read().decode()
+                page = exporter.render().decode()
                 print(type(backend).__name__, exporter.settings.run_id, len(page) > 1000)
             print("arguments", sys.argv[1:])
             get_hub().close()

@@ -1,1 +1,2 @@
-"""What runs beside trainers: the wrapper that starts them."""
+"""Pages in shared memory, the node agent that serves them, and the wrapper that knows how a run
+died."""

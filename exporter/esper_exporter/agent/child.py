@@ -1,8 +1,7 @@
-"""A child process as if it had been started without us: same streams, signals and exit status."""
+"""Child processes as if they had been started without us: same streams, signals and status."""
 
 from __future__ import annotations
 
-import errno
 import os
 import resource
 import shutil
@@ -11,63 +10,88 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
-NOT_EXECUTABLE, NOT_FOUND = 126, 127
 FROM_TERMINAL = 0x80
 """``si_code`` of a signal that the kernel sends: a terminal's go to the child as well."""
 
 _UNBLOCKABLE = {signal.SIGKILL, signal.SIGSTOP}
 _FAULTS = {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGTRAP}
+WATCHED = set(signal.valid_signals()) - _UNBLOCKABLE - _FAULTS
+_IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
+"""Python ignores these two; a program started from a shell does not."""
 
 
-def run_child(command: Sequence[str], environment: Mapping[str, str]) -> int:
-    """Run ``command`` and return its exit code; 126 or 127 with a message if it cannot be started.
+class Children:
+    """Child processes, one or several.
 
-    Signals sent to this process go on to the child; when a signal ends the child, this process ends
-    by the same signal, so that whoever waits sees the child's own status. Call it on the main
-    thread of a process that has no others.
+    Make it on the main thread before any thread is started: it blocks the signals that `wait`
+    passes on, in this thread and in those that it starts from then on.
     """
-    program = shutil.which(command[0], path=environment.get("PATH")) or command[0]
-    watched = set(signal.valid_signals()) - _UNBLOCKABLE - _FAULTS
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, watched)
-    try:
-        try:
-            # Python ignores these two; a program started from a shell does not.
-            default = [signal.SIGPIPE, signal.SIGXFSZ]
-            child = os.posix_spawn(
-                program, list(command), environment, setsigmask=before, setsigdef=default
-            )
-        except OSError as problem:
-            print(f"esper-exporter: {command[0]}: {problem.strerror}", file=sys.stderr)
-            missing = problem.errno == errno.ENOENT
-            return NOT_FOUND if missing else NOT_EXECUTABLE
-        status = _wait(child, watched)
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    if os.WIFSIGNALED(status):
-        _end_by(signal.Signals(os.WTERMSIG(status)))
-    return os.waitstatus_to_exitcode(status)
 
+    def __init__(self) -> None:
+        self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
+        self.running: set[int] = set()
+        self.ended: dict[int, int] = {}
+        """Process → wait status, of those that have ended."""
 
-def _wait(child: int, watched: set[signal.Signals]) -> int:
-    """The child's wait status, once it has ended; signals that come until then go to it."""
-    while True:
-        told = signal.sigwaitinfo(watched)
-        if told.si_signo == signal.SIGCHLD:
-            # A WNOHANG wait, again: one SIGCHLD may stand for several changes.
+    def start(self, command: Sequence[str], environment: Mapping[str, str]) -> int:
+        """Start a command, found on its PATH; its process identifier. Raises OSError."""
+        sys.stdout.flush()
+        sys.stderr.flush()
+        program = shutil.which(command[0], path=environment.get("PATH")) or command[0]
+        pid = os.posix_spawn(
+            program,
+            list(command),
+            dict(environment),
+            setsigmask=self._mask,
+            setsigdef=_IGNORED_BY_PYTHON,
+        )
+        self.running.add(pid)
+        return pid
+
+    def wait(self) -> int | None:
+        """Pass signals on until a child ends; its process identifier, None when none is left."""
+        while self.running:
+            ended = self._reap()
+            if ended is not None:
+                return ended
+            came = signal.sigwaitinfo(WATCHED)
+            if came.si_signo != signal.SIGCHLD and came.si_code != FROM_TERMINAL:
+                self.send(came.si_signo)
+        return None
+
+    def send(self, number: int) -> None:
+        """Send a signal to every child that runs."""
+        for pid in self.running:
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    def _reap(self) -> int | None:
+        for pid in tuple(self.running):
+            # Again after a stop: one SIGCHLD may stand for several changes.
             while True:
-                found, status = os.waitpid(child, os.WNOHANG | os.WUNTRACED)
+                found, status = os.waitpid(pid, os.WNOHANG | os.WUNTRACED)
                 if not found:
                     break
                 if not os.WIFSTOPPED(status):
-                    return status
+                    self.running.discard(pid)
+                    self.ended[pid] = status
+                    return pid
                 os.kill(os.getpid(), signal.SIGSTOP)  # so that the shell sees a stopped job
-        elif told.si_code != FROM_TERMINAL:
-            with suppress(ProcessLookupError):
-                os.kill(child, told.si_signo)
+        return None
+
+    def let_signals_in(self) -> None:
+        """Receive signals as before: nothing is left to pass them on to."""
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
 
 
-def _end_by(number: signal.Signals) -> None:
-    """End this process by a signal. The child has dumped core, if anyone should."""
+def end_like(status: int) -> int:
+    """End as a child with this wait status did: returns its exit code, or dies of its signal.
+
+    The child has dumped core, if anyone should.
+    """
+    if not os.WIFSIGNALED(status):
+        return os.WEXITSTATUS(status)
+    number = os.WTERMSIG(status)
     _, most = resource.getrlimit(resource.RLIMIT_CORE)
     resource.setrlimit(resource.RLIMIT_CORE, (0, most))
     if number not in _UNBLOCKABLE:
@@ -75,3 +99,4 @@ def _end_by(number: signal.Signals) -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})
     sys.stdout.flush()
     os.kill(os.getpid(), number)
+    return 128 + number  # a signal that does not end this process

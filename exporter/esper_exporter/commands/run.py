@@ -3,30 +3,52 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
+import sys
 from pathlib import Path
 
 from esper_exporter import adapters
-from esper_exporter.commands.console import CommandError
+from esper_exporter.commands.console import PROGRAM, CommandError
+from esper_exporter.commands.values import whole_number
 
 AUTOATTACH = Path(adapters.__file__).parent / "autoattach"
+NOT_EXECUTABLE, NOT_FOUND = 126, 127
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command to the parser's commands."""
     run = commands.add_parser(
         "run",
-        help="run a training program with an exporter attached, without changing it",
+        help="run a training program with an exporter attached, and report how it ended",
         description="Run COMMAND; where it imports esper's telemetry hub, an exporter is attached"
         " and the trainer is measured. Arguments, standard streams, signals and the exit code pass"
-        " through unchanged. All settings of the exporter are environment variables,"
-        " ESPER_EXPORTER_PORT and so on.",
-        epilog="Example: esper-exporter run --run-id night-7 -- python -m esper.scripts.train ppo."
-        " Exit codes: the command's; 126 it cannot be run, 127 it was not found.",
+        " through unchanged. When the program ends, the page says how (esper_run_failed{reason}):"
+        " an exception, an exit code, a signal, SIGKILL, or the kernel for want of memory. The"
+        " program itself ends at once; this machine's agent, or this command where there is none,"
+        " keeps its last page up until every regular scraper has fetched it. All settings of the"
+        " exporter are environment variables, ESPER_EXPORTER_PORT and so on.",
+        epilog="Examples: esper-exporter run --run-id night-7 -- python -m esper.scripts.train ppo;"
+        " for each rank: torchrun --no-python esper-exporter run -- python train.py, or srun"
+        " esper-exporter run -- python train.py. Exit codes: the command's; 126 it cannot be run,"
+        " 127 it was not found.",
     )
     run.add_argument("--run-id", metavar="ID", help="the label run_id of the run")
     run.add_argument("--host", metavar="ADDRESS", help="address to serve on")
     run.add_argument("--port", metavar="PORT", help="TCP port to serve on; 0 takes a free one")
+    run.add_argument(
+        "--agent",
+        type=Path,
+        metavar="DIR",
+        help="the share of this machine's agent; this user's share unless given",
+    )
+    run.add_argument(
+        "--nproc",
+        type=whole_number,
+        default=1,
+        metavar="N",
+        help="ranks to start, each with RANK, LOCAL_RANK and WORLD_SIZE set (%(default)s)",
+    )
     run.add_argument(
         "command", nargs=argparse.REMAINDER, metavar="-- COMMAND ...", help="the program to run"
     )
@@ -34,12 +56,24 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from esper_exporter.agent.child import run_child
+    from esper_exporter.agent.wrapper import Launch, run
+    from esper_exporter.settings import read_settings
 
     command = options.command[1:] if options.command[:1] == ["--"] else options.command
     if not command:
         raise CommandError("run: no command; give it after --")
-    return run_child(command, environment(options, os.environ))
+    if options.nproc < 1:
+        raise CommandError("run: --nproc must be 1 or more")
+    variables = environment(options, os.environ)
+    try:
+        share = options.agent or read_settings({}, variables).share
+    except ValueError as error:
+        raise CommandError(f"run: {error}") from error
+    try:
+        return run(Launch(command, variables, share, options.nproc))
+    except OSError as problem:
+        print(f"{PROGRAM}: {command[0]}: {problem.strerror}", file=sys.stderr)
+        return NOT_FOUND if problem.errno == errno.ENOENT else NOT_EXECUTABLE
 
 
 def environment(options: argparse.Namespace, ours: os._Environ[str]) -> dict[str, str]:

@@ -92,6 +92,8 @@ def check_port(settings: Settings) -> Finding:
     from esper_exporter.serve.listening import holder
 
     where = f"{settings.host}:{settings.port}"
+    if settings.port is None:
+        return good("port", "off: a node agent serves the page, or a unix socket")
     if settings.port == 0:
         return good("port", "0: any free one is taken; a target file or the log says which")
     try:

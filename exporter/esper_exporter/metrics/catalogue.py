@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from esper_exporter.metrics.families import (
+    agent,
     choices,
     decisions,
     episodes,
@@ -108,6 +109,7 @@ def catalogue() -> Catalogue:
         *machine.HOST_METRICS,
         *machine.PROCESS_METRICS,
         *exporter.METRICS,
+        *agent.METRICS,
     )
     shown = {metric.counted for metric in metrics}
     if forgotten := [declared.name for declared in counted.ALL if declared not in shown]:
@@ -164,6 +166,7 @@ _DOMAINS = (
     ("process_", "The process"),
     ("python_gc_", "Python's garbage collector"),
     ("esper_exporter_", "The exporter itself"),
+    ("esper_agent_", "The node agent"),
 )
 
 _INTRODUCTION = """# Metrics

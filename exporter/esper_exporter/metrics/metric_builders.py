@@ -38,6 +38,9 @@ BLOCK_LABELS: dict[str, tuple[str, ...]] = {
     "host": (),
     "disk": ("directory",),
     "process": (),
+    "agent": (),
+    "agent_process": ("run_id", "rank"),
+    "run_exit": ("run_id", "rank"),
 }
 """The labels of each kind of row. Counters, histograms and infos have blocks of their own."""
 

@@ -75,15 +75,19 @@ class Vitals:
         self._host: HostReport | None = None
         self._disks: Mapping[str, Cells] | None = None
 
-    def start(self) -> None:
-        """Begin to sample. Harmless when that is done already."""
+    def start(self, of_process_only: bool = False) -> None:
+        """Begin to sample. Harmless when that is done already.
+
+        With ``of_process_only`` another process samples the machine and its GPUs, unless the
+        settings demand it of this one.
+        """
         if self._stop is not None:
             return
         stop = self._stop = threading.Event()
         settings = self._settings
         if settings.gpu_vitals != OFF or settings.host_vitals != OFF:
             _load_libraries()
-        first = local_rank() == 0
+        first = local_rank() == 0 and not of_process_only
         if settings.gpu_vitals != OFF:
             whole = settings.gpu_vitals == ON or first or self._driver is not None
             self._start_gpus(stop, whole)

@@ -96,9 +96,6 @@ class PageSource(Protocol):
         An exception becomes a 500 for this one client.
         """
 
-    def landing(self) -> LandingPage:
-        """What the landing page shows now."""
-
     def page_routes(self) -> Mapping[str, Route]:
         """The addresses of the browser page and of its JSON, ``/`` among them."""
 

@@ -13,6 +13,11 @@ class Reason(Enum):
     OOM = "oom"
     EXCEPTION = "exception"
     SIGNAL = "signal"
+    KILLED = "killed"
+    SEGFAULT = "segfault"
+    ABORT = "abort"
+    EXIT = "exit"
+    DIED = "died"
     UNKNOWN = "unknown"
 
 

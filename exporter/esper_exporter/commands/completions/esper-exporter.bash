@@ -6,10 +6,11 @@
 # See also: https://github.com/scop/bash-completion/blob/main/doc/configuration.md
 
 _shtab_esper_exporter_journal_subparsers=(import compact verify prune)
-_shtab_esper_exporter_subparsers=(demo run replay watch backfill mcp page journal compare explain sql stack doctor catalog assets prune completion version)
+_shtab_esper_exporter_subparsers=(demo run agent replay watch backfill mcp page journal compare explain sql stack doctor catalog assets prune completion version)
 
 _shtab_esper_exporter_demo_option_strings=(-h --help --seed --envs --slots --epochs --updates --port --allowed-host --telemetry-file --inject --dual-emit --compile --amp --fake-gpus)
-_shtab_esper_exporter_run_option_strings=(-h --help --run-id --host --port)
+_shtab_esper_exporter_run_option_strings=(-h --help --run-id --host --port --agent --nproc)
+_shtab_esper_exporter_agent_option_strings=(-h --help --host --port --unix-socket --web-config --keep --no-vitals)
 _shtab_esper_exporter_replay_option_strings=(-h --help --recording --speed --until --follow --once --format --host --port --allowed-host --web-config --run-id)
 _shtab_esper_exporter_watch_option_strings=(-h --help --speed --port --no-browser)
 _shtab_esper_exporter_backfill_option_strings=(-h --help --out --step --run-id --label)
@@ -33,6 +34,10 @@ _shtab_esper_exporter_version_option_strings=(-h --help)
 _shtab_esper_exporter_option_strings=(-h --help --version)
 
 _shtab_esper_exporter_demo___telemetry_file_COMPGEN=_shtab_compgen_files
+_shtab_esper_exporter_run___agent_COMPGEN=_shtab_compgen_dirs
+_shtab_esper_exporter_agent_pos_0_COMPGEN=_shtab_compgen_dirs
+_shtab_esper_exporter_agent___unix_socket_COMPGEN=_shtab_compgen_files
+_shtab_esper_exporter_agent___web_config_COMPGEN=_shtab_compgen_files
 _shtab_esper_exporter_replay_pos_0_COMPGEN=_shtab_compgen_files
 _shtab_esper_exporter_replay___web_config_COMPGEN=_shtab_compgen_files
 _shtab_esper_exporter_backfill_pos_0_COMPGEN=_shtab_compgen_files
@@ -62,7 +67,7 @@ _shtab_esper_exporter_sql___format_choices=(table csv json parquet arrow)
 _shtab_esper_exporter_sql___example_choices=(accuracy actions anomalies gradient-norm head-entropy head-states latches rewards runs seeds skipped time)
 _shtab_esper_exporter_catalog___format_choices=(table json markdown)
 _shtab_esper_exporter_completion_pos_0_choices=(bash zsh fish)
-_shtab_esper_exporter_pos_0_choices=(demo run replay watch backfill mcp page journal compare explain sql stack doctor catalog assets prune completion version)
+_shtab_esper_exporter_pos_0_choices=(demo run agent replay watch backfill mcp page journal compare explain sql stack doctor catalog assets prune completion version)
 
 _shtab_esper_exporter_demo__h_nargs=0
 _shtab_esper_exporter_demo___help_nargs=0
@@ -72,6 +77,10 @@ _shtab_esper_exporter_demo___amp_nargs=0
 _shtab_esper_exporter_run_pos_0_nargs=...
 _shtab_esper_exporter_run__h_nargs=0
 _shtab_esper_exporter_run___help_nargs=0
+_shtab_esper_exporter_agent_pos_0_nargs='*'
+_shtab_esper_exporter_agent__h_nargs=0
+_shtab_esper_exporter_agent___help_nargs=0
+_shtab_esper_exporter_agent___no_vitals_nargs=0
 _shtab_esper_exporter_replay_pos_0_nargs='*'
 _shtab_esper_exporter_replay__h_nargs=0
 _shtab_esper_exporter_replay___help_nargs=0

@@ -50,8 +50,8 @@ function _shtab_esper_exporter_using
   test "$_shtab_esper_exporter_cmdpath" = "$argv"
 end
 
-set -g _shtab_esper_exporter_commands demo run replay watch backfill mcp page journal 'journal import' 'journal compact' 'journal verify' 'journal prune' compare explain sql stack doctor catalog assets prune completion version
-set -g _shtab_esper_exporter_opts_with_value --alertmanager --alertmanager-config --alertmanager-port --allowed-host --at --data --describe --envs --epochs --example --fake-gpus --format --grafana --grafana-port --grafana-url --group-id --host --inject --interval --label --max-age --max-bytes --memory-limit --out --output --port --prometheus --prometheus-port --query --rank --recording --run-id --runbook-url --seed --slots --speed --step --target --targets-dir --telemetry-file --until --update --updates --web-config
+set -g _shtab_esper_exporter_commands demo run agent replay watch backfill mcp page journal 'journal import' 'journal compact' 'journal verify' 'journal prune' compare explain sql stack doctor catalog assets prune completion version
+set -g _shtab_esper_exporter_opts_with_value --agent --alertmanager --alertmanager-config --alertmanager-port --allowed-host --at --data --describe --envs --epochs --example --fake-gpus --format --grafana --grafana-port --grafana-url --group-id --host --inject --interval --keep --label --max-age --max-bytes --memory-limit --nproc --out --output --port --prometheus --prometheus-port --query --rank --recording --run-id --runbook-url --seed --slots --speed --step --target --targets-dir --telemetry-file --unix-socket --until --update --updates --web-config
 
 complete -c esper-exporter -e
 complete -c esper-exporter -f
@@ -73,11 +73,22 @@ complete -c esper-exporter -n '_shtab_esper_exporter_using demo' -l dual-emit -d
 complete -c esper-exporter -n '_shtab_esper_exporter_using demo' -l compile -d 'compile the policy'
 complete -c esper-exporter -n '_shtab_esper_exporter_using demo' -l amp -d 'bfloat16, with a loss scale'
 complete -c esper-exporter -n '_shtab_esper_exporter_using demo' -l fake-gpus -x -d 'so many made-up GPUs on the page, which says that they are'
-complete -c esper-exporter -n '_shtab_esper_exporter_using; and test $_shtab_esper_exporter_npos -eq 0' -a run -d 'Run COMMAND; where it imports esper'"'"'s telemetry hub, an exporter is attached and the trainer is measured. Arguments, standard streams, signals and the exit code pass through unchanged. All settings of the exporter are environment variables, ESPER_EXPORTER_PORT and so on.'
+complete -c esper-exporter -n '_shtab_esper_exporter_using; and test $_shtab_esper_exporter_npos -eq 0' -a run -d 'Run COMMAND; where it imports esper'"'"'s telemetry hub, an exporter is attached and the trainer is measured. Arguments, standard streams, signals and the exit code pass through unchanged. When the program ends, the page says how (esper_run_failed{reason}): an exception, an exit code, a signal, SIGKILL, or the kernel for want of memory. The program itself ends at once; this machine'"'"'s agent, or this command where there is none, keeps its last page up until every regular scraper has fetched it. All settings of the exporter are environment variables, ESPER_EXPORTER_PORT and so on.'
 complete -c esper-exporter -n '_shtab_esper_exporter_using run' -s h -l help -d 'show this help message and exit'
 complete -c esper-exporter -n '_shtab_esper_exporter_using run' -l run-id -x -d 'the label run_id of the run'
 complete -c esper-exporter -n '_shtab_esper_exporter_using run' -l host -x -d 'address to serve on'
 complete -c esper-exporter -n '_shtab_esper_exporter_using run' -l port -x -d 'TCP port to serve on; 0 takes a free one'
+complete -c esper-exporter -n '_shtab_esper_exporter_using run' -l agent -xka "(__fish_complete_directories)" -d 'the share of this machine'"'"'s agent; this user'"'"'s share unless given'
+complete -c esper-exporter -n '_shtab_esper_exporter_using run' -l nproc -x -d 'ranks to start, each with RANK, LOCAL_RANK and WORLD_SIZE set (1)'
+complete -c esper-exporter -n '_shtab_esper_exporter_using; and test $_shtab_esper_exporter_npos -eq 0' -a agent -d 'Serve the pages that training processes of this machine share, on one port. A process that dies stays on the page, with its latches and the reason, until every regular scraper has fetched them. Runs in the foreground until Ctrl-C or SIGTERM.'
+complete -c esper-exporter -n '_shtab_esper_exporter_using agent' -s h -l help -d 'show this help message and exit'
+complete -c esper-exporter -n '_shtab_esper_exporter_using agent' -l host -x -d 'address to serve on (127.0.0.1)'
+complete -c esper-exporter -n '_shtab_esper_exporter_using agent' -l port -x -d '0: any free port (9108)'
+complete -c esper-exporter -n '_shtab_esper_exporter_using agent' -l unix-socket -xka "(__fish_complete_path (commandline -ct))" -d 'serve on a socket, too'
+complete -c esper-exporter -n '_shtab_esper_exporter_using agent' -l web-config -xka "(__fish_complete_path (commandline -ct))" -d 'TLS and passwords, as Prometheus has them'
+complete -c esper-exporter -n '_shtab_esper_exporter_using agent' -l keep -x -d 'how long the page of a process that is gone stays (900)'
+complete -c esper-exporter -n '_shtab_esper_exporter_using agent' -l no-vitals -d 'do not sample this machine and its GPUs'
+complete -c esper-exporter -n '_shtab_esper_exporter_using agent; and test $_shtab_esper_exporter_npos -ge 0' -ka "(__fish_complete_directories)" -d 'directory of Exporter(share=DIR); this user'"'"'s share under /dev/shm if none is given'
 complete -c esper-exporter -n '_shtab_esper_exporter_using; and test $_shtab_esper_exporter_npos -eq 0' -a replay -d 'Feed recorded events to an exporter and serve its page, while they are replayed and after, until Ctrl-C.'
 complete -c esper-exporter -n '_shtab_esper_exporter_using replay' -s h -l help -d 'show this help message and exit'
 complete -c esper-exporter -n '_shtab_esper_exporter_using replay' -l recording -xka "run1 run2b" -d 'a recording that is built in (run1: a healthy training: 2 environments, 3 slots, 14 policy updates, all six operations; run2b: a training that NaN ends: first in the tempo head, then in the op head)'

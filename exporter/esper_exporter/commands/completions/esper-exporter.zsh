@@ -10,6 +10,7 @@
 
 _shtab_esper_exporter_commands() {
   local _commands=(
+    agent:'Serve the pages that training processes of this machine share, on one port. A process that dies stays on the page, with its latches and the reason, until every regular scraper has fetched them. Runs in the foreground until Ctrl-C or SIGTERM.'
     assets:'Write dashboards, alerting rules, Grafana provisioning, the compose stack and the Kubernetes files of this version into DIR, and the wheel that the image installs.'
     backfill:'Write what a Prometheus would have scraped while the recording was made, as OpenMetrics with timestamps. '"'"'promtool tsdb create-blocks-from openmetrics OUT DATA'"'"' makes blocks of it.'
     catalog:'List every metric there is: name, type and meaning. json and markdown also tell unit, labels and source, and every field that is not exported with its reason.'
@@ -23,7 +24,7 @@ _shtab_esper_exporter_commands() {
     page:'Print the page as it was at a time, or when a policy update was known: the same as `replay --once --until` that line.'
     prune:'Remove from DIR the target files of this host'"'"'s processes that have ended. Those of other hosts are left alone: run it there.'
     replay:'Feed recorded events to an exporter and serve its page, while they are replayed and after, until Ctrl-C.'
-    run:'Run COMMAND; where it imports esper'"'"'s telemetry hub, an exporter is attached and the trainer is measured. Arguments, standard streams, signals and the exit code pass through unchanged. All settings of the exporter are environment variables, ESPER_EXPORTER_PORT and so on.'
+    run:'Run COMMAND; where it imports esper'"'"'s telemetry hub, an exporter is attached and the trainer is measured. Arguments, standard streams, signals and the exit code pass through unchanged. When the program ends, the page says how (esper_run_failed{reason}): an exception, an exit code, a signal, SIGKILL, or the kernel for want of memory. The program itself ends at once; this machine'"'"'s agent, or this command where there is none, keeps its last page up until every regular scraper has fetched it. All settings of the exporter are environment variables, ESPER_EXPORTER_PORT and so on.'
     sql:'Query the events of recorded runs with SQL: telemetry files, folders of runs, journals. Without a QUERY an interactive shell opens.'
     stack:'Run the Prometheus, Alertmanager and Grafana that are installed or unpacked on this machine, on the loopback, with the rules, routes, data sources and dashboards of this package, in the foreground. One Ctrl-C ends all of them.'
     version:'Print the version.'
@@ -49,6 +50,20 @@ _shtab_esper_exporter_options=(
 
 # guard to ensure default positional specs are added only once per session
 _shtab_esper_exporter_defaults_added=0
+
+_shtab_esper_exporter_agent_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--host[address to serve on (127.0.0.1)]:host:"
+  "--port[0\: any free port (9108)]:port:"
+  "--unix-socket[serve on a socket, too]:PATH:_files"
+  "--web-config[TLS and passwords, as Prometheus has them]:FILE:_files"
+  "--keep[how long the page of a process that is gone stays (900)]:SECONDS:"
+  "--no-vitals[do not sample this machine and its GPUs]"
+  "(*)::directory of Exporter(share\=DIR)\; this user\'s share under \/dev\/shm if none is given:_files -/"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_esper_exporter_agent_defaults_added=0
 
 _shtab_esper_exporter_assets_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
@@ -244,6 +259,8 @@ _shtab_esper_exporter_run_options=(
   "--run-id[the label run_id of the run]:ID:"
   "--host[address to serve on]:ADDRESS:"
   "--port[TCP port to serve on\; 0 takes a free one]:PORT:"
+  "--agent[the share of this machine\'s agent\; this user\'s share unless given]:DIR:_files -/"
+  "--nproc[ranks to start, each with RANK, LOCAL_RANK and WORLD_SIZE set (1)]:N:"
   "(-)*::the program to run:"
 )
 
@@ -320,6 +337,7 @@ _shtab_esper_exporter() {
       (( CURRENT += 1 ))
       curcontext="${curcontext%:*:*}:_shtab_esper_exporter-$line[1]:"
       case $line[1] in
+        agent) _arguments -C -s $_shtab_esper_exporter_agent_options ;;
         assets) _arguments -C -s $_shtab_esper_exporter_assets_options ;;
         backfill) _arguments -C -s $_shtab_esper_exporter_backfill_options ;;
         catalog) _arguments -C -s $_shtab_esper_exporter_catalog_options ;;

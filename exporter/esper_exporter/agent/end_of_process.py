@@ -1,0 +1,139 @@
+"""What a process that is gone leaves on the page: how it ended, and which values still mean
+something."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from esper_exporter.agent.layout_log import Family
+from esper_exporter.agent.page_file import PageRefused, open_owned
+from esper_exporter.agent.page_view import Lines, PageView, RunKey
+from esper_exporter.metrics.table import Values
+
+DIED = "died"
+"""A process that is gone and did not say why, and that nothing waited for: killed, most likely."""
+
+ACTIVE, FINISHED, FAILED = "esper_run_active", "esper_run_finished", "esper_run_failed"
+ENDED_AT = "esper_run_end_timestamp_seconds"
+_KEPT = re.compile(
+    r"_latched$|_nonfinite_|_timestamp_seconds$|^esper_run_(active|failed|finished|exit)"
+)
+_MAX_RECORD = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """How a process ended, from its wait status.
+
+    ``reason`` is a value of ``esper_run_failed{reason}`` or empty for a good end, ``signal`` the
+    signal's number or 0, ``exit_code`` the code that a shell would show (128 + signal for one that
+    a signal ended), ``at`` Unix seconds.
+    """
+
+    reason: str
+    signal: int
+    exit_code: int
+    at: float
+
+    def to_json(self) -> bytes:
+        """One JSON object."""
+        return orjson.dumps(asdict(self))
+
+
+def read_exit(path: Path, owners: frozenset[int]) -> Exit | None:
+    """What a wrapper or an agent wrote, None where nothing usable is there."""
+    try:
+        handle = open_owned(path, owners, _MAX_RECORD)
+    except (OSError, PageRefused):
+        return None
+    with open(handle, "rb") as file:
+        data = file.read(_MAX_RECORD)
+    try:
+        raw: Any = orjson.loads(data)
+        values = {field.name: raw[field.name] for field in fields(Exit)}
+        found = Exit(**values)
+        if not isinstance(found.reason, str) or len(found.reason) > 32:
+            return None
+        return Exit(found.reason, int(found.signal), int(found.exit_code), float(found.at))
+    except (ValueError, TypeError, KeyError):
+        return None
+
+
+def unfinished_runs(view: PageView, values: Values) -> list[RunKey]:
+    """The runs of a page that were going on when it was published last."""
+    found = []
+    for run, start, columns in view.rows_of(FAILED):
+        ended = 0.0
+        active = 0.0
+        for place, column in enumerate(columns):
+            name = _name(view, column.family)
+            value = float(values[start + place])
+            if name in (FAILED, FINISHED):
+                ended = max(ended, value) if value == value else ended
+            elif name == ACTIVE:
+                active = value
+        if active == 1.0 and ended != 1.0:
+            found.append(run)
+    return found
+
+
+def failed_runs(view: PageView, values: Values) -> set[str]:
+    """The reasons for which runs of a page say that they have failed."""
+    reasons = set()
+    for _, start, columns in view.rows_of(FAILED):
+        for place, column in enumerate(columns):
+            if _name(view, column.family) == FAILED and values[start + place] == 1.0:
+                reasons.add(dict(column.labels).get("reason", ""))
+    return reasons
+
+
+def with_end(view: PageView, values: Values, runs: list[RunKey], end: Exit) -> Values:
+    """The values of a page whose process is gone: these runs have failed for that reason, or have
+    finished where it is empty.
+
+    A reason that the page's version does not know is ``unknown`` there.
+    """
+    changed = values.copy()
+    for run, start, columns in view.rows_of(FAILED):
+        if run not in runs:
+            continue
+        reasons = {
+            dict(column.labels).get("reason")
+            for column in columns
+            if _name(view, column.family) == FAILED
+        }
+        wanted = end.reason if end.reason in reasons or not end.reason else "unknown"
+        for place, column in enumerate(columns):
+            name = _name(view, column.family)
+            if name == FAILED:
+                changed[start + place] = float(dict(column.labels).get("reason") == wanted)
+            elif name == FINISHED:
+                changed[start + place] = float(not end.reason)
+            elif name == ENDED_AT:
+                changed[start + place] = end.at
+    return changed
+
+
+def _name(view: PageView, family: int) -> str:
+    return view.schema.families[family].name if view.schema is not None else ""
+
+
+def hidden_after_death(lines: Lines, families: tuple[Family, ...], seen: bool) -> NDArray[np.bool_]:
+    """The lines that a page must not show any more once its process is gone.
+
+    At once what measured the process itself; when every regular scraper has fetched the end also
+    the gauges of the moment. Counters, latches, times and how the run ended stay.
+    """
+    of_moment = np.array(
+        [family.kind == "gauge" and not _KEPT.search(family.name) for family in families], np.bool_
+    )
+    of_process = np.array([not family.of_run for family in families], np.bool_)
+    hidden = of_moment & (of_process | seen)
+    return hidden[lines.families]

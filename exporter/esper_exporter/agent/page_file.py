@@ -1,0 +1,229 @@
+"""The values of one process' page in a file that outlives it.
+
+The file holds two buffers and a slot for each. A writer fills the buffer that is not current,
+then its slot. A writer that dies half-way leaves the other buffer whole, and a slot's checksum
+tells a reader which of the two it may believe.
+
+The writer uses ``pwrite``, not a memory map: on a full or truncated file a store through a map
+ends the process with SIGBUS, a write returns an error. A reader uses ``pread`` for the same reason.
+
+Layout, little-endian: 4,096 bytes of header (magic, format, cells that a buffer has room for; at
+64 and 128 the two slots), then the two buffers of float64.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from isal import isal_zlib
+from numpy.typing import NDArray
+
+MAGIC = b"ESPRPAGE"
+FORMAT = 1
+HEADER_BYTES = 4096
+CELL_BYTES = 8
+MAX_CELLS = 4_000_000
+MIN_CELLS = 4096
+TRIES = 8
+"""A read fails only when the writer publishes twice while it lasts; that this happens so often in
+a row means a broken file."""
+
+_FILE = struct.Struct("<8sII")
+_SLOT = struct.Struct("<QdIQII")
+_SLOT_AT = (64, 128)
+_SLOT_BYTES = _SLOT.size + 4
+
+
+class PageRefused(Exception):
+    """A page that must not be served. ``reason`` is a label value."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """One whole publication.
+
+    ``values`` are the table's cells (float64), ``layout_generation`` and ``layout_bytes`` name
+    the part of the layout log that describes them, ``at`` is the Unix time in seconds.
+    """
+
+    sequence: int
+    at: float
+    layout_generation: int
+    layout_bytes: int
+    values: NDArray[np.float64]
+
+
+def _checksum(data: bytes | memoryview | NDArray[np.float64]) -> int:
+    return int(isal_zlib.crc32(data))
+
+
+class PageWriter:
+    """Writes publications of one process. Not thread-safe. Raises OSError where nothing can be
+    written; the pages published before stay readable."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._capacity = 0
+        self._handle = -1
+        self._sequence = 0
+
+    def publish(
+        self, values: NDArray[np.float64], at: float, layout_generation: int, layout_bytes: int
+    ) -> None:
+        """Make these values the current page."""
+        if len(values) > self._capacity:
+            self._make_room(len(values))
+        self._sequence += 1
+        which = self._sequence & 1
+        os.pwrite(self._handle, values.data, self._buffer_at(which))
+        slot = _SLOT.pack(
+            self._sequence, at, layout_generation, layout_bytes, len(values), _checksum(values)
+        )
+        os.pwrite(self._handle, slot + struct.pack("<I", _checksum(slot)), _SLOT_AT[which])
+
+    def _buffer_at(self, which: int) -> int:
+        return HEADER_BYTES + which * self._capacity * CELL_BYTES
+
+    def _make_room(self, cells: int) -> None:
+        """A larger file in the place of the old one. Its space is reserved here, so that a disk
+        that fills up later cannot stop a publication."""
+        if cells > MAX_CELLS:
+            raise OSError(f"{cells} values are more than a shared page holds ({MAX_CELLS})")
+        capacity = max(MIN_CELLS, 1 << (cells - 1).bit_length())
+        beside = self._path.with_name(self._path.name + ".new")
+        handle = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            os.posix_fallocate(handle, 0, HEADER_BYTES + 2 * capacity * CELL_BYTES)
+            os.pwrite(handle, _FILE.pack(MAGIC, FORMAT, capacity), 0)
+            if self._handle >= 0:
+                self._copy_current(handle, capacity)
+            beside.replace(self._path)
+        except BaseException:
+            os.close(handle)
+            beside.unlink(missing_ok=True)
+            raise
+        if self._handle >= 0:
+            os.close(self._handle)
+        self._handle, self._capacity = handle, capacity
+
+    def _copy_current(self, handle: int, capacity: int) -> None:
+        """The current page moves along, so that the new file is never without one."""
+        which = self._sequence & 1
+        size = self._capacity * CELL_BYTES
+        data = os.pread(self._handle, size, self._buffer_at(which))
+        os.pwrite(handle, data, HEADER_BYTES + which * capacity * CELL_BYTES)
+        slot = os.pread(self._handle, _SLOT_BYTES, _SLOT_AT[which])
+        os.pwrite(handle, slot, _SLOT_AT[which])
+
+    def close(self) -> None:
+        """Give the file descriptor back; the file stays."""
+        if self._handle >= 0:
+            os.close(self._handle)
+            self._handle, self._capacity = -1, 0
+
+
+def open_owned(path: Path, owners: frozenset[int], limit: int) -> int:
+    """A file descriptor for reading a regular file of one of ``owners`` that is at most ``limit``
+    bytes long. Raises PageRefused, or FileNotFoundError."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise
+    except OSError as problem:
+        raise PageRefused("unreadable", f"{path}: {problem.strerror}") from None
+    found = os.fstat(handle)
+    try:
+        if not stat.S_ISREG(found.st_mode):
+            raise PageRefused("not_a_file", f"{path} is not a regular file")
+        if found.st_uid not in owners:
+            raise PageRefused("owner", f"{path} belongs to user {found.st_uid}")
+        if found.st_size > limit:
+            raise PageRefused("too_large", f"{path} has {found.st_size} bytes")
+    except PageRefused:
+        os.close(handle)
+        raise
+    return handle
+
+
+class PageReader:
+    """Reads publications of one process, alive or not. ``torn`` counts the readings that had to
+    be repeated because the writer overtook them."""
+
+    def __init__(self, path: Path, owners: frozenset[int]) -> None:
+        self._path = path
+        self._owners = owners
+        self._handle = -1
+        self._inode = (0, 0)
+        self._capacity = 0
+        self.torn = 0
+
+    def read(self) -> Published | None:
+        """The newest whole publication, None before the first. Raises PageRefused, OSError."""
+        for _ in range(TRIES):
+            self._follow()
+            found = self._read()
+            if found is not None or self._slots() == []:
+                return found
+            self.torn += 1
+        raise PageRefused("corrupt", f"{self._path}: no buffer has a valid checksum")
+
+    def _follow(self) -> None:
+        """Open the file, again when the writer has put a larger one in its place."""
+        found = os.stat(self._path, follow_symlinks=False)
+        inode = (found.st_dev, found.st_ino)
+        if self._handle >= 0 and inode == self._inode:
+            return
+        self.close()
+        limit = HEADER_BYTES + 4 * MAX_CELLS * CELL_BYTES
+        self._handle = open_owned(self._path, self._owners, limit)
+        self._inode = inode
+        head = os.pread(self._handle, _FILE.size, 0)
+        if len(head) < _FILE.size:
+            raise PageRefused("truncated", f"{self._path} has no whole header")
+        magic, version, self._capacity = _FILE.unpack(head)
+        if magic != MAGIC:
+            raise PageRefused("corrupt", f"{self._path} is not a shared page")
+        if version != FORMAT:
+            raise PageRefused("version", f"{self._path} has format {version}, not {FORMAT}")
+        if not 0 < self._capacity <= 2 * MAX_CELLS:
+            raise PageRefused("corrupt", f"{self._path} claims room for {self._capacity} values")
+
+    def _slots(self) -> list[tuple[int, float, int, int, int, int]]:
+        """The slots whose own checksum is right, newest first."""
+        slots = []
+        for at in _SLOT_AT:
+            raw = os.pread(self._handle, _SLOT_BYTES, at)
+            if len(raw) < _SLOT_BYTES:
+                raise PageRefused("truncated", f"{self._path} ends within its header")
+            slot = raw[: _SLOT.size]
+            if slot.strip(b"\0") and struct.unpack("<I", raw[_SLOT.size :])[0] == _checksum(slot):
+                slots.append(_SLOT.unpack(slot))
+        return sorted(slots, reverse=True)
+
+    def _read(self) -> Published | None:
+        for sequence, at, generation, layout_bytes, cells, checksum in self._slots():
+            if cells > self._capacity:
+                continue
+            start = HEADER_BYTES + (sequence & 1) * self._capacity * CELL_BYTES
+            data = os.pread(self._handle, cells * CELL_BYTES, start)
+            if len(data) < cells * CELL_BYTES:
+                raise PageRefused("truncated", f"{self._path} ends within a buffer")
+            if _checksum(data) == checksum:
+                values = np.frombuffer(data, np.float64)
+                return Published(sequence, at, generation, layout_bytes, values)
+        return None
+
+    def close(self) -> None:
+        """Give the file descriptor back."""
+        if self._handle >= 0:
+            os.close(self._handle)
+            self._handle = -1

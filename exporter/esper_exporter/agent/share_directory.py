@@ -1,0 +1,87 @@
+"""The directory that exporters and the agent of a node share.
+
+It holds one directory for each process, ``PID-START-TOKEN``, with its page, its layout, its
+identity and the lock that it holds while it lives, and ``exits`` with what wrappers report.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from esper_exporter.agent.page_file import PageRefused
+
+PAGE = "page"
+LOCK = "lock"
+IDENTITY = "process.json"
+DEATH = "death.json"
+EXITS = "exits"
+AGENT_LOCK = "agent.lock"
+MAX_PROCESSES = 4096
+
+
+def make_share(path: Path) -> None:
+    """Make the share where it is missing, for this user alone (mode 0700).
+
+    Raises OSError, PageRefused where another user could put files under our feet.
+    """
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    check_share(path)
+
+
+def check_share(path: Path) -> os.stat_result:
+    """The share's status. Raises FileNotFoundError, OSError, or PageRefused for a symbolic link
+    or a directory that others may write to (but one with the sticky bit, as /tmp has it)."""
+    found = os.stat(path, follow_symlinks=False)
+    if not stat.S_ISDIR(found.st_mode):
+        raise PageRefused("not_a_directory", f"{path} is not a directory")
+    writable = found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    if writable and not found.st_mode & stat.S_ISVTX:
+        raise PageRefused("writable", f"{path} can be written by others and has no sticky bit")
+    return found
+
+
+def owners_of(share: os.stat_result, process: os.stat_result) -> frozenset[int]:
+    """The users whose files may lie in a process' directory. Raises PageRefused.
+
+    In a private share they are its owner's or this process' own. In one that is open to all (sticky
+    bit) each process' files belong to whom its directory belongs to.
+    """
+    if share.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        return frozenset({process.st_uid})
+    allowed = frozenset({share.st_uid, os.getuid()})
+    if process.st_uid not in allowed:
+        raise PageRefused("owner", f"it belongs to user {process.st_uid}")
+    return allowed
+
+
+def process_directories(share: Path) -> Iterator[Path]:
+    """The directories of processes, by name."""
+    with os.scandir(share) as entries:
+        names = sorted(entry.name for entry in entries if entry.name[:1].isdigit())
+    yield from (share / name for name in names[:MAX_PROCESSES])
+
+
+def write_record(path: Path, data: bytes) -> None:
+    """Put a small file in its place in one step. Raises OSError; a file that is there stays."""
+    path.parent.mkdir(mode=0o700, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    handle = os.open(beside, flags, 0o600)
+    try:
+        os.write(handle, data)
+        os.link(beside, path)
+    finally:
+        os.close(handle)
+        os.unlink(beside)
+
+
+def remove_process(directory: Path) -> None:
+    """Remove a process' directory and what exporters and agents put into it. Raises OSError."""
+    with os.scandir(directory) as entries:
+        for entry in entries:
+            if entry.is_file(follow_symlinks=False) or entry.is_symlink():
+                os.unlink(entry.path)
+    directory.rmdir()

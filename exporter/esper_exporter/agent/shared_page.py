@@ -1,0 +1,227 @@
+"""SharedPage: the exporter's side of a share. It publishes the page of this process."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import socket
+import threading
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+
+from esper_exporter import __version__
+from esper_exporter.agent.layout_log import LayoutWriter
+from esper_exporter.agent.page_file import PageRefused, PageWriter
+from esper_exporter.agent.process_identity import (
+    WRAPPER_VARIABLE,
+    LifeLock,
+    ProcessIdentity,
+    boot_id,
+    is_locked,
+    pid_namespace,
+    start_ticks,
+)
+from esper_exporter.agent.share_directory import (
+    AGENT_LOCK,
+    IDENTITY,
+    LOCK,
+    PAGE,
+    make_share,
+    remove_process,
+)
+from esper_exporter.daemon_thread import start_daemon
+from esper_exporter.metrics.exposition import Capture
+
+logger = logging.getLogger("esper_exporter")
+
+SECONDS_BETWEEN_PUBLICATIONS = 1.0
+_PAGES: weakref.WeakSet[SharedPage] = weakref.WeakSet()
+
+
+class SharedPage:
+    """Publishes one process' page, each second and whenever `publish` is called.
+
+    ``take`` returns one consistent state of the table. ``rank`` is the process' rank, 0 unless
+    known. Nothing here raises once it is made: a share that cannot be written to is one warning,
+    and the page is served in process as if there were no share. Thread-safe.
+    """
+
+    def __init__(
+        self, share: Path, rank: int, take: Callable[[], Capture], clock: Callable[[], float]
+    ) -> None:
+        self._share = share
+        self._take = take
+        self._clock = clock
+        self._lock = threading.RLock()
+        self._publishing = False
+        self._again = False
+        self._wake = threading.Event()
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._pid = os.getpid()
+        self._life: LifeLock | None = None
+        self._page: PageWriter | None = None
+        self._layout: LayoutWriter | None = None
+        self._rank = rank
+        self._wrapper = os.environ.get(WRAPPER_VARIABLE, "")[:64]
+        self._failed = False
+        self.directory: Path | None = None
+        """The directory of this process in the share, None while there is none."""
+        _PAGES.add(self)
+
+    def start(self) -> None:
+        """Make this process' directory and publish from now on. Harmless when it is done."""
+        with self._lock:
+            if self._thread is not None or not self._open():
+                return
+            self._stop.clear()
+            self._thread = start_daemon(self._run, "esper-exporter-share")
+        self.publish()
+
+    def _open(self) -> bool:
+        """Whether there is a place to publish to."""
+        if self._page is not None:
+            return True
+        try:
+            make_share(self._share)
+            ticks = start_ticks(self._pid) or 0
+            directory = self._share / f"{self._pid}-{ticks}-{secrets.token_hex(4)}"
+            directory.mkdir(mode=0o700)
+            self.directory = directory
+            self._life = LifeLock(directory / LOCK)
+            identity = ProcessIdentity(
+                pid=self._pid,
+                start_ticks=ticks,
+                boot_id=boot_id(),
+                pid_namespace=pid_namespace(),
+                host=socket.gethostname()[:255],
+                uid=os.getuid(),
+                started_at=self._clock(),
+                exporter_version=__version__,
+                rank=self._rank,
+                wrapper=self._wrapper,
+            )
+            (directory / IDENTITY).write_bytes(identity.to_json())
+            self._page = PageWriter(directory / PAGE)
+            self._layout = LayoutWriter(directory)
+        except (OSError, PageRefused) as problem:
+            self._give_up(problem)
+            return False
+        return True
+
+    def _give_up(self, problem: Exception) -> None:
+        if not self._failed:
+            self._failed = True
+            logger.warning(
+                "the page is not shared: %s: %s; it is served by this process alone",
+                self._share,
+                problem,
+            )
+
+    def agent_serves(self) -> bool:
+        """Whether an agent is there to serve this page when this process is gone, or the wrapper
+        that started it, which does so where there is none."""
+        if self.directory is None or self._failed:
+            return False
+        return bool(self._wrapper) or is_locked(self._share / AGENT_LOCK)
+
+    def soon(self) -> None:
+        """Publish soon, on the thread that does so each second."""
+        self._wake.set()
+
+    def publish(self) -> None:
+        """Publish the page as it is now, before this returns. Never raises.
+
+        A signal handler that reports a fault may interrupt a publication on its own thread; that
+        publication is then repeated before it returns.
+        """
+        if os.getpid() != self._pid:
+            return
+        with self._lock:
+            self._again = True
+            if self._publishing:
+                return
+            self._publishing = True
+            try:
+                while self._again:
+                    self._again = False
+                    self._publish()
+            finally:
+                self._publishing = False
+
+    def _publish(self) -> None:
+        page, layout = self._page, self._layout
+        if page is None or layout is None:
+            return
+        try:
+            state = self._take()
+            layout.record(state)
+            page.publish(state.values, self._clock(), layout.generation, layout.size)
+            layout.forget_older()
+            self._failed = False
+        except OSError as problem:
+            self._give_up(problem)
+        except Exception:
+            if not self._failed:
+                self._failed = True
+                logger.exception("the page could not be shared; the training goes on")
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            self._wake.wait(SECONDS_BETWEEN_PUBLICATIONS)
+            self._wake.clear()
+            if not self._stop.is_set():
+                self.publish()
+
+    def close(self) -> None:
+        """Publish for the last time and say, by releasing the lock, that nothing more comes. Where
+        no agent serves the page, it goes with the process."""
+        if os.getpid() != self._pid:
+            return
+        self._stop.set()
+        self._wake.set()
+        thread, self._thread = self._thread, None
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(SECONDS_BETWEEN_PUBLICATIONS * 5)
+        self.publish()
+        with self._lock:
+            for part in (self._page, self._layout):
+                if part is not None:
+                    part.close()
+            self._page = self._layout = None
+            served = self.agent_serves()
+            if self._life is not None:
+                self._life.release()
+                self._life = None
+        if not served:
+            self._discard()
+
+    def _discard(self) -> None:
+        """Take the page out of the share: this process has served its end itself."""
+        directory, self.directory = self.directory, None
+        if directory is not None:
+            try:
+                remove_process(directory)
+            except OSError as problem:
+                logger.warning("%s could not be removed: %s", directory, problem.strerror)
+
+    def _after_fork_in_child(self) -> None:
+        """A child must not hold its parent's lock, nor its files."""
+        self._lock = threading.RLock()
+        self._thread = None
+        if self._life is not None:
+            self._life.release()
+        for part in (self._page, self._layout):
+            if part is not None:
+                part.close()
+        self._life = self._page = self._layout = None
+
+
+def _after_fork_in_child() -> None:
+    for page in list(_PAGES):
+        page._after_fork_in_child()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,144 @@
+"""One process of a share as the agent follows it: alive, gone, retired."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from esper_exporter.agent.end_of_process import (
+    DIED,
+    Exit,
+    failed_runs,
+    hidden_after_death,
+    read_exit,
+    unfinished_runs,
+    with_end,
+)
+from esper_exporter.agent.merged_page import Part
+from esper_exporter.agent.page_file import PageRefused, open_owned
+from esper_exporter.agent.page_view import PageView, RunKey
+from esper_exporter.agent.process_identity import ProcessIdentity, lives
+from esper_exporter.agent.share_directory import (
+    DEATH,
+    EXITS,
+    IDENTITY,
+    LOCK,
+    check_share,
+    owners_of,
+    write_record,
+)
+
+_MAX_IDENTITY = 65_536
+WRAPPER_SECONDS = 5.0
+"""How long a process that runs under a wrapper may be gone before its end is judged without it."""
+
+
+@dataclass(slots=True, eq=False)
+class TrackedProcess:
+    """A process' page and what became of the process.
+
+    Raises PageRefused or OSError from `open` and `refresh` for a page that must not be served.
+    """
+
+    directory: Path
+    owners: frozenset[int]
+    identity: ProcessIdentity
+    view: PageView
+    gone_at: float | None = None
+    """Unix seconds when the process was found to be gone, None while it lives."""
+    end: Exit | None = None
+    """How it ended, None while it lives or its wrapper has not reported yet."""
+    unfinished: list[RunKey] = field(default_factory=list)
+    """Its runs that went on when it ended."""
+    seen: bool = False
+    """Whether every regular scraper has fetched the end."""
+
+    @classmethod
+    def open(cls, share: Path, directory: Path) -> TrackedProcess:
+        """Begin to follow a process' directory."""
+        found = os.stat(directory, follow_symlinks=False)
+        owners = owners_of(check_share(share), found)
+        handle = open_owned(directory / IDENTITY, owners, _MAX_IDENTITY)
+        with open(handle, "rb") as file:
+            data = file.read(_MAX_IDENTITY)
+        try:
+            identity = ProcessIdentity.from_json(data)
+        except ValueError as problem:
+            raise PageRefused("corrupt", f"{directory / IDENTITY}: {problem}") from None
+        return cls(directory, owners, identity, PageView(directory, owners, identity.rank))
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process was alive when it was looked at last."""
+        return self.gone_at is None
+
+    def refresh(self, now: float) -> bool:
+        """Read the page and look after the process; whether there is a page to show."""
+        if self.gone_at is None and not lives(self.identity, self.directory / LOCK):
+            # First the death, then the page: what was published before it is read after it.
+            self.gone_at = now
+        shown = self.view.refresh()
+        if self.gone_at is not None and self.end is None:
+            self._judge(now)
+        return shown
+
+    def _judge(self, now: float) -> None:
+        """How the process ended: as it said itself, as its wrapper says, or without a word."""
+        published = self.view.published
+        if published is not None:
+            self.unfinished = unfinished_runs(self.view, published.values)
+        kept = read_exit(self.directory / DEATH, self.owners)
+        if kept is not None:
+            self.end, self.gone_at = kept, kept.at
+            return
+        wrapper = self.identity.wrapper
+        if wrapper:
+            share = self.directory.parent
+            name = f"{os.path.basename(wrapper)}-{self.identity.pid}.json"
+            reported = read_exit(share / EXITS / name, self.owners)
+            if reported is not None:
+                self._found(reported if self.unfinished else replace(reported, reason=self._said()))
+                return
+            assert self.gone_at is not None
+            if now - self.gone_at < WRAPPER_SECONDS:
+                return
+        at = self.gone_at if self.gone_at is not None else now
+        self._found(Exit(DIED if self.unfinished else self._said(), 0, -1, at))
+
+    def _said(self) -> str:
+        """The reason for which its own page says that a run has failed, empty for none."""
+        published = self.view.published
+        return (
+            "" if published is None else min(failed_runs(self.view, published.values), default="")
+        )
+
+    def _found(self, end: Exit) -> None:
+        self.end = end
+        # Where this agent may only read the share, it judges anew after a restart.
+        with suppress(OSError):
+            write_record(self.directory / DEATH, end.to_json())
+
+    @property
+    def died_without_a_word(self) -> bool:
+        """Whether it ended in the middle of a run."""
+        return self.end is not None and bool(self.unfinished) and bool(self.end.reason)
+
+    def part(self) -> Part | None:
+        """What the page of the node shows of it now."""
+        view, published = self.view, self.view.published
+        if published is None or view.lines is None or view.schema is None:
+            return None
+        families = view.schema.families
+        if self.gone_at is None:
+            return Part(view.lines, families, published.values)
+        values = published.values
+        if self.end is not None:
+            values = with_end(view, values, self.unfinished, self.end)
+        hidden = hidden_after_death(view.lines, families, self.seen)
+        return Part(view.lines, families, values, hidden)
+
+    def close(self) -> None:
+        """Give the file descriptors back."""
+        self.view.close()

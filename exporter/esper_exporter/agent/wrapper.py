@@ -1,0 +1,234 @@
+"""``esper-exporter run``: a training as a child whose end is known, whatever it is.
+
+The wrapper starts the command first and everything else meanwhile. Where no agent serves the
+share it serves it itself, so that the child ends at once and its last page does not. Several
+wrappers of a node (one for each rank) serve one share: the first that gets the lock serves all of
+it, and another takes over when that one ends.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import signal
+import socket
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from esper_exporter.agent.child import Children, end_like
+from esper_exporter.agent.process_identity import WRAPPER_VARIABLE, is_locked
+from esper_exporter.daemon_thread import start_daemon
+
+if TYPE_CHECKING:
+    from esper_exporter.agent.exit_reason import OomWatch
+    from esper_exporter.agent.node_agent import NodeAgent
+    from esper_exporter.settings import Settings
+
+logger = logging.getLogger("esper_exporter")
+
+SHARE_VARIABLE = "ESPER_EXPORTER_SHARE"
+PORT_VARIABLE = "ESPER_EXPORTER_PORT"
+TAKE_OVER_SECONDS = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """What to run. ``command`` is a program with its arguments, ``environment`` that of its
+    process, ``copies`` how many ranks of it (each gets RANK, LOCAL_RANK, WORLD_SIZE and the
+    address to meet at, as torchrun sets them), ``share`` the directory of the shared pages, None
+    for none: then only the exit status passes through, and the program serves itself."""
+
+    command: Sequence[str]
+    environment: Mapping[str, str]
+    share: Path | None
+    copies: int = 1
+
+
+def run(launch: Launch) -> int:
+    """Run it to its end and end as it did. Returns the exit code, unless a signal ended the child:
+    then this process dies of the same signal.
+
+    Raises OSError where the command cannot be started.
+    """
+    children = Children()
+    token = secrets.token_hex(8)
+    started = [children.start(launch.command, each) for each in _environments(launch, token)]
+    wrapper = None
+    if launch.share is not None:
+        wrapper = _Wrapper(launch.share, token)
+        wrapper.start(launch.environment)
+    first: int | None = None
+    while (pid := children.wait()) is not None:
+        status = children.ended[pid]
+        if wrapper is not None:
+            wrapper.report(pid, status)
+        if status and first is None:
+            first = status
+            children.send(signal.SIGTERM)  # one rank alone cannot go on; the others would wait
+    children.let_signals_in()
+    if wrapper is not None:
+        wrapper.finish()
+    return end_like(first if first is not None else children.ended[started[0]])
+
+
+def _environments(launch: Launch, token: str) -> list[dict[str, str]]:
+    common = dict(launch.environment)
+    if launch.share is not None:
+        # The port of the environment is that of the wrapper or agent, which serves in its place.
+        common |= {WRAPPER_VARIABLE: token, SHARE_VARIABLE: str(launch.share), PORT_VARIABLE: "off"}
+    if launch.copies == 1:
+        return [common]
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        meeting = found.getsockname()[1]
+    return [
+        common
+        | {
+            "RANK": str(rank),
+            "LOCAL_RANK": str(rank),
+            "WORLD_SIZE": str(launch.copies),
+            "LOCAL_WORLD_SIZE": str(launch.copies),
+            "MASTER_ADDR": common.get("MASTER_ADDR", "127.0.0.1"),
+            "MASTER_PORT": common.get("MASTER_PORT", str(meeting)),
+        }
+        for rank in range(launch.copies)
+    ]
+
+
+class _Wrapper:
+    """Serves the share while nobody else does, and records how children end."""
+
+    def __init__(self, share: Path, token: str) -> None:
+        self._share = share
+        self._token = token
+        self._agent: NodeAgent | None = None
+        self._settings: Settings | None = None
+        self._oom: OomWatch | None = None
+        self._done = threading.Event()
+        self._lock = threading.Lock()
+        self._failed = False
+        self._records: list[Path] = []
+
+    def start(self, environment: Mapping[str, str]) -> None:
+        """Begin to serve, on threads of its own, with the settings of an environment; nothing that
+        fails here costs the training."""
+        from esper_exporter.agent.exit_reason import OomWatch
+        from esper_exporter.agent.share_directory import make_share
+        from esper_exporter.settings import read_settings
+
+        try:
+            self._oom = OomWatch()
+            self._settings = read_settings({}, environment)
+            make_share(self._share)
+        except Exception as problem:
+            logger.warning("the page of this run is not served by the wrapper: %s", problem)
+            return
+        start_daemon(self._take_over, "esper-run-serve")
+
+    def _take_over(self) -> None:
+        while not self._done.is_set():
+            try:
+                with self._lock:
+                    if self._done.is_set() or self._serve():
+                        return
+            except Exception as problem:
+                logger.warning("the page of this run is not served by the wrapper: %s", problem)
+                return
+            self._done.wait(TAKE_OVER_SECONDS)
+
+    def _serve(self) -> bool:
+        """Whether this wrapper serves the share now: nobody else did."""
+        from esper_exporter.agent.node_agent import AgentSettings, NodeAgent
+        from esper_exporter.agent.share_directory import AGENT_LOCK
+
+        if is_locked(self._share / AGENT_LOCK):
+            return False
+        settings = self._settings
+        assert settings is not None
+        agent = NodeAgent(
+            AgentSettings(
+                shares=[self._share],
+                host=settings.host,
+                port=settings.port if settings.port is not None else 9108,
+                unix_socket=settings.unix_socket,
+                web_config=settings.web_config,
+                allowed_hosts=settings.allowed_hosts or (),
+                strict=False,
+            )
+        )
+        try:
+            agent.start()
+        except BlockingIOError:
+            return False
+        self._agent = agent
+        return True
+
+    def report(self, pid: int, status: int) -> None:
+        """Record how a child ended, for whoever serves its page."""
+        from esper_exporter.agent.exit_reason import exit_of
+        from esper_exporter.agent.share_directory import EXITS, write_record
+
+        try:
+            oom = self._oom is not None and self._oom.killed()
+            shell = self._page_of(pid) is None
+            target = pid
+            if shell:
+                # The command was a script: the training is the one process of ours that is gone.
+                gone = self._gone_processes()
+                if len(gone) == 1:
+                    target = gone[0]
+            end = exit_of(status, out_of_memory=oom, by_shell=shell)
+            if target != pid and not end.signal:
+                return  # the script's exit code is not the training's
+            self._failed = self._failed or bool(end.reason)
+            path = self._share / EXITS / f"{self._token}-{target}.json"
+            write_record(path, end.to_json())
+            self._records.append(path)
+        except Exception as problem:
+            logger.warning("how the training ended could not be recorded: %s", problem)
+
+    def _ours(self) -> list[tuple[int, Path]]:
+        from esper_exporter.agent.share_directory import process_directories
+        from esper_exporter.agent.tracked_process import TrackedProcess
+
+        found = []
+        with suppress(OSError):
+            for directory in process_directories(self._share):
+                with suppress(Exception):
+                    process = TrackedProcess.open(self._share, directory)
+                    if process.identity.wrapper == self._token:
+                        found.append((process.identity.pid, directory))
+        return found
+
+    def _page_of(self, pid: int) -> Path | None:
+        return next((directory for found, directory in self._ours() if found == pid), None)
+
+    def _gone_processes(self) -> list[int]:
+        from esper_exporter.agent.share_directory import LOCK
+
+        return [pid for pid, directory in self._ours() if not is_locked(directory / LOCK)]
+
+    def finish(self) -> None:
+        """Stay until every regular scraper has fetched how the training ended, where this wrapper
+        is the one that serves it; Ctrl-C or SIGTERM ends at once."""
+        self._done.set()
+        with self._lock:
+            agent = self._agent
+        if agent is None:
+            return
+        settings = self._settings
+        assert settings is not None
+        pages = [directory for _, directory in self._ours()]
+        if pages:
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
+            with suppress(KeyboardInterrupt):
+                agent.wait_until_seen(settings.linger, failed=self._failed, ends_at_once="Ctrl-C")
+            agent.retire(pages)
+        agent.close()
+        for path in self._records:
+            with suppress(OSError):
+                path.unlink()

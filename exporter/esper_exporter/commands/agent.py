@@ -1,0 +1,85 @@
+"""The command ``esper-exporter agent``."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from pathlib import Path
+
+from esper_exporter.commands.console import OK, PROGRAM, CommandError
+from esper_exporter.commands.values import port, seconds
+
+
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command to the parser's commands."""
+    agent = commands.add_parser(
+        "agent",
+        help="serve the pages of all training processes of this machine on one port",
+        description="Serve the pages that training processes of this machine share, on one port."
+        " A process that dies stays on the page, with its latches and the reason, until every"
+        " regular scraper has fetched them. Runs in the foreground until Ctrl-C or SIGTERM.",
+    )
+    agent.add_argument(
+        "shares",
+        metavar="DIR",
+        nargs="*",
+        type=Path,
+        help="directory of Exporter(share=DIR); this user's share under /dev/shm if none is given",
+    )
+    agent.add_argument("--host", default="127.0.0.1", help="address to serve on (%(default)s)")
+    agent.add_argument("--port", type=port, default=9108, help="0: any free port (%(default)s)")
+    agent.add_argument("--unix-socket", type=Path, metavar="PATH", help="serve on a socket, too")
+    agent.add_argument(
+        "--web-config", type=Path, metavar="FILE", help="TLS and passwords, as Prometheus has them"
+    )
+    agent.add_argument(
+        "--keep",
+        type=seconds,
+        default=900.0,
+        metavar="SECONDS",
+        help="how long the page of a process that is gone stays (%(default)g)",
+    )
+    agent.add_argument(
+        "--no-vitals", action="store_true", help="do not sample this machine and its GPUs"
+    )
+    agent.set_defaults(run=_run)
+
+
+def _run(options: argparse.Namespace) -> int:
+    from esper_exporter.agent.node_agent import AgentSettings, NodeAgent
+    from esper_exporter.agent.page_file import PageRefused
+    from esper_exporter.serve.listening import ListenError
+    from esper_exporter.serve.web_config import WebConfigError
+    from esper_exporter.settings import default_share
+
+    vitals = "off" if options.no_vitals else "on"
+    shares = options.shares or [default_share()]
+    # Blocked before any thread starts, so that every thread leaves them to `sigwait` below.
+    ends = {signal.SIGINT, signal.SIGTERM}
+    signal.pthread_sigmask(signal.SIG_BLOCK, ends)
+    try:
+        agent = NodeAgent(
+            AgentSettings(
+                shares=shares,
+                host=options.host,
+                port=options.port,
+                unix_socket=options.unix_socket,
+                web_config=options.web_config,
+                keep_seconds=options.keep,
+                gpu_vitals=vitals,
+                host_vitals=vitals,
+            )
+        )
+        agent.start()
+    except BlockingIOError:
+        raise CommandError(f"another agent serves {', '.join(map(str, shares))}") from None
+    except (ListenError, WebConfigError, PageRefused, ValueError) as error:
+        raise CommandError(str(error)) from error
+    except OSError as error:
+        raise CommandError(f"{error.filename or ''}: {error.strerror or error}") from error
+    where = ", ".join(str(share) for share in shares)
+    print(f"{PROGRAM} agent: {agent.server.url}/metrics serves {where}", file=sys.stderr)
+    signal.sigwait(ends)
+    agent.close()
+    return OK

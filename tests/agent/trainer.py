@@ -1,0 +1,104 @@
+"""A training process that shares its page and ends as its arguments say.
+
+usage: trainer.py SHARE RUN_ID RANK [step ...]
+
+Steps: ``update N`` (a policy update with that index), ``nan HEAD`` (one in which the head is
+NaN), ``ready`` (publishes and prints a line), ``wait`` (for a line on standard input),
+``pause`` (until a signal ends it), a signal's name (``sigkill``: sends it to itself), ``exit N``
+(os._exit), ``raise``, ``oom``, ``end``.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+
+from esper_exporter import Exporter
+
+STARTED = {
+    "n_envs": 1,
+    "max_epochs": 5,
+    "max_batches": 300,
+    "task": "cifar_baseline",
+    "host_params": 1000,
+    "slot_ids": ["r0c0"],
+    "seed": 1,
+    "n_episodes": 300,
+    "lr": 1e-3,
+    "clip_ratio": 0.2,
+    "entropy_coef": 0.01,
+    "param_budget": 1000,
+    "reward_mode": "shaped",
+    "policy_device": "cpu",
+    "env_devices": ["cpu"],
+}
+
+
+def update(index: int, nan_head: str | None = None) -> dict[str, object]:
+    """A policy update with the fields that an event must have."""
+    data: dict[str, object] = {
+        "policy_loss": 0.1,
+        "value_loss": 0.2,
+        "entropy": 1.0,
+        "grad_norm": 0.5,
+        "kl_divergence": 0.01,
+        "clip_fraction": 0.1,
+        "nan_grad_count": 0,
+        "pre_clip_grad_norm": 0.5,
+        "ppo_updates_count": index,
+        "ppo_update_idx": index,
+    }
+    if nan_head is not None:
+        data["head_nan_detected"] = {nan_head: True}
+    return {"event_type": "PPO_UPDATE_COMPLETED", "timestamp": time.time(), "data": data}
+
+
+def _eat_memory() -> None:
+    eaten = []
+    while True:
+        eaten.append(bytearray(os.urandom(1 << 20)))
+
+
+def main(share: str, run_id: str, rank: str, *steps: str) -> None:
+    exporter = Exporter(
+        share=share,
+        run_id=run_id,
+        rank=int(rank),
+        port="off",  # type: ignore[arg-type]
+        state_dir="off",
+        host_vitals="off",
+        gpu_vitals="off",
+    )
+    exporter.start()
+    exporter.emit({"event_type": "TRAINING_STARTED", "timestamp": time.time(), "data": STARTED})
+    left = list(steps)
+    while left:
+        step = left.pop(0)
+        if step == "update":
+            exporter.emit(update(int(left.pop(0))))
+        elif step == "nan":
+            exporter.emit(update(99, left.pop(0)))
+        elif step == "ready":
+            exporter.keep()  # publishes, as the next second would
+            print("ready", flush=True)
+        elif step == "wait":
+            sys.stdin.readline()
+        elif step == "pause":
+            while True:
+                signal.pause()
+        elif step == "exit":
+            os._exit(int(left.pop(0)))
+        elif step == "raise":
+            raise RuntimeError("the trainer raised")
+        elif step == "oom":
+            _eat_memory()
+        elif step == "end":
+            exporter.close()
+        else:
+            os.kill(os.getpid(), getattr(signal, step.upper()))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
