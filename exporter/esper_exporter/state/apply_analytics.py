@@ -105,13 +105,11 @@ def apply_analytics(run: RunState, event: Event, payload: AnalyticsSnapshotPaylo
             tamiyo = run.snapshot.tamiyo
             tamiyo.action_counts = dict(payload.action_counts)
             tamiyo.total_actions = sum(payload.action_counts.values())
-            run.touched.run = True
     elif payload.kind == "batch_stats":
         run.batch_stats = payload
         if payload.skipped_update:
             run.count_skip("unexplained")
         run.end_attempt()
-        run.touched.run = True
 
 
 def see_observations(run: RunState, event: Event, stats: ObservationStatsTelemetry) -> None:
@@ -161,7 +159,6 @@ def _apply_last_action(run: RunState, event: Event, payload: AnalyticsSnapshotPa
     run.snapshot.last_reward_update = event.timestamp
     _decide(run, event, payload, env, op, reward)
     run.touched.envs.add(env_id)
-    run.touched.run = True
 
 
 def _take_reward_components(

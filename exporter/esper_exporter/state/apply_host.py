@@ -86,7 +86,6 @@ def apply_epoch(run: RunState, event: Event, payload: TolariaEpochPayload) -> No
         see_observations(run, event, payload.observation_stats)
     _observe_times(run, payload)
     run.touched.envs.add(env.env_id)
-    run.touched.run = True
 
 
 def _update_seed(seed: SeedState, told: SeedTelemetry) -> None:
@@ -150,7 +149,7 @@ def apply_batch(run: RunState, event: Event, payload: TolariaBatchPayload) -> No
     run.host_epochs.clear()
     run.last_decision.clear()
     run.last_rewards.clear()
-    run.touched.run = run.touched.all_envs = run.touched.best_runs = True
+    run.touched.all_envs = run.touched.best_runs = True
 
 
 def _record_best_runs(run: RunState, payload: TolariaBatchPayload) -> None:

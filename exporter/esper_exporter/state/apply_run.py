@@ -71,7 +71,6 @@ def apply_training_started(run: RunState, event: Event, payload: TrainingStarted
     infrastructure.compile_enabled = bool(payload.compile_enabled)
     infrastructure.compile_backend = payload.compile_backend or ""
     infrastructure.compile_mode = payload.compile_mode or ""
-    run.touched.run = True
 
 
 def apply_checkpoint_loaded(
@@ -81,14 +80,12 @@ def apply_checkpoint_loaded(
     run.tallies.add(counted.CHECKPOINTS_LOADED)
     run.checkpoint = payload
     run.checkpoint_at = event.timestamp
-    run.touched.run = True
 
 
 def apply_trend(run: RunState, event: Event, payload: TrendDetectedPayload) -> None:
     """PLATEAU_, DEGRADATION_ and IMPROVEMENT_DETECTED."""
     run.tallies.add(counted.TRENDS, event.type.removesuffix("_DETECTED").lower())
     run.trend = payload
-    run.touched.run = True
 
 
 def apply_anomaly(run: RunState, event: Event, payload: AnomalyDetectedPayload) -> None:
@@ -97,7 +94,6 @@ def apply_anomaly(run: RunState, event: Event, payload: AnomalyDetectedPayload) 
     kind = payload.anomaly_type
     run.tallies.add(counted.ANOMALIES, kind)
     light_anomaly(run, event, payload)
-    run.touched.run = True
 
 
 def light_anomaly(run: RunState, event: Event, payload: AnomalyDetectedPayload) -> None:
@@ -196,7 +192,6 @@ def apply_memory_warning(run: RunState, event: Event, payload: MemoryWarningPayl
     """MEMORY_WARNING."""
     run.tallies.add(counted.MEMORY_WARNINGS)
     run.memory_warning = payload
-    run.touched.run = True
 
 
 def apply_allocator_stats(run: RunState, event: Event, payload: AllocatorStatsPayload) -> None:
@@ -213,7 +208,6 @@ def apply_infrastructure(
     for phase, times in (payload.phase_times_ms or {}).items():
         for milliseconds in times:
             run.distributions.observe(counted.TORCH_PHASE_DURATION, milliseconds / 1000.0, phase)
-    run.touched.run = True
 
 
 def apply_morphology(run: RunState, event: Event, payload: MorphologyCausalLogPayload) -> None:

@@ -73,7 +73,6 @@ class RunIdentity:
 class Touched:
     """What the last event changed, so that only those rows are written."""
 
-    run: bool = False
     policy: bool = False
     layers: bool = False
     observations: bool = False
@@ -86,7 +85,7 @@ class Touched:
     devices: set[str] = field(default_factory=set)
 
     def clear(self) -> None:
-        self.run = self.policy = self.layers = self.observations = False
+        self.policy = self.layers = self.observations = False
         self.best_runs = self.all_envs = False
         self.envs.clear()
         self.seeds.clear()

@@ -95,11 +95,9 @@ def go_on(state: RunState) -> None:
     """What seemed to have ended goes on."""
     state.ended_at = state.ended_by = None
     state.finished = False
-    state.touched.run = True
 
 
 def _end(state: RunState, by: EndedBy, when: datetime, *, finished: bool) -> None:
     state.ended_at = when
     state.ended_by = by.value
     state.finished = finished
-    state.touched.run = True

@@ -120,7 +120,7 @@ def apply_snapshot(run: RunState, snapshot: SanctumSnapshot, now: datetime) -> N
             if more > 0:
                 run.tallies.add(name, blueprint, by=float(more))
     touched = run.touched
-    touched.run = touched.observations = touched.best_runs = touched.all_envs = True
+    touched.observations = touched.best_runs = touched.all_envs = True
     touched.policy = snapshot.tamiyo.ppo_data_received
     touched.layers = True
     touched.summary = False
