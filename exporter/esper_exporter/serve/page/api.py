@@ -13,6 +13,7 @@ from itertools import takewhile
 from typing import Protocol
 
 import orjson
+from isal import igzip
 
 from esper_exporter import __version__, health
 from esper_exporter.probes.samplers import Vitals
@@ -122,9 +123,14 @@ class PageApi:
         self._begun = clock()
         self._kept: dict[tuple[str, int | None], _Kept] = {}
         self._made = 0
+        self._compressed: dict[str, bytes] = {}
         self.replay: Replay | None = None
 
     # -- state -----------------------------------------------------------------------------
+
+    def now(self) -> float:
+        """Unix seconds, for a viewer to tell how old an answer is."""
+        return self._clock()
 
     def state(self, key: str, env_id: int | None, known: str) -> tuple[str, bytes | None]:
         """The answer's name and body; no body where ``known`` is its name already.
@@ -143,9 +149,16 @@ class PageApi:
             kept = found
         if known == kept.name:
             return kept.name, None
-        # The time is the asker's, whoever's question the answer was made for.
-        head = b'{"version":%d,"now":%.3f,' % (VERSION, now)
-        return kept.name, head + kept.body[1:]
+        return kept.name, kept.body
+
+    def compressed(self, name: str, body: bytes) -> bytes:
+        """An answer's body in gzip; made once for all viewers."""
+        found = self._compressed.get(name)
+        if found is None:
+            while len(self._compressed) >= MAX_KEPT:
+                self._compressed.pop(next(iter(self._compressed)))
+            found = self._compressed[name] = bytes(igzip.compress(body, 1))
+        return found
 
     def _fresh(self, place: tuple[str, int | None], kept: _Kept | None, now: float) -> _Kept:
         """The answer as of now, which is the one before where nothing changed since."""
@@ -185,9 +198,9 @@ class PageApi:
     def _capture(self, key: str, env_id: int | None, now: float) -> Json:
         entries = self._runs.everything()
         chosen = self._chosen(entries, key)
-        for entry in entries:
-            entry.aggregator.refresh()
         return {
+            "version": VERSION,
+            "now": now,
             "exporter": {"version": __version__, "started": self._begun, "poll": POLL_SECONDS},
             "runs": [summary_json(entry, self._state(entry, now), now) for entry in entries],
             "run": None if chosen is None else detail_json(chosen, env_id),

@@ -96,6 +96,17 @@ def _total(run: RunState, counter: Counter) -> int:
     return int(sum(n for (found, _), n in run.tallies.values.items() if found is counter))
 
 
+def _mean_accuracy(run: RunState) -> float | None:
+    """Over the environments that have finished an epoch, in percent. The run's own summary is not
+    brought up to date for a poll: it would cost more than all else here."""
+    measured = [
+        env.host_accuracy
+        for env in run.snapshot.envs.values()
+        if env.accuracy_history and env.host_accuracy is not None
+    ]
+    return sum(measured) / len(measured) if measured else None
+
+
 def summary_json(entry: Entry, state: str, now: float) -> Json:
     """The run in one line."""
     run, history = entry.state, entry.history
@@ -135,9 +146,7 @@ def summary_json(entry: Entry, state: str, now: float) -> Json:
         "latched": run.latches.lit(),
         "watched": len(run.latches.heads) + len(run.latches.sources),
         "return": number(tamiyo.current_episode_return) if run.batch_ended else None,
-        "accuracy": number(snapshot.aggregate_mean_accuracy)
-        if snapshot.mean_accuracy_history
-        else None,
+        "accuracy": number(_mean_accuracy(run)),
         "kl": number(tamiyo.kl_divergence) if measured else None,
         "kl_level": level_of(tamiyo.kl_divergence, health.kl_level(tamiyo.kl_divergence))
         if measured

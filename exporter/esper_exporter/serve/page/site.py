@@ -144,10 +144,11 @@ def _state(api: PageApi, request: Request) -> Answer:
     env_id = int(env) if env.isascii() and env.isdecimal() and len(env) < 7 else None
     known = request.headers.get(b"if-none-match", b"").decode("latin-1")
     etag, body = api.state(asked.get("run", ""), env_id, known)
-    fields: Fields = ((b"cache-control", b"no-cache"),)
+    now = b"%.3f" % api.now()
+    fields: Fields = ((b"cache-control", b"no-cache"), (b"esper-now", now))
     if body is None:
         return Answer(304, b"", (*fields, (b"etag", etag.encode())))
-    return _json(request, body, fields, etag.encode())
+    return _json(request, body, fields, etag.encode(), partial(api.compressed, etag))
 
 
 def _history(api: PageApi, request: Request) -> Answer:
@@ -184,10 +185,20 @@ def _compressed(request: Request) -> bool:
     return accepts_gzip(request.headers.get(b"accept-encoding"))
 
 
-def _json(request: Request, body: bytes, fields: Fields = (), etag: bytes | None = None) -> Answer:
+def _squeeze(body: bytes) -> bytes:
+    return bytes(igzip.compress(body, 1))
+
+
+def _json(
+    request: Request,
+    body: bytes,
+    fields: Fields = (),
+    etag: bytes | None = None,
+    squeeze: Callable[[bytes], bytes] = _squeeze,
+) -> Answer:
     fields = (JSON_TYPE, (b"vary", b"Accept-Encoding"), *SECURE, *fields)
     if _compressed(request) and len(body) >= SMALLEST_COMPRESSED:
-        body = bytes(igzip.compress(body, 1))
+        body = squeeze(body)
         fields += ((b"content-encoding", b"gzip"),)
     return Answer(200, body, fields, etag=etag)
 

@@ -16,7 +16,8 @@ export class Store {
   constructor(onChange) {
     this.onChange = onChange;
     this.data = null; // the last /api/v1/state
-    this.fetchedAt = 0; // when that came, in seconds of this page's own clock
+    this.fetchedAt = 0; // when that came, in seconds of this page's own clock …
+    this.serverNow = 0; // … and by the server's clock, in Unix seconds
     this.history = blank();
     this.run = ''; // what is looked at
     this.env = null;
@@ -56,7 +57,7 @@ export class Store {
 
   // The server's clock now, in Unix seconds, as far as this page can tell.
   now() {
-    return this.data ? this.data.now + (seconds() - this.fetchedAt) : Date.now() / 1000;
+    return this.data ? this.serverNow + (seconds() - this.fetchedAt) : Date.now() / 1000;
   }
 
   async poll() {
@@ -85,10 +86,12 @@ export class Store {
     if (this.env !== null) query.set('env', this.env);
     try {
       const answer = await get(`api/v1/state?${query}`, this.etag ? { 'If-None-Match': this.etag } : {});
+      const told = Number(answer.headers.get('esper-now'));
       if (answer.status === 200) {
         const data = await answer.json();
         this.etag = answer.headers.get('etag') || '';
         this.data = data;
+        this.serverNow = told || data.now;
         this.fetchedAt = seconds();
         if (data.run) await this.fetchHistory(data.run.key);
         else this.history = blank();
