@@ -242,6 +242,7 @@ class PolicySeams:
             max_grad_norm=float(agent.max_grad_norm) if agent.max_grad_norm else None,
             clip_ratio=float(agent.clip_ratio),
             every=1,
+            exact_norms=True,
             group_id=group,
         )
 

@@ -34,13 +34,16 @@ def is_sharded(tensor: Tensor) -> bool:
 
 
 def measure(
-    parameters: Sequence[tuple[int, Tensor]], norm_type: float = 2.0, total: Tensor | None = None
+    parameters: Sequence[tuple[int, Tensor]],
+    norm_type: float = 2.0,
+    total: Tensor | None = None,
+    exact: bool = False,
 ) -> Clipped | None:
     """The norms of the gradients of numbered parameters; None if there is no gradient.
 
     ``total`` is the norm of the whole where it is known. Else it is taken exactly as
     ``torch.nn.utils.clip_grad_norm_`` takes it; of sharded gradients by the one reduction that
-    clipping them needs anyway.
+    clipping them needs anyway. ``exact`` sums in float64; clipping may not go by such norms.
     """
     chosen = [(i, p.grad) for i, p in parameters if p.grad is not None]
     if not chosen:
@@ -53,7 +56,7 @@ def measure(
     local = tuple(_local(gradient) for gradient in gradients) if sharded else gradients
     uniform = len({(gradient.device, gradient.dtype, gradient.layout) for gradient in local}) == 1
     uniform = uniform and not local[0].is_sparse and local[0].device.type in FOREACH_DEVICES
-    norms = _norms(local, norm_type, uniform)
+    norms = _norms(local, norm_type, uniform, torch.float64 if exact else None)
     if total is None:
         if sharded or not uniform:
             # Of mixed types torch adds up the norms type by type: the sum's last bit depends on it.
@@ -79,14 +82,19 @@ def _local(gradient: Tensor) -> Tensor:
     return gradient
 
 
-def _norms(gradients: Sequence[Tensor], norm_type: float, uniform: bool) -> Tensor:
+def _norms(
+    gradients: Sequence[Tensor],
+    norm_type: float,
+    uniform: bool,
+    dtype: torch.dtype | None = None,
+) -> Tensor:
     """Each tensor's norm on one device. Half precision norms are taken in their own precision."""
     if uniform:
-        return torch.stack(torch._foreach_norm(list(gradients), norm_type))
+        return torch.stack(torch._foreach_norm(list(gradients), norm_type, dtype))
     device = gradients[0].device
     dense = [g.coalesce().values() if g.is_sparse else g for g in gradients]
     return torch.stack(
-        [torch.linalg.vector_norm(g, norm_type).to(device, torch.float32) for g in dense]
+        [torch.linalg.vector_norm(g, norm_type).to(device, dtype or torch.float32) for g in dense]
     )
 
 
