@@ -81,8 +81,9 @@ def test_every_metric_and_label_is_in_the_catalogue() -> None:
     }
     for rule in rules():
         expression = rule["expr"]
-        for name, _, matchers in re.findall(r"\b(esper_\w+)(\{([^}]*)\})?", expression):
-            assert name in labels or name in RECORDED, name
+        assert set(re.findall(r"\b[a-z_]+:esper_\w+:\w+", expression)) <= RECORDED, expression
+        for name, _, matchers in re.findall(r"(?<![:\w])(esper_\w+)(\{([^}]*)\})?", expression):
+            assert name in labels, name
             for label in re.findall(r"(\w+)\s*(?:=~|!~|!=|=)", matchers):
                 assert label in labels[name] | TARGET_LABELS, f"{name}{{{label}}}"
         named = set(re.findall(r"\b(?:by|on) \(([^)]*)\)", expression))
