@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from esper_exporter.journal.columns import Table, tables
 from esper_exporter.journal.latch_facts import latch_rows
 from esper_exporter.journal.parts import ROW_COLUMNS
-from esper_exporter.journal.views import RUN_DIR, facts, relation, views
+from esper_exporter.journal.view_parts import RUN_DIR, relation
+from esper_exporter.journal.views import facts, views
 
 if TYPE_CHECKING:
     import duckdb

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from esper_exporter.journal.columns import Table, table_of_name, tables
-from esper_exporter.journal.parts import ROW_COLUMNS, read_manifest
+from esper_exporter.journal.part_files import read_manifest
+from esper_exporter.journal.parts import ROW_COLUMNS
 from esper_exporter.journal.record import ALIVE, ORPHAN
 from esper_exporter.journal.store import Segments, open_segments, sealed_parts, segment_lines
 

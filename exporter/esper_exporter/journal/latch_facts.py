@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from esper_exporter.journal.views import relation
+from esper_exporter.journal.view_parts import relation
 from esper_exporter.state.latches import FINITENESS_ANOMALIES, parse_finiteness_detail
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,15 +30,17 @@ from esper_exporter.journal.columns import ENVELOPE, Table, table_of_name, table
 if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
+from esper_exporter.journal.part_files import MANIFEST, VERSION, checksum, stamp_of
 
-VERSION = 1
-MANIFEST = "part.json"
 CHUNK_LINES = 40_000
+
 ROW_GROUP = 60_000
+
 BATCH = 2_048
 """Lines that one thread of DuckDB takes at once."""
 
 _TYPE = re.compile(rb'"event_type"\s*:\s*"([A-Za-z_]{1,64})"')
+
 _STARTED = "TRAINING_STARTED"
 
 
@@ -382,33 +384,3 @@ def pc_max(column: Any) -> Any:
     import pyarrow.compute as pc
 
     return pc.max(column).as_py()
-
-
-def stamp_of(moment: datetime | None) -> str | None:
-    """A time as ISO text, UTC."""
-    return None if moment is None else moment.replace(tzinfo=UTC).isoformat()
-
-
-def checksum(path: Path) -> dict[str, int]:
-    """Size in bytes and CRC-32 of a file."""
-    crc = size = 0
-    with path.open("rb") as file:
-        while piece := file.read(1 << 20):
-            crc = zlib.crc32(piece, crc)
-            size += len(piece)
-    return {"bytes": size, "crc32": crc}
-
-
-def read_manifest(directory: Path) -> dict[str, Any]:
-    """The manifest of a part. Raises ValueError where it is missing, damaged or another's."""
-    try:
-        sealed = json.loads((directory / MANIFEST).read_bytes())
-        manifest: dict[str, Any] = sealed["manifest"]
-        right = zlib.crc32(json.dumps(manifest, indent=1).encode()) == sealed["crc32"]
-    except (OSError, ValueError, KeyError, TypeError) as problem:
-        raise ValueError(f"{directory}: no readable {MANIFEST} ({problem})") from None
-    if not right:
-        raise ValueError(f"{directory}: {MANIFEST} does not match its checksum")
-    if manifest.get("version") != VERSION:
-        raise ValueError(f"{directory}: version {manifest.get('version')}, want {VERSION}")
-    return manifest

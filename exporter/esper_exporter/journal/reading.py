@@ -7,7 +7,6 @@ only the tables that matter are read.
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
@@ -16,52 +15,22 @@ from typing import Any
 
 from esper_exporter.contract.event_table import TYPES, canonical
 from esper_exporter.contract.jsonlines import MAX_LINE
-from esper_exporter.journal.columns import ENDED, GPU_FAULT, table_of_name, tables
+from esper_exporter.journal.columns import ENDED, GPU_FAULT, table_of_name
 from esper_exporter.journal.record import (
     ALIVE,
     ORPHAN,
-    Ending,
-    Incident,
-    Nonfinite,
-    Rollback,
     RunRecord,
-    Update,
 )
+from esper_exporter.journal.run_events import EVENT_READERS, WANTED, Row, ignore_event
 from esper_exporter.journal.sources import Reading, chunks, find
-from esper_exporter.state.latches import FINITENESS_ANOMALIES, parse_finiteness_detail
 
-WANTED = frozenset(
-    {
-        "TRAINING_STARTED",
-        "CHECKPOINT_LOADED",
-        "TAMIYO_POLICY_UPDATE",
-        "TOLARIA_BATCH_COMPLETED",
-        "TOLARIA_ROLLBACK",
-        "NUMERICAL_INSTABILITY_DETECTED",
-        "RATIO_EXPLOSION_DETECTED",
-        "RATIO_COLLAPSE_DETECTED",
-        "VALUE_COLLAPSE_DETECTED",
-        "GRADIENT_ANOMALY",
-        "GRADIENT_PATHOLOGY_DETECTED",
-        "ALLOCATOR_STATS",
-        "INFRASTRUCTURE_SNAPSHOT",
-        "MEMORY_WARNING",
-        "PHASE_PROFILE_COMPLETED",
-        "EPISODE_OUTCOME",
-        ENDED,
-        GPU_FAULT,
-    }
-)
 _NAMES = {name for name, table in table_of_name().items() if table.type in WANTED}
-_TYPE = re.compile(rb'"event_type"\s*:\s*"([A-Z_]{1,64})"')
-_TIME = re.compile(rb'"timestamp"\s*:\s*"([^"\\]{1,40})"')
-_CHUNK = 20_000
-_SKIPS = FINITENESS_ANOMALIES
-_BY_HEAD = ("log_probs", "ref_log_probs")
 
-Row = dict[str, Any]
-"""An event: ``event_type``, ``timestamp`` (aware), ``group_id``, ``seq``, ``data``; from a journal
-also ``run_id`` and ``rank``."""
+_TYPE = re.compile(rb'"event_type"\s*:\s*"([A-Z_]{1,64})"')
+
+_TIME = re.compile(rb'"timestamp"\s*:\s*"([^"\\]{1,40})"')
+
+_CHUNK = 20_000
 
 
 def read_runs(sources: Iterable[str | Path]) -> tuple[list[RunRecord], list[str]]:
@@ -220,7 +189,7 @@ class _Runs:
         run.last_seq = max(run.last_seq, row["seq"])
         if run.last_event is None or row["timestamp"] > run.last_event:
             run.last_event = row["timestamp"]
-        _READERS.get(kind, _ignore)(run, row, row["data"])
+        EVENT_READERS.get(kind, ignore_event)(run, row, row["data"])
 
     def _begin(self, row: Row) -> RunRecord:
         data, begun = row["data"], row["timestamp"]
@@ -288,177 +257,3 @@ class _Runs:
             return True
         self._told.add((row["event_type"], *key))
         return False
-
-
-def _ignore(run: RunRecord, row: Row, data: dict[str, Any]) -> None:
-    return None
-
-
-def _update(run: RunRecord, row: Row, data: dict[str, Any]) -> None:
-    batch = data.get("batch")
-    number = batch if isinstance(batch, int) and batch > 0 else run.current_update
-    update = Update(number, row["timestamp"], row["seq"], data)
-    run.updates.append(update)
-    for kind in ("nan", "inf"):
-        for head, up in _items(data.get(f"head_{kind}_detected")):
-            if up:
-                run.nonfinite.append(
-                    Nonfinite(number, update.time, update.seq, "log_probs", head, kind, False)
-                )
-    layers = data.get("grad_nan_layers") or []
-    norm = data.get("pre_clip_grad_norm") or data.get("grad_norm")
-    for layer in layers if isinstance(layers, list | tuple) else []:
-        run.nonfinite.append(
-            Nonfinite(number, update.time, update.seq, "gradients", str(layer), "nan", False)
-        )
-    broken = isinstance(norm, float) and not math.isfinite(norm)
-    for kind, count in (("nan", data.get("nan_grad_count")), ("inf", data.get("inf_grad_count"))):
-        if count and not layers:
-            run.nonfinite.append(
-                Nonfinite(number, update.time, update.seq, "gradients", None, kind, False)
-            )
-            broken = False
-    if broken and not layers:
-        kind = "nan" if norm != norm else "inf"
-        run.nonfinite.append(
-            Nonfinite(number, update.time, update.seq, "gradients", None, kind, False)
-        )
-    loss = data.get("value_loss")
-    if isinstance(loss, float) and not math.isfinite(loss):
-        kind = "nan" if loss != loss else "inf"
-        run.nonfinite.append(
-            Nonfinite(number, update.time, update.seq, "values", None, kind, False, "value loss")
-        )
-
-
-def _items(told: Any) -> Iterable[tuple[str, Any]]:
-    if isinstance(told, dict):
-        return told.items()
-    return told or ()  # pairs, as Parquet's maps are read
-
-
-def _batch(run: RunRecord, row: Row, data: dict[str, Any]) -> None:
-    number = data.get("batch_idx")
-    run.batches.append(
-        {
-            "number": number if isinstance(number, int) else len(run.batches) + 1,
-            "time": row["timestamp"],
-            "accuracy": data.get("avg_accuracy"),
-            "rolling": data.get("rolling_accuracy"),
-            "reward": data.get("avg_reward"),
-            "seq": row["seq"],
-        }
-    )
-
-
-def _rollback(run: RunRecord, row: Row, data: dict[str, Any]) -> None:
-    env = data.get("env_id")
-    loss = data.get("loss_at_panic")
-    run.rollbacks.append(
-        Rollback(
-            run.done_batches + 1,
-            row["timestamp"],
-            row["seq"],
-            env if isinstance(env, int) else -1,
-            str(data.get("reason") or data.get("panic_reason") or ""),
-            loss if isinstance(loss, float) else None,
-        )
-    )
-
-
-def _anomaly(run: RunRecord, row: Row, data: dict[str, Any]) -> None:
-    kind = str(data.get("anomaly_type") or row["event_type"].lower())
-    detail = str(data.get("detail") or "")
-    batch = data.get("batch")
-    # An update that was skipped carries batch 0: it is the one after the last that ended.
-    number = batch if isinstance(batch, int) and batch > 0 else run.done_batches + 1
-    if kind in _SKIPS or kind == "nonfinite_detected":
-        skipped = kind in _SKIPS
-        if skipped and number not in run.skipped:
-            run.skipped.append(number)
-        findings = parse_finiteness_detail(detail)
-        for finding in findings:
-            for each in finding.kinds:
-                run.nonfinite.append(
-                    Nonfinite(
-                        number,
-                        row["timestamp"],
-                        row["seq"],
-                        finding.source,
-                        finding.head,
-                        each,
-                        skipped,
-                        detail,
-                    )
-                )
-        if not findings:
-            run.nonfinite.append(
-                Nonfinite(
-                    number, row["timestamp"], row["seq"], "other", None, "nan", skipped, detail
-                )
-            )
-    run.incidents.append(Incident(kind, number, row["timestamp"], row["seq"], detail))
-
-
-def _memory(run: RunRecord, row: Row, data: dict[str, Any]) -> None:
-    ooms = data.get("num_ooms") or data.get("cuda_oom_events")
-    known = [each for each in run.incidents if each.kind == "cuda_oom"]
-    if isinstance(ooms, int) and ooms > 0 and not known:
-        run.incidents.append(
-            Incident("cuda_oom", run.current_update, row["timestamp"], row["seq"], f"{ooms} times")
-        )
-
-
-def _phases(run: RunRecord, row: Row, data: dict[str, Any]) -> None:
-    phases = data.get("phases")
-    if isinstance(phases, str):
-        phases = json.loads(phases)
-    if isinstance(phases, dict) and "ppo_update" in phases:
-        run.update_ran_at = (row["timestamp"], row["seq"])
-        run.updates_ran += 1
-
-
-def _outcome(run: RunRecord, row: Row, data: dict[str, Any]) -> None:
-    run.outcomes += 1
-
-
-def _ended(run: RunRecord, row: Row, data: dict[str, Any]) -> None:
-    run.orphaned = False
-    known = run.ending
-    if known is not None and known.reason != "finished" and not data.get("exit_code"):
-        return  # what the process itself said is more than what is seen from outside
-    run.ending = Ending(
-        str(data.get("reason") or "finished"),
-        row["timestamp"],
-        str(data.get("detail") or ""),
-        data.get("exit_code"),
-        data.get("signal"),
-    )
-
-
-def _gpu(run: RunRecord, row: Row, data: dict[str, Any]) -> None:
-    detail = f"{data.get('kind')} on GPU {data.get('gpu')} ({data.get('uuid')})"
-    run.incidents.append(
-        Incident("gpu_fault", run.current_update, row["timestamp"], row["seq"], detail)
-    )
-
-
-_READERS = {
-    "TAMIYO_POLICY_UPDATE": _update,
-    "TOLARIA_BATCH_COMPLETED": _batch,
-    "TOLARIA_ROLLBACK": _rollback,
-    "PHASE_PROFILE_COMPLETED": _phases,
-    "EPISODE_OUTCOME": _outcome,
-    "ALLOCATOR_STATS": _memory,
-    "INFRASTRUCTURE_SNAPSHOT": _memory,
-    ENDED: _ended,
-    GPU_FAULT: _gpu,
-    **dict.fromkeys(
-        (
-            name
-            for name in tables()
-            if name in WANTED and any(c.name == "anomaly_type" for c in tables()[name].columns)
-        ),
-        _anomaly,
-    ),
-}

@@ -15,14 +15,9 @@ from typing import Any
 
 from esper_exporter.assets import assets
 from esper_exporter.contract.vocabulary import HEADS
-from esper_exporter.journal.causes import (
-    FOLLOWS,
-    Finding,
-    choice_entropy,
-    find,
-    first_cause,
-    verdict,
-)
+from esper_exporter.journal.causes import FOLLOWS, find, first_cause, verdict
+from esper_exporter.journal.evidence import evidence_of, json_number
+from esper_exporter.journal.finding import Finding
 from esper_exporter.journal.record import RunRecord, Update
 
 Report = dict[str, Any]
@@ -91,7 +86,9 @@ _WATCHED: dict[str, str] = {
     "cuda_memory_fragmentation": "fragmentation of CUDA memory",
     **{f"head_{head}_grad_norm": f"gradient norm of {head}" for head in HEADS},
 }
+
 LOOK_BACK = 5
+
 MOVED = 4.0
 """Median absolute deviations that make a value one that moved."""
 
@@ -117,7 +114,7 @@ def explain(run: RunRecord, now: datetime | None = None) -> Report:
         "summary": _summary(run, cause, told),
         "before": _before(run, cause),
         "followed": _followed(found, cause),
-        "evidence": _evidence(run, cause),
+        "evidence": evidence_of(run, cause),
         "timeline": _timeline(run, found, cause),
         "try": _try(name),
         "runbook": f"alerts/runbooks/{RUNBOOKS[name]}.md" if name in RUNBOOKS else None,
@@ -192,23 +189,14 @@ def _before(run: RunRecord, cause: Finding | None) -> list[dict[str, Any]]:
                         "what": words,
                         "field": name,
                         "update": update.number,
-                        "value": _number(float(value)),
-                        "usual": _number(usual),
-                        "times": _number(value / usual) if usual else None,
+                        "value": json_number(float(value)),
+                        "usual": json_number(usual),
+                        "times": json_number(value / usual) if usual else None,
                     }
                 )
                 break
     moved.sort(key=lambda each: each["update"])
     return moved[:8]
-
-
-def _number(value: float) -> float | str:
-    """JSON has no NaN and no infinity: they stand as texts."""
-    if value != value:
-        return "NaN"
-    if math.isinf(value):
-        return "Infinity" if value > 0 else "-Infinity"
-    return float(f"{value:.6g}")
 
 
 def _followed(found: list[Finding], cause: Finding | None) -> list[dict[str, Any]]:
@@ -263,96 +251,6 @@ def _timeline(run: RunRecord, found: list[Finding], cause: Finding | None) -> li
     lines.sort(key=lambda line: line[0])
     unique = dict.fromkeys((_stamp(moment), text) for _, moment, text in lines)
     return [{"time": moment, "what": text} for moment, text in unique]
-
-
-def _evidence(run: RunRecord, cause: Finding | None) -> list[dict[str, Any]]:
-    mark = cause.number if cause else None
-    shown = run.updates
-    if mark is not None:
-        after = [update for update in run.updates if update.number > mark][:5]
-        shown = [update for update in run.updates if update.number <= mark][-8:] + after
-    else:
-        shown = run.updates[-8:]
-    columns = ["update", "gradient norm", "KL (nats)", "clipped", "largest ratio", "value loss"]
-    rows = [
-        [
-            update.number,
-            _cell(update.values.get("pre_clip_grad_norm") or update.values.get("grad_norm")),
-            _cell(update.values.get("kl_divergence")),
-            _cell(update.values.get("clip_fraction")),
-            _cell(update.values.get("ratio_max")),
-            _cell(update.values.get("value_loss")),
-        ]
-        for update in shown
-    ]
-    found: list[dict[str, Any]] = []
-    if rows:
-        found.append({"kind": "table", "title": "Updates", "columns": columns, "rows": rows})
-    if run.nonfinite:
-        found.append(
-            {
-                "kind": "table",
-                "title": "What was not finite",
-                "columns": ["update", "where", "kind", "skipped"],
-                "rows": [
-                    [n.number, f"{n.source}[{n.name}]" if n.name else n.source, n.kind, n.skipped]
-                    for n in run.nonfinite[:20]
-                ],
-            }
-        )
-    if run.rollbacks:
-        found.append(
-            {
-                "kind": "table",
-                "title": "Rollbacks",
-                "columns": ["batch", "env", "reason", "loss"],
-                "rows": [
-                    [r.number, r.env, r.reason, None if r.loss is None else _number(r.loss)]
-                    for r in run.rollbacks[:20]
-                ],
-            }
-        )
-    found += _plots(run, cause, mark)
-    return found
-
-
-def _cell(value: Any) -> Any:
-    return _number(float(value)) if isinstance(value, int | float) else None
-
-
-def _plots(run: RunRecord, cause: Finding | None, mark: int | None) -> list[dict[str, Any]]:
-    slots = len(run.config.get("slot_ids") or ()) or 3
-    series: list[tuple[str, list[tuple[int, float | None]]]] = []
-
-    def of(name: str) -> list[tuple[int, float | None]]:
-        told = [(u.number, u.values.get(name)) for u in run.updates]
-        return [(n, float(v) if isinstance(v, int | float) else None) for n, v in told]
-
-    has_pre = any(u.values.get("pre_clip_grad_norm") for u in run.updates)
-    series.append(("Gradient norm", of("pre_clip_grad_norm" if has_pre else "grad_norm")))
-    if cause is not None and cause.head:
-        entropies = [(u.number, choice_entropy(u, cause.head, slots)) for u in run.updates]
-        series.append((f"Entropy of {cause.head}, share of its maximum", entropies))
-        series.append((f"Gradient norm of {cause.head}", of(f"head_{cause.head}_grad_norm")))
-    if cause is not None and cause.cause in ("trust_region", "ratio_explosion"):
-        series += [("KL divergence (nats)", of("kl_divergence")), ("Ratio", of("ratio_max"))]
-    if run.batches:
-        told = [(batch["number"], batch["accuracy"]) for batch in run.batches]
-        series.append(("Accuracy (percent), by batch", told))
-    plots = []
-    for title, points in series:
-        known = [(n, v) for n, v in points if v is not None]
-        if len(known) >= 2:
-            plots.append(
-                {
-                    "kind": "plot",
-                    "title": title,
-                    "x": [n for n, _ in known],
-                    "y": [_number(v) for _, v in known],
-                    "mark": mark,
-                }
-            )
-    return plots
 
 
 def _try(cause: str) -> list[str]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from esper_exporter.journal.parts import MANIFEST
+from esper_exporter.journal.part_files import MANIFEST
 
 if TYPE_CHECKING:
     from collections.abc import Callable

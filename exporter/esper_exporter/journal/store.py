@@ -16,7 +16,8 @@ from typing import Any
 
 from esper_exporter.contract.jsonlines import MAX_LINE
 from esper_exporter.journal.columns import ENDED
-from esper_exporter.journal.parts import MANIFEST, Line, PartWriter, checksum, read_manifest
+from esper_exporter.journal.part_files import MANIFEST, checksum, read_manifest
+from esper_exporter.journal.parts import Line, PartWriter
 from esper_exporter.journal.segments import (
     FOLDER,
     SUFFIX,

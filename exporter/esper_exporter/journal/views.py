@@ -8,145 +8,29 @@ Source: domain separation plan, Appendix B.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
-from esper_exporter import health
-from esper_exporter.contract.vocabulary import HEADS, OPS
-from esper_exporter.journal.columns import ENDED, GPU_FAULT, Column, Table, tables, unit_of
-
-COMMON: dict[str, str] = {
-    "event_id": "_event_id",
-    "timestamp": "_timestamp",
-    "run_dir": "run_dir(_source)",
-    "run_id": "_run_id",
-    "group_id": "_group_id",
-    "rank": "_rank",
-    "seq": "_seq",
-    "source": "_source",
-}
-"""Column → expression over a table's envelope, in front of every view."""
-
-COMMON_COMMENTS = {
-    "event_id": "id of the event, as emitted",
-    "timestamp": "time of the event, UTC",
-    "run_dir": "directory of the telemetry file",
-    "run_id": "the run, as labels on the exporter's page name it",
-    "group_id": "A/B group",
-    "rank": "rank of the process",
-    "seq": "number of the event's line in its source, from 1",
-    "source": "file or journal that the event came from",
-}
-
-RUN_DIR = r"""CREATE MACRO run_dir(name) AS
-    regexp_extract(name, '(?:^|[\\/])([^\\/]+)[\\/][^\\/]*$', 1)"""
-
-
-@dataclass(frozen=True, slots=True)
-class View:
-    """A view: what it shows, its query, its other names, and comments (units) by column."""
-
-    name: str
-    about: str
-    query: str
-    aliases: tuple[str, ...] = ()
-    comments: dict[str, str] = field(default_factory=dict)
-
-
-def relation(kind: str) -> str:
-    """The name of an event type's table in the database."""
-    return f"event_{kind.lower()}"
-
-
-def _expression(column: Column) -> str:
-    quoted = f'"{column.name}"'
-    return f"{quoted}::JSON AS {quoted}" if column.shape == "JSON" else quoted
-
-
-def _common(names: tuple[str, ...] = tuple(COMMON)) -> str:
-    return ", ".join(f'{COMMON[name]} AS "{name}"' for name in names)
-
-
-def _fields(table: Table, without: frozenset[str] = frozenset()) -> str:
-    taken = without | COMMON.keys()
-    return ", ".join(_expression(each) for each in table.columns if each.name not in taken)
-
-
-def _units(*kinds: str) -> dict[str, str]:
-    found = {
-        column.name: column.unit
-        for kind in kinds
-        for column in tables()[kind].columns
-        if column.unit
-    }
-    return COMMON_COMMENTS | found
-
-
-_FINGERPRINTS: dict[str, tuple[str, ...]] = {
-    "TAMIYO_POLICY_UPDATE": (
-        *("batch", "coalesce(ppo_update_idx, ppo_updates_count)", "policy_loss", "value_loss"),
-        *("entropy", "kl_divergence", "clip_fraction"),
-    ),
-    "TOLARIA_EPOCH_COMPLETED": (
-        *("env_id", "inner_epoch", "episode_idx", "val_accuracy", "val_loss"),
-    ),
-    "TOLARIA_BATCH_COMPLETED": ("batch_idx", "episodes_completed", "avg_accuracy", "avg_reward"),
-    "TOLARIA_ROLLBACK": ("env_id", "reason", "episode_idx", "loss_at_panic"),
-}
-"""What two events under the two names of one happening have in common."""
-
-
-def once(kind: str) -> str:
-    """The rows of a type, each happening once although it was emitted under both its names."""
-    if kind not in _FINGERPRINTS:
-        return relation(kind)
-    keys = ", ".join(("_source", "_run_id", "_group_id", *_FINGERPRINTS[kind]))
-    return f"""(SELECT * EXCLUDE (_turn) FROM (
-            SELECT *, row_number() OVER (PARTITION BY {keys}, _event_type ORDER BY _seq) AS _turn
-            FROM {relation(kind)})
-        QUALIFY row_number() OVER (PARTITION BY {keys}, _turn ORDER BY _seq) = 1)"""
-
-
-def _plain(
-    name: str,
-    kind: str,
-    about: str,
-    *,
-    aliases: tuple[str, ...] = (),
-    extra: str = "",
-    where: str = "",
-    dual: frozenset[str] = frozenset(),
-) -> View:
-    source = once(kind) if kind in dual else relation(kind)
-    table = tables()[kind]
-    parts = [_common(), *([extra] if extra else []), _fields(table)]
-    query = f"SELECT {', '.join(parts)} FROM {source}" + (f" WHERE {where}" if where else "")
-    return View(name, about, query, aliases, _units(kind))
-
-
-def _union(kinds: tuple[str, ...], wanted: tuple[str, ...] = ()) -> str:
-    """Rows of several types under one set of columns; what a type lacks is NULL."""
-    shapes: dict[str, Column] = {}
-    for kind in kinds:
-        for column in tables()[kind].columns:
-            if not wanted or column.name in wanted:
-                shapes.setdefault(column.name, column)
-    selects = []
-    for kind in kinds:
-        has = {column.name for column in tables()[kind].columns}
-        cells = [
-            (
-                f'"{name}"::{column.sql} AS "{name}"'
-                if name in has
-                else f'NULL::{column.sql} AS "{name}"'
-            )
-            for name, column in shapes.items()
-        ]
-        selects.append(
-            "SELECT _event_type, _event_id, _timestamp, _run_id, _group_id, _rank, _seq, _source,"
-            f" _epoch, _message, _seed_id, _slot_id, {', '.join(cells)} FROM {relation(kind)}"
-        )
-    return "(" + " UNION ALL BY NAME ".join(selects) + ")"
-
+from esper_exporter.contract.vocabulary import HEADS
+from esper_exporter.journal.columns import ENDED, GPU_FAULT, tables, unit_of
+from esper_exporter.journal.head_views import (
+    LAST_ACTION,
+    choice_rows,
+    head_state,
+    head_state_rows,
+    telemetry_head,
+)
+from esper_exporter.journal.view_parts import (
+    COMMON,
+    COMMON_COMMENTS,
+    MORPHOLOGY_EPOCH,
+    View,
+    common,
+    fields_of,
+    once,
+    plain_view,
+    raw,
+    relation,
+    union_of,
+    units_of,
+)
 
 ANOMALIES = (
     "VALUE_COLLAPSE_DETECTED",
@@ -158,10 +42,12 @@ ANOMALIES = (
     "TOLARIA_ROLLBACK",
     "PLATEAU_DETECTED",
 )
+
 CONFOUNDERS = (*ANOMALIES[:-1], "REWARD_HACKING_SUSPECTED", "PERFORMANCE_DEGRADATION")
+
 LIFECYCLE = ("SEED_GERMINATED", "SEED_STAGE_CHANGED", "SEED_FOSSILIZED", "SEED_PRUNED")
+
 TRENDS = ("PLATEAU_DETECTED", "DEGRADATION_DETECTED", "IMPROVEMENT_DETECTED")
-_ACTION = "kind = 'last_action'"
 
 _DECISION = (
     *("env_id", "episode_idx", "inner_epoch", "action_name", "action_success", "total_reward"),
@@ -174,102 +60,10 @@ _DECISION = (
 )
 
 
-def _in_telemetry(head: str) -> str:
-    return "curve" if head == "alpha_curve" else head
-
-
-def _data(table: Table) -> str:
-    cells = ", ".join(
-        f"'{column.name}': \"{column.name}\"" + ("::JSON" if column.shape == "JSON" else "")
-        for column in table.columns
-    )
-    return f"to_json({{{cells}}})::JSON"
-
-
-_MORPHOLOGY_EPOCH = (
-    "coalesce(_epoch, try_cast(regexp_extract(action_id, '-e([0-9]+)-', 1) AS BIGINT))"
-)
-"""Its events carry the epoch in the action's id only."""
-
-
-def _raw(present: tuple[str, ...]) -> str:
-    selects = []
-    for kind in present:
-        epoch = _MORPHOLOGY_EPOCH if kind == "MORPHOLOGY_CAUSAL_LOG" else "_epoch"
-        selects.append(
-            f"SELECT {_common()}, _event_type AS event_type, _seed_id AS seed_id,"
-            f" _slot_id AS slot_id, {epoch} AS epoch, _message AS message,"
-            f" {_data(tables()[kind])} AS data, _severity AS severity, _source AS filename"
-            f" FROM {relation(kind)}"
-        )
-    return " UNION ALL ".join(selects)
-
-
-def _state(head: str) -> str:
-    """The panel's table of head states, as `health.classify_head` reads it."""
-    entropy, norm = f"head_{head}_entropy", f"head_{head}_grad_norm"
-    choice = (
-        f"CASE WHEN head_{head}_learnable_fraction > 0"
-        f" THEN {entropy} / head_{head}_learnable_fraction ELSE {entropy} END"
-    )
-    low = f"({choice}) < {health.STATE_ENTROPY_COLLAPSED}"
-    good = health.STATE_ENTROPY_HEALTHY
-    return f"""CASE
-        WHEN {entropy} IS NULL OR {norm} IS NULL OR isnan({entropy}) OR isnan({norm})
-            THEN 'unknown'
-        WHEN {norm} < {health.HEAD_GRAD_NORM_DEAD} AND {low} THEN 'dead'
-        WHEN {norm} > {health.HEAD_GRAD_NORM_EXPLODING} THEN 'exploding'
-        WHEN {low} THEN 'collapsed'
-        WHEN {norm} NOT BETWEEN {health.HEAD_GRAD_NORM_LOW} AND {health.HEAD_GRAD_NORM_HIGH}
-            THEN 'indeterminate'
-        WHEN ({choice}) > {health.STATE_ENTROPY_CONFUSED} THEN 'confused'
-        WHEN ({choice}) BETWEEN {good[0]} AND {good[1]} THEN 'healthy'
-        ELSE 'indeterminate' END"""
-
-
-def _head_states(source: str) -> str:
-    selects = [
-        f"SELECT {_common()}, batch, '{head}' AS head, head_{head}_entropy AS entropy,"
-        f" head_{head}_learnable_fraction AS learnable_fraction,"
-        f" CASE WHEN head_{head}_learnable_fraction > 0"
-        f" THEN head_{head}_entropy / head_{head}_learnable_fraction END AS entropy_where_choice,"
-        f" head_{head}_grad_norm AS grad_norm, head_{head}_gradient_state AS gradient_state,"
-        f" head_{head}_ratio_max AS ratio_max, head_{head}_clip_fraction AS clip_fraction,"
-        f" coalesce(head_nan_detected['{head}'], false) AS nan_detected,"
-        f" coalesce(head_inf_detected['{head}'], false) AS inf_detected,"
-        f" {_state(head)} AS state FROM {source}"
-        for head in HEADS
-    ]
-    return " UNION ALL ".join(selects)
-
-
-_CHOICE_OF = {
-    "op": f"regexp_extract(action_name, '^({'|'.join(OPS)})')",
-    "slot": "slot_id",
-    "blueprint": "blueprint_id",
-    "style": "style",
-    "tempo": "tempo_idx::VARCHAR",
-    "alpha_target": "alpha_target::VARCHAR",
-    "alpha_speed": "alpha_speed",
-    "alpha_curve": "alpha_curve",
-}
-
-
-def _choices() -> str:
-    selects = [
-        f"SELECT {_common()}, env_id, episode_idx, inner_epoch, '{head}' AS head,"
-        f" {choice} AS choice, head_telemetry.{_in_telemetry(head)}_confidence AS confidence,"
-        f" head_telemetry.{_in_telemetry(head)}_entropy AS entropy, {head}_masked AS masked"
-        f" FROM {relation('ANALYTICS_SNAPSHOT')} WHERE {_ACTION}"
-        for head, choice in _CHOICE_OF.items()
-    ]
-    return " UNION ALL ".join(selects)
-
-
 def _runs() -> str:
     started = tables()["TRAINING_STARTED"]
     return f"""
-        SELECT {_common(("event_id", "run_dir", "run_id", "group_id"))}, {_fields(started)},
+        SELECT {common(("event_id", "run_dir", "run_id", "group_id"))}, {fields_of(started)},
                _rank AS rank, _timestamp AS started_at, _seq AS seq, _source AS source,
                last_event_at, events, updates, batches_completed, ended_at, ended_reason
         FROM {relation("TRAINING_STARTED")} AS s
@@ -318,25 +112,25 @@ def views(present: tuple[str, ...], dual: frozenset[str] = frozenset()) -> list[
     components = next(each for each in analytics.columns if each.name == "reward_components")
     assert isinstance(components.shape, dict)
     parts = [each for each in components.shape if each not in _DECISION]
-    states = ", ".join(f"{_state(head)} AS head_{head}_state" for head in HEADS)
+    states = ", ".join(f"{head_state(head)} AS head_{head}_state" for head in HEADS)
     updates = (
         once("TAMIYO_POLICY_UPDATE")
         if "TAMIYO_POLICY_UPDATE" in dual
         else relation("TAMIYO_POLICY_UPDATE")
     )
     any_present = present or ("TRAINING_STARTED",)
-    analytics_units = _units("ANALYTICS_SNAPSHOT")
+    analytics_units = units_of("ANALYTICS_SNAPSHOT")
     raw_comments = COMMON_COMMENTS | {"data": "the payload as JSON, by the contract's fields"}
     return [
-        View("raw_events", "every event that was accepted", _raw(any_present), (), raw_comments),
+        View("raw_events", "every event that was accepted", raw(any_present), (), raw_comments),
         View(
             "runs",
             "one row a TRAINING_STARTED, with how far the run came and how it ended",
             _runs(),
             (),
-            _units("TRAINING_STARTED"),
+            units_of("TRAINING_STARTED"),
         ),
-        _plain(
+        plain_view(
             "tolaria_epochs",
             "TOLARIA_EPOCH_COMPLETED",
             "one row an environment and epoch of host training",
@@ -347,12 +141,12 @@ def views(present: tuple[str, ...], dual: frozenset[str] = frozenset()) -> list[
         View(
             "tamiyo_updates",
             "one row a policy update, with each head's state",
-            f"SELECT {_common()}, _epoch AS episodes_completed,"
-            f" {_fields(tables()['TAMIYO_POLICY_UPDATE'])}, {states} FROM {updates}",
+            f"SELECT {common()}, _epoch AS episodes_completed,"
+            f" {fields_of(tables()['TAMIYO_POLICY_UPDATE'])}, {states} FROM {updates}",
             ("ppo_updates",),
-            _units("TAMIYO_POLICY_UPDATE"),
+            units_of("TAMIYO_POLICY_UPDATE"),
         ),
-        _plain(
+        plain_view(
             "tolaria_batches",
             "TOLARIA_BATCH_COMPLETED",
             "one row a batch of episodes",
@@ -362,32 +156,32 @@ def views(present: tuple[str, ...], dual: frozenset[str] = frozenset()) -> list[
         View(
             "seed_lifecycle",
             "germinations, stage changes, fossilizations and prunes of seeds",
-            f"SELECT {_common()}, _event_type AS event_type, _seed_id AS seed_id,"
+            f"SELECT {common()}, _event_type AS event_type, _seed_id AS seed_id,"
             f" * EXCLUDE (_event_type, _event_id, _timestamp, _run_id, _group_id, _rank, _seq,"
-            f" _source, _epoch, _message, _seed_id, _slot_id) FROM {_union(LIFECYCLE)}",
+            f" _source, _epoch, _message, _seed_id, _slot_id) FROM {union_of(LIFECYCLE)}",
             (),
-            _units(*LIFECYCLE),
+            units_of(*LIFECYCLE),
         ),
         View(
             "decisions",
             "one row an action of the policy, with each head's confidence and entropy",
-            f"SELECT {_common()}, {', '.join(_DECISION)}, alternatives::JSON AS alternatives, "
+            f"SELECT {common()}, {', '.join(_DECISION)}, alternatives::JSON AS alternatives, "
             + ", ".join(
-                f"head_telemetry.{_in_telemetry(head)}_{what} AS head_{head}_{what}"
+                f"head_telemetry.{telemetry_head(head)}_{what} AS head_{head}_{what}"
                 for what in ("confidence", "entropy")
                 for head in HEADS
             )
-            + f" FROM {relation('ANALYTICS_SNAPSHOT')} WHERE {_ACTION}",
+            + f" FROM {relation('ANALYTICS_SNAPSHOT')} WHERE {LAST_ACTION}",
             (),
             analytics_units | {f"head_{h}_entropy": unit_of("head_entropy") for h in HEADS},
         ),
         View(
             "rewards",
             "one row an action of the policy: its reward, taken apart",
-            f"SELECT {_common()}, env_id, episode_idx, inner_epoch, action_name, action_success,"
+            f"SELECT {common()}, env_id, episode_idx, inner_epoch, action_name, action_success,"
             " total_reward, "
             + ", ".join(f"reward_components.{name} AS {name}" for name in parts)
-            + f" FROM {relation('ANALYTICS_SNAPSHOT')} WHERE {_ACTION}",
+            + f" FROM {relation('ANALYTICS_SNAPSHOT')} WHERE {LAST_ACTION}",
             (),
             analytics_units | {name: unit_of(name) for name in parts if unit_of(name)},
         ),
@@ -400,11 +194,11 @@ def views(present: tuple[str, ...], dual: frozenset[str] = frozenset()) -> list[
                             json_extract_string(data, '$.reason')) AS detail,
                    try_cast(json_extract_string(data, '$.batch') AS BIGINT) AS batch,
                    try_cast(json_extract_string(data, '$.env_id') AS BIGINT) AS env_id
-                FROM ({_raw(tuple(k for k in ANOMALIES if k in present) or ANOMALIES[:1])})""",
+                FROM ({raw(tuple(k for k in ANOMALIES if k in present) or ANOMALIES[:1])})""",
             (),
             COMMON_COMMENTS,
         ),
-        _plain("episode_outcomes", "EPISODE_OUTCOME", "one row an episode that ended"),
+        plain_view("episode_outcomes", "EPISODE_OUTCOME", "one row an episode that ended"),
         View(
             "latches",
             "one row a head, or source, and kind that was not finite, by run",
@@ -415,11 +209,11 @@ def views(present: tuple[str, ...], dual: frozenset[str] = frozenset()) -> list[
             "policy updates that were skipped, and what named as their cause",
             "SELECT * FROM skip_facts",
         ),
-        _plain("endings", ENDED, "how runs ended, where the exporter saw it"),
+        plain_view("endings", ENDED, "how runs ended, where the exporter saw it"),
         View(
             "head_states",
             "one row a policy update and head: entropy, gradient, state",
-            _head_states(updates),
+            head_state_rows(updates),
             (),
             COMMON_COMMENTS
             | {
@@ -431,52 +225,58 @@ def views(present: tuple[str, ...], dual: frozenset[str] = frozenset()) -> list[
         View(
             "choices",
             "one row an action and head: what it chose, how sure it was",
-            _choices(),
+            choice_rows(),
             (),
             COMMON_COMMENTS | {"confidence": "probability, 0 to 1"},
         ),
-        _plain("gpu_faults", GPU_FAULT, "XIDs and uncorrected memory errors seen during the run"),
-        _plain("rollbacks", "TOLARIA_ROLLBACK", "what the governor rolled back", dual=dual),
-        _plain("seed_gates", "SEED_GATE_EVALUATED", "gates that seeds passed or did not"),
+        plain_view(
+            "gpu_faults", GPU_FAULT, "XIDs and uncorrected memory errors seen during the run"
+        ),
+        plain_view("rollbacks", "TOLARIA_ROLLBACK", "what the governor rolled back", dual=dual),
+        plain_view("seed_gates", "SEED_GATE_EVALUATED", "gates that seeds passed or did not"),
         View(
             "trends",
             "plateaus, degradations and improvements of the rolling accuracy",
-            f"SELECT {_common()}, _event_type AS event_type, batch_idx, episodes_completed,"
+            f"SELECT {common()}, _event_type AS event_type, batch_idx, episodes_completed,"
             " rolling_delta, rolling_avg_accuracy, prev_rolling_avg_accuracy"
-            f" FROM {_union(TRENDS)}",
+            f" FROM {union_of(TRENDS)}",
             (),
-            _units("PLATEAU_DETECTED"),
+            units_of("PLATEAU_DETECTED"),
         ),
-        _plain(
+        plain_view(
             "batch_stats",
             "ANALYTICS_SNAPSHOT",
             "one row a batch, skipped updates included",
             where="kind = 'batch_stats'",
         ),
-        _plain(
+        plain_view(
             "morphology_causal_log",
             "MORPHOLOGY_CAUSAL_LOG",
             "proposals, verdicts, mutations",
-            extra=f"{_MORPHOLOGY_EPOCH} AS epoch, _severity AS severity, _message AS message",
+            extra=f"{MORPHOLOGY_EPOCH} AS epoch, _severity AS severity, _message AS message",
         ),
-        _plain(
+        plain_view(
             "topology_manifests",
             "TOPOLOGY_MANIFEST_RECORDED",
             "topologies of proof runs",
             extra="_epoch AS epoch, _severity AS severity, _message AS message",
         ),
-        _plain("counterfactuals", "COUNTERFACTUAL_MATRIX_COMPUTED", "accuracies with seeds off"),
-        _plain("performance_degradations", "PERFORMANCE_DEGRADATION", "accuracy lost by a host"),
-        _plain("allocator_stats", "ALLOCATOR_STATS", "torch's CUDA allocator"),
-        _plain("memory_warnings", "MEMORY_WARNING", "GPU memory nearly full"),
-        _plain("infrastructure", "INFRASTRUCTURE_SNAPSHOT", "memory, compilation, step times"),
+        plain_view(
+            "counterfactuals", "COUNTERFACTUAL_MATRIX_COMPUTED", "accuracies with seeds off"
+        ),
+        plain_view(
+            "performance_degradations", "PERFORMANCE_DEGRADATION", "accuracy lost by a host"
+        ),
+        plain_view("allocator_stats", "ALLOCATOR_STATS", "torch's CUDA allocator"),
+        plain_view("memory_warnings", "MEMORY_WARNING", "GPU memory nearly full"),
+        plain_view("infrastructure", "INFRASTRUCTURE_SNAPSHOT", "memory, compilation, step times"),
         View(
             "action_distribution",
             "how often each action was taken in a batch of episodes",
             f"""SELECT a.* EXCLUDE (counts), b.batch_idx, a.counts[action_name] AS count,
                    a.counts[action_name]::DOUBLE
                        / sum(a.counts[action_name]::DOUBLE) OVER (PARTITION BY a.event_id) AS pct
-                FROM (SELECT {_common()}, _epoch AS episodes_completed, action_counts AS counts,
+                FROM (SELECT {common()}, _epoch AS episodes_completed, action_counts AS counts,
                              unnest(map_keys(action_counts)) AS action_name
                       FROM {relation("ANALYTICS_SNAPSHOT")}
                       WHERE kind = 'action_distribution') AS a
@@ -489,7 +289,7 @@ def views(present: tuple[str, ...], dual: frozenset[str] = frozenset()) -> list[
         View(
             "shapley_computed",
             "Shapley values of the seeds in their slots",
-            f"SELECT {_common()}, env_id, batch, num_slots, shapley_values::JSON AS shapley_values"
+            f"SELECT {common()}, env_id, batch, num_slots, shapley_values::JSON AS shapley_values"
             f" FROM {relation('ANALYTICS_SNAPSHOT')} WHERE kind = 'shapley_computed'",
             (),
             COMMON_COMMENTS,
@@ -514,7 +314,7 @@ def views(present: tuple[str, ...], dual: frozenset[str] = frozenset()) -> list[
                        || '% (threshold ' || {_or("threshold_percent", "?")} || '%)'
                      ELSE json_extract_string(data, '$.detail') END AS detail,
                    true AS proof_blocking
-                FROM ({_raw(tuple(k for k in CONFOUNDERS if k in present) or CONFOUNDERS[:1])})""",
+                FROM ({raw(tuple(k for k in CONFOUNDERS if k in present) or CONFOUNDERS[:1])})""",
             (),
             COMMON_COMMENTS,
         ),
@@ -553,11 +353,11 @@ def views(present: tuple[str, ...], dual: frozenset[str] = frozenset()) -> list[
                        AS python_cpu_ms,
                    json_extract(phases, '$."' || phase_name || '".python_cpu_ratio')::DOUBLE
                        AS python_cpu_ratio
-                FROM (SELECT {_common()}, epoch, batch_idx, phases::JSON AS phases,
+                FROM (SELECT {common()}, epoch, batch_idx, phases::JSON AS phases,
                              unnest(json_keys(phases::JSON)) AS phase_name
                       FROM {relation("PHASE_PROFILE_COMPLETED")})""",
             (),
-            _units("PHASE_PROFILE_COMPLETED")
+            units_of("PHASE_PROFILE_COMPLETED")
             | {
                 "wall_ms": "milliseconds",
                 "python_cpu_ms": "milliseconds",

@@ -1,0 +1,56 @@
+"""One thing that went wrong in a run, and from where on a number is one."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from esper_exporter import health
+from esper_exporter.journal.record import Update
+
+EXPLODING_TIMES = 20.0
+"""A gradient norm so many times the median of the updates before, above the critical norm."""
+
+EXPLODING_ALWAYS = 1_000.0
+
+RATIO_EXPLODED = 5.0
+
+KL_AT_ONCE = 10 * health.KL_CRITICAL
+
+STREAK = 3
+
+HISTORY = 3
+"""Updates before that make a history."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that went wrong, and when it was first there."""
+
+    cause: str
+    number: int | None
+    time: datetime | None
+    seq: int
+    detail: str
+    head: str | None = None
+    layer: str | None = None
+    env: int | None = None
+    inferred: bool = False
+    """Not reported as such: read from what is missing."""
+    ends_run: bool = False
+
+
+def norm_of(update: Update) -> float | None:
+    """The gradient norm before clipping where it is known, else the trainer's."""
+    for name in ("pre_clip_grad_norm", "grad_norm"):
+        value = update.values.get(name)
+        if isinstance(value, int | float) and value:
+            return float(value)
+    return None
+
+
+def real_of(values: Any, name: str) -> float | None:
+    value = values.get(name)
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
