@@ -175,7 +175,15 @@ def pip(what: str, *arguments: str) -> None:
     log = Path(sys.prefix) / "pip.log"
     command = [
         *(sys.executable, "-m", "pip", "--disable-pip-version-check", "install"),
-        *("--progress-bar", "off", "--constraint", str(ROOT / "constraints.txt"), *arguments),
+        # Byte code is written when a module is first imported: of torch's files few ever are.
+        *(
+            "--no-compile",
+            "--progress-bar",
+            "off",
+            "--constraint",
+            str(ROOT / "constraints.txt"),
+            *arguments,
+        ),
     ]
     lines: list[str] = []
     with log.open("w", encoding="utf-8") as file, Shown(f"installing {what}") as shown:

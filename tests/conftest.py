@@ -24,7 +24,14 @@ E2E = (
 )
 """Tests with real servers, programs or environments: `make check` leaves them out."""
 
-SLOW = ("demo/", "contract/test_hostile_input.py", "serve/test_attacks.py", "serve/test_forks.py")
+SLOW = (
+    "contract/test_hostile_input.py",
+    "demo/",
+    "metrics/test_scrape_independence.py",
+    "probes/test_waiting.py",
+    "serve/test_attacks.py",
+    "serve/test_forks.py",
+)
 """Tests without servers that train, or wait for what needs its time."""
 
 
