@@ -10,9 +10,10 @@ from __future__ import annotations
 import json
 import re
 import zlib
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,10 +32,11 @@ if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
 from esper_exporter.journal.part_files import MANIFEST, VERSION, checksum, stamp_of
+from esper_exporter.journal.run_starts import RunStarts
 
-CHUNK_LINES = 40_000
+CHUNK_LINES = 20_000
 
-ROW_GROUP = 60_000
+ROW_GROUP = 20_000
 
 BATCH = 2_048
 """Lines that one thread of DuckDB takes at once."""
@@ -51,45 +53,6 @@ class Line:
     seq: int
     text: bytes
     run: tuple[str, int] | None = None
-
-
-@dataclass(slots=True)
-class _Starts:
-    """The runs that began so far, in order: which event belongs to which."""
-
-    seqs: list[int] = field(default_factory=list)
-    groups: list[str] = field(default_factory=list)
-    names: list[str] = field(default_factory=list)
-    ranks: list[int] = field(default_factory=list)
-
-    def add(
-        self, seq: int, group: str, told: str | None, begun: datetime | None, rank: int
-    ) -> None:
-        """A run begins. Its name is the event's and its time, as on the exporter's page."""
-        stamp = f"-{begun:%Y%m%dT%H%M%SZ}" if begun is not None else ""
-        stem = name = f"{told or 'run'}{stamp}"
-        number = 1
-        while (name, group) in zip(self.names, self.groups, strict=True):
-            number += 1
-            name = f"{stem}-{number}"
-        self.seqs.append(seq)
-        self.groups.append(group)
-        self.names.append(name)
-        self.ranks.append(rank)
-
-    def of(self, seq: int, group: str, phantom: bool) -> tuple[str, str, int]:
-        """(run, group, rank) of an event."""
-        fallback: int | None = None
-        for place in range(len(self.seqs) - 1, -1, -1):
-            if self.seqs[place] > seq:
-                continue
-            if self.groups[place] == group:
-                return self.names[place], group, self.ranks[place]
-            if fallback is None:
-                fallback = place
-        if phantom and group == "default" and fallback is not None:
-            return self.names[fallback], self.groups[fallback], self.ranks[fallback]
-        return "run", group, 0
 
 
 def select(table: Table, source: str) -> str:
@@ -148,9 +111,12 @@ class PartWriter:
             config={"memory_limit": "1GB", "threads": 2}
         )
         self._con.execute("SET TimeZone = 'UTC'").fetchall()
-        self._starts = _Starts()
+        self._starts = RunStarts()
         self._writers: dict[str, Any] = {}
         self._held: dict[str, list[pa.Table]] = {}
+        # Compresses while the next chunk is read; no more than two row groups wait for it.
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="esper-exporter-parquet")
+        self._pending: deque[Future[None]] = deque()
         self._ids: set[str] = set()
         self._ids_before: set[str] = set()
         self.rows: Counter[str] = Counter()
@@ -191,18 +157,23 @@ class PartWriter:
         seqs = pa.array([line.seq for line in lines], pa.int64())
         whole = pa.table({"seq": seqs, "line": texts})
         self._con.register("chunk", pa.Table.from_batches(whole.to_batches(BATCH), whole.schema))
-        found = self._con.sql(select(table, "chunk")).to_arrow_table().combine_chunks()
+        found = self._con.sql(select(table, "chunk")).to_arrow_table()
         self._con.unregister("chunk")
-        by_seq = {line.seq: line for line in lines}
-        broken = found["_broken"]
         right = pc.is_in(found["_event_type"], value_set=pa.array(table.names))
-        self.rejected[MALFORMED_JSON] += pc.sum(broken).as_py() or 0
-        astray = found.filter(pc.and_(pc.invert(broken), pc.invert(right)))
-        found = found.filter(pc.and_(pc.invert(broken), right))
+        elsewhere: list[int] = []
+        if not pc.all(right).as_py():  # a broken line has no type
+            broken = found["_broken"]
+            self.rejected[MALFORMED_JSON] += pc.sum(broken).as_py() or 0
+            astray = pc.and_(pc.invert(broken), pc.invert(right))
+            elsewhere = found["_seq"].filter(astray).to_pylist()
+            found = found.filter(right)
         found = self._accepted(table, found)
         if len(found):
-            self._hold(table, found, by_seq)
-        return [by_seq[seq] for seq in astray["_seq"].to_pylist()] if not again else []
+            self._hold(table, found, lines)
+        if not elsewhere or again:
+            return []
+        by_seq = {line.seq: line for line in lines}
+        return [by_seq[seq] for seq in elsewhere]
 
     def _decodable(self, lines: list[Line]) -> tuple[pa.Array, list[Line]]:
         import pyarrow as pa
@@ -223,12 +194,18 @@ class PartWriter:
         import pyarrow.compute as pc
 
         keep = np.ones(len(found), dtype=bool)
-        if table.required and not table.may_be_empty:
+        if not table.may_be_empty and any(found[name].null_count for name in table.required):
             for name in table.required:
                 keep &= ~pc.is_null(found[name]).to_numpy(zero_copy_only=False)
             keep |= self._tells_of_a_fault(table, found)
             self.rejected[MISSING_FIELD] += int((~keep).sum())
-        for place, told in enumerate(found["_event_id"].to_pylist()):
+        ids = found["_event_id"].to_pylist()
+        news = set(ids)
+        known = self._ids.isdisjoint(news) and self._ids_before.isdisjoint(news)
+        if known and keep.all() and len(news) == len(ids) and None not in news:
+            self._ids |= news
+            return found
+        for place, told in enumerate(ids):
             if told is None or not keep[place]:
                 continue
             if told in self._ids or told in self._ids_before:
@@ -261,44 +238,22 @@ class PartWriter:
             )
         return np.zeros(len(found), dtype=bool)
 
-    def _hold(self, table: Table, found: pa.Table, by_seq: dict[int, Line]) -> None:
+    def _hold(self, table: Table, found: pa.Table, lines: list[Line]) -> None:
         import pyarrow as pa
 
-        seqs = found["_seq"].to_pylist()
-        groups = found["_group_id"].to_pylist()
         if table.type == _STARTED:
-            for place, seq in enumerate(seqs):
-                if by_seq[seq].run is None:
-                    self._starts.add(
-                        seq,
-                        groups[place],
-                        found["episode_id"][place].as_py(),
-                        found["_timestamp"][place].as_py(),
-                        found["rank"][place].as_py() or 0,
-                    )
-        phantom = table.type in TYPES and TYPES[table.type].group_unreliable
-        runs, ranks = [], []
-        only = len(self._starts.seqs) == 1 and all(line.run is None for line in by_seq.values())
-        for place, seq in enumerate(seqs):
-            told = by_seq[seq].run
-            if told is not None:
-                name, rank = told
-            elif only and seq >= self._starts.seqs[0] and groups[place] == self._starts.groups[0]:
-                name, rank = self._starts.names[0], self._starts.ranks[0]
-            else:
-                name, groups[place], rank = self._starts.of(seq, groups[place], phantom)
-            runs.append(name)
-            ranks.append(rank)
+            self._begin_runs(found, lines)
+        runs, groups, ranks = self._runs_of(table, found, lines)
         times = found["_timestamp"]
         for moment in (pc_min(times), pc_max(times)):
             if moment is not None:
                 self.first = moment if self.first is None else min(self.first, moment)
                 self.last = moment if self.last is None else max(self.last, moment)
         added = {
-            "_run_id": pa.array(runs, pa.string()),
-            "_rank": pa.array(ranks, pa.int64()),
-            "_group_id": pa.array(groups, pa.string()),
-            "_source": pa.array([self._source] * len(found), pa.string()),
+            "_run_id": runs,
+            "_rank": ranks,
+            "_group_id": groups,
+            "_source": pa.repeat(pa.scalar(self._source, pa.string()), len(found)),
         }
         rows = pa.table(
             {name: added[name] if name in added else found[name] for name in ROW_COLUMNS}
@@ -310,11 +265,64 @@ class PartWriter:
         if sum(map(len, held)) >= ROW_GROUP:
             self._write(table.type)
 
+    def _begin_runs(self, found: pa.Table, lines: list[Line]) -> None:
+        """The runs whose names no journal gave begin here."""
+        named = {line.seq for line in lines if line.run is not None}
+        columns = ("_seq", "_group_id", "episode_id", "_timestamp", "rank")
+        for row in found.select(columns).to_pylist():
+            if row["_seq"] not in named:
+                self._starts.add(
+                    row["_seq"],
+                    row["_group_id"],
+                    row["episode_id"],
+                    row["_timestamp"],
+                    row["rank"] or 0,
+                )
+
+    def _runs_of(self, table: Table, found: pa.Table, lines: list[Line]) -> tuple[Any, Any, Any]:
+        """Run, group and rank of each row."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        starts = self._starts
+        told = lines[0].run is not None
+        if not told and len(starts.seqs) == 1 and lines[0].seq >= starts.seqs[0]:
+            same = pc.all(pc.equal(found["_group_id"], starts.groups[0])).as_py()
+            if same:
+                count = len(found)
+                return (
+                    pa.repeat(pa.scalar(starts.names[0], pa.string()), count),
+                    found["_group_id"],
+                    pa.repeat(pa.scalar(starts.ranks[0], pa.int64()), count),
+                )
+        groups = found["_group_id"].to_pylist()
+        phantom = table.type in TYPES and TYPES[table.type].group_unreliable
+        named = {line.seq: line.run for line in lines if line.run is not None}
+        runs, ranks = [], []
+        for place, seq in enumerate(found["_seq"].to_pylist()):
+            known = named.get(seq)
+            if known is not None:
+                name, rank = known
+            else:
+                name, groups[place], rank = starts.of(seq, groups[place], phantom)
+            runs.append(name)
+            ranks.append(rank)
+        return (
+            pa.array(runs, pa.string()),
+            pa.array(groups, pa.string()),
+            pa.array(ranks, pa.int64()),
+        )
+
     def _write(self, kind: str) -> None:
+        self._pending.append(self._pool.submit(self._compress, kind, self._held.pop(kind)))
+        while len(self._pending) > 2:
+            self._pending.popleft().result()
+
+    def _compress(self, kind: str, held: list[pa.Table]) -> None:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        rows = pa.concat_tables(self._held.pop(kind)).sort_by("_seq")
+        rows = pa.concat_tables(held).sort_by("_seq")
         writer = self._writers.get(kind)
         if writer is None:
             writer = self._writers[kind] = pq.ParquetWriter(
@@ -347,6 +355,9 @@ class PartWriter:
         """Write the rest and the manifest, with ``more`` in it, and return it."""
         for kind in list(self._held):
             self._write(kind)
+        while self._pending:
+            self._pending.popleft().result()
+        self._pool.shutdown()
         for writer in self._writers.values():
             writer.close()
         self._con.close()
