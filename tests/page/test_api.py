@@ -130,6 +130,17 @@ def test_a_skipped_update_is_a_gap_and_both_reports_of_it_are_one_mark() -> None
     ]
 
 
+def test_a_latch_that_only_an_update_reports_is_in_the_log_among_the_faults() -> None:
+    exporter = quiet()
+    exporter.emit(started())
+    exporter.emit(update(1.0, policy_loss=math.nan, head_nan_detected={"op": True}))
+    told = history(exporter)
+    (line,) = [line for line in told["events"] if line["group"] == "faults"]
+    assert (line["word"], line["colour"]) == ("non-finite", "crit")
+    assert line["text"].startswith("op NaN: ")
+    assert [mark["text"] for mark in told["marks"]] == ["op NaN"]
+
+
 def test_an_answer_that_did_not_change_has_no_body() -> None:
     exporter = quiet()
     exporter.emit(started())

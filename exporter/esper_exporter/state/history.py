@@ -77,14 +77,16 @@ class Mark(NamedTuple):
     time: float
     kind: str
     text: str
+    of_head: bool = False
 
 
 class LoggedEvent(NamedTuple):
-    """An event as it came, and the update and episode during which it did."""
+    """An event as it came, the update during which it did, and the latches that it set."""
 
     seq: int
     number: int
     event: Event
+    fault: str = ""
 
 
 @dataclass(slots=True)
@@ -143,9 +145,11 @@ class RunHistory:
         elif kind == "TOLARIA_ROLLBACK" and isinstance(data, TolariaRollbackPayload):
             text = f"rollback of env {data.env_id}"
             self.marks.append(Mark(seq, self.number, when, "rollback", text))
-        ring.append(LoggedEvent(seq, self.number, event))
+        fault = ""
         if run.latches.lightings != self._lightings:
-            self._latched(run, when, kind)
+            fault = self._latched(run, when, kind)
+            ring = self.events  # whatever kind it is of, nothing routine may push it out
+        ring.append(LoggedEvent(seq, self.number, event, fault))
 
     def _begin(self, told: int | None) -> None:
         """The next update. A run that goes on from a checkpoint starts at the trainer's number."""
@@ -153,8 +157,8 @@ class RunHistory:
         if told is not None and told > self.number and not self.updates:
             self.number = told
 
-    def _latched(self, run: RunState, when: float, kind: str) -> None:
-        """A latch was set, or set again: remember at which update, and mark it."""
+    def _latched(self, run: RunState, when: float, kind: str) -> str:
+        """A latch was set, or set again: remember at which update, and mark it. Returns which."""
         self._lightings = run.latches.lightings
         # What a probe reports at once belongs to the update that has not ended yet.
         pending = kind != "TAMIYO_POLICY_UPDATE" and not run.attempt_skipped
@@ -172,9 +176,14 @@ class RunHistory:
                 fresh.append(name)
         heads = [name for name in fresh if "/" in name]
         text = ", ".join(_told(name) for name in heads or fresh)
-        if self.marks and self.marks[-1].kind == "fault" and self.marks[-1].number == number:
-            return  # the same update told in two ways
-        self.marks.append(Mark(self.seq, number, when, "fault", text))
+        last = self.marks[-1] if self.marks else None
+        if last is not None and (last.kind, last.number) == ("fault", number):
+            # The same update told in two ways: a head says more than a source.
+            if heads and not last.of_head:
+                self.marks[-1] = Mark(self.seq, number, last.time, "fault", text, True)
+        elif fresh:
+            self.marks.append(Mark(self.seq, number, when, "fault", text, bool(heads)))
+        return text
 
 
 def _named(run: RunState) -> list[tuple[str, Latch]]:

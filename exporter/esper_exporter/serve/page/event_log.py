@@ -55,6 +55,10 @@ def line_json(logged: LoggedEvent) -> Json:
     style = STYLES.get(event.type, ANOMALY)
     if isinstance(data, AnomalyDetectedPayload) and _nonfinite(data):
         style = NONFINITE
+    text = _text(event.type, data, event.message)
+    if logged.fault:
+        style = NONFINITE
+        text = f"{logged.fault}: {text}" if text else logged.fault
     word, group, colour = style
     return {
         "seq": logged.seq,
@@ -62,11 +66,11 @@ def line_json(logged: LoggedEvent) -> Json:
         "type": event.name,
         "word": word,
         "group": group,
-        "routine": event.type in ROUTINE,
+        "routine": event.type in ROUTINE and not logged.fault,
         "colour": colour,
         "env": getattr(data, "env_id", None),
         "update": logged.number,
-        "text": _text(event.type, data, event.message)[:LONGEST_TEXT],
+        "text": text[:LONGEST_TEXT],
     }
 
 

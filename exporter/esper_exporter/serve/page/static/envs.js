@@ -43,7 +43,7 @@ export const Stage = ({ name }) => {
 const Slot = ({ slot }) => {
   if (!slot || slot.stage === 'DORMANT') return html`<td class="slot dim"><${Stage} name="DORMANT" /></td>`;
   const [word, , place] = stage(slot.stage);
-  return html`<td class="slot" data-stage=${slot.stage}><span class=${place < 0 ? 'dim' : ''} title=${`${word} for ${slot.epochs_in_stage} epochs`}><${Stage} name=${slot.stage} /> <b>${slot.blueprint_id || ''}</b>${slot.has_exploding && html` <span class="crit" title="exploding gradient" role="img" aria-label="exploding gradient"><${Icon} name="tri" /></span>`}${slot.has_vanishing && html` <span class="warn" title="vanishing gradient" role="img" aria-label="vanishing gradient"><${Icon} name="fall" /></span>`}</span>
+  return html`<td class="slot" data-stage=${slot.stage}><span class=${place < 0 ? 'dim' : ''} title=${`${word} for ${slot.epochs_in_stage} epochs`}><${Icon} name=${stage(slot.stage)[1]} cls=${place > 0 ? 'blue' : 'dim'} /> ${slot.blueprint_id && html`<b>${slot.blueprint_id}</b> `}<span class="dim">${word}</span>${slot.has_exploding && html` <span class="crit" title="exploding gradient" role="img" aria-label="exploding gradient"><${Icon} name="tri" /></span>`}${slot.has_vanishing && html` <span class="warn" title="vanishing gradient" role="img" aria-label="vanishing gradient"><${Icon} name="fall" /></span>`}</span>
     <span class="al">${place < 0 ? html`<span>${slot.epochs_in_stage} epochs</span>` : html`<${Share} share=${slot.alpha} cls="alpha" /><span>α ${fixed(slot.alpha, 2)}</span> <span>${signed(slot.accuracy_delta, 1)}</span>`}</span></td>`;
 };
 

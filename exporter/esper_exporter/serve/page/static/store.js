@@ -134,7 +134,7 @@ export function merge(before, told) {
     cursor: told.cursor,
     columns: told.updates.columns,
     rows: [...known.rows.filter((row) => !fresh.has(row[0])), ...told.updates.rows].slice(-KEPT_UPDATES),
-    marks: [...known.marks, ...told.marks].slice(-KEPT_MARKS),
+    marks: [...known.marks.filter((m) => !told.marks.some((n) => n.number === m.number && n.kind === m.kind)), ...told.marks].slice(-KEPT_MARKS),
     events: [...known.events, ...told.events].slice(-KEPT_EVENTS),
   };
 }
