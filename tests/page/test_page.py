@@ -330,6 +330,23 @@ def test_events_have_the_documents_colours_and_filters(show: Show, colours: dict
     tab.until("return document.querySelectorAll('.log > div').length === 1")
 
 
+def test_a_fault_stays_in_the_log_through_any_number_of_steps(show: Show) -> None:
+    exporter = quiet()
+    exporter.emit(started())
+    exporter.emit(update(1.0, head_nan_detected={"op": True}))
+    tab = show(exporter)
+    for number in range(400):
+        exporter.emit(decision(2.0 + number, number % 2))
+        if number % 100 == 99:
+            tab.until(
+                "return document.querySelector('.live .dim').innerText.includes('0.')"
+                " || document.querySelector('.dec tr[data-decision]')"
+            )
+            time.sleep(1.1)
+    assert "non-finite" in tab.texts(".log .crit")
+    assert "faults 1" in tab.text(".chips")
+
+
 def test_new_lines_wait_while_the_reader_points_at_the_log(show: Show) -> None:
     exporter = quiet()
     exporter.emit(started())

@@ -1,7 +1,8 @@
 // What the server said last: polled each second while the tab is visible, and not otherwise.
 
 const KEPT_UPDATES = 600;
-const KEPT_EVENTS = 250;
+const KEPT_EVENTS = 200;
+const KEPT_ROUTINE = 50;
 const KEPT_MARKS = 100;
 const LOST_AFTER = 2; // failed polls in a row
 const ANSWER_SECONDS = 5;
@@ -135,6 +136,13 @@ export function merge(before, told) {
     columns: told.updates.columns,
     rows: [...known.rows.filter((row) => !fresh.has(row[0])), ...told.updates.rows].slice(-KEPT_UPDATES),
     marks: [...known.marks.filter((m) => !told.marks.some((n) => n.number === m.number && n.kind === m.kind)), ...told.marks].slice(-KEPT_MARKS),
-    events: [...known.events, ...told.events].slice(-KEPT_EVENTS),
+    events: recent([...known.events, ...told.events]),
   };
+}
+
+// The last events; what comes with every step has places of its own, so that it pushes no fault out.
+function recent(events) {
+  const routine = events.filter((e) => e.routine).slice(-KEPT_ROUTINE);
+  const rare = events.filter((e) => !e.routine).slice(-KEPT_EVENTS);
+  return [...rare, ...routine].sort((a, b) => a.seq - b.seq);
 }
