@@ -168,7 +168,17 @@ def inject(fault: str) -> None:
 
     where, head, kind = fault.split(":")
     number, count = float(kind), 0
-    update = ppo_agent.PPOAgent.update
+    update, losses = ppo_agent.PPOAgent.update, ppo_agent.compute_losses
+    breaking: list[bool] = []
+
+    def compute_losses(**given: Any) -> Any:
+        found = losses(**given)
+        if any(breaking):
+            object.__setattr__(found, "value_loss", found.value_loss * number)
+            object.__setattr__(found, "total_loss", found.total_loss + found.value_loss)
+        return found
+
+    ppo_agent.compute_losses = compute_losses
 
     def faulty(agent: Any, *args: Any, **more: Any) -> Any:
         nonlocal count
@@ -192,29 +202,15 @@ def inject(fault: str) -> None:
                 return result
 
             agent.optimizer.step = stepped
-        elif where == "loss":
-            losses = ppo_agent.compute_losses
-
-            def broken(**given: Any) -> Any:
-                found = losses(**given)
-                object.__setattr__(found, "value_loss", found.value_loss * number)
-                object.__setattr__(found, "total_loss", found.total_loss + found.value_loss)
-                return found
-
-            ppo_agent.compute_losses = broken
-            handles.append(_Undo(lambda: setattr(ppo_agent, "compute_losses", losses)))
+        breaking.append(where == "loss")
         try:
             return update(agent, *args, **more)
         finally:
+            breaking.clear()
             for handle in handles:
                 handle.remove()
 
     ppo_agent.PPOAgent.update = faulty
-
-
-class _Undo:
-    def __init__(self, undo: Any) -> None:
-        self.remove = undo
 
 
 class Pages:
@@ -297,6 +293,8 @@ def main() -> int:
     hub, exporter, chain, dump = get_hub(), None, None, Dump()
     if options.dump:
         dump.install()
+    if options.fault:
+        inject(options.fault)
     if options.attach:
         from esper_exporter import attach
 
@@ -310,8 +308,6 @@ def main() -> int:
             state_dir="off",
             watch_process=False,
         )
-    if options.fault:
-        inject(options.fault)
     config = TrainingConfig.for_cifar_impaired()
     config.task, config.n_envs, config.n_episodes = "cifar_impaired", ENVS, options.rounds
     config.max_epochs = config.chunk_length = EPOCHS
