@@ -168,6 +168,33 @@ def test_a_killed_run_without_a_fault_was_killed(tmp_path: Path) -> None:
     assert explain(run, LATER)["cause"] == "out_of_memory"
 
 
+def test_the_wrapper_records_what_the_process_could_not(tmp_path: Path) -> None:
+    begun = json.dumps(events_of("run2b")[0])
+    code = (
+        "import json, os, sys, signal, time; from esper_exporter import Exporter;"
+        "exporter = Exporter(port=0, state_dir='off', linger=0);"
+        "exporter.emit(json.loads(sys.argv[1])); time.sleep(0.5);"
+        "os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    command = [sys.executable, "-m", "esper_exporter", "run", "--", sys.executable, "-c", code]
+    environment = {
+        **os.environ,
+        "ESPER_EXPORTER_JOURNAL": str(tmp_path / "journal"),
+        "ESPER_EXPORTER_PORT": "0",
+        "ESPER_EXPORTER_LINGER": "0",
+        "ESPER_EXPORTER_TERM_LINGER": "0",
+        "ESPER_EXPORTER_SHARE": str(tmp_path / "share"),
+    }
+    ended = subprocess.run(
+        [*command, begun], env=environment, timeout=120, check=False, stderr=subprocess.PIPE
+    )
+    assert ended.returncode == -signal.SIGKILL
+    [run], _ = read_runs([tmp_path / "journal"])
+    assert run.ending is not None
+    assert (run.ending.reason, run.ending.signal) == ("killed", 9)
+    assert explain(run, LATER)["cause"] == "killed"
+
+
 def test_how_a_run_ended_is_kept(tmp_path: Path) -> None:
     events = events_of("run1")[:3000]
     exporter = Exporter(port=0, state_dir="off", journal=tmp_path, linger=0, term_linger=0)

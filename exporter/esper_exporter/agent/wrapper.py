@@ -188,6 +188,11 @@ class _Wrapper:
             path = self._share / EXITS / f"{self._token}-{target}.json"
             write_record(path, end.to_json())
             self._records.append(path)
+            if self._settings is not None and self._settings.journal is not None:
+                from esper_exporter.journal.exit_record import record_exit
+
+                code, number = end.exit_code, end.signal
+                record_exit(self._settings.journal, target, end.reason, code, number)
         except Exception as problem:
             logger.warning("how the training ended could not be recorded: %s", problem)
 

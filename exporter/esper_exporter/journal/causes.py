@@ -221,6 +221,9 @@ _ENDINGS = {
     "nonfinite": "exception",
     "unknown": "unknown",
     "signal": "killed",
+    "segfault": "killed",
+    "abort": "killed",
+    "exit": "exception",
     "killed": "killed",
     "stalled": "stalled",
 }
