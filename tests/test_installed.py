@@ -58,6 +58,17 @@ def test_it_serves(installed: Path) -> None:
         assert told is not None
         with urllib.request.urlopen(told[1], timeout=10) as answer:
             assert b"esper_exporter_build_info" in answer.read()
+        page = told[1].removesuffix("metrics")
+        for path, has in (
+            ("", b"page/app.js"),
+            ("page/app.js", b"import"),
+            ("page/vendor/uplot.js", b"uPlot"),
+            ("page/runbooks/EsperRunFailed.md", b"EsperRunFailed"),
+            ("api/v1/state", b'"runs"'),
+            ("api/v1/schema/state", b"$schema"),
+        ):
+            with urllib.request.urlopen(page + path, timeout=10) as answer:
+                assert has in answer.read()
     finally:
         end(process)
 
