@@ -33,7 +33,7 @@ def document(dashboard: Dashboard) -> Json:
         "links": [_links()],
         "annotations": {"list": [_annotation(a) for a in dashboard.annotations]},
         "templating": {"list": [_datasource(), *(_variable(v) for v in dashboard.variables)]},
-        "panels": _placed(dashboard.rows),
+        "panels": _placed(dashboard.rows, {variable.name for variable in dashboard.variables}),
     }
 
 
@@ -64,7 +64,7 @@ def _annotation(annotation: Annotation) -> Json:
         "titleFormat": annotation.title,
         "textFormat": "",
         "tagKeys": annotation.tags,
-        "step": "",
+        "step": annotation.step,
         "useValueForTime": annotation.value_is_time,
     }
 
@@ -99,7 +99,7 @@ def _variable(variable: Variable) -> Json:
         "refresh": 2,
         "sort": variable.sort,
         "hide": 0,
-        "multi": True,
+        "multi": variable.multi,
         "includeAll": variable.all,
         "current": {},
         "options": [],
@@ -122,7 +122,7 @@ class Numbers:
         return number
 
 
-def _placed(rows: tuple[Row, ...]) -> list[Json]:
+def _placed(rows: tuple[Row, ...], names: set[str]) -> list[Json]:
     """All rows with their panels, one below the other; a closed row holds its own panels."""
     found: list[Json] = []
     numbers = Numbers()
@@ -137,7 +137,7 @@ def _placed(rows: tuple[Row, ...]) -> list[Json]:
             "panels": [],
         }
         top += 1
-        panels, bottom = _flow(row, top, numbers)
+        panels, bottom = _flow(row, top, numbers, names)
         if row.closed:
             head["panels"] = panels
             found.append(head)
@@ -147,7 +147,7 @@ def _placed(rows: tuple[Row, ...]) -> list[Json]:
     return found
 
 
-def _flow(row: Row, top: int, numbers: Numbers) -> tuple[list[Json], int]:
+def _flow(row: Row, top: int, numbers: Numbers, names: set[str]) -> tuple[list[Json], int]:
     """Panels from left to right; a line is as high as its highest panel."""
     placed: list[Json] = []
     left, line = 0, 0
@@ -155,13 +155,13 @@ def _flow(row: Row, top: int, numbers: Numbers) -> tuple[list[Json], int]:
         if left + panel.width > COLUMNS:
             left, top, line = 0, top + line, 0
         at = {"x": left, "y": top, "w": panel.width, "h": panel.height}
-        placed.append(_panel(panel, numbers.of(row.title, panel.title), at))
+        placed.append(_panel(panel, numbers.of(row.title, panel.title), at, names))
         left += panel.width
         line = max(line, panel.height)
     return placed, top + line
 
 
-def _panel(panel: Panel, number: int, at: dict[str, int]) -> Json:
+def _panel(panel: Panel, number: int, at: dict[str, int], names: set[str]) -> Json:
     shape: Json = {
         "id": number,
         "type": panel.type,
@@ -173,10 +173,16 @@ def _panel(panel: Panel, number: int, at: dict[str, int]) -> Json:
     shape["targets"] = [_target(t, chr(ord("A") + i)) for i, t in enumerate(panel.targets)]
     shape["fieldConfig"] = {"defaults": _defaults(panel), "overrides": _overrides(panel)}
     shape["options"] = panel.options
+    if panel.interval:
+        shape["interval"] = panel.interval
+    if panel.repeat:
+        shape |= {"repeat": panel.repeat, "repeatDirection": "h", "maxPerRow": 2}
     if panel.points:
         shape["maxDataPoints"] = panel.points
-    if panel.transformations:
-        shape["transformations"] = list(panel.transformations)
+    # What takes the chosen run out of names has no place where no run is chosen.
+    kept = [t for t in panel.transformations if "run" in names or "${run}" not in str(t)]
+    if kept:
+        shape["transformations"] = kept
     return shape
 
 
@@ -202,6 +208,7 @@ def _defaults(panel: Panel) -> Json:
         "noValue": panel.no_value or None,
         "mappings": list(panel.mappings) or None,
         "custom": panel.custom or None,
+        "links": list(panel.links) or None,
     }
     defaults: Json = {name: value for name, value in given.items() if value is not None}
     defaults["color"] = panel.color

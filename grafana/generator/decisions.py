@@ -16,25 +16,28 @@ from grafana.generator.panels import (
 )
 from grafana.generator.queries import (
     RUN,
+    buckets,
     by,
-    increase,
     mean_of_histogram,
-    rate,
+    rates,
     select,
     so_far,
 )
 
-_ACTIONS = rate(select("esper_tamiyo_actions_total"))
-
 DECISIONS = (
     series(
         "Mix of operations",
-        Target(f"sum by (op) ({_ACTIONS}) / scalar(sum({_ACTIONS}) > 0)", "{{op}}"),
-        "Share of each operation among the actions of the chosen runs together. Good: a mix. More"
+        Target(
+            f"{rates('esper_tamiyo_actions_total', 'op')} / on (run_id, group_id) group_left ()"
+            f" ({rates('esper_tamiyo_actions_total')} > 0)",
+            f"{{{{op}}}} {RUN_NAME}",
+        ),
+        "Share of each operation among a run's actions, a panel for each group. Good: a mix. More"
         " than 70 % WAIT means that the policy avoids risk; one operation above 80 % means that it"
         " collapsed onto it.",
         unit="percentunit",
         stack="normal",
+        repeat="group",
         maximum=1.0,
         minimum=0.0,
         colors=OP_COLORS,
@@ -90,11 +93,7 @@ DECISIONS = (
     ),
     heatmap(
         "Confidence of the operation",
-        by(
-            "sum",
-            ("le",),
-            increase(select("esper_tamiyo_decision_confidence_ratio_bucket", head="op")),
-        ),
+        buckets("esper_tamiyo_decision_confidence_ratio", head="op"),
         "How sure the op head was of each decision. Good: spread out while it learns, moving up"
         " later. All in the top band at once: collapse.",
         unit="percentunit",
@@ -131,13 +130,9 @@ DECISIONS = (
     series(
         "Decisions without a say",
         Target(
-            by(
-                "sum",
-                (*RUN, "head"),
-                rate(select("esper_tamiyo_masked_decisions_total", OF_HEADS)),
-            )
+            rates("esper_tamiyo_masked_decisions_total", "head", scope=OF_HEADS)
             + " / on (run_id, group_id) group_left () "
-            + f"({by('sum', RUN, rate(select('esper_tamiyo_decisions_total')))} > 0)",
+            + f"({rates('esper_tamiyo_decisions_total')} > 0)",
             HEAD_NAME,
         ),
         "Share of decisions in which a head's choice was masked. High for sparse heads, and for"

@@ -88,11 +88,11 @@ ENVIRONMENTS = table(
             width=165,
         ),
     ),
-    "One row for each environment, now. Good: healthy or excellent, accuracy near its best. Between"
-    " two episodes values are absent, a dash. Stalled: no improvement for ten epochs; degraded:"
-    " three epochs of falling accuracy.",
-    height=7,
-    sort=(("Env", False),),
+    "One row for each environment, now, the unwell ones first. Good: healthy or excellent,"
+    " accuracy near its best. Between two episodes values are absent, a dash. Stalled: no"
+    " improvement for ten epochs; degraded: three epochs of falling accuracy.",
+    height=12,
+    worst_first="Status",
     order=(
         "Env",
         "Status",

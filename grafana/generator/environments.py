@@ -26,7 +26,8 @@ from grafana.generator.queries import (
     OF_SLOT,
     RUN,
     by,
-    increase,
+    events,
+    once,
     select,
     so_far,
     state_number,
@@ -120,6 +121,8 @@ HOSTS = (
     ),
 )
 
+SLOTS_BY_STAGE = "esper_kasmina_slots"
+
 SEEDS = (
     timeline(
         "Life cycle of the slots",
@@ -155,15 +158,24 @@ SEEDS = (
     ),
     series(
         "Slots by stage",
-        Target(
-            by("sum", ("stage",), select("esper_kasmina_slots")),
-            "{{stage}}",
+        tuple(
+            Target(
+                by(
+                    "sum",
+                    RUN,
+                    once("esper_kasmina_slots", select("esper_kasmina_slots", stage=stage)),
+                ),
+                f"{word.strip('·◆✕ ')} {RUN_NAME}",
+            )
+            for stage, (_, word, _) in STAGES.items()
         ),
-        "All slots of the chosen runs by stage. Good: something in each stage while the policy"
-        " works.",
+        "All slots of a run by stage, a panel for each group. Good: something in each stage while"
+        " the policy works.",
         unit="short",
         stack="normal",
-        colors={stage: color for stage, (_, _, color) in STAGES.items()},
+        repeat="group",
+        width=12,
+        colors={word.strip("·◆✕ "): color for _, word, color in STAGES.values()},
     ),
     ranking(
         "Blueprints germinated",
@@ -205,7 +217,7 @@ SEEDS = (
         "Germinated, fossilised, pruned",
         tuple(
             Target(
-                by("sum", RUN, increase(select(f"esper_kasmina_{name}_total"))),
+                events(f"esper_kasmina_{name}_total"),
                 f"{word} {RUN_NAME}",
             )
             for word, name in {

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from grafana.generator.fleet_queries import (
+    EXPORTERS,
     FIRING,
+    GOING_ON,
     LATCHED_HEADS,
     LATCHED_SOURCES,
+    OTHERS,
     RUN_FIRING,
+    SCORE,
+    STALLED,
     STATE,
     STATE_OVER_TIME,
+    TOLD,
+    WATCHED,
     _all,
     _last,
 )
@@ -28,11 +35,12 @@ from grafana.generator.look import (
 from grafana.generator.model import Json, Panel, Row, Target
 from grafana.generator.panels import RUN_NAME, column, series, table, timeline, vital
 from grafana.generator.queries import (
+    EVERY_RUN,
     RUN,
     by,
-    increase,
+    events,
     over_range,
-    rate,
+    rates,
 )
 
 
@@ -54,11 +62,19 @@ def _tile(title: str, expr: str, description: str, **more: object) -> Panel:
 TILES = (
     _tile(
         "Runs going on",
-        f"count(max by (run_id, group_id) ({_all('esper_run_active')}) == 1"
-        f" unless max by (run_id, group_id) ({_all('esper_run_finished')}) == 1"
-        f" unless max by (run_id, group_id) ({_all('esper_run_failed')}) == 1)",
+        f"count({GOING_ON})",
         "Runs whose process answers and that have neither finished nor failed. n/a means"
         " that none is scraped now: look at the run table for what became of them.",
+        width=3,
+    ),
+    _tile(
+        "Runs stalled",
+        f"count({STALLED}) or 0 * count({GOING_ON})",
+        "Runs whose process answers, but whose policy was not updated for ten of its intervals,"
+        " five minutes at least, or that sent no event for ten minutes. Good: 0."
+        " EsperRunStalled and EsperTelemetryStale have the runbooks.",
+        levels=any_is_bad(WARNING),
+        width=3,
     ),
     _tile(
         "Runs with a latch",
@@ -73,42 +89,49 @@ TILES = (
         f"count({_last('esper_run_failed')} == 1) or 0 * count({_last('esper_run_failed')})",
         "Runs of the time range that ended with an exception or a signal. Good: 0. The run table"
         " names them, EsperRunFailed has the runbook.",
+        width=3,
         levels=any_is_bad(),
     ),
     _tile(
         "Runs gone",
         f"count({_last('esper_run_finished')} == 0"
         f" unless {_last('esper_run_failed')} == 1"
-        f" unless max by (run_id, group_id) ({_all('esper_run_finished')}))"
+        f" unless max by (cluster, run_id, group_id) ({_all('esper_run_finished')}))"
         f" or 0 * count({_last('esper_run_finished')})",
         "Runs of the time range that no longer report, and had said neither that they finished nor"
         " that they failed: SIGKILL, out of memory, the machine or the network. Backfilled runs"
         " count here too, for a recording does not tell how it ended. Good: 0.",
+        width=3,
         levels=any_is_bad(WARNING),
     ),
     _tile(
         "Alerts firing",
-        f'count({FIRING}) or 0 * count(up{{job=~"$job"}})',
-        "Alerts of esper that fire now, warnings included. Good: 0. The table below says which"
-        " and links to the run. n/a means that this Prometheus scrapes nothing.",
+        f"count({TOLD}) or 0 * count({WATCHED})",
+        "Alerts of esper that fire now, warnings included, each once for a run. Good: 0. The table"
+        " below says which and links to the run. n/a: EsperWatchdog does not fire, so no rule is"
+        " evaluated, and nothing would be reported.",
         levels=any_is_bad(),
     ),
     _tile(
         "Exporters down",
-        'count(up{job=~"$job"} == 0) or 0 * count(up{job=~"$job"})',
-        "Targets that did not answer the last scrape. Good: 0. A process that ended without"
-        " removing its target file is down too: esper-exporter prune.",
+        f"count({EXPORTERS} == 0) or 0 * count({EXPORTERS})",
+        "Exporters that did not answer the last scrape. Good: 0. A process that ended without"
+        " removing its target file is down too: esper-exporter prune. n/a: there is no exporter.",
         levels=any_is_bad(WARNING),
     ),
 )
 
 RUNS = table(
     "Runs",
-    {"run_id": "Run", "group_id": "Group", "task": "Task"},
+    {"cluster": "Cluster", "run_id": "Run", "group_id": "Group", "task": "Task"},
     (
         column(
             "Info",
-            by("max", (*RUN, "task"), over_range("last_over_time", _all("esper_run_info"))),
+            by(
+                "max",
+                ("cluster", *RUN, "task"),
+                over_range("last_over_time", _all("esper_run_info")),
+            ),
         ),
         column("State", STATE, mapping=coded(RUN_STATES), cell="color-background", width=120),
         column(
@@ -122,7 +145,8 @@ RUNS = table(
         ),
         column(
             "Alerts",
-            f"count by (run_id, group_id) ({RUN_FIRING})"
+            f"count by (cluster, run_id, group_id) (count by (cluster, run_id, group_id, alertname)"
+            f" ({RUN_FIRING}))"
             f" or 0 * {_last('esper_run_start_timestamp_seconds')}",
             mapping=values(value(0, "○ none", GOOD)),
             levels=((None, MISSING), (0.0, GOOD), (1.0, WARNING)),
@@ -140,7 +164,7 @@ RUNS = table(
         column("Episodes", _last("esper_run_episode"), decimals=0, width=90),
         column(
             "Updates",
-            by("sum", RUN, over_range("last_over_time", _all("esper_tamiyo_updates_total"))),
+            _last("esper_tamiyo_updates_total"),
             decimals=0,
             width=90,
         ),
@@ -165,6 +189,7 @@ RUNS = table(
             unit="dateTimeAsLocal",
             width=185,
         ),
+        column("Score", SCORE),
         column(
             "Last event",
             f"1000 * {_last('esper_run_last_event_timestamp_seconds')}",
@@ -172,21 +197,23 @@ RUNS = table(
             width=125,
         ),
     ),
-    "One row for each run of the time range; a click on its name leads to it. Good: running or"
+    "One row for each run of the time range, the ones in trouble first; a click on its name leads"
+    " to it. Good: running or"
     " finished, no latch, no alert, a last event seconds ago. 'gone' is a run that stopped"
     " reporting without a word; the values are then the last it told. Return, accuracy and"
     " progress are those of the last batch.",
-    height=9,
-    hidden=("Info",),
+    height=14,
+    hidden=("Info", "Score"),
+    worst_first="Score",
     key_properties={
         "Run": (
             ("links", [*_to("esper-heads", "Action heads"), *_to("esper-envs", "Environments")]),
-            ("custom.width", 175),
+            ("custom.width", 230),
         ),
         "Group": (("custom.width", 80),),
         "Task": (("custom.width", 120),),
     },
-    sort=(("Started", True),),
+    order=("Run", "State", "Latches", "Alerts"),
 )
 
 ALERTS = table(
@@ -196,18 +223,22 @@ ALERTS = table(
         "severity": "Severity",
         "run_id": "Run",
         "head": "Head",
+        "source": "Source",
+        "reason": "Reason",
+        "gpu": "GPU",
         "instance": "Instance",
     },
     (
         column(
             "Count",
-            f"count by (alertname, severity, run_id, head, instance) ({FIRING})",
+            f"count by (alertname, severity, run_id, head, source, reason) ({RUN_FIRING})"
+            f" or count by (alertname, severity, instance, gpu) ({OTHERS})",
         ),
     ),
     "Alerts of esper that fire at the end of the time range. Good: an empty table. Each alert has a"
     " runbook of its name under alerts/runbooks.",
     width=10,
-    height=8,
+    height=12,
     hidden=("Count",),
     key_properties={
         "Severity": (
@@ -245,6 +276,7 @@ ROWS = (
                 " that the run stopped reporting; where a gap lies between, nothing was scraped.",
                 coded(RUN_STATES),
                 width=14,
+                height=12,
             ),
             ALERTS,
             timeline(
@@ -292,22 +324,20 @@ ROWS = (
         (
             series(
                 "Policy updates a minute",
-                Target(
-                    f"60 * {by('sum', RUN, rate(_all('esper_tamiyo_updates_total')))}", RUN_NAME
-                ),
+                Target(f"60 * {rates('esper_tamiyo_updates_total', scope=EVERY_RUN)}", RUN_NAME),
                 "Good: steady. A fall to 0 with the process alive is a stalled trainer.",
                 unit="opm",
             ),
             series(
                 "Host epochs a second",
-                Target(by("sum", RUN, rate(_all("esper_tolaria_epochs_total"))), RUN_NAME),
+                Target(rates("esper_tolaria_epochs_total", scope=EVERY_RUN), RUN_NAME),
                 "Epochs of host training a second, all environments. Good: steady. A slow decline"
                 " goes with growing networks; look at the phases on the GPU dashboard.",
                 unit="ops",
             ),
             series(
                 "Events a second",
-                Target(by("sum", RUN, rate(_all("esper_run_events_total"))), RUN_NAME),
+                Target(rates("esper_run_events_total", scope=EVERY_RUN), RUN_NAME),
                 "Telemetry events that came in. 0 with a live process means that the trainer is"
                 " silent or its hub drops events.",
                 unit="eps",
@@ -320,11 +350,7 @@ ROWS = (
             series(
                 "Skipped updates",
                 Target(
-                    by(
-                        "sum",
-                        (*RUN, "reason"),
-                        increase(_all("esper_tamiyo_updates_skipped_total")),
-                    ),
+                    events("esper_tamiyo_updates_skipped_total", "reason", scope=EVERY_RUN),
                     f"{{{{reason}}}} {RUN_NAME}",
                 ),
                 "Policy updates thrown away: nonfinite ones, or ones that a rollback left without"
@@ -336,7 +362,7 @@ ROWS = (
             series(
                 "Exploding gradients",
                 Target(
-                    by("sum", RUN, increase(_all("esper_tamiyo_gradient_explosions_total"))),
+                    events("esper_tamiyo_gradient_explosions_total", scope=EVERY_RUN),
                     RUN_NAME,
                 ),
                 "Updates with a gradient norm above 10 before clipping, counted one by one. Now and"
@@ -348,7 +374,7 @@ ROWS = (
             series(
                 "Rollbacks",
                 Target(
-                    by("sum", (*RUN, "reason"), increase(_all("esper_tolaria_rollbacks_total"))),
+                    events("esper_tolaria_rollbacks_total", "reason", scope=EVERY_RUN),
                     f"{{{{reason}}}} {RUN_NAME}",
                 ),
                 "Emergency rollbacks of the governor. A few while a policy learns; a steady stream"

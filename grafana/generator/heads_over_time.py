@@ -22,9 +22,10 @@ from grafana.generator.panels import (
 from grafana.generator.queries import (
     RUN,
     by,
-    increase,
+    events,
     over_range,
     select,
+    so_far,
     state_number,
     worst,
 )
@@ -139,12 +140,7 @@ MORE_HEADS = (
     series(
         "Non-finite updates by head",
         Target(
-            by(
-                "sum",
-                (*RUN, "head", "kind"),
-                increase(select(f"{HEAD}_nonfinite_updates_total", OF_HEADS)),
-            )
-            + " > 0",
+            events(f"{HEAD}_nonfinite_updates_total", "head", "kind", scope=OF_HEADS) + " > 0",
             f"{{{{head}}}} {{{{kind}}}} {RUN_NAME}",
         ),
         "Policy updates in which a head was NaN or Inf, skipped ones included. Good: empty.",
@@ -159,12 +155,7 @@ MORE_HEADS = (
         (
             column(
                 "Updates",
-                by(
-                    "sum",
-                    (*RUN, "source"),
-                    over_range("last_over_time", select("esper_tamiyo_nonfinite_updates_total")),
-                )
-                + " > 0",
+                so_far("esper_tamiyo_nonfinite_updates_total", "source") + " > 0",
                 decimals=0,
             ),
             column(

@@ -138,8 +138,9 @@ RUN_STATES: dict[str, tuple[int, str, str]] = {
     "running": (1, "▶ running", GOOD),
     "finished": (2, "■ finished", NEUTRAL),
     "superseded": (3, "» superseded", MISSING),
-    "gone": (4, "? gone", WARNING),
-    "failed": (5, "✕ failed", BAD),
+    "stalled": (4, "‖ stalled", WARNING),
+    "gone": (5, "? gone", WARNING),
+    "failed": (6, "✕ failed", BAD),
 }
 
 

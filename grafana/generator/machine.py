@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from grafana.generator.frame import GROUP, INSTANCE, JOB, RUNS, alerts, run_marks
+from dataclasses import replace
+
+from grafana.generator.frame import CLUSTER, GROUP, INSTANCE, JOB, RUNS, alerts, run_marks
 from grafana.generator.look import (
     BAD,
     GOOD,
@@ -14,7 +16,17 @@ from grafana.generator.look import (
     value,
     values,
 )
-from grafana.generator.machine_gpus import GPU_PANELS, GPUS, HOT, OF_GPU, TOO_HOT
+from grafana.generator.machine_gpus import (
+    GPU_PANELS,
+    GPUS,
+    HOT,
+    PROCESSES,
+    SLOWED,
+    TOO_HOT,
+    UNCORRECTED,
+    XIDS,
+    gpu,
+)
 from grafana.generator.model import Dashboard, Override, Row, Target, Variable
 from grafana.generator.panels import RUN_NAME, series, tile, timeline
 from grafana.generator.queries import (
@@ -22,35 +34,75 @@ from grafana.generator.queries import (
     RUN,
     SCOPE,
     by,
-    increase,
-    over_range,
+    events,
+    grown,
+    mean_of_histogram,
     quantile,
     rate,
+    rates,
     select,
+    so_far,
     state_number,
     worst,
 )
 
 from esper_exporter import health
 
-HOST = ("instance",)
+HOST = ("cluster", "instance")
 MEMORY_WARNING = 0.8
 SCALER_STATES = {"growing": 1, "stable": 2, "decaying": 3}
 
 
 def _host(name: str, **matchers: str) -> str:
-    return by("max", HOST, select(f"esper_host_{name}", PROCESS, **matchers))
+    return by("max", HOST, of_the_processes(select(f"esper_host_{name}", PROCESS, **matchers)))
 
 
-_GPU_LOAD = select("esper_gpu_utilization_ratio", OF_GPU)
-_GPU_MEMORY = (
-    f"{select('esper_gpu_memory_used_bytes', OF_GPU)}"
-    f" / ({select('esper_gpu_memory_total_bytes', OF_GPU)} > 0)"
-)
+def of_the_processes(inner: str) -> str:
+    """What the processes of the chosen runs report; with All what any reports."""
+    return f"{inner} and on (cluster, job, instance) {PROCESSES}"
+
+
+_GPU_LOAD = gpu("utilization_ratio")
+_GPU_MEMORY = f"{gpu('memory_used_bytes')} / ({gpu('memory_total_bytes')} > 0)"
 _HOST_MEMORY = f"{_host('memory_used_bytes')} / {_host('memory_total_bytes')}"
 _CGROUP_MEMORY = f"{_host('cgroup_memory_used_bytes')} / {_host('cgroup_memory_limit_bytes')}"
 
+NONE = values(value(0, "○ none", GOOD))
+
 TILES = (
+    tile(
+        "XID errors",
+        f"sum({XIDS}) or 0 * count({gpu('info')})",
+        "Errors that the driver reported of the chosen GPUs. Good: 0. The table has the GPU and its"
+        " node; XID 48, 63, 64, 74, 79, 94, 95 mean hardware: take the node out.",
+        levels=any_is_bad(),
+        mapping=NONE,
+    ),
+    tile(
+        "GPUs slowed down",
+        f"count({SLOWED} == 1) or 0 * count({SLOWED})",
+        "GPUs whose clocks are held down now for heat or want of power. Good: 0. A power cap is"
+        " none of it. See 'Held down' for the reason.",
+        levels=any_is_bad(),
+        mapping=NONE,
+    ),
+    tile(
+        "Uncorrected ECC",
+        f"sum({UNCORRECTED})",
+        "Memory errors that ECC could not correct, since the driver was loaded. Good: 0. Otherwise"
+        " restart elsewhere from the checkpoint.",
+        levels=any_is_bad(),
+        mapping=NONE,
+    ),
+    tile(
+        "GPUs silent",
+        f"count(time() - {gpu('last_sample_timestamp_seconds')} > 60)"
+        f" or 0 * count({gpu('last_sample_timestamp_seconds')})",
+        "GPUs that have not answered the driver for a minute. Good: 0. EsperGpuSilent has the"
+        " runbook.",
+        levels=any_is_bad(),
+        mapping=NONE,
+    ),
     tile(
         "GPUs busy",
         f"avg({_GPU_LOAD})",
@@ -68,7 +120,7 @@ TILES = (
     ),
     tile(
         "Hottest GPU",
-        f"max({select('esper_gpu_temperature_celsius', OF_GPU)})",
+        f"max({gpu('temperature_celsius')})",
         "Good: below 80 °C. From about 90 °C clocks are held down.",
         "celsius",
         rising(HOT, TOO_HOT),
@@ -83,7 +135,7 @@ TILES = (
     ),
     tile(
         "Out of memory",
-        f"sum({over_range('last_over_time', select('esper_torch_memory_ooms_total'))})",
+        f"sum({so_far('esper_torch_memory_ooms_total')})",
         "CUDA out-of-memory errors of the chosen runs. Good: 0. Otherwise smaller batches, fewer"
         " environments a GPU, a smaller parameter budget.",
         "short",
@@ -143,18 +195,19 @@ TORCH = (
                 f"fragmentation {{{{device}}}} {RUN_NAME}",
             ),
             Target(
-                by(
-                    "sum",
-                    (*RUN, "device"),
-                    increase(select("esper_torch_memory_allocation_retries_total")),
-                ),
+                events("esper_torch_memory_allocation_retries_total", "device"),
                 f"retries {{{{device}}}} {RUN_NAME}",
             ),
         ),
         "Good: fragmentation below 30 %, no retries. A retry is an allocation that succeeded only"
         " after torch gave memory back: the next one may fail.",
-        unit="short",
+        unit="percentunit",
         bounds=lines((health.FRAGMENTATION_WARNING, WARNING)),
+        overrides=(
+            Override(
+                "/^retries/", (("unit", "none"), ("custom.axisPlacement", "right")), regex=True
+            ),
+        ),
     ),
     series(
         "torch.compile",
@@ -178,13 +231,18 @@ TORCH = (
         (
             Target(worst("min", "esper_tamiyo_loss_scale"), f"scale {RUN_NAME}"),
             Target(
-                by("sum", RUN, increase(select("esper_tamiyo_amp_overflows_total"))),
+                events("esper_tamiyo_amp_overflows_total"),
                 f"overflows {RUN_NAME}",
             ),
         ),
         "Good: the scale grows and settles, overflows are rare. A scale that only falls: gradients"
         " overflow, look at the gradient norms. Absent without mixed precision.",
         unit="short",
+        overrides=(
+            Override(
+                "/^overflows/", (("unit", "none"), ("custom.axisPlacement", "right")), regex=True
+            ),
+        ),
     ),
     timeline(
         "AMP scaler",
@@ -201,11 +259,11 @@ TORCH = (
         "Memory warnings",
         (
             Target(
-                by("sum", RUN, increase(select("esper_torch_memory_warnings_total"))),
+                events("esper_torch_memory_warnings_total"),
                 f"warnings {RUN_NAME}",
             ),
             Target(
-                by("sum", RUN, increase(select("esper_torch_memory_ooms_total"))),
+                events("esper_torch_memory_ooms_total"),
                 f"out of memory {RUN_NAME}",
             ),
         ),
@@ -219,17 +277,18 @@ TORCH = (
 
 def _share(name: str) -> str:
     """Seconds a second that a phase takes."""
-    return by("sum", ("phase",), rate(select(f"{name}_sum")))
+    return rates(f"{name}_sum", "phase")
 
 
 TIMES = (
     series(
         "Time by phase of a step",
-        Target(_share("esper_torch_phase_duration_seconds"), "{{phase}}"),
-        "Seconds a second in each phase, the chosen runs together. Good: backward about twice"
+        Target(_share("esper_torch_phase_duration_seconds"), f"{{{{phase}}}} {RUN_NAME}"),
+        "Seconds a second in each phase, a panel for each group. Good: backward about twice"
         " forward, little transfer. Absent where the trainer does not time them.",
         unit="s",
         stack="normal",
+        repeat="group",
         width=8,
     ),
     series(
@@ -244,20 +303,18 @@ TIMES = (
     ),
     series(
         "Time by phase of the trainer",
-        Target(_share("esper_simic_phase_duration_seconds"), "{{phase}}"),
+        Target(_share("esper_simic_phase_duration_seconds"), f"{{{{phase}}}} {RUN_NAME}"),
         "Seconds a second in each of the trainer's own phases. Good: most of it is training. Look"
         " here first when throughput falls.",
         unit="s",
         stack="normal",
+        repeat="group",
     ),
     series(
         "Host epoch times",
         Target(
-            by("sum", ("phase",), rate(select("esper_tolaria_step_duration_seconds_sum")))
-            + " / ("
-            + by("sum", ("phase",), rate(select("esper_tolaria_step_duration_seconds_count")))
-            + " > 0)",
-            "{{phase}}",
+            mean_of_histogram("esper_tolaria_step_duration_seconds", "phase"),
+            f"{{{{phase}}}} {RUN_NAME}",
         ),
         "Mean time of the phases of the hosts' epochs. Good: even. Absent where the trainer does"
         " not report it.",
@@ -267,13 +324,14 @@ TIMES = (
     series(
         "Python in the trainer's phases",
         Target(
-            by("sum", ("phase",), rate(select("esper_simic_phase_cpu_seconds_total"))),
-            "{{phase}}",
+            rates("esper_simic_phase_cpu_seconds_total", "phase"),
+            f"{{{{phase}}}} {RUN_NAME}",
         ),
         "CPU seconds a second that Python spends in each phase. Near the phase's own time: Python"
         " is what it waits for.",
         unit="s",
         stack="normal",
+        repeat="group",
         width=12,
     ),
 )
@@ -303,7 +361,11 @@ HOSTS = (
     series(
         "Disk free",
         Target(
-            by("min", ("instance", "directory"), select("esper_host_disk_free_bytes", PROCESS)),
+            by(
+                "min",
+                (*HOST, "directory"),
+                of_the_processes(select("esper_host_disk_free_bytes", PROCESS)),
+            ),
             "{{directory}} {{instance}}",
         ),
         "Space left where telemetry, checkpoints and state are written. Good: more than the next"
@@ -312,13 +374,19 @@ HOSTS = (
     ),
     series(
         "Memory of the process",
-        Target(by("max", HOST, select("process_resident_memory_bytes", PROCESS)), "{{instance}}"),
+        Target(
+            by("max", HOST, of_the_processes(select("process_resident_memory_bytes", PROCESS))),
+            "{{instance}}",
+        ),
         "Resident memory of the training's process. Good: level. A steady climb is a leak.",
         unit="bytes",
     ),
     series(
         "CPU of the process",
-        Target(by("max", HOST, rate(select("process_cpu_seconds_total", PROCESS))), "{{instance}}"),
+        Target(
+            by("max", HOST, of_the_processes(rate(select("process_cpu_seconds_total", PROCESS)))),
+            "{{instance}}",
+        ),
         "CPU seconds a second of the training's process; 1 is one core. Exactly 1 with an idle GPU:"
         " one Python thread is the bottleneck.",
         unit="short",
@@ -329,7 +397,7 @@ HOSTS = (
         (
             Target(_host("swap_used_bytes"), "swap {{instance}}"),
             Target(
-                by("max", HOST, increase(select("esper_host_cgroup_oom_kills_total", PROCESS))),
+                grown("esper_host_cgroup_oom_kills_total", HOST, PROCESS),
                 "killed {{instance}}",
             ),
         ),
@@ -359,7 +427,8 @@ DASHBOARD = Dashboard(
     rows=ROWS,
     variables=(
         JOB,
-        RUNS,
+        CLUSTER,
+        replace(RUNS, all=True),
         GROUP,
         INSTANCE,
         Variable(

@@ -15,9 +15,21 @@ from grafana.generator.look import (
 )
 from grafana.generator.model import Json, Panel, Target
 from grafana.generator.panels import column, series, table, timeline
-from grafana.generator.queries import PROCESS, by, increase, over_range, rate, select
+from grafana.generator.queries import PROCESS, SCOPE, by, once, over_range, rate, select
 
 from esper_exporter import health
+
+PROCESSES = (
+    "max by (cluster, job, instance) ("
+    f'{{__name__=~"esper_(run_start_timestamp_seconds|exporter_build_info)",{SCOPE}}})'
+)
+"""The processes of the chosen runs; with All those without a run, too."""
+
+USED = (
+    f"max by (uuid) ({select('esper_gpu_used_by_run')} == 1)"
+    f" or max by (uuid) ({select('esper_gpu_info', PROCESS)}"
+    f" and on (cluster, job, instance) {PROCESSES})"
+)
 
 GPU = ("gpu", "uuid")
 """A GPU is one thing however many processes tell of it."""
@@ -36,7 +48,55 @@ SHORT_UUID: Json = {
 
 def gpu(name: str, aggregation: str = "max", *labels: str, **matchers: str) -> str:
     """A GPU's gauge, once for each GPU."""
-    return by(aggregation, (*GPU, *labels), select(f"esper_gpu_{name}", OF_GPU, **matchers))
+    return by(
+        aggregation, (*GPU, *labels), of_the_runs(select(f"esper_gpu_{name}", OF_GPU, **matchers))
+    )
+
+
+def of_the_runs(inner: str) -> str:
+    """Samples of the GPUs that the chosen runs use, or that their processes report."""
+    return f"{inner} and on (uuid) ({USED})"
+
+
+def gpu_events(name: str, *labels: str, **matchers: str) -> str:
+    """A GPU's counter between two points, once however many processes report it."""
+    selector = select(f"esper_gpu_{name}_total", OF_GPU, **matchers)
+    now = by("max", (*GPU, *labels), f"last_over_time({selector}[$__interval])")
+    before = by("max", (*GPU, *labels), f"last_over_time({selector}[1h] offset $__interval)")
+    return of_the_runs(f"(({now} - ({before} or 0 * {now})) >= 0 or {now})")
+
+
+XIDS = by(
+    "sum",
+    GPU,
+    by(
+        "max",
+        (*GPU, "xid"),
+        of_the_runs(over_range("last_over_time", select("esper_gpu_xid_errors_total", OF_GPU))),
+    ),
+)
+UNCORRECTED = by(
+    "max",
+    GPU,
+    of_the_runs(
+        over_range(
+            "last_over_time",
+            select("esper_gpu_ecc_errors_total", OF_GPU, kind="uncorrected", scope="volatile"),
+        )
+    ),
+)
+SLOWED = gpu(
+    "throttled",
+    reason="hw_slowdown|hw_thermal_slowdown|hw_power_brake_slowdown"
+    "|sw_thermal_slowdown|board_limit|reliability",
+)
+"""What holds clocks down is a fault; a power cap is not, nor is idling."""
+
+
+def _ours() -> str:
+    """Memory of each process once, all of them together."""
+    name = "esper_gpu_process_memory_bytes"
+    return by("sum", GPU, of_the_runs(once(name, select(name, OF_GPU))))
 
 
 def _used() -> str:
@@ -45,9 +105,23 @@ def _used() -> str:
 
 GPUS = table(
     "GPUs",
-    {"gpu": "GPU", "name": "Model", "uuid": "UUID"},
+    {"instance": "Node", "gpu": "GPU", "name": "Model", "uuid": "UUID"},
     (
-        column("Info", by("max", (*GPU, "name"), select("esper_gpu_info", OF_GPU))),
+        column(
+            "Info",
+            # One process of those that report a GPU stands for its node.
+            "topk by (gpu, uuid) (1, "
+            + by("max", (*GPU, "name", "instance"), of_the_runs(select("esper_gpu_info", OF_GPU)))
+            + ")",
+        ),
+        column(
+            "Score",
+            " + ".join(
+                f"{weight} * ({trouble} > bool 0 or 0 * {gpu('info')})"
+                for weight, trouble in ((10, XIDS), (10, UNCORRECTED), (5, SLOWED))
+            )
+            + f" + ({_used()} or 0 * {gpu('info')})",
+        ),
         column(
             "Busy",
             gpu("utilization_ratio"),
@@ -66,7 +140,7 @@ GPUS = table(
             levels=rising(0.8, health.MEMORY_CRITICAL),
             width=150,
         ),
-        column("Ours", gpu("process_memory_bytes", "sum"), unit="bytes", decimals=1),
+        column("Ours", _ours(), unit="bytes", decimals=1),
         column(
             "Temperature",
             gpu("temperature_celsius"),
@@ -78,41 +152,19 @@ GPUS = table(
         column("Clock", gpu("sm_clock_hertz"), unit="hertz", decimals=2),
         column(
             "Throttled",
-            by(
-                "max",
-                GPU,
-                select(
-                    "esper_gpu_throttled",
-                    OF_GPU,
-                    reason="hw_slowdown|hw_thermal_slowdown|hw_power_brake_slowdown"
-                    "|sw_thermal_slowdown|board_limit|reliability",
-                ),
-            ),
+            SLOWED,
             mapping=values(value(0, "○ no", GOOD), value(1, "▼ slowed", BAD)),
         ),
         column(
             "XID errors",
-            by(
-                "sum",
-                GPU,
-                over_range("last_over_time", select("esper_gpu_xid_errors_total", OF_GPU)),
-            ),
+            XIDS,
             decimals=0,
             levels=any_is_bad(),
             mapping=values(value(0, "○ none", GOOD)),
         ),
         column(
             "ECC",
-            by(
-                "max",
-                GPU,
-                over_range(
-                    "last_over_time",
-                    select(
-                        "esper_gpu_ecc_errors_total", OF_GPU, kind="uncorrected", scope="volatile"
-                    ),
-                ),
-            ),
+            UNCORRECTED,
             decimals=0,
             levels=any_is_bad(),
             mapping=values(value(0, "○ none", GOOD)),
@@ -123,32 +175,35 @@ GPUS = table(
             mapping=values(value(0, "○ no", GOOD), value(1, "● replace", BAD)),
         ),
     ),
-    "One row for each GPU, now. Good: busy, memory below 90 %, below 80 °C, not slowed, no XID and"
-    " no uncorrected ECC error. XID 48, 63, 64, 74, 79, 94, 95 mean hardware: take the node out."
+    "One row for each GPU, now, the ones in trouble first. Good: busy, memory below 90 %, below"
+    " 80 °C, not slowed, no XID and no uncorrected ECC error. XID 48, 63, 64, 74, 79,"
+    " 94, 95 mean hardware: take the node out."
     " What the GPU cannot tell is a dash; 'Ours' is the memory of this training.",
-    height=6,
-    hidden=("Info",),
+    height=9,
+    hidden=("Info", "Score"),
+    worst_first="Score",
     key_properties={
+        "Node": (("custom.width", 150),),
         "GPU": (("custom.width", 60),),
         "Model": (("custom.width", 170),),
         "UUID": (("custom.width", 120),),
     },
     order=(
+        "Node",
         "GPU",
         "Model",
+        "XID errors",
+        "Throttled",
+        "ECC",
+        "Remap failed",
         "Busy",
         "Memory",
         "Ours",
         "Temperature",
         "Power",
         "Clock",
-        "Throttled",
-        "XID errors",
-        "ECC",
-        "Remap failed",
         "UUID",
     ),
-    sort=(("GPU", False),),
 )
 
 
@@ -206,8 +261,15 @@ GPU_PANELS = (
     series(
         "Held down",
         Target(
-            by("max", (*GPU, "reason"), rate(select("esper_gpu_throttled_seconds_total", OF_GPU)))
-            + " > 0",
+            by(
+                "max",
+                (*GPU, "reason"),
+                of_the_runs(rate(select("esper_gpu_throttled_seconds_total", OF_GPU)) + " > 0")
+                + " or "
+                + of_the_runs(
+                    f"avg_over_time({select('esper_gpu_throttled', OF_GPU)}[$__rate_interval]) > 0"
+                ),
+            ),
             f"{{{{reason}}}} {GPU_NAME}",
         ),
         "Share of time in which clocks were held down, by reason. Good: empty, or power cap only."
@@ -219,30 +281,19 @@ GPU_PANELS = (
         "Errors of the hardware",
         (
             Target(
-                by("max", (*GPU, "xid"), increase(select("esper_gpu_xid_errors_total", OF_GPU)))
-                + " > 0",
+                gpu_events("xid_errors", "xid") + " > 0",
                 f"XID {{{{xid}}}} {GPU_NAME}",
             ),
             Target(
-                by(
-                    "max",
-                    (*GPU, "kind"),
-                    increase(select("esper_gpu_ecc_errors_total", OF_GPU, scope="volatile")),
-                )
-                + " > 0",
+                gpu_events("ecc_errors", "kind", scope="volatile") + " > 0",
                 f"ECC {{{{kind}}}} {GPU_NAME}",
             ),
             Target(
-                by("max", GPU, increase(select("esper_gpu_pcie_replays_total", OF_GPU))) + " > 0",
+                gpu_events("pcie_replays") + " > 0",
                 f"PCIe replays {GPU_NAME}",
             ),
             Target(
-                by(
-                    "max",
-                    (*GPU, "kind"),
-                    increase(select("esper_gpu_nvlink_errors_total", OF_GPU)),
-                )
-                + " > 0",
+                gpu_events("nvlink_errors", "kind") + " > 0",
                 f"NVLink {{{{kind}}}} {GPU_NAME}",
             ),
         ),

@@ -34,7 +34,9 @@ class Panel:
 
     ``description`` says what is good and what to do when it is not. ``mappings``, ``thresholds``
     and ``custom`` are as Grafana's field configuration has them. ``points`` is how many a query
-    over time asks for at most; without it one for each pixel.
+    over time asks for at most; without it one for each pixel. ``interval`` is the shortest time
+    between two points, ``repeat`` the variable of whose values each has a panel; ``links`` are
+    those of every value.
     """
 
     type: PanelType
@@ -56,6 +58,9 @@ class Panel:
     options: Json = field(default_factory=dict)
     transformations: tuple[Json, ...] = ()
     points: int | None = None
+    interval: str = ""
+    repeat: str = ""
+    links: tuple[Json, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +86,7 @@ class Variable:
     description: str
     regex: str = ""
     all: bool = True
+    multi: bool = True
     sort: int = 1
 
 
@@ -94,6 +100,7 @@ class Annotation:
     color: str
     tags: str = ""
     value_is_time: bool = False
+    step: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

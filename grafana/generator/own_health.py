@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from grafana.generator.frame import of_processes
 from grafana.generator.look import (
     BAD,
@@ -16,11 +18,19 @@ from grafana.generator.look import (
 )
 from grafana.generator.model import Panel, Row, Target
 from grafana.generator.panels import column, heatmap, ranking, series, table, tile, timeline
-from grafana.generator.queries import PROCESS, by, increase, over_range, rate, select
+from grafana.generator.queries import (
+    PROCESS,
+    buckets,
+    by,
+    grown,
+    over_range,
+    rate,
+    select,
+    total,
+)
 
-EACH = ("job", "instance")
+EACH = ("cluster", "job", "instance")
 NAME = "{{instance}}"
-EMIT_BUCKET = "esper_exporter_emit_duration_seconds_bucket"
 SLOW_SCRAPE, TOO_SLOW_SCRAPE = 0.5, 5.0
 
 
@@ -30,24 +40,25 @@ def _own(name: str, aggregation: str = "max", *labels: str, **matchers: str) -> 
 
 def _grown(name: str, *labels: str) -> str:
     """A counter's increase between two points."""
-    return by("sum", (*EACH, *labels), increase(select(f"esper_exporter_{name}_total", PROCESS)))
+    return grown(f"esper_exporter_{name}_total", (*EACH, *labels), PROCESS)
 
 
 def _stood(name: str, *labels: str) -> str:
     """A counter as it stood last in the time range."""
-    last = over_range("last_over_time", select(f"esper_exporter_{name}_total", PROCESS))
-    return by("sum", (*EACH, *labels), last)
+    return _totals(f"{name}_total", *labels, of=lambda each: over_range("last_over_time", each))
+
+
+def _totals(name: str, *labels: str, of: Callable[[str], str] = rate) -> str:
+    """A counter of the exporter's own, once for each process."""
+    return total(f"esper_exporter_{name}", (*EACH, *labels), of, PROCESS)
 
 
 def _mean(name: str) -> str:
-    total = by("sum", EACH, rate(select(f"esper_exporter_{name}_sum", PROCESS)))
-    count = by("sum", EACH, rate(select(f"esper_exporter_{name}_count", PROCESS)))
-    return f"{total} / ({count} > 0)"
+    return f"{_totals(f'{name}_sum')} / ({_totals(f'{name}_count')} > 0)"
 
 
 def _quantile(share: float, name: str) -> str:
-    buckets = by("sum", ("le", *EACH), rate(select(f"esper_exporter_{name}_bucket", PROCESS)))
-    return f"histogram_quantile({share}, {buckets})"
+    return f"histogram_quantile({share}, {_totals(f'{name}_bucket', 'le')})"
 
 
 NONE = values(value(0, "○ none", GOOD))
@@ -65,7 +76,7 @@ TILES = (
     ),
     tile(
         "Events a second",
-        f"sum({rate(select('esper_exporter_events_total', PROCESS))})",
+        f"sum({_totals('events_total')})",
         "Events handed to the exporters. 0 while training: the trainer is silent or its hub drops"
         " events before they come here.",
         decimals=1,
@@ -208,7 +219,7 @@ COST = (
     ),
     _per(
         "Share of a core for events",
-        by("sum", EACH, rate(select("esper_exporter_emit_duration_seconds_sum", PROCESS))),
+        _totals("emit_duration_seconds_sum"),
         "Seconds a second spent on taking events in. Good: below 5 %. More: the trainer emits far"
         " more than it needs to.",
         "percentunit",
@@ -217,7 +228,7 @@ COST = (
     ),
     heatmap(
         "Time to take an event in, all events",
-        by("sum", ("le",), increase(select(EMIT_BUCKET, PROCESS))),
+        buckets("esper_exporter_emit_duration_seconds", PROCESS),
         "Where the events' times lie. Good: one band below a millisecond; a second one far above it"
         " means that another thread holds the interpreter.",
         unit="s",
@@ -234,7 +245,7 @@ COST = (
 INTAKE = (
     _per(
         "Events taken in",
-        by("sum", EACH, rate(select("esper_exporter_events_total", PROCESS))),
+        _totals("events_total"),
         "Events a second by process. Good: as the trainer emits; 0 while it trains is a fault of"
         " the chain before the exporter.",
         "eps",

@@ -15,6 +15,20 @@ WITHOUT_DEFAULT_GROUP: Json = {
 }
 """A group is worth naming where there are several; the only one is called default."""
 
+WITHOUT_THE_RUN: tuple[Json, ...] = tuple(
+    {"id": "renameByRegex", "options": {"regex": regex, "renamePattern": pattern}}
+    for regex, pattern in (("^(.+) ${run}$", "$1"), ("^(.+ )${run}/(.+)$", "$1$2"))
+)
+"""The run is named in each legend only where several are chosen, which match no name."""
+
+EVENT_INTERVAL = "1m"
+"""At least four scrapes between two bars that count events."""
+
+
+def count_unit(unit: str, decimals: int | None) -> str:
+    """Counts in full: Grafana's ``short`` would show 1093 as 1 K."""
+    return "none" if unit == "short" and decimals == 0 else unit
+
 
 def vital(
     title: str,
@@ -38,7 +52,7 @@ def vital(
         targets=(Target(expr, legend, instant=True),),
         width=width,
         height=height,
-        unit=unit,
+        unit=count_unit(unit, decimals),
         decimals=decimals,
         no_value=NO_DATA,
         color={"mode": "thresholds"}
@@ -81,7 +95,10 @@ def series(
     colors: dict[str, str] | None = None,
     overrides: tuple[Override, ...] = (),
     step: bool = False,
-    shorten: Json = WITHOUT_DEFAULT_GROUP,
+    shorten: Json | None = None,
+    repeat: str = "",
+    color: str = "palette-classic",
+    links: tuple[Json, ...] = (),
 ) -> Panel:
     """Lines over time. ``bounds`` are drawn dashed; gaps stay gaps, for absent is not 0.
 
@@ -110,6 +127,10 @@ def series(
         )
         for name, color in (colors or {}).items()
     )
+    if shorten is None:
+        shortened: tuple[Json, ...] = (WITHOUT_DEFAULT_GROUP, *WITHOUT_THE_RUN)
+    else:
+        shortened = (shorten,)
     return Panel(
         type="timeseries",
         title=title,
@@ -133,7 +154,11 @@ def series(
             },
             "tooltip": {"mode": "multi", "sort": "desc"},
         },
-        transformations=(shorten,),
+        transformations=shortened,
+        interval=EVENT_INTERVAL if bars else "",
+        repeat=repeat,
+        color={"mode": color},
+        links=links,
     )
 
 
@@ -146,7 +171,7 @@ def timeline(
     *,
     width: int = 24,
     height: int = 8,
-    shorten: Json = WITHOUT_DEFAULT_GROUP,
+    shorten: Json | None = None,
 ) -> Panel:
     """States over time, one line a thing. Where nothing was measured there is nothing.
 
@@ -170,7 +195,7 @@ def timeline(
             "legend": {"displayMode": "list", "placement": "bottom", "showLegend": True},
             "tooltip": {"mode": "single", "sort": "none"},
         },
-        transformations=(shorten,),
+        transformations=(shorten,) if shorten else (WITHOUT_DEFAULT_GROUP, *WITHOUT_THE_RUN),
         points=300,
     )
 
@@ -181,6 +206,7 @@ def heatmap(
     """A histogram's buckets over time; ``expr`` sums increases by ``le``."""
     return Panel(
         type="heatmap",
+        interval=EVENT_INTERVAL,
         title=title,
         description=description,
         targets=(Target(expr, "{{le}}", format="heatmap"),),
@@ -230,9 +256,9 @@ def ranking(
         targets=(Target(expr, legend, instant=True),),
         width=width,
         height=height,
-        unit=unit,
+        unit=count_unit(unit, decimals),
         decimals=decimals,
-        minimum=minimum,
+        minimum=0.0 if minimum is None else minimum,
         maximum=maximum,
         no_value=NO_DATA,
         color={"mode": "palette-classic" if levels is PLAIN else "thresholds"},
@@ -252,7 +278,7 @@ def ranking(
             "text": {"titleSize": 12, "valueSize": 14},
             "legend": {"showLegend": False},
         },
-        transformations=(WITHOUT_DEFAULT_GROUP,),
+        transformations=(WITHOUT_DEFAULT_GROUP, *WITHOUT_THE_RUN),
     )
 
 
@@ -272,7 +298,7 @@ def column(
         ("mappings", [*([mapping] if mapping else []), *absent(missing="–")])
     ]
     if unit:
-        properties.append(("unit", unit))
+        properties.append(("unit", count_unit(unit, decimals)))
     if decimals is not None:
         properties.append(("decimals", decimals))
     if levels:
@@ -302,11 +328,13 @@ def table(
     key_properties: dict[str, tuple[tuple[str, Any], ...]] | None = None,
     sort: tuple[tuple[str, bool], ...] = (),
     order: tuple[str, ...] = (),
+    worst_first: str = "",
 ) -> Panel:
     """A table of instant queries, one row for each set of ``keys`` (label to title).
 
     Each query is aggregated to the keys, so that the queries' rows fall together. ``order`` puts
     titles in another order than keys first, then columns; ``sort`` is by titles, True for falling.
+    ``worst_first`` is the column, shown or hidden, by which the rows come, the highest first.
     """
     refs = [chr(ord("A") + i) for i in range(len(columns))]
     fields = {f"Value #{ref}": name for ref, (name, _, _) in zip(refs, columns, strict=True)}
@@ -336,6 +364,14 @@ def table(
         },
         transformations=(
             {"id": "merge", "options": {}},
+            *(
+                {
+                    "id": "sortBy",
+                    "options": {"fields": {}, "sort": [{"field": field, "desc": True}]},
+                }
+                for field, name in fields.items()
+                if name == worst_first
+            ),
             {
                 "id": "organize",
                 "options": {

@@ -69,7 +69,7 @@ TILES = (
         levels=rising(health.CLIP_FRACTION_WARNING, health.CLIP_FRACTION_CRITICAL),
     ),
     _now(
-        "Gradient norm",
+        "Max gradient, 5 min",
         "grad_norm_window_max",
         "max",
         "Largest gradient norm before clipping in the five minutes before the last update. Good:"
@@ -128,7 +128,14 @@ FIVE_CHARTS = (
         " of one step (right axis) with a small mean is local drift. Flat with one inner epoch.",
         bounds=lines((health.KL_WARNING, WARNING), (health.KL_CRITICAL, BAD)),
         soft_maximum=0.05,
-        overrides=(Override("/^largest KL/", (("custom.axisPlacement", "right"),), regex=True),),
+        overrides=(
+            Override("/^largest KL/", (("custom.axisPlacement", "right"),), regex=True),
+            Override(
+                "/^clipped/",
+                (("unit", "percentunit"), ("custom.axisPlacement", "right"), ("max", 1.0)),
+                regex=True,
+            ),
+        ),
         width=12,
     ),
     _over(
@@ -150,13 +157,13 @@ FIVE_CHARTS = (
     series(
         "Entropy of the eight heads",
         Target(
-            by("avg", ("head",), select(f"{P}_head_entropy_ratio")),
-            "{{head}}",
+            by("avg", (*RUN, "head"), select(f"{P}_head_entropy_ratio")),
+            f"{{{{head}}}} {RUN_NAME}",
         ),
-        "The heads' entropies, each as a share of its maximum, stacked; the mean of the chosen"
-        " runs. Forced steps count as 0 here. Good: the stack shrinks slowly, no layer vanishes.",
+        "The heads' entropies, each as a share of its maximum. Forced steps count as 0 here. Good:"
+        " they fall slowly, none to 0.",
         unit="percentunit",
-        stack="normal",
+        maximum=1.0,
         colors=HEAD_COLORS,
         width=12,
     ),
@@ -178,7 +185,12 @@ FIVE_CHARTS = (
         ),
         "GPU load, memory, waiting for data and the time of an update, as the trainer reports them."
         " Good: busy GPU, no waiting, even updates. More on the GPU dashboard.",
-        unit="short",
+        unit="percentunit",
+        overrides=(
+            Override(
+                "/^update seconds/", (("unit", "s"), ("custom.axisPlacement", "right")), regex=True
+            ),
+        ),
         width=24,
         height=7,
     ),

@@ -12,10 +12,11 @@ from grafana.generator.panels import RUN_NAME, heatmap, ranking, series
 from grafana.generator.policy_panels import P, _over
 from grafana.generator.queries import (
     RUN,
+    buckets,
     by,
-    increase,
+    events,
     quantile,
-    rate,
+    rates,
     select,
     worst,
 )
@@ -107,8 +108,8 @@ VALUES = (
     series(
         "Low-variance updates",
         Target(
-            by("sum", RUN, rate(select(f"{P}_updates_low_return_variance_total")))
-            + f" / ({by('sum', RUN, rate(select(f'{P}_updates_total')))} > 0)",
+            rates(f"{P}_updates_low_return_variance_total")
+            + f" / ({rates(f'{P}_updates_total')} > 0)",
             RUN_NAME,
         ),
         "Share of updates whose returns hardly varied. Good: below 20 %; above, the value function"
@@ -122,7 +123,7 @@ VALUES = (
 GRADIENTS = (
     heatmap(
         "Gradient norms of all updates",
-        by("sum", ("le",), increase(select(f"{P}_update_grad_norm_bucket"))),
+        buckets(f"{P}_update_grad_norm"),
         "Gradient norm before clipping of every update, none missed between two scrapes. Good: a"
         " narrow band below 10.",
         unit="short",
@@ -173,7 +174,7 @@ GRADIENTS = (
     series(
         "Updates with something odd",
         tuple(
-            Target(by("sum", RUN, increase(select(f"{P}_{name}_total"))), f"{word} {RUN_NAME}")
+            Target(events(f"{P}_{name}_total"), f"{word} {RUN_NAME}")
             for word, name in {
                 "stopped early by KL": "updates_early_stopped",
                 "advantages floored": "updates_advantage_std_floored",

@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
+from functools import cache
+
+from esper_exporter.metrics.catalogue import catalogue
+from esper_exporter.metrics.metric import columns_of
 
 RUN = ("run_id", "group_id")
 """What tells runs apart on a panel. Ranks of a run are put together, the worst one counts."""
 
-SCOPE = 'job=~"$job",run_id=~"$run",group_id=~"$group"'
-EVERY_RUN = 'job=~"$job",group_id=~"$group"'
+WHERE = 'cluster=~"$cluster",job=~"$job"'
+SCOPE = f'{WHERE},run_id=~"$run",group_id=~"$group"'
+EVERY_RUN = f'{WHERE},group_id=~"$group"'
 OF_ENV = SCOPE + ',env_id=~"$env"'
 OF_SLOT = OF_ENV + ',slot_id=~"$slot"'
-PROCESS = 'job=~"$job",instance=~"$instance"'
+PROCESS = f'{WHERE},instance=~"$instance"'
+PER_RANK = ("cluster", *RUN, "rank")
+PER_PROCESS = ("cluster", "job", "instance")
+
+WHOLE_RUN = re.compile(
+    "esper_tamiyo_((head_|layer_)?(nonfinite_)?updates?_|head_update_|nonfinite_updates_|gradient_explosions_"
+    "|finiteness_failures_|amp_overflows_|loss_scale_updates_|rollback_steps_zeroed_"
+    "|trust_region_violations_|log_prob_underflows_)"
+    "|esper_tolaria_batches_|esper_run_checkpoints_loaded_"
+)
+"""Counters of what all ranks of a run do together: each rank counts the same updates."""
 
 
 def select(name: str, scope: str = SCOPE, /, **labels: str) -> str:
@@ -43,28 +59,100 @@ def rate(inner: str) -> str:
     return f"rate({inner}[$__rate_interval])"
 
 
-def increase(inner: str) -> str:
-    """A counter's increase between two points of a graph."""
-    return f"increase({inner}[$__rate_interval])"
+@cache
+def _labels_of(name: str) -> tuple[str, ...]:
+    """All labels that the catalogue gives to a sample's name."""
+    for metric in catalogue().metrics:
+        for column in columns_of(metric):
+            if metric.name + column.suffix == name:
+                return (*metric.labels, *(label for label, _ in column.labels))
+    raise ValueError(f"{name} is not in the catalogue")
+
+
+def _own_labels(name: str) -> tuple[str, ...]:
+    """The labels of a sample that say neither whose nor where it is."""
+    return tuple(label for label in _labels_of(name) if label not in PER_RANK)
+
+
+def once(name: str, inner: str) -> str:
+    """What two Prometheus servers scraped, or two targets serve, once for each rank or process."""
+    owner = PER_RANK if "run_id" in _labels_of(name) else PER_PROCESS
+    return by("max", (*owner, *_own_labels(name)), inner)
+
+
+def total(
+    name: str,
+    labels: tuple[str, ...],
+    of: Callable[[str], str],
+    scope: str = SCOPE,
+    /,
+    **matchers: str,
+) -> str:
+    """A counter by ``labels``: the sum of its ranks, or the highest one where all count the same.
+
+    ``of`` turns the selector into the rate, the increase or the last value of each series.
+    """
+    each = once(name, of(select(name, scope, **matchers)))
+    if not WHOLE_RUN.match(name):
+        return by("sum", labels, each)
+    if set(_own_labels(name)) - set(labels):
+        each = by("sum", (*dict.fromkeys((*PER_RANK, *labels)),), each)
+    if set(RUN) <= set(labels):
+        return by("max", labels, each)
+    # Of several runs together: the highest rank of each, and then their sum.
+    return by("sum", labels, by("max", (*dict.fromkeys((*RUN, *labels)),), each))
+
+
+def events(name: str, *labels: str, scope: str = SCOPE, **matchers: str) -> str:
+    """What a run's counter grew by between two points of a graph, exactly.
+
+    Each event is in one bar: the last value of this interval less the last one before it. A
+    counter born above 0 grew by its first value; one that fell was reset and begins at 0.
+    """
+    return grown(name, (*RUN, *labels), scope, **matchers)
+
+
+def grown(name: str, labels: tuple[str, ...], scope: str = SCOPE, /, **matchers: str) -> str:
+    """A counter's exact growth between two points of a graph, by any labels."""
+
+    def growth(selector: str) -> str:
+        now = once(name, f"last_over_time({selector}[$__interval])")
+        before = once(name, f"last_over_time({selector}[1h] offset $__interval)")
+        return f"({now} - ({before} or 0 * {now})) >= 0 or {now}"
+
+    return total(name, labels, growth, scope, **matchers)
+
+
+def rates(name: str, *labels: str, scope: str = SCOPE, **matchers: str) -> str:
+    """A run's counter a second."""
+    return total(name, (*RUN, *labels), rate, scope, **matchers)
 
 
 def so_far(name: str, *labels: str, scope: str = SCOPE, **matchers: str) -> str:
     """A run's counter as it stood last in the time range, a run's end included."""
-    last = over_range("last_over_time", select(name, scope, **matchers))
-    return by("sum", (*RUN, *labels), last)
+
+    def last(selector: str) -> str:
+        return over_range("last_over_time", selector)
+
+    return total(name, (*RUN, *labels), last, scope, **matchers)
 
 
 def mean_of_histogram(name: str, *labels: str, scope: str = SCOPE, **matchers: str) -> str:
     """The mean of what a histogram saw lately."""
-    total = by("sum", (*RUN, *labels), rate(select(f"{name}_sum", scope, **matchers)))
-    count = by("sum", (*RUN, *labels), rate(select(f"{name}_count", scope, **matchers)))
-    return f"{total} / ({count} > 0)"
+    summed = rates(f"{name}_sum", *labels, scope=scope, **matchers)
+    count = rates(f"{name}_count", *labels, scope=scope, **matchers)
+    return f"{summed} / ({count} > 0)"
 
 
 def quantile(share: float, name: str, *labels: str, scope: str = SCOPE, **matchers: str) -> str:
     """A quantile of what a histogram saw lately."""
-    buckets = rate(select(f"{name}_bucket", scope, **matchers))
-    return f"histogram_quantile({share}, {by('sum', ('le', *RUN, *labels), buckets)})"
+    buckets = total(f"{name}_bucket", ("le", *RUN, *labels), rate, scope, **matchers)
+    return f"histogram_quantile({share}, {buckets})"
+
+
+def buckets(name: str, scope: str = SCOPE, /, **matchers: str) -> str:
+    """How many observations of a histogram came between two points of a graph, by ``le``."""
+    return grown(f"{name}_bucket", ("le",), scope, **matchers)
 
 
 def state_number(

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from grafana.generator.environment_panels import ENV_NAME, SLOT_NAME, _per_env
+from grafana.generator.environment_panels import ENV_NAME, _per_env
 from grafana.generator.look import (
     BAD,
+    DIM,
     GOOD,
     NEUTRAL,
     OP_COLORS,
+    value,
+    values,
 )
 from grafana.generator.model import Target
 from grafana.generator.panels import (
     RUN_NAME,
     column,
     heatmap,
-    ranking,
     series,
     table,
 )
@@ -22,10 +24,11 @@ from grafana.generator.queries import (
     OF_ENV,
     OF_SLOT,
     RUN,
+    buckets,
     by,
-    increase,
+    events,
     over_range,
-    rate,
+    rates,
     select,
     worst,
 )
@@ -66,6 +69,7 @@ REWARDS = (
         " 'Gaming and hacking'. Parts that the trainer does not report are absent.",
         unit="short",
         stack="normal",
+        repeat="group",
         bars=True,
         fill=60,
         width=16,
@@ -82,7 +86,7 @@ REWARDS = (
     series(
         "Episodes by outcome",
         Target(
-            by("sum", (*RUN, "outcome"), increase(select("esper_simic_episodes_total"))),
+            events("esper_simic_episodes_total", "outcome"),
             f"{{{{outcome}}}} {RUN_NAME}",
         ),
         "How episodes ended. Good: more and more successes.",
@@ -92,7 +96,7 @@ REWARDS = (
     ),
     heatmap(
         "Final accuracy of episodes",
-        by("sum", ("le",), increase(select("esper_simic_episode_final_accuracy_ratio_bucket"))),
+        buckets("esper_simic_episode_final_accuracy_ratio"),
         "Where episodes end, every one counted. Good: the band moves up. Two bands: some"
         " environments fail.",
         unit="percentunit",
@@ -101,19 +105,15 @@ REWARDS = (
         "Gaming and hacking",
         (
             Target(
-                by("sum", RUN, increase(select("esper_simic_gaming_steps_total"))),
+                events("esper_simic_gaming_steps_total"),
                 f"anti-gaming penalty {RUN_NAME}",
             ),
             Target(
-                by(
-                    "sum",
-                    (*RUN, "pattern"),
-                    increase(select("esper_simic_reward_hacking_suspected_total")),
-                ),
+                events("esper_simic_reward_hacking_suspected_total", "pattern"),
                 f"suspected: {{{{pattern}}}} {RUN_NAME}",
             ),
             Target(
-                by("sum", RUN, increase(select("esper_simic_performance_degradations_total"))),
+                events("esper_simic_performance_degradations_total"),
                 f"degradation {RUN_NAME}",
             ),
         ),
@@ -129,31 +129,39 @@ ACTIONS = (
     series(
         "Actions",
         Target(
-            by("sum", ("op",), rate(select("esper_tamiyo_actions_total"))),
-            "{{op}}",
+            rates("esper_tamiyo_actions_total", "op"),
+            f"{{{{op}}}} {RUN_NAME}",
         ),
-        "Actions a second by operation, the chosen runs together. Good: a mix; only WAIT is a"
+        "Actions a second by operation, a panel for each group. Good: a mix; only WAIT is a"
         " policy that avoids risk.",
         unit="ops",
         stack="normal",
+        repeat="group",
         colors=OP_COLORS,
         width=12,
     ),
     series(
         "Success of actions",
         Target(
-            by("sum", ("op",), rate(select("esper_tamiyo_actions_total", success="true")))
-            + f" / ({by('sum', ('op',), rate(select('esper_tamiyo_actions_total')))} > 0)",
-            "{{op}}",
+            rates("esper_tamiyo_actions_total", "op", success="true")
+            + f" / ({rates('esper_tamiyo_actions_total', 'op')} > 0)",
+            f"{{{{op}}}} {RUN_NAME}",
         ),
         "Share of the actions that could be carried out, by operation. Good: near 100 %. Low for"
         " ADVANCE: seeds do not pass their gates.",
         unit="percentunit",
         maximum=1.0,
         colors=OP_COLORS,
+        repeat="group",
         width=12,
     ),
 )
+
+
+def _shapley(what: str) -> str:
+    last = over_range("last_over_time", select(f"esper_simic_shapley_{what}", OF_SLOT))
+    return by("avg", (*RUN, "env_id", "slot_id"), last)
+
 
 ATTRIBUTION = (
     series(
@@ -192,21 +200,27 @@ ATTRIBUTION = (
         " is what growing brought.",
         unit="percentunit",
     ),
-    ranking(
+    table(
         "Shapley ranking",
-        "sort_desc("
-        + by(
-            "avg",
-            (*RUN, "env_id", "slot_id"),
-            over_range("last_over_time", select("esper_simic_shapley_mean", OF_SLOT)),
-        )
-        + ")",
-        SLOT_NAME,
+        {"run_id": "Run", "group_id": "Group", "env_id": "Env", "slot_id": "Slot"},
+        (
+            column(
+                "Contribution",
+                _shapley("mean"),
+                decimals=2,
+                levels=((None, BAD), (0.0, NEUTRAL), (1e-9, GOOD)),
+            ),
+            column("± std", _shapley("std"), decimals=2),
+            column(
+                "Significant",
+                f"abs({_shapley('mean')}) > bool 1.96 * {_shapley('std')}",
+                mapping=values(value(0, "○ no", DIM), value(1, "● yes", NEUTRAL)),
+            ),
+        ),
         "Mean contribution of each slot, percent points of accuracy, as it was estimated last."
-        " Good: above 0. Below 0 a seed harms: prune.",
-        unit="short",
-        decimals=2,
-        levels=((None, BAD), (0.0, NEUTRAL), (1e-9, GOOD)),
+        " Good: above 0. Below 0 a seed harms: prune. What is not significant may be chance.",
+        width=8,
+        worst_first="Contribution",
     ),
     table(
         "Best episodes",

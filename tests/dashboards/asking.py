@@ -13,7 +13,7 @@ Found = dict[tuple[tuple[str, str], ...], float]
 
 def resolved(expression: str, **chosen: str) -> str:
     """The query with its variables filled in: All but for what is chosen."""
-    windows = {"__range": "1h", "__rate_interval": "1m", **chosen}
+    windows = {"__range": "1h", "__rate_interval": "1m", "__interval": "1m", **chosen}
     return re.sub(r"\$\{?(\w+)\}?", lambda name: windows.get(name[1], ".*"), expression)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -66,12 +67,31 @@ HOST_EPOCH: dict[str, Any] = {
 }
 
 
+def twice_by_two(lines: list[str]) -> Iterator[str]:
+    """A run's samples as of two ranks, stored by two servers of which each has them all."""
+    for line in lines:
+        if line.startswith("#"):
+            yield line
+            continue
+        for rank in "01":
+            ranked = line.replace('rank="0"', f'rank="{rank}"')
+            for replica in "ab" if ranked != line or rank == "0" else "":
+                name, labels, rest = (
+                    re.split(r"[{}]", ranked, maxsplit=2)
+                    if "{" in line
+                    else (*ranked.split(" ", 1)[:1], "", " " + ranked.split(" ", 1)[1])
+                )
+                separator = "," if labels else ""
+                yield f'{name}{{{labels}{separator}replica="{replica}"}}{rest}'
+
+
 def blocks(folder: Path) -> None:
     """The two recordings, at their own time, as a server's blocks."""
     for name in ("run1", "run2b"):
         out = folder / f"{name}.om"
         done = run("backfill", telemetry(name), "--out", out, "--step", "5", "--run-id", name)
         assert done.returncode == 0, done.stderr
+        out.write_text("".join(twice_by_two(out.read_text().splitlines(keepends=True))))
         subprocess.run(
             [
                 *(program("promtool"), "tsdb", "create-blocks-from", "openmetrics", out),
@@ -100,7 +120,8 @@ def filled(folder: Path) -> Iterator[Prometheus]:
     exporter.start()
     try:
         address = exporter.url.removeprefix("http://").split("/")[0]
-        with prometheus(folder / "server", [address]) as server:
+        cluster = {"relabel_configs": [{"target_label": "cluster", "replacement": "north"}]}
+        with prometheus(folder / "server", [address], scrape=cluster) as server:
             events = [json.loads(line) for line in telemetry_lines("run1")]
             cut = max(i for i, e in enumerate(events) if e["event_type"] == "PPO_UPDATE_COMPLETED")
             for event in (*events[: cut - 400], *told_by_others(events[cut])):

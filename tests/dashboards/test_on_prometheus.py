@@ -21,12 +21,17 @@ from support.recordings import telemetry_lines
 
 NOTHING_THERE = {
     "ALERTS{": "no rules are evaluated here",
+    "esper_run_failed": "no run failed",
+    "esper_tolaria_rollbacks_total": "no rollback was recorded",
     "esper_run_end_timestamp_seconds": "the run goes on; a recording does not tell",
     "esper_tolaria_env_last_rollback_timestamp_seconds": "no rollback was recorded",
     "esper_simic_reward_hacking_suspected_total": "nothing was suspected",
     'kind="inf"}[$__range]': "what was recorded was NaN",
+    'stage="PRUNED"': "no slot stands there at these moments",
+    'stage="EMBARGOED"': "no slot stands there at these moments",
+    'stage="RESETTING"': "no slot stands there at these moments",
     "esper_gpu_throttled_seconds_total": "made-up GPUs do not count it",
-    "increase(esper_gpu_xid_errors_total": "it comes once, perhaps before the first scrape",
+    "esper_gpu_xid_errors_total": "it comes once, perhaps before the first scrape",
     "esper_gpu_ecc_errors_total": "made-up GPUs have no such errors",
     "esper_gpu_pcie_replays_total": "made-up GPUs have no such errors",
     "esper_gpu_nvlink_errors_total": "made-up GPUs have no such errors",
@@ -112,6 +117,11 @@ def counted(kind: str, field: str) -> dict[str, float]:
     return dict(Counter(data[field] for data in of_type(kind)))
 
 
+def of_both_ranks(counts: dict[str, float]) -> dict[str, float]:
+    """What each of two ranks counted, together."""
+    return {key: 2 * count for key, count in counts.items()}
+
+
 FACTS: dict[str, tuple[str, str, Any]] = {
     # What it is: the query, the label that its values are told apart by, what was recorded.
     "policy updates": (query_of("esper-heads", "Updates"), "", len(UPDATES)),
@@ -137,15 +147,15 @@ FACTS: dict[str, tuple[str, str, Any]] = {
         "",
         sum(update["pre_clip_grad_norm"] > 10 for update in UPDATES),
     ),
-    "germinations": (
+    "germinations of both ranks": (
         query_of("esper-envs", "Blueprints germinated"),
         "blueprint",
-        counted("SEED_GERMINATED", "blueprint_id"),
+        of_both_ranks(counted("SEED_GERMINATED", "blueprint_id")),
     ),
-    "prunes by reason": (
+    "prunes by reason of both ranks": (
         query_of("esper-envs", "Why seeds were pruned"),
         "reason",
-        counted("SEED_PRUNED", "reason"),
+        of_both_ranks(counted("SEED_PRUNED", "reason")),
     ),
     "best accuracy": (
         query_of("esper-envs", "Best accuracy"),
@@ -173,6 +183,16 @@ def test_a_panel_tells_what_was_recorded(server: Prometheus, fact: str) -> None:
     end = when(recorded("run1")[-1]) + 5
     shown = ask(server, expression, end, label, run="run1")
     assert shown == pytest.approx(expected, rel=1e-12)
+
+
+def test_bars_of_events_add_up_to_what_was_recorded(server: Prometheus) -> None:
+    begun, ended = when(recorded("run2b")[0]), when(recorded("run2b")[-1])
+    skips = resolved(query_of("esper-fleet", "Skipped updates"), run="run2b", __interval="60s")
+    skips = skips.replace('group_id=~".*"', 'run_id="run2b",group_id=~".*"')
+    answer = server.api("query_range", query=skips, start=begun - 120, end=ended + 120, step=60)
+    values = [float(value) for each in answer["result"] for _, value in each["values"]]
+    assert sum(values) == 3
+    assert max(values) > 0
 
 
 def test_the_latches_of_a_run_that_died_say_which_heads_and_since_when(server: Prometheus) -> None:
