@@ -182,6 +182,8 @@ class Exporter:
         self._registration = Registration(settings.file_sd, settings.host, self)
         self.leave = self._registration.end
         self.journal = _journal_writer(settings, self._log_once)
+        if self.journal is not None:
+            self._vitals.on_gpu_fault = self._journal_gpu_fault
         self._ingest = Ingest(
             self._lock, self._runs, self._own, self._log_once, clock, self._noticed, self.journal
         )
@@ -315,6 +317,12 @@ class Exporter:
             return False
         # A signal handler may ask for it amid a change: then it is done after that.
         return news[0] if news else True
+
+    def _journal_gpu_fault(self, gpu: str, uuid: str, kind: str, count: int) -> None:
+        journal, now = self.journal, self._clock()
+        for identity in self._runs.identities():
+            if journal is not None:
+                journal.record_gpu_fault(identity, gpu, uuid, kind, count, now)
 
     def last_end(self) -> float | None:
         """When the newest end of a run came onto the page, by ``time.monotonic()``."""

@@ -24,6 +24,7 @@ from esper_exporter.journal.report import explain
 from esper_exporter.journal.segments import FOLDER, MAGIC, SegmentState, read_segment
 from esper_exporter.journal.store import PARTS, compact, open_segments, verify
 from esper_exporter.journal.writer import JournalWriter, append_ending
+from esper_exporter.shutdown.failure_reason import Reason
 from esper_exporter.sql import connect
 
 LATER = datetime.now(UTC) + timedelta(days=400)
@@ -207,6 +208,19 @@ def test_how_a_run_ended_is_kept(tmp_path: Path) -> None:
     assert (report["verdict"], report["cause"]) == ("failed", "out_of_memory")
     found = connect(tmp_path).execute("SELECT reason, detail FROM endings").fetchall()
     assert found == [("oom", "RuntimeError: CUDA out of memory. Tried to allocate 2 GiB")]
+
+
+def test_a_gpu_fault_is_kept_and_is_the_cause(tmp_path: Path) -> None:
+    exporter = Exporter(port=0, state_dir="off", watch_process=False, journal=tmp_path)
+    for event in events_of("run1")[:4000]:
+        exporter.emit(event)
+    exporter._vitals.on_gpu_fault("0", "GPU-1", "xid_79", 1)
+    exporter.mark_ended(Reason.EXCEPTION, RuntimeError("CUDA error: unspecified launch failure"))
+    exporter.close()
+    found = connect(tmp_path).execute("SELECT gpu, kind FROM gpu_faults").fetchall()
+    assert found == [("0", "xid_79")]
+    [run], _ = read_runs([tmp_path])
+    assert explain(run, LATER)["cause"] == "gpu_fault"
 
 
 def test_a_full_disk_stops_the_journal_and_not_the_training(

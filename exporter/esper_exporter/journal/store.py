@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from esper_exporter.contract.jsonlines import MAX_LINE
-from esper_exporter.journal.columns import ENDED
+from esper_exporter.journal.columns import ENDED, GPU_FAULT
 from esper_exporter.journal.part_files import MANIFEST, checksum, read_manifest
 from esper_exporter.journal.parts import Line, PartWriter
 from esper_exporter.journal.segments import (
@@ -126,10 +126,13 @@ def segment_lines(paths: list[Path], found: Segments) -> Iterator[Line]:
 
 
 def _as_line(record: dict[str, Any], run: tuple[str, str, int]) -> bytes:
-    if record["k"] == "end":
+    if record["k"] in ("end", "gpu"):
+        ending = record["k"] == "end"
         names = ("reason", "detail", "exit_code", "signal")
+        if not ending:
+            names = ("gpu", "uuid", "kind", "count")
         told = {
-            "event_type": ENDED,
+            "event_type": ENDED if ending else GPU_FAULT,
             "timestamp": record["t"],
             "group_id": run[1],
             "data": {name: record[name] for name in names if name in record},

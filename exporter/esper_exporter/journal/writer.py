@@ -93,6 +93,16 @@ class JournalWriter:
             self._begin()
         self.hurry()
 
+    def record_gpu_fault(
+        self, run: RunIdentity, gpu: str, uuid: str, kind: str, count: int, when: datetime
+    ) -> None:
+        """Keep that a GPU failed while a run went on."""
+        told = {"k": "gpu", "gpu": gpu, "uuid": uuid, "kind": kind, "count": count}
+        self._queue.append((told, run, when))
+        if self._thread is None:
+            self._begin()
+        self.hurry()
+
     def hurry(self) -> None:
         """Write at once: a latch was lit."""
         self._wake.set()

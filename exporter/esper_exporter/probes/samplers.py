@@ -48,6 +48,10 @@ def _load_libraries() -> None:
         import_module("prometheus_client")
 
 
+ENDED_PROCESS_XIDS = frozenset({"43", "45"})
+"""These follow from the end of a process; they are no fault of the GPU."""
+
+
 class Vitals:
     """Owns the samplers' threads and the rows of what they found.
 
@@ -72,6 +76,8 @@ class Vitals:
         self._stop: threading.Event | None = None
         self._gpus: GpuReport | None = None
         self._xids = XidReport()
+        self.on_gpu_fault: Callable[[str, str, str, int], object] = lambda *_: None
+        """Called on the sampler's thread with GPU, UUID, kind and how often, at each XID."""
         self._host: HostReport | None = None
         self._disks: Mapping[str, Cells] | None = None
 
@@ -172,7 +178,10 @@ class Vitals:
         self._gpus = report
 
     def _tell_xids(self, report: XidReport) -> None:
-        self._xids = report
+        before, self._xids = self._xids.counts, report
+        for (gpu, uuid, xid), count in report.counts.items():
+            if count > before.get((gpu, uuid, xid), 0) and xid not in ENDED_PROCESS_XIDS:
+                self.on_gpu_fault(gpu, uuid, f"xid_{xid}", count)
 
     def _tell_host(self, report: HostReport) -> None:
         self._host = report
