@@ -17,13 +17,14 @@ SERVERS := 'prometheus:prometheus:scrapes the exporter and evaluates the rules' 
            'docker-compose:docker-compose:checks docker-compose.yml; no container is started'
 CHECKED := exporter grafana tests examples scripts/demo.py scripts/manifests.py scripts/mutate_alerts.py $(wildcard benchmarks)
 
-.PHONY: help demo demo-replay test test-all check lint bench soak mutate-alerts docs dashboards manifests generate site dist lock clean
+.PHONY: test-adapters help demo demo-replay test test-all check lint bench soak mutate-alerts docs dashboards manifests generate site dist lock clean
 
 help:
 	@echo 'make demo-replay  a recorded training on 127.0.0.1:9108, with Prometheus beside it (first start: 15 s)'
 	@echo 'make demo      the same with a real training; ARGS=… as in docs/DEMO.md (first start: a minute, 1.2 GB)'
 	@echo 'make test      install all that the tests need, then lint, types and tests (10 to 15 minutes)'
 	@echo 'make test-all  the tests on every newer Python that is installed, too'
+	@echo 'make test-adapters  the adapters with Stable-Baselines3, TRL and Lightning, in an environment of their own (3 minutes, 1 GB)'
 	@echo 'make check     lint, types and the fast tests, in parallel (under a minute)'
 	@echo 'make lint      ruff and mypy'
 	@echo 'make bench     measure against prometheus_client, side by side'
@@ -56,6 +57,14 @@ test:
 	@$(MAKE) lint
 	@echo "· pytest ($$($(BIN)/python --version))"
 	@$(BIN)/python -m pytest -q $(ARGS)
+
+test-adapters:
+	$(SETUP) dev $(PYTHON)
+	@$(BIN)/python -m venv --system-site-packages build/adapters
+	@$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > build/adapters/lib/python$$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])')/site-packages/tests.pth
+	@$(BIN)/python -c 'import pathlib; print(pathlib.Path("exporter").resolve())' >> build/adapters/lib/python$$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])')/site-packages/tests.pth
+	@build/adapters/bin/python -m pip install -q stable-baselines3 trl lightning
+	@build/adapters/bin/python -m pytest -q -p no:cacheprovider tests/adapters/third_party $(ARGS)
 
 check: lint
 	@echo '· pytest, in parallel, without servers'

@@ -92,7 +92,7 @@ def attach(
     sense. Call it before the first update, on any thread.
     """
     if hub is None:
-        from esper.nissa.output import get_hub  # type: ignore[import-not-found]
+        from esper.nissa import get_hub  # type: ignore[import-not-found]
 
         hub = get_hub()
     exporter = Exporter(run_id=run_id, **settings)
