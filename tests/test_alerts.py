@@ -160,6 +160,8 @@ THRESHOLDS = {
     "EsperHostMemoryHigh": [f"> {h.MEMORY_CRITICAL:g}"],
     "EsperCgroupMemoryHigh": [f"> {h.MEMORY_CRITICAL:g}"],
     "EsperDiskFull": [f"< {h.DISK_FREE_SHARE:g}"],
+    "EsperRankSilent": [f", {h.RANK_SILENT_SECONDS}", f"clamp_min({h.RANK_SILENT_STEPS} "],
+    "EsperRankSlow": [f"{h.RANK_SLOW_FACTOR:g}"],
     "EsperScrapeSlow": [f"> {h.SCRAPE_SLOW_SECONDS:g}"],
 }
 

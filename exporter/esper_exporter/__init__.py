@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
 
-__all__ = ["Exporter", "PolicyProbe", "__version__", "attach"]
+__all__ = ["Exporter", "PolicyProbe", "RankClock", "__version__", "attach"]
 
 if TYPE_CHECKING:
     from esper_exporter.adapters.esper.attach import attach
     from esper_exporter.exporter import Exporter
     from esper_exporter.probes.torch.probe import PolicyProbe
+    from esper_exporter.probes.torch.rank_clock import RankClock
 
 
 def __getattr__(name: str) -> object:
@@ -24,6 +25,10 @@ def __getattr__(name: str) -> object:
         from esper_exporter.probes.torch.probe import PolicyProbe
 
         return PolicyProbe
+    if name == "RankClock":
+        from esper_exporter.probes.torch.rank_clock import RankClock
+
+        return RankClock
     if name == "attach":
         from esper_exporter.adapters.esper.attach import attach
 

@@ -38,6 +38,7 @@ from esper_exporter.shutdown.scrape_tracker import ScrapeTracker
 from esper_exporter.state import counted
 from esper_exporter.state.counters import Counter
 from esper_exporter.state.ingest import Ingest
+from esper_exporter.state.rank_steps import RankSteps
 from esper_exporter.state.registry import Faults, RunRegistry
 from esper_exporter.state.state_lock import WAIT_SECONDS, StateLock
 
@@ -382,6 +383,37 @@ class Exporter:
     def forget_runs(self) -> None:
         """Take every run off the page; for a recording that is played again. Never raises."""
         self._lock.submit(self._runs.forget)
+
+    def report_rank_step(self, step: int, seconds: float | None = None) -> None:
+        """Report that this rank has done its own part of a step, before it waits for other ranks.
+
+        ``step`` is the step's index, ``seconds`` how long its own part took. It belongs to the run
+        that an event came for last; before the first event it is ignored. Never raises.
+        """
+        now = self._clock().timestamp()
+
+        def report() -> None:
+            run = self._runs.newest_state()
+            if run is not None:
+                run.rank_steps = run.rank_steps or RankSteps()
+                run.rank_steps.report(step, seconds, now)
+
+        self._lock.submit(report)
+
+    def check_ranks(
+        self, step: int, *, loss: float | None = None, gradient_norm: float | None = None
+    ) -> None:
+        """Report values of a step that are the same on every rank unless one computes wrongly.
+
+        Give what the loop has after the all-reduce, as numbers on the host. Never raises.
+        """
+
+        def check() -> None:
+            run = self._runs.newest_state()
+            if run is not None and run.rank_steps is not None:
+                run.rank_steps.check(step, loss, gradient_norm)
+
+        self._lock.submit(check)
 
     def probe_failed(self) -> None:
         """Count an error that a probe caught in itself and is handling now. Never raises."""

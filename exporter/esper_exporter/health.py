@@ -105,6 +105,11 @@ GPU_THROTTLED_SHARE: Final = 0.1
 GPU_IDLE_SHARE: Final = 0.05
 GPU_SILENT_SECONDS: Final = 120
 DISK_FREE_SHARE: Final = 0.1
+RANK_SILENT_STEPS: Final = 5
+"""The other ranks wait for one when none has reported for so many of their own steps …"""
+RANK_SILENT_SECONDS: Final = 15
+"""… and for so long at least."""
+RANK_SLOW_FACTOR: Final = 1.25
 
 # An environment's status (Sanctum schema)
 ENV_HYSTERESIS_EPOCHS: Final = 3

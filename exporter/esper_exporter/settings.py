@@ -40,6 +40,24 @@ def default_share() -> Path:
     return base / f"esper-exporter-{os.getuid()}"
 
 
+RANK_VARIABLES = (
+    ("RANK", "WORLD_SIZE"),
+    ("SLURM_PROCID", "SLURM_NTASKS"),
+    ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
+    ("PMI_RANK", "PMI_SIZE"),
+)
+"""Where launchers say which rank a process is, and of how many."""
+
+
+def launcher_rank(environ: Mapping[str, str]) -> int | None:
+    """The rank that torchrun, srun or mpirun gave this process; None outside a group of ranks."""
+    for rank, size in RANK_VARIABLES:
+        found, of = environ.get(rank, ""), environ.get(size, "")
+        if found.isdecimal() and of.isdecimal() and int(of) > 1:
+            return int(found)
+    return None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """Settings of one exporter; `ESPER_EXPORTER_<NAME>` sets each that was not given.
@@ -210,6 +228,7 @@ def read_settings(given: Mapping[str, Any], environ: Mapping[str, str] = os.envi
         if text:
             chosen[name] = _read(name, variable, text)
             variables[name] = variable
+    chosen.setdefault("rank", launcher_rank(environ))
     try:
         return Settings(**chosen)
     except ValueError as error:

@@ -21,6 +21,7 @@ from esper_exporter.metrics.families import (
     policy,
     policy_counts,
     probe,
+    ranks,
     recurrent,
     run,
     seeds,
@@ -79,6 +80,7 @@ def catalogue() -> Catalogue:
     metrics = (
         *run.COUNTERS,
         *run.METRICS,
+        *ranks.METRICS,
         *episodes.METRICS,
         *heads.METRICS,
         *policy.METRICS,
@@ -156,6 +158,7 @@ def as_table(found: Catalogue) -> str:
 
 _DOMAINS = (
     ("esper_run_", "Run"),
+    ("esper_rank_", "Ranks of a distributed training"),
     ("esper_tamiyo_", "Tamiyo: the policy"),
     ("esper_tolaria_", "Tolaria: host training"),
     ("esper_kasmina_", "Kasmina: seeds"),

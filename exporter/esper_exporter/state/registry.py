@@ -166,6 +166,11 @@ class RunRegistry:
         self._identities.clear()
         self.unrestored.clear()
 
+    def newest_state(self) -> RunState | None:
+        """The current run that an event came for last, None before the first."""
+        entry = self.current.get(self._newest) if self._newest is not None else None
+        return None if entry is None else entry.state
+
     def faults(self) -> Faults:
         """Whether a latch was lit, for the first time or again, since this was asked last."""
         again = new = False

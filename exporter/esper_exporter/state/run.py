@@ -40,6 +40,7 @@ from esper_exporter.state.environment import EnvState
 from esper_exporter.state.head_state import HeadState
 from esper_exporter.state.latches import Latches
 from esper_exporter.state.layer_faults import LayerFaults
+from esper_exporter.state.rank_steps import RankSteps
 from esper_exporter.state.rewards import RewardComponents
 from esper_exporter.state.snapshot import SanctumSnapshot
 from esper_exporter.state.statistics import ObservationStats
@@ -149,6 +150,7 @@ class RunState:
     started_at: datetime | None = None
     last_event_at: datetime | None = None
     last_update_at: datetime | None = None
+    rank_steps: RankSteps | None = None
     update: TamiyoPolicyUpdatePayload | None = None
     entropy_in_nats: bool | None = None
     heads: tuple[str, ...] = HEADS
