@@ -33,8 +33,6 @@ def _run(options: argparse.Namespace) -> int:
 
         server = make_server(options.sources)
     except ImportError:
-        raise CommandError(
-            "the MCP server needs its SDK: pip install 'esper-exporter[mcp]'"
-        ) from None
+        raise CommandError("the MCP server needs its SDK: pip install mcp duckdb pyarrow") from None
     server.run("stdio")
     return OK

@@ -73,7 +73,7 @@ def _exporter(options: argparse.Namespace, port: int | None) -> Exporter:
         return Exporter(
             port=port,
             host=options.host,
-            run_id=options.run_id or _only_run(options.files),
+            run_id=_only_run(options.files) if options.run_id is None else options.run_id,
             web_config=options.web_config,
             allowed_hosts=options.allowed_host,
             strict=True,
