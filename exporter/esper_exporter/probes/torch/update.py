@@ -301,7 +301,7 @@ class PolicyUpdate:
         """The norms before clipping; the gradients are as yet unchanged. With a loss scale, Inf is
         an overflow that the scaler deals with, and no fault."""
         norms = clipped.norms
-        if self._setup.at_once and not math.isfinite(float(norms.sum())):
+        if self._setup.at_once and not math.isfinite(float(clipped.total)):
             norms = self._setup.home(norms).double()
             host = norms.numpy()
             for found in look_closer(clipped, np.flatnonzero(~np.isfinite(host)).tolist()):
