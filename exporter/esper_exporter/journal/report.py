@@ -89,7 +89,7 @@ _WATCHED: dict[str, str] = {
 
 LOOK_BACK = 5
 
-MOVED = 4.0
+MOVED = 8.0
 """Median absolute deviations that make a value one that moved."""
 
 
@@ -182,7 +182,7 @@ def _before(run: RunRecord, cause: Finding | None) -> list[dict[str, Any]]:
             if not isinstance(value, int | float) or isinstance(value, bool):
                 continue
             away = (value - usual) / spread if math.isfinite(value) else math.inf
-            large = not math.isfinite(value) or abs(value - usual) > 0.5 * abs(usual)
+            large = not math.isfinite(value) or abs(value - usual) > abs(usual)
             if abs(away) > MOVED and large:
                 moved.append(
                     {
