@@ -14,7 +14,7 @@ from selenium.webdriver.common.action_chains import ActionChains
 from esper_exporter import Exporter
 
 WAIT_SECONDS = 30.0
-READY = "return Boolean(document.querySelector('#app .verdict ~ *'))"
+READY = "return Boolean(document.querySelector('[data-answered] #app .verdict ~ *'))"
 
 
 class Tab:

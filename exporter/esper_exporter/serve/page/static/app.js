@@ -253,6 +253,7 @@ function draw() {
     const p = page();
     const root = document.documentElement;
     root.classList.toggle('gone', store.lost || p.over);
+    root.toggleAttribute('data-answered', Boolean(store.data)); // what a test waits for
     root.dataset.state = store.lost ? 'no contact' : p.run ? p.run.state : 'waiting';
     const what = store.lost ? 'no contact' : p.run ? (p.over ? p.run.state : p.run.verdict.word) : 'waiting';
     document.title = `${p.run ? `${what} · ${p.run.run_id}` : what} · esper`;
