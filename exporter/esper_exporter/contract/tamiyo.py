@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from operator import attrgetter
+from typing import TYPE_CHECKING, get_type_hints
 
 import msgspec
 
@@ -16,18 +18,28 @@ class HeadUpdatePayload(msgspec.Struct, frozen=True, gc=False):
     ``entropy`` is a share of its maximum over all steps, ``kl`` nats, fractions 0 to 1.
     """
 
-    entropy: float | None = None
     grad_norm: float | None = None
+    gradient_state: GradientState | None = None
+    entropy: float | None = None
     ratio_max: float | None = None
     clip_fraction: float | None = None
     kl: float | None = None
     active_ratio: float | None = None
     learnable_fraction: float | None = None
-    gradient_state: GradientState | None = None
 
 
-class TamiyoPolicyUpdatePayload(msgspec.Struct, frozen=True, gc=False):
-    """One policy update (PPO).
+_CRITIC_FIELDS = 2
+"""Critic heads choose nothing: events report the first two of these fields."""
+
+FIELDS_OF_HEAD = {
+    **dict.fromkeys(HEADS, HeadUpdatePayload.__struct_fields__),
+    **dict.fromkeys(AUX_HEADS, HeadUpdatePayload.__struct_fields__[:_CRITIC_FIELDS]),
+}
+"""What events report of each head of the vocabulary, in fields named ``head_{head}_{field}``."""
+
+
+class PolicyUpdate(msgspec.Struct, frozen=True, dict=True):
+    """One policy update (PPO), whose heads are the mapping `heads`.
 
     Losses, norms and ratios are plain numbers; entropies of heads are shares of their maximum today
     and nats in the seed documents' age; log-probabilities and KL are nats; ``*_time_ms`` are
@@ -35,8 +47,8 @@ class TamiyoPolicyUpdatePayload(msgspec.Struct, frozen=True, gc=False):
     the maximum and says nothing; the update's index within its batch is ``ppo_update_idx``
     (today ``ppo_updates_count``). ``head_entropy_nats`` is told by the torch probe, which knows how
     many choices each head has, and so are ``action_heads``, the policy's heads where they may be
-    other than Tamiyo's, and ``head_updates``, what each of those others did. None: the event did
-    not carry the field.
+    other than Tamiyo's, and ``head_updates``, what each of those others did: how events carry them,
+    `heads` has them all. None: the event did not carry the field.
 
     ``not_measured`` names required fields that the sender could not measure: an update without a
     critic has no value loss. ``max_grad_norm`` is the norm that gradients are clipped to,
@@ -98,59 +110,7 @@ class TamiyoPolicyUpdatePayload(msgspec.Struct, frozen=True, gc=False):
     update_skipped: bool | None = None
     update_time_ms: float | None = None
     early_stop_epoch: Whole | None = None
-    head_slot_entropy: float | None = None
-    head_blueprint_entropy: float | None = None
-    head_slot_grad_norm: float | None = None
-    head_blueprint_grad_norm: float | None = None
-    head_style_grad_norm: float | None = None
-    head_tempo_grad_norm: float | None = None
-    head_alpha_target_grad_norm: float | None = None
-    head_alpha_speed_grad_norm: float | None = None
-    head_alpha_curve_grad_norm: float | None = None
-    head_op_grad_norm: float | None = None
-    head_value_grad_norm: float | None = None
-    head_q_grad_norm: float | None = None
-    head_style_entropy: float | None = None
-    head_tempo_entropy: float | None = None
-    head_alpha_target_entropy: float | None = None
-    head_alpha_speed_entropy: float | None = None
-    head_alpha_curve_entropy: float | None = None
-    head_op_entropy: float | None = None
-    head_slot_learnable_fraction: float | None = None
-    head_blueprint_learnable_fraction: float | None = None
-    head_style_learnable_fraction: float | None = None
-    head_tempo_learnable_fraction: float | None = None
-    head_alpha_target_learnable_fraction: float | None = None
-    head_alpha_speed_learnable_fraction: float | None = None
-    head_alpha_curve_learnable_fraction: float | None = None
-    head_op_learnable_fraction: float | None = None
-    head_slot_gradient_state: GradientState | None = None
-    head_blueprint_gradient_state: GradientState | None = None
-    head_style_gradient_state: GradientState | None = None
-    head_tempo_gradient_state: GradientState | None = None
-    head_alpha_target_gradient_state: GradientState | None = None
-    head_alpha_speed_gradient_state: GradientState | None = None
-    head_alpha_curve_gradient_state: GradientState | None = None
-    head_op_gradient_state: GradientState | None = None
-    head_value_gradient_state: GradientState | None = None
-    head_q_gradient_state: GradientState | None = None
-    head_slot_ratio_max: float | None = None
-    head_blueprint_ratio_max: float | None = None
-    head_style_ratio_max: float | None = None
-    head_tempo_ratio_max: float | None = None
-    head_alpha_target_ratio_max: float | None = None
-    head_alpha_speed_ratio_max: float | None = None
-    head_alpha_curve_ratio_max: float | None = None
-    head_op_ratio_max: float | None = None
     joint_ratio_max: float | None = None
-    head_slot_clip_fraction: float | None = None
-    head_blueprint_clip_fraction: float | None = None
-    head_style_clip_fraction: float | None = None
-    head_tempo_clip_fraction: float | None = None
-    head_alpha_target_clip_fraction: float | None = None
-    head_alpha_speed_clip_fraction: float | None = None
-    head_alpha_curve_clip_fraction: float | None = None
-    head_op_clip_fraction: float | None = None
     inner_epoch: Whole | None = None
     batch: Whole | None = None
     ppo_updates_count: Whole | None = None
@@ -212,22 +172,6 @@ class TamiyoPolicyUpdatePayload(msgspec.Struct, frozen=True, gc=False):
     value_prediction_error_mean: float | None = None
     value_prediction_error_std: float | None = None
     value_target_correlation: float | None = None
-    head_slot_kl: float | None = None
-    head_blueprint_kl: float | None = None
-    head_style_kl: float | None = None
-    head_tempo_kl: float | None = None
-    head_alpha_target_kl: float | None = None
-    head_alpha_speed_kl: float | None = None
-    head_alpha_curve_kl: float | None = None
-    head_op_kl: float | None = None
-    head_slot_active_ratio: float | None = None
-    head_blueprint_active_ratio: float | None = None
-    head_style_active_ratio: float | None = None
-    head_tempo_active_ratio: float | None = None
-    head_alpha_target_active_ratio: float | None = None
-    head_alpha_speed_active_ratio: float | None = None
-    head_alpha_curve_active_ratio: float | None = None
-    head_op_active_ratio: float | None = None
     causal_mask_coverage: dict[Head, float] | None = None
     policy_determinism: float | None = None
     action_diversity: Whole | None = None
@@ -268,35 +212,56 @@ class TamiyoPolicyUpdatePayload(msgspec.Struct, frozen=True, gc=False):
     q_fossilize: float | None = None
     q_advance: float | None = None
 
+    @cached_property
+    def heads(self) -> dict[str, HeadUpdatePayload]:
+        """What the update reports of each head, of the vocabulary or the policy's own alike.
 
-_HEAD_FIELDS = HeadUpdatePayload.__struct_fields__
-_FLAT = frozenset(TamiyoPolicyUpdatePayload.__struct_fields__)
-_FIELDS_OF = {
-    head: tuple(field for field in _HEAD_FIELDS if f"head_{head}_{field}" in _FLAT)
-    for head in (*HEADS, *AUX_HEADS)
-}
-_read_flat = attrgetter(
-    *(f"head_{head}_{field}" for head, names in _FIELDS_OF.items() for field in names)
-)
+        A head of which nothing was reported is not in it.
+        """
+        values = _read_flat(self)
+        found = {
+            head: HeadUpdatePayload(*own)
+            for head, first, end, nothing in _SPANS
+            if (own := values[first:end]) != nothing
+        }
+        for head, update in (self.head_updates or {}).items():
+            found.setdefault(head, update)
+        return found
 
 
-def heads_of(payload: TamiyoPolicyUpdatePayload) -> dict[str, HeadUpdatePayload]:
-    """What an update reports of each head, Tamiyo's and the policy's own alike.
+_HINTS = get_type_hints(HeadUpdatePayload, include_extras=True)
+_FLAT_FIELDS = [
+    (f"head_{head}_{field}", _HINTS[field] | None, None)
+    for head, names in FIELDS_OF_HEAD.items()
+    for field in names
+]
+_read_flat = attrgetter(*(name for name, _, _ in _FLAT_FIELDS))
 
-    Events spell Tamiyo's as ``head_{name}_{field}`` and all others in ``head_updates``; from here
-    on a head is an entry of one mapping. A head of which nothing was reported is not in it.
-    """
-    found: dict[str, HeadUpdatePayload] = {}
-    values = _read_flat(payload)
-    place = 0
-    for head, names in _FIELDS_OF.items():
-        own = values[place : place + len(names)]
+
+def _spans() -> tuple[tuple[str, int, int, tuple[None, ...]], ...]:
+    """Each head with the place of its first flat field, that after its last, and its Nones."""
+    spans, place = [], 0
+    for head, names in FIELDS_OF_HEAD.items():
+        spans.append((head, place, place + len(names), (None,) * len(names)))
         place += len(names)
-        if own.count(None) < len(own):
-            found[head] = HeadUpdatePayload(**dict(zip(names, own, strict=True)))
-    for head, update in (payload.head_updates or {}).items():
-        found.setdefault(head, update)
-    return found
+    return tuple(spans)
+
+
+_SPANS = _spans()
+
+if TYPE_CHECKING:
+    TamiyoPolicyUpdatePayload = PolicyUpdate
+else:
+    # The fields that events carry for each head of the vocabulary. Nothing but `heads` reads them.
+    TamiyoPolicyUpdatePayload = msgspec.defstruct(
+        "TamiyoPolicyUpdatePayload",
+        _FLAT_FIELDS,
+        bases=(PolicyUpdate,),
+        namespace={"__doc__": "A policy update as events carry it."},
+        module=__name__,
+        frozen=True,
+        dict=True,
+    )
 
 
 class TamiyoInitiatedPayload(msgspec.Struct, frozen=True, gc=False):

@@ -182,7 +182,7 @@ class RunPublisher:
             return
         roots = self._roots()
         self._policy.write(self._blocks.fillers["policy"].values(roots))
-        filler, states = self._blocks.fillers["head"], self._state.head_states
+        filler, states = self._blocks.fillers["head"], self._state.snapshot.tamiyo.heads
         shown = [head for head in (*self._state.heads, *AUX_HEADS) if head in states]
         self._heads.keep((head,) for head in shown)
         for head in shown:

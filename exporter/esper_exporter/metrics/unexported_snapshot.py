@@ -18,6 +18,7 @@ from esper_exporter.metrics.reasons import (
     WALL_CLOCK,
     each,
 )
+from esper_exporter.state.head_state import HeadState
 
 SNAPSHOT_FIELDS: dict[str, str] = {
     "EnvState.env_id": LABEL,
@@ -122,6 +123,11 @@ SNAPSHOT_FIELDS: dict[str, str] = {
             "kl_divergence_history",
             "clip_fraction_history",
         ),
+    ),
+    **each(
+        "exported under the schema's name for it, tamiyo.head_{head}_{field}",
+        "HeadState",
+        HeadState.__slots__,
     ),
     **each(HISTORY, "ValueFunctionMetrics", ("value_predictions", "actual_returns", "td_errors")),
     "TamiyoState.current_episode": "never filled by the real system; esper_run_episode",

@@ -8,11 +8,7 @@ from operator import attrgetter
 
 from esper_exporter import health
 from esper_exporter.contract.events import Event
-from esper_exporter.contract.tamiyo import (
-    TamiyoInitiatedPayload,
-    TamiyoPolicyUpdatePayload,
-    heads_of,
-)
+from esper_exporter.contract.tamiyo import TamiyoInitiatedPayload, TamiyoPolicyUpdatePayload
 from esper_exporter.contract.vocabulary import AUX_HEADS, HEADS, OPS, head_max_entropy
 from esper_exporter.state import counted
 from esper_exporter.state.counters import HistogramRow
@@ -78,15 +74,8 @@ _copy_gradient_quality = _Copy(GradientQualityMetrics)
 _copy_infrastructure = _Copy(InfrastructureMetrics)
 
 _ALL_HEADS = (*HEADS, *AUX_HEADS)
-_GRAD_NORM_FIELDS = tuple(
-    (head, f"head_{head}_grad_norm", f"head_{head}_grad_norm_prev") for head in _ALL_HEADS
-)
-_head_grad_norms = attrgetter(*[name for _, name, _ in _GRAD_NORM_FIELDS])
+_KNOWN_HEADS, _TAMIYO_HEADS = frozenset(_ALL_HEADS), frozenset(HEADS)
 _HEAD_GRAD_NORMS = HistogramRow(tuple((counted.HEAD_GRAD_NORM, (head,)) for head in _ALL_HEADS))
-_gradient_states = attrgetter(*[f"head_{head}_gradient_state" for head in _ALL_HEADS])
-_ENTROPY_FIELDS = tuple((head, f"head_{head}_entropy") for head in HEADS)
-_entropies = attrgetter(*[name for _, name in _ENTROPY_FIELDS])
-_HAS_FIELD = frozenset(f.name for f in fields(TamiyoState))
 
 
 def light_latches(run: RunState, event: Event, payload: TamiyoPolicyUpdatePayload) -> None:
@@ -130,8 +119,7 @@ def _gradients_nonfinite(payload: TamiyoPolicyUpdatePayload) -> bool:
         or payload.inf_grad_count
         or payload.grad_nan_layers
         or any(norm is not None and not math.isfinite(norm) for norm in norms)
-        or "nonfinite" in _gradient_states(payload)
-        or any(head.gradient_state == "nonfinite" for head in (payload.head_updates or {}).values())
+        or any(head.gradient_state == "nonfinite" for head in payload.heads.values())
     )
 
 
@@ -171,17 +159,12 @@ def apply_policy_update(run: RunState, event: Event, payload: TamiyoPolicyUpdate
         run.count_skip("rollback")
         return
     tamiyo = run.snapshot.tamiyo
-    previous = [getattr(tamiyo, now, None) for _, now, _ in _GRAD_NORM_FIELDS]
-    had_update = tamiyo.ppo_data_received
     _copy_policy(payload, tamiyo)
     _copy_value_function(payload, tamiyo.value_function)
     _copy_gradient_quality(payload, tamiyo.gradient_quality)
     compiled = tamiyo.infrastructure
     _copy_infrastructure(payload, compiled)
     see_update(run)
-    for (_, _, before), value in zip(_GRAD_NORM_FIELDS, previous, strict=True):
-        if before in _HAS_FIELD:
-            setattr(tamiyo, before, value if had_update else None)
     count = len(OPS)
     values, mask = payload.op_q_values, payload.op_valid_mask
     tamiyo.op_q_values = values if values and len(values) == count else (math.nan,) * count
@@ -197,8 +180,8 @@ def apply_policy_update(run: RunState, event: Event, payload: TamiyoPolicyUpdate
     tamiyo.pre_norm_advantage_std = payload.d5_pre_norm_advantage_std
     if event.group_id != "default":
         tamiyo.group_id = event.group_id
-    apply_heads(run, heads_of(payload))
-    _read_entropies(run, payload)
+    apply_heads(run, payload.heads)
+    _read_entropies(run)
     for name in _HISTORIES:
         value = getattr(payload, name)
         if value is None and name == "explained_variance":
@@ -215,23 +198,24 @@ def apply_policy_update(run: RunState, event: Event, payload: TamiyoPolicyUpdate
     run.touched.policy = run.touched.layers = True
 
 
-def _read_entropies(run: RunState, payload: TamiyoPolicyUpdatePayload) -> None:
+def _read_entropies(run: RunState) -> None:
     """Head entropies as a share of their maximum, whichever of the two scales a run reports.
 
     Today's events carry the share; those of the seed documents' age carry nats. A share cannot
     exceed 1, so the first value that does settles it for the whole run.
     """
-    values = _entropies(payload)
+    reported = {
+        head: state
+        for head, state in run.snapshot.tamiyo.heads.items()
+        if head in _TAMIYO_HEADS and state.entropy is not None
+    }
     if not run.entropy_in_nats:
-        run.entropy_in_nats = any(v is not None and v > 1.0 + 1e-6 for v in values)
+        run.entropy_in_nats = any((s.entropy or 0.0) > 1.0 + 1e-6 for s in reported.values())
     if run.entropy_in_nats:
         n_slots = len(run.snapshot.slot_ids)
-        for (head, name), value in zip(_ENTROPY_FIELDS, values, strict=True):
+        for head, state in reported.items():
             limit = head_max_entropy(head, n_slots)
-            share = None if value is None or limit <= 0 else value / limit
-            setattr(run.snapshot.tamiyo, name, share)
-            if head in run.head_states:
-                run.head_states[head].entropy = share
+            state.entropy = (state.entropy or 0.0) / limit if limit > 0 else None
 
 
 def _predict_collapse(run: RunState) -> None:
@@ -275,10 +259,11 @@ def _count(run: RunState, event: Event, payload: TamiyoPolicyUpdatePayload) -> N
         if norm > run.explosion_norm:
             tallies.add(counted.GRADIENT_EXPLOSIONS)
         run.grad_norm_window_max = run.grad_norms.add(event.timestamp.timestamp(), norm)
-    distributions.hold(_HEAD_GRAD_NORMS, _head_grad_norms(payload))
-    for head, update in (payload.head_updates or {}).items():
-        if head in run.head_states and getattr(payload, f"head_{head}_grad_norm", None) is None:
-            distributions.observe(counted.HEAD_GRAD_NORM, update.grad_norm, head)
+    heads = run.snapshot.tamiyo.heads
+    norms = [state.grad_norm if (state := heads.get(head)) else None for head in _ALL_HEADS]
+    distributions.hold(_HEAD_GRAD_NORMS, norms)
+    for head in heads.keys() - _KNOWN_HEADS:
+        distributions.observe(counted.HEAD_GRAD_NORM, heads[head].grad_norm, head)
     if payload.update_time_ms is not None:
         distributions.observe(counted.UPDATE_DURATION, payload.update_time_ms / 1000.0)
     if payload.early_stop_epoch is not None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, get_type_hints
 
 from esper_exporter.contract.tamiyo import HeadUpdatePayload
+from esper_exporter.contract.vocabulary import HEADS
 
 
 @dataclass(slots=True)
@@ -40,4 +43,32 @@ class HeadState:
         )
 
 
-HEAD_STATE_FIELDS = tuple(field.name for field in fields(HeadState))
+_SCHEMA_FIELDS = {
+    **dict.fromkeys(HEADS, ("entropy", "grad_norm", "grad_norm_prev", "ratio_max")),
+    "q": ("grad_norm", "grad_norm_prev", "gradient_state"),
+}
+
+HEAD_VIEW = {
+    f"head_{head}_{field}": (head, field)
+    for head, names in _SCHEMA_FIELDS.items()
+    for field in names
+}
+"""How the Sanctum schema spells what it knows of each head: attribute → head and field."""
+
+
+def view_heads(state: type[Any]) -> type[Any]:
+    """Class decorator: `HEAD_VIEW` as read-only attributes of a state that has ``heads``."""
+    hints = get_type_hints(HeadState)
+    for name, (head, field) in HEAD_VIEW.items():
+        get = _getter(head, field)
+        get.__annotations__["return"] = hints[field]
+        setattr(state, name, property(get))
+    return state
+
+
+def _getter(head: str, field: str) -> Callable[[Any], Any]:
+    def get(state: Any) -> Any:
+        found = state.heads.get(head)
+        return None if found is None else getattr(found, field)
+
+    return get

@@ -7,8 +7,7 @@ from collections.abc import Iterable, Mapping
 from esper_exporter.contract.tamiyo import HeadUpdatePayload
 from esper_exporter.contract.vocabulary import AUX_HEADS, HEADS
 from esper_exporter.state import counted
-from esper_exporter.state.head_state import HEAD_STATE_FIELDS, HeadState
-from esper_exporter.state.policy import TamiyoState
+from esper_exporter.state.head_state import HeadState
 from esper_exporter.state.run import RunState
 
 MAX_HEADS = 64
@@ -37,20 +36,10 @@ def see_heads(run: RunState, named: Iterable[str] | None) -> None:
 
 def apply_heads(run: RunState, updates: Mapping[str, HeadUpdatePayload]) -> None:
     """What each head did in an update. A head that the policy does not have has no metrics."""
-    before = run.head_states
-    run.head_states = {
+    tamiyo = run.snapshot.tamiyo
+    before = tamiyo.heads
+    tamiyo.heads = {
         head: HeadState.of(update, before.get(head))
         for head, update in updates.items()
         if head in run.heads or head in AUX_HEADS
-    }
-
-
-def heads_in(tamiyo: TamiyoState) -> dict[str, HeadState]:
-    """The heads of an aggregated snapshot, which spells them ``head_{name}_{field}``."""
-    return {
-        head: HeadState(
-            **{name: getattr(tamiyo, f"head_{head}_{name}", None) for name in HEAD_STATE_FIELDS}
-        )
-        for head in (*HEADS, *AUX_HEADS)
-        if hasattr(tamiyo, f"head_{head}_grad_norm")
     }

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from esper_exporter.contract.vocabulary import HEADS, OPS
 from esper_exporter.state.decision import DecisionSnapshot
+from esper_exporter.state.head_state import HeadState, view_heads
 
 
 def _all_clear() -> dict[str, bool]:
@@ -62,6 +63,7 @@ class InfrastructureMetrics:
         return allocated / reserved * 100 if reserved > 0 else 0.0
 
 
+@view_heads
 @dataclass
 class TamiyoState:
     """Everything the policy's last update told, and what was computed from its predecessors.
@@ -128,40 +130,8 @@ class TamiyoState:
     lstm_has_inf: bool | None = False
     update_time_ms: float | None = 0.0
     early_stop_epoch: int | None = None
-    head_slot_entropy: float | None = 0.0
-    head_blueprint_entropy: float | None = 0.0
-    head_style_entropy: float | None = 0.0
-    head_tempo_entropy: float | None = 0.0
-    head_alpha_target_entropy: float | None = 0.0
-    head_alpha_speed_entropy: float | None = 0.0
-    head_alpha_curve_entropy: float | None = 0.0
-    head_op_entropy: float | None = 0.0
-    head_slot_grad_norm: float | None = 0.0
-    head_blueprint_grad_norm: float | None = 0.0
-    head_style_grad_norm: float | None = 0.0
-    head_tempo_grad_norm: float | None = 0.0
-    head_alpha_target_grad_norm: float | None = 0.0
-    head_alpha_speed_grad_norm: float | None = 0.0
-    head_alpha_curve_grad_norm: float | None = 0.0
-    head_op_grad_norm: float | None = 0.0
-    head_q_grad_norm: float | None = 0.0
-    head_slot_grad_norm_prev: float | None = 0.0
-    head_blueprint_grad_norm_prev: float | None = 0.0
-    head_style_grad_norm_prev: float | None = 0.0
-    head_tempo_grad_norm_prev: float | None = 0.0
-    head_alpha_target_grad_norm_prev: float | None = 0.0
-    head_alpha_speed_grad_norm_prev: float | None = 0.0
-    head_alpha_curve_grad_norm_prev: float | None = 0.0
-    head_op_grad_norm_prev: float | None = 0.0
-    head_q_grad_norm_prev: float | None = 0.0
-    head_slot_ratio_max: float | None = 1.0
-    head_blueprint_ratio_max: float | None = 1.0
-    head_style_ratio_max: float | None = 1.0
-    head_tempo_ratio_max: float | None = 1.0
-    head_alpha_target_ratio_max: float | None = 1.0
-    head_alpha_speed_ratio_max: float | None = 1.0
-    head_alpha_curve_ratio_max: float | None = 1.0
-    head_op_ratio_max: float | None = 1.0
+    heads: dict[str, HeadState] = field(default_factory=dict)
+    """Each head as the last update left it; ``head_{name}_{field}`` reads the same."""
     joint_ratio_max: float | None = 1.0
     episode_return_history: deque[float] = field(default_factory=lambda: deque(maxlen=20))
     current_episode_return: float = 0.0
@@ -196,7 +166,6 @@ class TamiyoState:
     q_variance: float | None = 0.0
     q_spread: float | None = 0.0
     q_aux_loss: float | None = None
-    head_q_gradient_state: str | None = None
     last_action_success: bool = True
     last_action_op: str = "WAIT"
     infrastructure: InfrastructureMetrics = field(default_factory=InfrastructureMetrics)

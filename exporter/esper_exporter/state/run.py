@@ -31,13 +31,12 @@ from esper_exporter.contract.tolaria import (
     TolariaEpochPayload,
     TolariaRollbackPayload,
 )
-from esper_exporter.contract.vocabulary import AUX_HEADS, HEADS
+from esper_exporter.contract.vocabulary import HEADS
 from esper_exporter.state import counted
 from esper_exporter.state.choices import DecisionCounts
 from esper_exporter.state.counters import Distributions, Tallies, WindowMaximum
 from esper_exporter.state.decision import DecisionSnapshot
 from esper_exporter.state.environment import EnvState
-from esper_exporter.state.head_state import HeadState
 from esper_exporter.state.latches import Latches
 from esper_exporter.state.layer_faults import LayerFaults
 from esper_exporter.state.rank_steps import RankSteps
@@ -155,8 +154,6 @@ class RunState:
     entropy_in_nats: bool | None = None
     heads: tuple[str, ...] = HEADS
     """The policy's action heads: Tamiyo's eight, unless it named its own."""
-    head_states: dict[str, HeadState] = field(default_factory=dict)
-    """What each head did in the last update; critics too."""
     tallies: Tallies = field(default_factory=lambda: Tallies(counted.OF_RUN))
     distributions: Distributions = field(default_factory=lambda: Distributions(counted.OF_RUN))
     decisions: DecisionCounts = field(default_factory=DecisionCounts)
@@ -208,11 +205,7 @@ class RunState:
     """Norm before clipping above which a gradient counts as exploding."""
 
     def __post_init__(self) -> None:
-        tamiyo = self.snapshot.tamiyo
-        tamiyo.entropy_coef = None
-        for head in (*HEADS, *AUX_HEADS):
-            if hasattr(tamiyo, f"head_{head}_grad_norm_prev"):
-                setattr(tamiyo, f"head_{head}_grad_norm_prev", None)
+        self.snapshot.tamiyo.entropy_coef = None
         self.snapshot.observation_stats = unreported(ObservationStats)
         for head in self.heads:
             for counter, labels in counted.of_head(head):

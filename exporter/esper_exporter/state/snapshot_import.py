@@ -10,7 +10,7 @@ import math
 import types
 import typing
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from datetime import datetime
 from functools import cache
@@ -30,7 +30,8 @@ from esper_exporter.contract.scalars import (
 )
 from esper_exporter.contract.vocabulary import HEADS
 from esper_exporter.state import counted
-from esper_exporter.state.heads import heads_in
+from esper_exporter.state.head_state import HEAD_VIEW, HeadState
+from esper_exporter.state.policy import TamiyoState
 from esper_exporter.state.run import MAX_ENVS, RunState
 from esper_exporter.state.snapshot import SanctumSnapshot
 from esper_exporter.state.torch_memory import see_update
@@ -105,7 +106,6 @@ def apply_snapshot(run: RunState, snapshot: SanctumSnapshot, now: datetime) -> N
     """
     run.snapshot = snapshot
     run.given = True
-    run.head_states = heads_in(snapshot.tamiyo)
     run.last_event_at = now
     run.started_at = snapshot.start_time
     attempt = run.begin_attempt("snapshot")
@@ -170,12 +170,16 @@ def _record(kind: type) -> Converter:
     hints = get_type_hints(kind)
     converters = [(field, _converter(hints[field.name])) for field in fields(kind)]
     absent = frozenset(numbers(kind)) - _KEEP_DEFAULT
+    read_own = _OWN_READERS.get(kind, {})
 
     def convert(raw: Any, path: str, ignored: list[str]) -> Any:
         if raw is None or isinstance(raw, str | bytes | int | float):
             raise wrong(f"a {kind.__name__}", raw)
         values: dict[str, Any] = {}
         for field, convert_field in converters:
+            if field.name in read_own:
+                values[field.name] = read_own[field.name](raw, ignored)
+                continue
             value = _look(raw, field.name, ignored)
             if value is not _UNKNOWN:
                 # Null is not reported: the aggregator has nothing to say there.
@@ -192,6 +196,23 @@ def _record(kind: type) -> Converter:
         return kind(**values)
 
     return convert
+
+
+def _read_heads(source: object, ignored: list[str]) -> dict[str, HeadState]:
+    """The heads of a foreign TamiyoState, which spells them ``head_{name}_{field}``."""
+    heads: dict[str, HeadState] = {}
+    for name, (head, field) in HEAD_VIEW.items():
+        value = _look(source, name, ignored)
+        if value is not _UNKNOWN and value is not None:
+            value = _guarded(_HEAD_FIELDS[field], value, name, ignored, None)
+            setattr(heads.setdefault(head, HeadState()), field, value)
+    return heads
+
+
+_OWN_READERS: dict[type, dict[str, Callable[[object, list[str]], Any]]] = {
+    TamiyoState: {"heads": _read_heads}
+}
+"""Fields that another state spells otherwise than one name a field."""
 
 
 def _converter(hint: Any) -> Converter:
@@ -296,3 +317,6 @@ def _is_deque(raw: Any) -> bool:
 
 def _parts(raw: Any) -> list[Any]:
     return list(deque.__iter__(raw)) if _is_deque(raw) else elements(raw)
+
+
+_HEAD_FIELDS = {name: _converter(hint) for name, hint in get_type_hints(HeadState).items()}

@@ -75,7 +75,7 @@ def read_head(run: RunState, head: str) -> HeadReading:
     tamiyo = run.snapshot.tamiyo
     if not tamiyo.ppo_data_received:
         return HeadReading()
-    state = run.head_states.get(head)
+    state = tamiyo.heads.get(head)
     if state is None:
         return HeadReading()
     choice = health.normalized_entropy_where_choice(state.entropy, state.learnable_fraction)

@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 
 from esper_exporter import health
-from esper_exporter.contract.tamiyo import TamiyoPolicyUpdatePayload
+from esper_exporter.contract.tamiyo import HeadUpdatePayload, TamiyoPolicyUpdatePayload
 from esper_exporter.contract.vocabulary import HEADS
 from esper_exporter.health import HeadState, Level
 from esper_exporter.serve.page.head_grid import LABELS, head_state, panel_heads, read_head
@@ -20,6 +20,7 @@ from esper_exporter.state.history import RunHistory
 from esper_exporter.state.run import RunState
 
 RUNBOOKS = "alerts/runbooks/"
+_NOT_REPORTED = HeadUpdatePayload()
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,12 +165,10 @@ def _lasting(run: RunState, history: RunHistory, head: str, state: HeadState) ->
 
 
 def _state_in(update: TamiyoPolicyUpdatePayload, head: str, slots: int) -> HeadState:
-    share = getattr(update, f"head_{head}_entropy")
-    choice = health.normalized_entropy_where_choice(
-        share, getattr(update, f"head_{head}_learnable_fraction")
-    )
-    norm = getattr(update, f"head_{head}_grad_norm")
-    return health.classify_head(head, norm, share if choice is None else choice, slots)
+    found = update.heads.get(head, _NOT_REPORTED)
+    share = found.entropy
+    choice = health.normalized_entropy_where_choice(share, found.learnable_fraction)
+    return health.classify_head(head, found.grad_norm, share if choice is None else choice, slots)
 
 
 def _heads(run: RunState, history: RunHistory) -> list[Reason]:
