@@ -39,6 +39,9 @@ class _Source:
     def __init__(self) -> None:
         self._page = OurPage()
 
+    def part(self, _query: str) -> None:
+        return None
+
     def render(self, media: MediaType, gzip: bool) -> bytes:
         from isal import igzip
 

@@ -548,6 +548,9 @@ class Exporter:
 
         return self._lock.read(now, lambda: self._landing, LANDING_WAIT_SECONDS)
 
+    def part(self, _query: str) -> None:
+        """The page of one process has no parts (called by the server)."""
+
     def page_routes(self) -> Mapping[str, Route]:
         """The addresses of the browser page (called by the server)."""
         return page_routes(self.page)

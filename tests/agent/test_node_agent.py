@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -59,7 +60,9 @@ class Node:
 
     def page(self, query: str = "") -> str:
         """The agent's page in the text format."""
-        return self.look().render(negotiate(None), False, query).decode()
+        agent = self.look()
+        render = agent.part(query) or agent.render
+        return render(negotiate(None), False).decode()
 
     def scrape(self) -> str:
         """The page as a server fetches it: delivered whole."""
@@ -339,3 +342,18 @@ def test_restarts_leave_no_series_and_no_files(node: Node) -> None:
     node.page()
     assert values(node.page(), "esper_run_active") == []
     assert [each.name for each in node.share.iterdir()] == []
+
+
+def test_the_server_answers_for_a_part_of_the_page(node: Node) -> None:
+    node.train("night-7", "update", "3", "ready", "wait", "end", rank=1)
+    node.train("other", "update", "5", "ready", "wait", "end")
+    agent = node.look()
+    agent.start()
+    try:
+        address = f"{agent.server.url}/metrics?run_id=night-7&rank=1"
+        with urllib.request.urlopen(address, timeout=30) as answer:
+            page = answer.read().decode()
+    finally:
+        agent.close()
+    assert value(page, "esper_tamiyo_updates_total", run_id="night-7") == 1.0
+    assert values(page, "esper_tamiyo_updates_total", run_id="other") == []

@@ -28,6 +28,9 @@ class FakeSource:
         self.all_served: list[Served] = []
         self.changed = threading.Condition()
 
+    def part(self, _query: str) -> None:
+        return None
+
     def render(self, media: MediaType, gzip: bool) -> bytes:
         self.rendered.append((media, gzip))
         self.threads.add(threading.current_thread().name)

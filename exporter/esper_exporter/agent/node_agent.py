@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from urllib.parse import parse_qs
 
@@ -29,7 +30,7 @@ from esper_exporter.metrics.renderer import GZIP_LEVEL
 from esper_exporter.metrics.row_types import compiled
 from esper_exporter.metrics.table import ValueTable
 from esper_exporter.probes.samplers import Vitals
-from esper_exporter.serve.interfaces import Served, Visit
+from esper_exporter.serve.interfaces import Render, Served, Visit
 from esper_exporter.serve.messages import Answer, Request, Route
 from esper_exporter.serve.negotiation import MediaType
 from esper_exporter.serve.server import MetricsServer
@@ -184,9 +185,13 @@ class NodeAgent:
 
     # -- what the server asks ------------------------------------------------------------------
 
-    def render(self, media: MediaType, gzip: bool, query: str = "") -> bytes:
-        """The page of the node, or with ``run_id=`` and ``rank=`` in the query of some runs."""
+    def part(self, query: str) -> Render | None:
+        """The page of some runs: ``run_id=`` and ``rank=`` in the query, any number of times."""
         wanted = wanted_runs(query)
+        return None if wanted is None else partial(self.render, wanted=wanted)
+
+    def render(self, media: MediaType, gzip: bool, wanted: Wanted | None = None) -> bytes:
+        """The page of the node, or of some runs."""
         with self._lock:
             now = self._clock()
             shown = self._list.refresh(now)

@@ -163,7 +163,7 @@ class MetricsApp:
         if posted and not same_origin(request.headers):
             return _FOREIGN_PAGE
         if request.path == METRICS_PATH:
-            return await self._metrics(request.headers)
+            return await self._metrics(request.headers, request.query)
         route = self._routes.get(request.path, NOT_FOUND)
         if isinstance(route, Answer):
             return route
@@ -183,14 +183,15 @@ class MetricsApp:
                 host[:100].decode("latin-1"),
             )
 
-    async def _metrics(self, headers: Headers) -> Answer:
+    async def _metrics(self, headers: Headers, query: str) -> Answer:
         media = negotiate(headers.get(b"accept"))
         gzip = accepts_gzip(headers.get(b"accept-encoding"))
         seconds = scrape_seconds(headers.get(TIMEOUT_HEADER), self._limits)
         started = time.perf_counter()
         await self._budget.room(seconds)
         left = seconds - (time.perf_counter() - started)
-        page = await self._rendering.page(media, gzip, left)
+        part = self._source.part(query) if query else None
+        page = await self._rendering.page(media, gzip, left, part)
         fields: Fields = (
             (b"content-type", media.content_type.encode()),
             (b"vary", b"Accept, Accept-Encoding"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -85,6 +85,10 @@ class Visit:
     which tells two scrapers on one machine apart."""
 
 
+Render = Callable[[MediaType, bool], bytes]
+"""Renders a page in a format, compressed when asked."""
+
+
 class PageSource(Protocol):
     """The owner of the page. The server calls every method on one of its worker threads, never on
     its event loop: each may wait for a lock."""
@@ -95,6 +99,9 @@ class PageSource(Protocol):
         ``media.escaping`` is for metrics with names beyond ASCII: None means ``underscores``.
         An exception becomes a 500 for this one client.
         """
+
+    def part(self, query: str) -> Render | None:
+        """What renders the part of the page that a query asks for; None for the whole page."""
 
     def page_routes(self) -> Mapping[str, Route]:
         """The addresses of the browser page and of its JSON, ``/`` among them."""

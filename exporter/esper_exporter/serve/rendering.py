@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-from esper_exporter.serve.interfaces import PageSource
+from esper_exporter.serve.interfaces import PageSource, Render
 from esper_exporter.serve.limits import Limits
 from esper_exporter.serve.negotiation import MediaType
 from esper_exporter.serve.workers import Workers
@@ -34,8 +34,13 @@ class Rendering:
         self._slots = asyncio.Semaphore(limits.renders_at_once)
         self._not_before = 0.0
 
-    async def page(self, media: MediaType, gzip: bool, seconds: float) -> bytes:
-        """A page rendered from now on. Raises ScrapeTimeout, or what the source raised."""
+    async def page(
+        self, media: MediaType, gzip: bool, seconds: float, part: Render | None = None
+    ) -> bytes:
+        """A page rendered from now on, or a part of it, which is shared with nobody. Raises
+        ScrapeTimeout, or what the source raised."""
+        if part is not None:
+            return await self._part(partial(part, media, gzip), seconds)
         key = media, gzip
         future = self._waiting.get(key)
         if future is None:
@@ -49,6 +54,16 @@ class Rendering:
         if not done:
             raise ScrapeTimeout
         return future.result()
+
+    async def _part(self, render: Callable[[], bytes], seconds: float) -> bytes:
+        async def slot() -> bytes:
+            async with self._slots:
+                return await self._workers.submit(render)
+
+        try:
+            return await asyncio.wait_for(slot(), seconds)
+        except TimeoutError:
+            raise ScrapeTimeout from None
 
     async def _render(self, key: tuple[MediaType, bool], future: asyncio.Future[bytes]) -> None:
         media, gzip = key
