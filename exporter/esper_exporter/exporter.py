@@ -192,6 +192,7 @@ class Exporter:
         self._server: MetricsServer | None = None
         self._closers: list[Callable[[], None]] = []
         self._share: SharedPage | None = None
+        self._batches_shared = 0
         if settings.share is not None and settings.watch_process:
             self._share = SharedPage(
                 settings.share,
@@ -367,10 +368,21 @@ class Exporter:
     def emit(self, event: object) -> None:
         """Take in one event: a live esper event or its dict form. Never raises."""
         self._ingest.take(event)
+        if self._share is not None:
+            self._share_batch(self._share)
 
     def emit_line(self, line: bytes | str) -> None:
         """Take in one JSON line of the real system's telemetry file. Never raises."""
         self._ingest.take_line(line)
+        if self._share is not None:
+            self._share_batch(self._share)
+
+    def _share_batch(self, share: SharedPage) -> None:
+        """Share what a batch has brought as soon as it ends, without waiting for it here."""
+        run = self._runs.newest_state()
+        if run is not None and run.batches_completed != self._batches_shared:
+            self._batches_shared = run.batches_completed
+            share.soon()
 
     def observe_snapshot(self, snapshot: object, *, group_id: str | None = None) -> None:
         """Take in an aggregated SanctumSnapshot (an object or its dict form). Never raises.

@@ -16,6 +16,7 @@ from urllib.parse import parse_qs
 import numpy as np
 from isal import igzip
 
+from esper_exporter import __version__
 from esper_exporter.agent.agent_rows import AgentRows, state_of
 from esper_exporter.agent.layout_log import Family, own_schema, parse_schema
 from esper_exporter.agent.merged_page import FamilyOrder, MergedPage, Part, Wanted
@@ -30,9 +31,10 @@ from esper_exporter.metrics.renderer import GZIP_LEVEL
 from esper_exporter.metrics.row_types import compiled
 from esper_exporter.metrics.table import ValueTable
 from esper_exporter.probes.samplers import Vitals
-from esper_exporter.serve.interfaces import Render, Served, Visit
+from esper_exporter.serve.interfaces import LandingPage, Render, Served, Visit
 from esper_exporter.serve.messages import Answer, Request, Route
 from esper_exporter.serve.negotiation import MediaType
+from esper_exporter.serve.registration import Registration
 from esper_exporter.serve.server import MetricsServer
 from esper_exporter.settings import Settings
 from esper_exporter.shutdown.scrape_tracker import ScrapeTracker
@@ -48,7 +50,8 @@ class AgentSettings:
     """Settings of an agent.
 
     ``shares`` are the directories to serve, ``keep_seconds`` how long the page of a process that
-    is gone stays. ``gpu_vitals`` and ``host_vitals`` are "on" or "off".
+    is gone stays, ``file_sd`` a directory for the target file of Prometheus' file_sd: one target
+    stands for the whole node. ``gpu_vitals`` and ``host_vitals`` are "on" or "off".
     """
 
     shares: Sequence[Path]
@@ -62,6 +65,7 @@ class AgentSettings:
     host_vitals: str = "on"
     vitals_interval: float = 5.0
     allowed_hosts: Sequence[str] = ()
+    file_sd: Path | None = None
 
 
 class NodeAgent:
@@ -115,6 +119,7 @@ class NodeAgent:
             strict=settings.strict,
             allowed_hosts=tuple(settings.allowed_hosts),
         )
+        self._registration = Registration(settings.file_sd, settings.host, self)
 
     # -- life ------------------------------------------------------------------------------
 
@@ -134,6 +139,7 @@ class NodeAgent:
                 raise
             self._locks.append(handle)
         self.server.start()
+        self._registration.start()
         self._vitals.start()
         self._thread = start_daemon(self._run, "esper-agent-tick")
 
@@ -143,6 +149,7 @@ class NodeAgent:
         if self._thread is not None:
             self._thread.join(5 * TICK_SECONDS)
         self._vitals.stop()
+        self._registration.end()
         self.server.close()
         self._unlock()
 
@@ -182,6 +189,26 @@ class NodeAgent:
         if end is not None and end.reason:
             reason = end.reason if end.reason in self._rows.deaths else "unknown"
             self._rows.deaths[reason] += 1
+
+    # -- what the registration asks --------------------------------------------------------------
+
+    @property
+    def port(self) -> int | None:
+        """The TCP port that is served, None while it is not known."""
+        return self.server.port
+
+    @property
+    def url(self) -> str | None:
+        """Its address on this machine, None while it is not known."""
+        return self.server.url
+
+    def serving(self) -> bool:
+        """Whether the page can be fetched."""
+        return self.server.listening
+
+    def landing(self) -> LandingPage:
+        """No run: the target is the node's, whatever runs on it."""
+        return LandingPage(version=__version__, ready=True)
 
     # -- what the server asks ------------------------------------------------------------------
 

@@ -34,6 +34,17 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "--web-config", type=Path, metavar="FILE", help="TLS and passwords, as Prometheus has them"
     )
     agent.add_argument(
+        "--allowed-host",
+        dest="allowed_hosts",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a host name that requests may ask for, beside this machine's own; repeatable",
+    )
+    agent.add_argument(
+        "--file-sd", type=Path, metavar="DIR", help="write a target file for Prometheus' file_sd"
+    )
+    agent.add_argument(
         "--keep",
         type=seconds,
         default=900.0,
@@ -67,6 +78,8 @@ def _run(options: argparse.Namespace) -> int:
                 unix_socket=options.unix_socket,
                 web_config=options.web_config,
                 keep_seconds=options.keep,
+                allowed_hosts=options.allowed_hosts,
+                file_sd=options.file_sd,
                 gpu_vitals=vitals,
                 host_vitals=vitals,
             )

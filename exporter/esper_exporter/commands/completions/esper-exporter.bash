@@ -10,7 +10,7 @@ _shtab_esper_exporter_subparsers=(demo run agent replay watch backfill mcp page 
 
 _shtab_esper_exporter_demo_option_strings=(-h --help --seed --envs --slots --epochs --updates --port --allowed-host --telemetry-file --inject --dual-emit --compile --amp --fake-gpus)
 _shtab_esper_exporter_run_option_strings=(-h --help --run-id --host --port --agent --nproc)
-_shtab_esper_exporter_agent_option_strings=(-h --help --host --port --unix-socket --web-config --keep --no-vitals)
+_shtab_esper_exporter_agent_option_strings=(-h --help --host --port --unix-socket --web-config --allowed-host --file-sd --keep --no-vitals)
 _shtab_esper_exporter_replay_option_strings=(-h --help --recording --speed --until --follow --once --format --host --port --allowed-host --web-config --run-id)
 _shtab_esper_exporter_watch_option_strings=(-h --help --speed --port --no-browser)
 _shtab_esper_exporter_backfill_option_strings=(-h --help --out --step --run-id --label)
@@ -38,6 +38,7 @@ _shtab_esper_exporter_run___agent_COMPGEN=_shtab_compgen_dirs
 _shtab_esper_exporter_agent_pos_0_COMPGEN=_shtab_compgen_dirs
 _shtab_esper_exporter_agent___unix_socket_COMPGEN=_shtab_compgen_files
 _shtab_esper_exporter_agent___web_config_COMPGEN=_shtab_compgen_files
+_shtab_esper_exporter_agent___file_sd_COMPGEN=_shtab_compgen_dirs
 _shtab_esper_exporter_replay_pos_0_COMPGEN=_shtab_compgen_files
 _shtab_esper_exporter_replay___web_config_COMPGEN=_shtab_compgen_files
 _shtab_esper_exporter_backfill_pos_0_COMPGEN=_shtab_compgen_files

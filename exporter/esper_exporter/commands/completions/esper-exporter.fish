@@ -51,7 +51,7 @@ function _shtab_esper_exporter_using
 end
 
 set -g _shtab_esper_exporter_commands demo run agent replay watch backfill mcp page journal 'journal import' 'journal compact' 'journal verify' 'journal prune' compare explain sql stack doctor catalog assets prune completion version
-set -g _shtab_esper_exporter_opts_with_value --agent --alertmanager --alertmanager-config --alertmanager-port --allowed-host --at --data --describe --envs --epochs --example --fake-gpus --format --grafana --grafana-port --grafana-url --group-id --host --inject --interval --keep --label --max-age --max-bytes --memory-limit --nproc --out --output --port --prometheus --prometheus-port --query --rank --recording --run-id --runbook-url --seed --slots --speed --step --target --targets-dir --telemetry-file --unix-socket --until --update --updates --web-config
+set -g _shtab_esper_exporter_opts_with_value --agent --alertmanager --alertmanager-config --alertmanager-port --allowed-host --at --data --describe --envs --epochs --example --fake-gpus --file-sd --format --grafana --grafana-port --grafana-url --group-id --host --inject --interval --keep --label --max-age --max-bytes --memory-limit --nproc --out --output --port --prometheus --prometheus-port --query --rank --recording --run-id --runbook-url --seed --slots --speed --step --target --targets-dir --telemetry-file --unix-socket --until --update --updates --web-config
 
 complete -c esper-exporter -e
 complete -c esper-exporter -f
@@ -86,6 +86,8 @@ complete -c esper-exporter -n '_shtab_esper_exporter_using agent' -l host -x -d 
 complete -c esper-exporter -n '_shtab_esper_exporter_using agent' -l port -x -d '0: any free port (9108)'
 complete -c esper-exporter -n '_shtab_esper_exporter_using agent' -l unix-socket -xka "(__fish_complete_path (commandline -ct))" -d 'serve on a socket, too'
 complete -c esper-exporter -n '_shtab_esper_exporter_using agent' -l web-config -xka "(__fish_complete_path (commandline -ct))" -d 'TLS and passwords, as Prometheus has them'
+complete -c esper-exporter -n '_shtab_esper_exporter_using agent' -l allowed-host -x -d 'a host name that requests may ask for, beside this machine'"'"'s own; repeatable'
+complete -c esper-exporter -n '_shtab_esper_exporter_using agent' -l file-sd -xka "(__fish_complete_directories)" -d 'write a target file for Prometheus'"'"' file_sd'
 complete -c esper-exporter -n '_shtab_esper_exporter_using agent' -l keep -x -d 'how long the page of a process that is gone stays (900)'
 complete -c esper-exporter -n '_shtab_esper_exporter_using agent' -l no-vitals -d 'do not sample this machine and its GPUs'
 complete -c esper-exporter -n '_shtab_esper_exporter_using agent; and test $_shtab_esper_exporter_npos -ge 0' -ka "(__fish_complete_directories)" -d 'directory of Exporter(share=DIR); this user'"'"'s share under /dev/shm if none is given'

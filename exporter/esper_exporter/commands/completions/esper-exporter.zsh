@@ -57,6 +57,8 @@ _shtab_esper_exporter_agent_options=(
   "--port[0\: any free port (9108)]:port:"
   "--unix-socket[serve on a socket, too]:PATH:_files"
   "--web-config[TLS and passwords, as Prometheus has them]:FILE:_files"
+  "*--allowed-host[a host name that requests may ask for, beside this machine\'s own\; repeatable]:NAME:"
+  "--file-sd[write a target file for Prometheus\' file_sd]:DIR:_files -/"
   "--keep[how long the page of a process that is gone stays (900)]:SECONDS:"
   "--no-vitals[do not sample this machine and its GPUs]"
   "(*)::directory of Exporter(share\=DIR)\; this user\'s share under \/dev\/shm if none is given:_files -/"
