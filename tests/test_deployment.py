@@ -219,7 +219,7 @@ def test_kubernetes_own_kinds_are_valid() -> None:
             for version in ("1.30", "1.34"):
                 kubernetes_validate.validate(document, version, strict=True)
             checked.append(name)
-    assert checked == ["namespace.yaml", "trainer.yaml"]
+    assert checked == ["agent.yaml", "namespace.yaml", "trainer.yaml"]
 
 
 def unread(given: Any, taken: Any, where: str = "") -> list[str]:
@@ -270,15 +270,18 @@ def test_a_wrong_manifest_would_be_found() -> None:
         kubernetes_validate.validate(job, "1.30", strict=True)
 
 
-def test_the_pod_monitor_finds_the_pods_of_the_example() -> None:
+def test_the_pod_monitor_finds_the_pods_of_the_examples() -> None:
     documents = dict(manifests())
     monitor = documents["podmonitor.yaml"]["spec"]
-    pod = documents["trainer.yaml"]["spec"]["template"]
-    labels = monitor["selector"]["matchLabels"]
-    assert labels.items() <= pod["metadata"]["labels"].items()
+    (wanted,) = monitor["selector"]["matchExpressions"]
     (endpoint,) = monitor["podMetricsEndpoints"]
-    ports = [port["name"] for one in pod["spec"]["containers"] for port in one["ports"]]
-    assert endpoint["port"] in ports
+    found = []
+    for name in ("trainer.yaml", "agent.yaml"):
+        pod = documents[name]["spec"]["template"]
+        found.append(pod["metadata"]["labels"][wanted["key"]])
+        ports = [port["name"] for one in pod["spec"]["containers"] for port in one["ports"]]
+        assert endpoint["port"] in ports
+    assert (wanted["operator"], sorted(wanted["values"])) == ("In", sorted(found))
     assert set(documents["kustomization.yaml"]["resources"]) - {"../../grafana"} == {
         name for name in documents if name != "kustomization.yaml"
     }
