@@ -14,6 +14,7 @@ import yaml
 from esper_exporter import health as h
 from esper_exporter.metrics.catalogue import catalogue
 from esper_exporter.metrics.metric import columns_of
+from esper_exporter.settings import Settings
 from support.command import run
 from support.programs import program
 
@@ -104,17 +105,14 @@ def test_every_alert_says_what_to_do_and_where_it_is_written() -> None:
     assert re.findall(r"\[(\w+)\]\(\1\.md\)", index) == sorted(runbooks)
 
 
-def test_what_counts_as_an_exploding_gradient_is_that_of_health() -> None:
-    (counted,) = (
-        metric
-        for metric in catalogue().metrics
-        if metric.name == "esper_tamiyo_gradient_explosions_total"
-    )
-    assert f"{h.GRAD_NORM_CRITICAL:g}" in counted.help
+def test_what_counts_as_an_exploding_gradient_is_the_run_s_own_limit() -> None:
+    limit = "above esper_tamiyo_explosion_grad_norm"
+    names = {metric.name: metric for metric in catalogue().metrics}
+    assert limit in names["esper_tamiyo_gradient_explosions_total"].help
+    assert "esper_tamiyo_explosion_grad_norm" in names
+    assert Settings().explosion_norm == h.GRAD_NORM_CRITICAL
     (rule,) = (rule for rule in ALERTING if rule["alert"] == "EsperGradientExplosion")
-    assert f"above {h.GRAD_NORM_CRITICAL:g} in" in " ".join(
-        rule["annotations"]["description"].split()
-    )
+    assert limit in " ".join(rule["annotations"]["description"].split())
 
 
 THRESHOLDS = {
