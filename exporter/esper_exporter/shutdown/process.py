@@ -7,8 +7,9 @@ alive, and a forked child is left as it would be without us.
 SIGTERM's default would end the process at once. Where nobody else handles it, a thread of ours
 keeps the page up for a while and then lets the default happen; meanwhile the interrupted code goes
 on, since whatever it holds (a lock, say) it must be able to give back. A second SIGTERM ends at
-once, and so does Ctrl-C where its handler is Python's own. A handler of the user's own is called
-and decides; the end is noticed when it comes.
+once, unless it comes with the first (see `ONE_REQUEST_SECONDS`), and so does Ctrl-C where its
+handler is Python's own. A handler of the user's own is called and decides; the end is noticed when
+it comes.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import weakref
 from collections.abc import Callable
 from functools import partial
@@ -28,6 +30,11 @@ from typing import Any, Protocol
 from esper_exporter.daemon_thread import start_daemon
 
 logger = logging.getLogger("esper_exporter")
+
+
+ONE_REQUEST_SECONDS = 1.0
+"""SIGTERMs that come within this time are one request: Slurm and systemd signal every process of a
+job, and a wrapper among them passes it on."""
 
 
 class Watcher(Protocol):
@@ -63,6 +70,8 @@ class _Process:
         self.sigterm: Any = None
         self.sigint: Any = None
         self.terminating: threading.Thread | None = None
+        self.asked_at = 0.0
+        self.told_all = False
 
     def all(self) -> list[Watcher]:
         return [] if os.getpid() != self.pid else list(self.watchers)
@@ -164,9 +173,13 @@ def _on_sigterm(number: int, frame: FrameType | None) -> None:
         for watcher in watchers:
             watcher.told_to_end()
         before(number, frame)
-    elif not watchers or _process.terminating is not None:
+    elif not watchers or _process.told_all:
         _on_second_signal(number, frame)
+    elif _process.terminating is not None:
+        if time.monotonic() - _process.asked_at > ONE_REQUEST_SECONDS:
+            _on_second_signal(number, frame)
     else:
+        _process.asked_at = time.monotonic()
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             # KeyboardInterrupt would run the rest of the training's code, and the wait with it.
             _process.sigint = signal.signal(signal.SIGINT, _on_second_signal)
@@ -184,7 +197,8 @@ def _terminate(watchers: list[Watcher]) -> None:
         for watcher in watchers:
             _guarded(watcher.terminate)
     finally:
-        os.kill(os.getpid(), signal.SIGTERM)  # the second time, so the handler lets it happen
+        _process.told_all = True
+        os.kill(os.getpid(), signal.SIGTERM)  # now the handler lets it happen
 
 
 def _after_fork_in_child() -> None:
