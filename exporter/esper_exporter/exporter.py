@@ -32,6 +32,7 @@ from esper_exporter.serve.server import MetricsServer
 from esper_exporter.settings import Settings, read_settings
 from esper_exporter.shutdown.ending import Ending
 from esper_exporter.shutdown.failure_reason import Reason
+from esper_exporter.shutdown.hub import HubLink
 from esper_exporter.shutdown.persistence import Persistence, State
 from esper_exporter.shutdown.process import unwatch, watch
 from esper_exporter.shutdown.scrape_tracker import ScrapeTracker
@@ -153,6 +154,7 @@ class Exporter:
             settings.state_dir, settings.textfile_dir, partial(self._count, counted.STATE_PROBLEMS)
         )
         self._tracker = ScrapeTracker()
+        self._hub = HubLink(lambda: self._log_once.error("hub"))
         self._runs = RunRegistry(
             self._table,
             blocks,
@@ -210,6 +212,7 @@ class Exporter:
         A taken port is a warning and retried in the background, unless ``strict``.
         """
         settings = self.settings
+        self._hub.use_caller()
         if self._share is not None:
             self._share.start()
         with self._starting:
@@ -235,6 +238,14 @@ class Exporter:
         if self.settings.watch_process:
             watch(self._ending)
 
+    def use_hub(self, hub: object) -> None:
+        """Name the telemetry hub that delivers this exporter's events, if ``add_backend`` of that
+        hub did not start it: its queue is emptied before an end is judged, and its own counters
+        are on the page. ``hub`` has ``flush(timeout)`` and ``get_health_snapshot()``. Raises
+        TypeError for what is no hub.
+        """
+        self._hub.use(hub)
+
     def on_close(self, callback: Callable[[], None]) -> None:
         """Call ``callback`` when the exporter is closed, before the runs have finished."""
         self._closers.append(callback)
@@ -251,6 +262,8 @@ class Exporter:
     def _close(self, error: BaseException | None) -> None:
         if os.getpid() != self._pid:
             return
+        # First: what waits for its event is then known not to come.
+        self.flush_hub()
         while self._closers:
             try:
                 self._closers.pop()()
@@ -299,6 +312,10 @@ class Exporter:
         return self._server.url if self._server is not None else None
 
     # -- how it ends -------------------------------------------------------------------------
+
+    def flush_hub(self) -> None:
+        """Wait, 2 seconds at most, until the hub has delivered the events that it holds."""
+        self._hub.flush()
 
     def mark_ended(self, reason: Reason | None, error: BaseException | None = None) -> bool:
         """The current runs have finished (None) or failed; whether that is news. Never raises.
@@ -384,6 +401,33 @@ class Exporter:
             self._batches_shared = run.batches_completed
             share.soon()
 
+    def report_nonfinite(
+        self, source: str, head: str | None = None, kind: str = "nan", *, group_id: str = "default"
+    ) -> None:
+        """Light a latch now, from any thread; it is on disk when this returns. Never raises.
+
+        For a training loop whose events pass a hub: what the hub still queues is lost when the
+        process is killed. ``source`` is one of `esper_exporter.state.latches.NONFINITE_SOURCES`
+        (anything else counts as ``other``), ``head`` the action head, if it is one head's,
+        ``kind`` is "nan" or "inf". The update's own event counts the same latch once.
+        """
+        where = f"{source}[{head}]" if head else source
+        self.emit(
+            {
+                "event_type": "NUMERICAL_INSTABILITY_DETECTED",
+                "timestamp": self._clock(),
+                "group_id": group_id,
+                "data": {
+                    "anomaly_type": "nonfinite_detected",
+                    "episode": 0,
+                    "batch": 0,
+                    "inner_epoch": 0,
+                    "total_episodes": 0,
+                    "detail": f"Sources: {where}: {'Inf' if kind == 'inf' else 'NaN'}",
+                },
+            }
+        )
+
     def observe_snapshot(self, snapshot: object, *, group_id: str | None = None) -> None:
         """Take in an aggregated SanctumSnapshot (an object or its dict form). Never raises.
 
@@ -463,6 +507,9 @@ class Exporter:
         Where a thread keeps the state to itself, or asks for a page amid its own change, it is
         the state that was captured last.
         """
+        health = None if self._lock.held_here else self._hub.health()
+        if health is not None:
+            self._lock.submit(partial(self._own.hub, health), wait=0.0)
         return self._lock.read(
             partial(self._capture_now, collected), lambda: self._captured, WAIT_SECONDS
         )

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from support.command import environment
-from support.pages import value
+from support.pages import value, values
 from support.programs import wait_until
 
 TESTS = Path(__file__).parents[1]
@@ -200,12 +200,25 @@ def test_sigterm_ends_as_ever_once_it_was_seen(trainers: type[Trainer]) -> None:
 
 
 def test_a_second_sigterm_ends_at_once(trainers: type[Trainer]) -> None:
-    trainer = trainers("wait")
+    trainer = trainers("wait", ESPER_EXPORTER_LINGER="600", ESPER_EXPORTER_TERM_LINGER="600")
     assert trainer.process.stdout is not None
     trainer.process.stdout.readline()
     trainer.process.terminate()
     trainer.page_with("esper_run_failed", 1.0, reason="signal")
-    trainer.process.terminate()
+
+    def ended_by_another() -> bool:
+        trainer.process.terminate()  # those that come with the first are one with it
+        return trainer.process.poll() is not None
+
+    wait_until(ended_by_another, "a later SIGTERM ends it")
+    assert trainer.end()[0] == -signal.SIGTERM
+
+
+def test_sigterm_that_comes_twice_at_once_is_one(trainers: type[Trainer]) -> None:
+    trainer = trainers("twice")
+    trainer.page_with("esper_run_failed", 1.0, reason="signal")
+    assert trainer.process.poll() is None
+    trainer.scraped_to_its_end()
     assert trainer.end()[0] == -signal.SIGTERM
 
 
@@ -294,6 +307,24 @@ def test_what_sigkill_ends_has_left_its_latches_and_its_page(
         page = path.read_text()
         assert value(page, LATCH, head="op", kind="nan") == 1.0
         assert value(page, "esper_run_finished") == 0.0
+
+
+@pytest.mark.parametrize(
+    "how", ["raise", "return", "exit", "oom", "thread", "mute", "interrupt", "wait"]
+)
+def test_what_a_hub_still_queues_at_the_end_is_on_the_last_page(
+    trainers: type[Trainer], tmp_path: Path, how: str
+) -> None:
+    trainer = trainers(how, ESPER_EXPORTER_LINGER="0", TRAINER_HUB_DELAY="0.1")
+    if how == "wait":
+        trainer.process.terminate()
+    trainer.end()
+    assert len(list((tmp_path / "state").glob("*.latches.json"))) == 1
+    page = (tmp_path / "state" / "esper-night-7-rank0.final.prom").read_text()
+    assert value(page, LATCH, head="op", kind="nan") == 1.0
+    ended_well = how in ("return", "exit")
+    assert value(page, "esper_run_finished") == float(ended_well)
+    assert (1.0 in values(page, "esper_run_failed")) is not ended_well
 
 
 def test_a_resumed_run_shows_what_the_process_before_it_saw(

@@ -3,7 +3,8 @@
 usage: trainer.py HOW [RUN_ID]
 
 Prints the address of its page, and ``ended`` if it gets past its end. Settings come from the
-environment.
+environment. With TRAINER_HUB_DELAY the events go through a hub that delivers each so many seconds
+late.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from esper_exporter import Exporter
+from support.queueing_hub import QueueingHub
 from support.recordings import telemetry_lines
 
 LINES = telemetry_lines("run1")
@@ -90,6 +92,13 @@ def _kill() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def _twice() -> None:
+    """SIGTERM comes twice: to all processes of a job, and from a wrapper that passes it on."""
+    signal.raise_signal(signal.SIGTERM)
+    signal.raise_signal(signal.SIGTERM)
+    wait()
+
+
 def _handled() -> None:
     def leave(number: int, frame: object) -> None:
         os.write(1, b"my own handler\n")  # print() may be what the signal interrupted
@@ -109,6 +118,7 @@ ENDINGS: dict[str, Callable[[], object]] = {
     "exit": lambda: sys.exit(3),
     "wait": wait,
     "handled": wait,
+    "twice": _twice,
     "kill": _kill,
     "interrupt": lambda: signal.raise_signal(signal.SIGINT),
 }
@@ -120,13 +130,19 @@ def main() -> None:
         _handled()
     healthy = how.startswith("healthy-")
     exporter = Exporter(port=0, run_id=sys.argv[2] if len(sys.argv) > 2 else None)
-    if os.environ.get("TRAINER_UNWATCHED") != "1":
+    emit: Callable[[Any], object] = exporter.emit
+    if "TRAINER_HUB_DELAY" in os.environ:
+        hub = QueueingHub(delay=float(os.environ["TRAINER_HUB_DELAY"]))
+        hub.add_backend(exporter)
+        emit = hub.emit
+        print(exporter.url, flush=True)
+    elif os.environ.get("TRAINER_UNWATCHED") != "1":
         exporter.start()
         print(exporter.url, flush=True)
-    exporter.emit(STARTED)
+    emit(STARTED)
     if os.environ.get("TRAINER_GO") == "1":
         sys.stdin.readline()
-    exporter.emit(UPDATE if healthy else latching())
+    emit(UPDATE if healthy else latching())
     if os.environ.get("TRAINER_FINISHES") == "1":
         for line in LINES:
             if b'"BATCH_EPOCH_COMPLETED"' in line:

@@ -9,6 +9,7 @@ from esper_exporter import __version__
 from esper_exporter.metrics.row_types import Blocks
 from esper_exporter.metrics.rows import RowSet, TallyRows
 from esper_exporter.metrics.table import ABSENT, ValueTable
+from esper_exporter.shutdown.hub import HubHealth
 from esper_exporter.state import counted
 from esper_exporter.state.counters import Counter, Distributions, Histogram, HistogramRow, Tallies
 
@@ -40,6 +41,7 @@ class OwnMetrics:
         self.last_event: datetime | None = None
         self.journal_active: bool | None = None
         self._events = 0
+        self._hub_counts: dict[tuple[Counter, str], float] = {}
         self.series = 0
 
     def count(self, counter: Counter, *labels: str, by: float = 1.0) -> None:
@@ -49,6 +51,18 @@ class OwnMetrics:
     def rejected(self, reason: str) -> None:
         """Count an event that could not be used."""
         self._tallies.add(counted.EVENTS_REJECTED, reason)
+
+    def hub(self, health: HubHealth) -> None:
+        """Bring the hub's counters up to date. A hub that was reset counts from 0 again."""
+        for counter, counts in (
+            (counted.HUB_DROPPED, health.dropped),
+            (counted.HUB_DELIVERED, health.delivered),
+        ):
+            for queue, count in counts.items():
+                key = counter, queue
+                before = self._hub_counts.get(key, 0.0)
+                self._hub_counts[key] = count
+                self._tallies.add(counter, queue, by=count - before if count >= before else count)
 
     def took(self, seconds: float) -> None:
         """An event was taken in, good or bad."""

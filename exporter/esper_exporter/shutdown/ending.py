@@ -14,6 +14,9 @@ from esper_exporter.shutdown.scrape_tracker import ScrapeTracker
 class Owner(Protocol):
     """What an ending asks of its exporter. All of it may be called on any thread."""
 
+    def flush_hub(self) -> None:
+        """Wait, for a bounded time, until the hub has delivered the events that it holds."""
+
     def mark_ended(self, reason: Reason | None, error: BaseException | None = None) -> bool:
         """Put the end of the runs that go on on the page, None for finished; whether any did."""
 
@@ -69,10 +72,12 @@ class Ending:
 
     def uncaught(self, error: BaseException) -> None:
         """The main thread dies of an exception: the run has failed."""
+        self._owner.flush_hub()
         self._end(reason_of(error), error)
 
     def uncaught_in_thread(self, error: BaseException) -> None:
         """A thread died. It was the training's if no event comes any more."""
+        self._owner.flush_hub()  # what the thread emitted before it died is not what comes after
         self._in_thread = (error, self._owner.events_taken())
 
     def told_to_end(self) -> None:
@@ -83,6 +88,7 @@ class Ending:
     def terminate(self) -> None:
         """SIGTERM came and ends the process after this."""
         self._told_to_end_at = self._clock()
+        self._owner.flush_hub()
         self._end(Reason.SIGNAL, None)
         self._wait()
         self._owner.leave()
@@ -97,6 +103,7 @@ class Ending:
     def closing(self, error: BaseException | None) -> None:
         """The exporter is being closed, because of an exception or not: tell, and wait."""
         if self._is_run:
+            self._owner.flush_hub()
             self._end(self._reason(error), error)
         self._wait()
 

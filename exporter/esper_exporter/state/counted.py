@@ -242,6 +242,7 @@ INTERNAL_ERRORS = Counter(
         "final_page",
         "probe",
         "vitals",
+        "hub",
     ),
     of_run=False,
 )
@@ -250,6 +251,12 @@ STATE_PROBLEMS = Counter(
     ("problem",),
     _each("file", "field", "unwritable"),
     of_run=False,
+)
+HUB_DROPPED = Counter(
+    "esper_exporter_hub_events_dropped_total", ("queue",), measured=True, of_run=False
+)
+HUB_DELIVERED = Counter(
+    "esper_exporter_hub_events_delivered_total", ("queue",), measured=True, of_run=False
 )
 PROBE_DISAGREEMENTS = Counter("esper_exporter_probe_disagreements_total", ("field",), of_run=False)
 SCRAPES = Counter("esper_exporter_scrapes_total", of_run=False)

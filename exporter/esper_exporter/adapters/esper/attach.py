@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from typing import Any
 
 from esper_exporter.adapters.esper.join import BATCH_EVENTS, Joining
@@ -98,6 +99,8 @@ def attach(
     exporter = Exporter(run_id=run_id, **settings)
     joining = Joining(exporter.probe_disagreed)
     backend = EsperExporterBackend(exporter, joining)
+    with suppress(TypeError):  # a hub of another version, that delivers at once
+        exporter.use_hub(hub)
     instrument(exporter, backend, joining, after_update_every)
     hub.add_backend(backend)
     return exporter

@@ -110,6 +110,17 @@ METRICS: tuple[Metric, ...] = (
         " latches that made no sense (field).",
     ),
     counter(
+        counted.HUB_DROPPED,
+        "derived: hub_dropped_events and backend_stats.*.dropped_events of the hub's snapshot",
+        "Events that esper's hub dropped, by queue: hub for the one of all backends, else the"
+        " backend's class name. A queue was full, or the backend raised.",
+    ),
+    counter(
+        counted.HUB_DELIVERED,
+        "derived: backend_stats.*.processed_events of the hub's snapshot",
+        "Events that esper's hub delivered, by the backend's class name.",
+    ),
+    counter(
         counted.SCRAPES,
         "derived: number of pages delivered",
         "Pages delivered.",
