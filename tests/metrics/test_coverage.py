@@ -128,8 +128,8 @@ def test_the_metrics_that_the_reasons_name_exist() -> None:
 def test_every_metric_has_a_name_of_the_conventions() -> None:
     for metric in catalogue().metrics:
         assert re.fullmatch(
-            r"(esper_(run|tamiyo|tolaria|kasmina|simic|torch|gpu|host|exporter|agent)|process|python_gc)"
-            r"_[a-z0-9_]+",
+            r"(esper_(run|rank|tamiyo|tolaria|kasmina|simic|torch|gpu|host|exporter|agent)"
+            r"|process|python_gc)_[a-z0-9_]+",
             metric.name,
         ), metric.name
         assert metric.name.endswith("_total") == (metric.kind == "counter"), metric.name
