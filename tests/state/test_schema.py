@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from esper_exporter.contract.vocabulary import HEADS, OPS
+from esper_exporter.contract.vocabulary import HEADS, OPS, SPELLINGS
 from esper_exporter.state.attribution import (
     CounterfactualConfig,
     CounterfactualSnapshot,
@@ -111,10 +111,26 @@ def objects(snapshot: dict[str, Any]) -> Iterator[Found]:
         yield from _best_run(record)
 
 
+MAPPINGS: dict[type, tuple[set[str], set[str]]] = {
+    TamiyoState: ({"heads"}, set(HEAD_VIEW)),
+    DecisionSnapshot: (
+        {"choices", "confidences"},
+        {f"{head}_confidence" for head in SPELLINGS.values()}
+        | {f"chosen_{head}" for head in SPELLINGS.values()} - {"chosen_op"},
+    ),
+}
+"""Ours by head, for which the real system has a field a head."""
+
+NOT_KEPT: dict[type, set[str]] = {
+    DecisionSnapshot: {f"{head}_entropy" for head in SPELLINGS.values()},
+}
+"""What nothing here reads."""
+
+
 def names(cls: type) -> set[str]:
-    found = {f.name for f in fields(cls)}
-    # Of each head the schema has fields of their own; ours are a view of one mapping.
-    return (found - {"heads"}) | set(HEAD_VIEW) if cls is TamiyoState else found
+    """The fields of the real system's class, as far as ours has them."""
+    ours, theirs = MAPPINGS.get(cls, (set(), set()))
+    return ({f.name for f in fields(cls)} - ours) | theirs | NOT_KEPT.get(cls, set())
 
 
 # The recordings leave the causal log out.

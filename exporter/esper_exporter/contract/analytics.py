@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import msgspec
 
 from esper_exporter.contract.fields import EnvId, Seed, Text, TextFloat, Whole
+from esper_exporter.contract.vocabulary import CHOSEN_IN, HEADS, SPELLINGS
 
+if TYPE_CHECKING:
 
-class HeadTelemetry(msgspec.Struct, frozen=True, gc=False):
-    """Confidence (a probability) and entropy (share of the maximum) of each head."""
+    class HeadTelemetry(msgspec.Struct, frozen=True, gc=False):
+        """Confidence (a probability) and entropy (share of the maximum) of each head."""
 
-    op_confidence: float
-    slot_confidence: float
-    blueprint_confidence: float
-    style_confidence: float
-    tempo_confidence: float
-    alpha_target_confidence: float
-    alpha_speed_confidence: float
-    curve_confidence: float
-    op_entropy: float
-    slot_entropy: float
-    blueprint_entropy: float
-    style_entropy: float
-    tempo_entropy: float
-    alpha_target_entropy: float
-    alpha_speed_entropy: float
-    curve_entropy: float
+else:
+    HeadTelemetry = msgspec.defstruct(
+        "HeadTelemetry",
+        [
+            (f"{head}_{what}", float | None, None)
+            for what in ("confidence", "entropy")
+            for head in SPELLINGS.values()
+        ],
+        namespace={
+            "__doc__": "Confidence (a probability) and entropy (share of the maximum) of heads."
+        },
+        module=__name__,
+        frozen=True,
+        gc=False,
+    )
 
 
 class RewardComponentsTelemetry(msgspec.Struct, frozen=True, gc=False):
@@ -95,7 +98,7 @@ class ObservationStatsTelemetry(msgspec.Struct, frozen=True, gc=False):
     batch_size: Whole | None = None
 
 
-class AnalyticsSnapshotPayload(msgspec.Struct, frozen=True, gc=False):
+class AnalyticsSnapshot(msgspec.Struct, frozen=True, gc=False):
     """A snapshot of one of several kinds; ``kind`` tells which fields matter."""
 
     kind: str
@@ -118,14 +121,6 @@ class AnalyticsSnapshotPayload(msgspec.Struct, frozen=True, gc=False):
     alpha_algorithm: str | None = None
     alpha_algorithm_selected: str | None = None
     action_success: bool | None = None
-    op_masked: bool | None = None
-    slot_masked: bool | None = None
-    blueprint_masked: bool | None = None
-    style_masked: bool | None = None
-    tempo_masked: bool | None = None
-    alpha_target_masked: bool | None = None
-    alpha_speed_masked: bool | None = None
-    alpha_curve_masked: bool | None = None
     base_acc_delta: float | None = None
     bounded_attribution: float | None = None
     compute_rent: float | None = None
@@ -181,6 +176,29 @@ class AnalyticsSnapshotPayload(msgspec.Struct, frozen=True, gc=False):
     final_accuracy: float | None = None
     shapley_values: dict[str, dict[str, float]] | None = None
     num_slots: Whole | None = None
+
+
+_OF_HEADS: list[tuple[str, Any, None]] = [
+    *((f"{head}_masked", bool | None, None) for head in HEADS),
+    *(
+        (name, str | None, None)
+        for name in CHOSEN_IN.values()
+        if name not in AnalyticsSnapshot.__struct_fields__
+    ),
+]
+if TYPE_CHECKING:
+    AnalyticsSnapshotPayload = AnalyticsSnapshot
+else:
+    # What decisions carry of each head of the vocabulary.
+    AnalyticsSnapshotPayload = msgspec.defstruct(
+        "AnalyticsSnapshotPayload",
+        _OF_HEADS,
+        bases=(AnalyticsSnapshot,),
+        namespace={"__doc__": "An analytics snapshot as events carry it."},
+        module=__name__,
+        frozen=True,
+        gc=False,
+    )
 
 
 class CounterfactualConfigTelemetry(msgspec.Struct, frozen=True, gc=False):

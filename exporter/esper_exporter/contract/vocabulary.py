@@ -3,19 +3,8 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from functools import lru_cache
-
-HEADS = (
-    "slot",
-    "blueprint",
-    "style",
-    "tempo",
-    "alpha_target",
-    "alpha_speed",
-    "alpha_curve",
-    "op",
-)
-"""The eight action heads of the policy, in the order in which an action is factored."""
 
 AUX_HEADS = ("value", "q")
 """Critic heads: they have a gradient norm and a gradient state, but choose nothing."""
@@ -47,16 +36,46 @@ ALPHA_CURVES = ("LINEAR", "COSINE", "SIGMOID_GENTLE", "SIGMOID", "SIGMOID_SHARP"
 OTHER = "other"
 """Label value of a choice outside the vocabulary."""
 
-CHOICES_OF_HEAD: dict[str, tuple[str, ...]] = {
-    "op": OPS,
-    "blueprint": BLUEPRINTS,
-    "style": STYLES,
-    "tempo": TEMPOS,
-    "alpha_target": ALPHA_TARGETS,
-    "alpha_speed": ALPHA_SPEEDS,
-    "alpha_curve": ALPHA_CURVES,
-}
+
+@dataclass(frozen=True, slots=True)
+class ActionHead:
+    """One action head of the policy.
+
+    ``choices`` are None for the run's own slots, ``entropy_weight`` is the head's in the policy's
+    ``entropy``, which is a weighted sum. A decision carries the head's choice in ``chosen_in`` and
+    calls the head ``spelling``; both default to its name.
+    """
+
+    name: str
+    choices: tuple[str, ...] | None
+    entropy_weight: float = 1.0
+    chosen_in: str = ""
+    spelling: str = ""
+
+
+ACTION_HEADS = (
+    ActionHead("slot", None, chosen_in="slot_id"),
+    ActionHead("blueprint", BLUEPRINTS, 1.3, chosen_in="blueprint_id"),
+    ActionHead("style", STYLES, 1.2),
+    ActionHead("tempo", TEMPOS, 1.3, chosen_in="tempo_idx"),
+    ActionHead("alpha_target", ALPHA_TARGETS, 1.2),
+    ActionHead("alpha_speed", ALPHA_SPEEDS, 1.2),
+    ActionHead("alpha_curve", ALPHA_CURVES, 1.2, spelling="curve"),
+    ActionHead("op", OPS, chosen_in="action_name"),
+)
+"""The policy's heads, in the order in which an action is factored. A new head is a line here: the
+fields that events carry of it, its rows on the page and its counters follow."""
+
+HEADS = tuple(head.name for head in ACTION_HEADS)
+
+CHOICES_OF_HEAD = {head.name: head.choices for head in ACTION_HEADS if head.choices is not None}
 """Each head's choices; the slot head chooses among the run's own slots."""
+
+CHOSEN_IN = {head.name: head.chosen_in or head.name for head in ACTION_HEADS}
+"""The field of a decision that carries each head's choice."""
+
+SPELLINGS = {head.name: head.spelling or head.name for head in ACTION_HEADS}
+"""Each head as decisions spell it."""
 
 STAGES = (
     "DORMANT",
@@ -80,22 +99,13 @@ PHASES = ("forward", "backward", "optimizer", "data_transfer", "epoch")
 
 ENV_STATUSES = ("initializing", "healthy", "excellent", "stalled", "degraded")
 
-HEAD_ENTROPY_COEFFICIENTS = {
-    "slot": 1.0,
-    "blueprint": 1.3,
-    "style": 1.2,
-    "tempo": 1.3,
-    "alpha_target": 1.2,
-    "alpha_speed": 1.2,
-    "alpha_curve": 1.2,
-    "op": 1.0,
-}
+HEAD_ENTROPY_COEFFICIENTS = {head.name: head.entropy_weight for head in ACTION_HEADS}
 """Weight of each head's entropy in the policy's ``entropy``, which is their weighted sum."""
 
 HOST_LSTM_LAYERS = 4
 """Layers of the policy's LSTM body today (12 in the ActionHeadsPanel document)."""
 
-_HEAD_ALIASES = {"curve": "alpha_curve"}
+_HEAD_ALIASES = {spelled: name for name, spelled in SPELLINGS.items() if spelled != name}
 
 OTHER_SPELLINGS = frozenset(_HEAD_ALIASES)
 """Names of heads that are not their canonical ones."""

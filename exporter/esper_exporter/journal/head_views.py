@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from esper_exporter import health
-from esper_exporter.contract.vocabulary import HEADS, OPS
+from esper_exporter.contract.vocabulary import CHOSEN_IN, HEADS, OPS, SPELLINGS
 from esper_exporter.journal.view_parts import common, relation
 
 LAST_ACTION = "kind = 'last_action'"
 
 
 def telemetry_head(head: str) -> str:
-    return "curve" if head == "alpha_curve" else head
+    return SPELLINGS[head]
 
 
 def head_state(head: str) -> str:
@@ -51,15 +51,8 @@ def head_state_rows(source: str) -> str:
     return " UNION ALL ".join(selects)
 
 
-_CHOICE_OF = {
-    "op": f"regexp_extract(action_name, '^({'|'.join(OPS)})')",
-    "slot": "slot_id",
-    "blueprint": "blueprint_id",
-    "style": "style",
-    "tempo": "tempo_idx::VARCHAR",
-    "alpha_target": "alpha_target::VARCHAR",
-    "alpha_speed": "alpha_speed",
-    "alpha_curve": "alpha_curve",
+_CHOICE_OF = {head: f"{field}::VARCHAR" for head, field in CHOSEN_IN.items()} | {
+    "op": f"regexp_extract(action_name, '^({'|'.join(OPS)})')"
 }
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from esper_exporter.contract.vocabulary import HEADS
+from esper_exporter.contract.vocabulary import SPELLINGS
 
-DECISION_HEADS = tuple("curve" if head == "alpha_curve" else head for head in HEADS)
+DECISION_HEADS = tuple(SPELLINGS.values())
 """The heads as decisions spell them."""
 
 HISTORY = "a history: Prometheus keeps it of the value that is exported"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from esper_exporter.contract.tamiyo import HeadUpdatePayload
 from esper_exporter.contract.vocabulary import HEADS
 from esper_exporter.metrics.reasons import (
     BY_OP,
@@ -20,10 +21,7 @@ EVENT_FIELDS: dict[str, str] = {
     **each(
         SAME + "head_{head}_*: the same metrics, for heads that are not Tamiyo's",
         "HeadUpdatePayload",
-        (
-            *("entropy", "grad_norm", "ratio_max", "clip_fraction", "kl", "active_ratio"),
-            "learnable_fraction",
-        ),
+        HeadUpdatePayload.__struct_fields__,
     ),
     "AllocatorStatsPayload.batch_idx": POSITION,
     **{

@@ -6,7 +6,6 @@ from esper_exporter.metrics.reasons import (
     BY_OP,
     COUNTED,
     DECISION,
-    DECISION_HEADS,
     HISTORY,
     IDENTITY,
     LABEL,
@@ -164,16 +163,8 @@ SNAPSHOT_FIELDS: dict[str, str] = {
     ),
     **each(POSITION, "DecisionSnapshot", ("episode", "epoch", "batch")),
     "DecisionSnapshot.env_id": LABEL,
-    **each(
-        DECISION + "head show it: esper_tamiyo_decision_confidence_ratio",
-        "DecisionSnapshot",
-        tuple(f"{head}_confidence" for head in DECISION_HEADS),
-    ),
-    **each(
-        DECISION + "head show it: esper_tamiyo_decision_entropy_ratio",
-        "DecisionSnapshot",
-        tuple(f"{head}_entropy" for head in DECISION_HEADS),
-    ),
+    "DecisionSnapshot.confidences": DECISION
+    + "head show it: esper_tamiyo_decision_confidence_ratio",
     "GPUStats.device_id": LABEL,
     **{
         f"{path}{field}": VITALS + f"the driver is asked directly: esper_gpu_{metric}"

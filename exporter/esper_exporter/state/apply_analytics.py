@@ -11,12 +11,11 @@ from typing import TypeVar
 from esper_exporter.contract.analytics import (
     AnalyticsSnapshotPayload,
     CounterfactualMatrixPayload,
-    HeadTelemetry,
     ObservationStatsTelemetry,
     RewardComponentsTelemetry,
 )
 from esper_exporter.contract.events import Event
-from esper_exporter.contract.vocabulary import TEMPOS, canonical_head, normalize_action
+from esper_exporter.contract.vocabulary import HEADS, SPELLINGS, normalize_action
 from esper_exporter.state import counted
 from esper_exporter.state.attribution import (
     CounterfactualConfig,
@@ -24,6 +23,7 @@ from esper_exporter.state.attribution import (
     ShapleyEstimate,
     ShapleySnapshot,
 )
+from esper_exporter.state.choices import choices_of
 from esper_exporter.state.counters import HistogramRow
 from esper_exporter.state.decision import DecisionSnapshot
 from esper_exporter.state.environment import EnvState
@@ -37,14 +37,14 @@ GAMMA = 0.995
 """The discount of the real system; a decision's TD advantage is r + γ·V(s') − V(s)."""
 
 DECISION_EXPIRY_SECONDS = 120.0
-_ALPHA_TARGETS = {0.5: "HALF", 0.7: "SEVENTY", 1.0: "FULL"}
-_HEAD_FIELDS = HeadTelemetry.__struct_fields__
-_head_values = attrgetter(*_HEAD_FIELDS)
-_HISTOGRAMS = {"confidence": counted.DECISION_CONFIDENCE, "entropy": counted.DECISION_ENTROPY}
+_head_values = attrgetter(
+    *(f"{SPELLINGS[head]}_{what}" for what in ("confidence", "entropy") for head in HEADS)
+)
 _HEAD_HISTOGRAMS = HistogramRow(
     tuple(
-        (_HISTOGRAMS[what], (canonical_head(head),))
-        for head, _, what in (name.rpartition("_") for name in _HEAD_FIELDS)
+        (histogram, (head,))
+        for histogram in (counted.DECISION_CONFIDENCE, counted.DECISION_ENTROPY)
+        for head in HEADS
     )
 )
 
@@ -205,19 +205,20 @@ def _decide(
         pending.decision.td_advantage = pending.reward + GAMMA * value - pending.value
         run.td_advantages[env.env_id] = pending.decision.td_advantage
     snapshot, tamiyo = run.snapshot, run.snapshot.tamiyo
-    tempo = payload.tempo_idx
     heads = payload.head_telemetry
-    per_head: dict[str, float] = {}
+    confidences: dict[str, float] = {}
     if heads is not None:
         values = _head_values(heads)
-        per_head = dict(zip(_HEAD_FIELDS, values, strict=True))
+        confidences = {
+            head: value for head, value in zip(HEADS, values, strict=False) if value is not None
+        }
         run.distributions.hold(_HEAD_HISTOGRAMS, values)
     decision = DecisionSnapshot(
         timestamp=event.timestamp,
         slot_states=dict(payload.slot_states or {}),
         host_accuracy=env.host_accuracy or 0.0,
         chosen_action=op,
-        chosen_slot=payload.slot_id,
+        choices=choices_of(payload),
         confidence=payload.action_confidence,
         expected_value=value,
         actual_reward=reward,
@@ -230,15 +231,7 @@ def _decide(
         batch=snapshot.current_batch,
         value_residual=None if reward is None or value is None else reward - value,
         decision_entropy=payload.decision_entropy,
-        chosen_blueprint=payload.blueprint_id,
-        chosen_tempo=TEMPOS[tempo] if tempo is not None and 0 <= tempo < len(TEMPOS) else None,
-        chosen_style=payload.style,
-        chosen_curve=payload.alpha_curve,
-        chosen_alpha_target=_ALPHA_TARGETS.get(payload.alpha_target)
-        if payload.alpha_target is not None
-        else None,
-        chosen_alpha_speed=payload.alpha_speed,
-        **per_head,
+        confidences=confidences,
     )
     if reward is not None and value is not None:
         run.pending[env.env_id] = PendingDecision(decision, reward, value)

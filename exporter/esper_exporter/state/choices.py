@@ -6,7 +6,6 @@ counters when somebody reads them: decisions outnumber scrapes by hundreds to on
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from operator import attrgetter
 from typing import Any
 
@@ -14,10 +13,10 @@ from esper_exporter.contract.analytics import AnalyticsSnapshotPayload
 from esper_exporter.contract.vocabulary import (
     ALPHA_TARGETS,
     CHOICES_OF_HEAD,
+    CHOSEN_IN,
     HEADS,
     OPS,
     OTHER,
-    TEMPOS,
 )
 from esper_exporter.state import counted
 from esper_exporter.state.counters import Tallies
@@ -26,11 +25,13 @@ MAX_DIFFERENT = 512
 """Different decisions that are kept apart before they are spread over the counters."""
 
 _TARGETS = dict(zip((0.5, 0.7, 1.0), ALPHA_TARGETS, strict=True))
-_CHOSEN = (
-    *("slot_id", "blueprint_id", "style", "alpha_speed", "alpha_curve"),
-    *("tempo_idx", "alpha_target"),
+_FACTORS = tuple(head for head in HEADS if head != "op")
+_chosen = attrgetter(
+    "action_success",
+    *(CHOSEN_IN[head] for head in _FACTORS),
+    *(f"{head}_masked" for head in HEADS),
 )
-_chosen = attrgetter("action_success", *_CHOSEN, *(f"{head}_masked" for head in HEADS))
+_factors = attrgetter(*(CHOSEN_IN[head] for head in _FACTORS))
 _SUCCESS = {None: "unknown", True: "true", False: "false"}
 
 
@@ -56,34 +57,30 @@ class DecisionCounts:
             known_op = op if op in OPS else OTHER
             tallies.add(counted.ACTIONS, known_op, _SUCCESS[success], by=by)
             tallies.add(counted.DECISIONS, by=by)
-            for head, choice in _choices(known_op, *rest[: len(_CHOSEN)]):
+            tallies.add(counted.CHOICES, "op", known_op, by=by)
+            for head, value in zip(_FACTORS, rest, strict=False):
+                choice = _spelled(head, value)
+                if choice is None:
+                    continue
                 known = CHOICES_OF_HEAD.get(head)
                 named = choice if known is None or choice in known else OTHER
                 tallies.add(counted.CHOICES, head, named, by=by)
-            for head, masked in zip(HEADS, rest[len(_CHOSEN) :], strict=True):
+            for head, masked in zip(HEADS, rest[len(_FACTORS) :], strict=True):
                 if masked is not None:
                     tallies.add(counted.MASKED_DECISIONS, head, by=by * masked)
 
 
-def _choices(
-    op: str,
-    slot: str | None,
-    blueprint: str | None,
-    style: str | None,
-    speed: str | None,
-    curve: str | None,
-    tempo: int | None,
-    target: float | None,
-) -> Iterator[tuple[str, str]]:
-    """Each head's choice. A head that did not matter for the operation has none."""
-    yield "op", op
-    for head, choice in (
-        *(("slot", slot), ("blueprint", blueprint), ("style", style)),
-        *(("alpha_speed", speed), ("alpha_curve", curve)),
-    ):
-        if choice is not None:
-            yield head, choice
-    if tempo is not None:
-        yield "tempo", TEMPOS[tempo] if 0 <= tempo < len(TEMPOS) else OTHER
-    if target is not None:
-        yield "alpha_target", _TARGETS.get(target, OTHER)
+def choices_of(payload: AnalyticsSnapshotPayload) -> dict[str, str]:
+    """What each head but the operation's chose; a head that did not matter is not in it."""
+    values = zip(_FACTORS, _factors(payload), strict=True)
+    return {head: choice for head, value in values if (choice := _spelled(head, value)) is not None}
+
+
+def _spelled(head: str, value: str | float | None) -> str | None:
+    """A choice as the vocabulary spells it; decisions carry a tempo's place and an alpha."""
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, int):
+        known = CHOICES_OF_HEAD[head]
+        return known[value] if 0 <= value < len(known) else OTHER
+    return _TARGETS.get(value, OTHER)

@@ -28,8 +28,9 @@ from esper_exporter.contract.scalars import (
     whole,
     wrong,
 )
-from esper_exporter.contract.vocabulary import HEADS
+from esper_exporter.contract.vocabulary import HEADS, OTHER, SPELLINGS
 from esper_exporter.state import counted
+from esper_exporter.state.decision import DecisionSnapshot
 from esper_exporter.state.head_state import HEAD_VIEW, HeadState
 from esper_exporter.state.policy import TamiyoState
 from esper_exporter.state.run import MAX_ENVS, RunState
@@ -209,8 +210,34 @@ def _read_heads(source: object, ignored: list[str]) -> dict[str, HeadState]:
     return heads
 
 
+def _read_choices(source: object, ignored: list[str]) -> dict[str, str]:
+    """What each head chose in a foreign decision, which spells it ``chosen_{head}``."""
+    found = {
+        head: _look(source, f"chosen_{spelled}", ignored)
+        for head, spelled in SPELLINGS.items()
+        if head != "op"
+    }
+    return {
+        head: _guarded(_text, value, f"chosen_{SPELLINGS[head]}", ignored, OTHER)
+        for head, value in found.items()
+        if value is not None and value is not _UNKNOWN
+    }
+
+
+def _read_confidences(source: object, ignored: list[str]) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for head, spelled in SPELLINGS.items():
+        value = _look(source, f"{spelled}_confidence", ignored)
+        if value is not None and value is not _UNKNOWN:
+            value = _guarded(_number, value, f"{spelled}_confidence", ignored)
+        if value is not None and value is not _UNKNOWN:
+            found[head] = value
+    return found
+
+
 _OWN_READERS: dict[type, dict[str, Callable[[object, list[str]], Any]]] = {
-    TamiyoState: {"heads": _read_heads}
+    TamiyoState: {"heads": _read_heads},
+    DecisionSnapshot: {"choices": _read_choices, "confidences": _read_confidences},
 }
 """Fields that another state spells otherwise than one name a field."""
 

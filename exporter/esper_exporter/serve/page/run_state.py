@@ -5,6 +5,7 @@ from __future__ import annotations
 from hashlib import blake2s
 
 from esper_exporter import health
+from esper_exporter.contract.vocabulary import HEADS
 from esper_exporter.serve.page.environments import environment_json, environments_json
 from esper_exporter.serve.page.head_grid import (
     STATES,
@@ -197,6 +198,11 @@ def detail_json(entry: Entry, env_id: int | None) -> Json:
 
 def _decision(told: DecisionSnapshot) -> Json:
     at = told.timestamp.timestamp()
+    # Without telemetry of the heads, the action's confidence is that of operation and slot.
+    confidence: dict[str, float | None] = {
+        **told.confidences,
+        **{head: told.confidences.get(head) or told.confidence for head in ("op", "slot")},
+    }
     return {
         "id": told.decision_id or f"{told.env_id}@{at}",
         "time": at,
@@ -205,14 +211,11 @@ def _decision(told: DecisionSnapshot) -> Json:
         "success": told.action_success,
         "confidence": number(told.confidence),
         "choices": {
-            "op": [told.chosen_action, number(told.op_confidence or told.confidence)],
-            "slot": [told.chosen_slot, number(told.slot_confidence or told.confidence)],
-            "blueprint": [told.chosen_blueprint, number(told.blueprint_confidence)],
-            "style": [told.chosen_style, number(told.style_confidence)],
-            "tempo": [told.chosen_tempo, number(told.tempo_confidence)],
-            "alpha_target": [told.chosen_alpha_target, number(told.alpha_target_confidence)],
-            "alpha_speed": [told.chosen_alpha_speed, number(told.alpha_speed_confidence)],
-            "alpha_curve": [told.chosen_curve, number(told.curve_confidence)],
+            head: [
+                told.chosen_action if head == "op" else told.choices.get(head),
+                number(confidence.get(head)),
+            ]
+            for head in HEADS
         },
         "alternatives": [[op, number(share)] for op, share in told.alternatives],
         "value": number(told.expected_value),
