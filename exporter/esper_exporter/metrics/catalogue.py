@@ -8,8 +8,10 @@ from functools import cache
 
 from esper_exporter.metrics.families import (
     agent,
+    batches,
     choices,
     decisions,
+    env_rewards,
     episodes,
     exporter,
     gpu,
@@ -80,6 +82,7 @@ def catalogue() -> Catalogue:
     metrics = (
         *run.COUNTERS,
         *run.METRICS,
+        *batches.METRICS,
         *ranks.METRICS,
         *episodes.METRICS,
         *heads.METRICS,
@@ -96,6 +99,7 @@ def catalogue() -> Catalogue:
         *choices.COUNTERS,
         *infrastructure.OBSERVATION_METRICS,
         *host.ENV_METRICS,
+        *env_rewards.ENV_METRICS,
         *decisions.ENV_METRICS,
         *outcomes.SHAPLEY_METRICS,
         *outcomes.BEST_RUN_METRICS,
