@@ -12,6 +12,7 @@ import typing
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cache
+from operator import attrgetter
 from typing import Any, get_args, get_origin
 
 import msgspec
@@ -33,22 +34,49 @@ Check = Callable[[Any], bool]
 
 
 @dataclass(frozen=True, slots=True)
+class PlainClass:
+    """A class of live payloads whose fields are only stored."""
+
+    stored: tuple[str, ...] = ()
+    """The payload's fields that each of its objects has in a slot, where there are only slots."""
+    get: Callable[[Any], tuple[Any, ...]] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class FastPlan:
     """What is looked at before a payload of a class is converted."""
 
     payload: type[msgspec.Struct]
     checks: tuple[tuple[str, Check], ...]
-    plain_classes: dict[type, bool] = field(default_factory=dict)
-    """Class of a live payload → whether looking at its fields calls none of its code."""
+    label_checks: tuple[tuple[str, Check], ...]
+    """Those of texts, where the payload is part of another one."""
+    labels: Callable[[Any], tuple[Any, ...]]
+    """The texts of a payload that was converted: they are looked at afterwards, all at once."""
+    plain_classes: dict[type, PlainClass | None] = field(default_factory=dict)
+    """Class of a live payload → how its fields are looked at, None where that calls its code."""
 
 
 @cache
 def fast_plan_of(payload: type[msgspec.Struct]) -> FastPlan:
     """The checks of a payload class."""
-    found = [
-        (each.name, _check(without_none(each.type)[0])) for each in msgspec.structs.fields(payload)
-    ]
-    return FastPlan(payload, tuple((name, check) for name, check in found if check is not None))
+    checks, labels = [], []
+    for each in msgspec.structs.fields(payload):
+        hint = without_none(each.type)[0]
+        check = _check(hint)
+        if hint is str:
+            labels.append((each.name, _plain_label))
+        elif check is not None:
+            checks.append((each.name, check))
+    return FastPlan(
+        payload, tuple(checks), tuple(labels), _getter(tuple(name for name, _ in labels))
+    )
+
+
+def _getter(names: tuple[str, ...]) -> Callable[[Any], tuple[Any, ...]]:
+    """What gets these attributes as a tuple, however many they are."""
+    if len(names) > 1:
+        return attrgetter(*names)
+    return lambda made: tuple(getattr(made, name) for name in names)
 
 
 def without_none(hint: Any) -> tuple[Any, bool]:
@@ -68,11 +96,34 @@ def read_at_once(payload: type[msgspec.Struct], source: object) -> Any:
     """A payload whose values need no conversion, None where any does or makes no sense."""
     plan = fast_plan_of(payload)
     try:
-        if _is_plain(plan, source):
-            return msgspec.convert(source, payload, from_attributes=True, dec_hook=_convert_custom)
+        if type(source) is not dict:
+            source = _stored(plan, source)
+        if not _is_plain(plan, source):
+            return None
+        made = msgspec.convert(source, payload, from_attributes=True, dec_hook=_convert_custom)
+        return made if _has_plain_labels(plan, made) else None
     except Exception:
         return None
-    return None
+
+
+def _stored(plan: FastPlan, source: Any) -> Any:
+    """The fields of an object that has nothing but slots, else the object."""
+    known = plan.plain_classes.get(type(source))
+    if known is None or known.get is None:
+        return source
+    try:
+        return dict(zip(known.stored, known.get(source), strict=True))
+    except AttributeError:  # a slot that was never filled
+        return source
+
+
+def _has_plain_labels(plan: FastPlan, made: Any) -> bool:
+    for text in plan.labels(made):
+        if text is not None and (
+            type(text) is not str or len(text) > MAX_LABEL or not text.isascii()
+        ):
+            return False
+    return True
 
 
 def _check(hint: Any) -> Check | None:
@@ -85,7 +136,7 @@ def _check(hint: Any) -> Check | None:
     if hint == Seed:
         return lambda value: type(value) is int and value <= LARGEST_WHOLE
     if is_payload(hint):
-        return lambda value: _is_plain(fast_plan_of(hint), value)
+        return _plain_part(hint)
     origin, args = get_origin(hint), get_args(hint)
     if hint is Any:
         return lambda value: False
@@ -96,6 +147,14 @@ def _check(hint: Any) -> Check | None:
     if origin is tuple:
         return _plain_group([_check(each) for each in args])
     return None
+
+
+def _plain_part(payload: type[msgspec.Struct]) -> Check:
+    def check(value: Any) -> bool:
+        plan = fast_plan_of(payload)
+        return _is_plain(plan, value) and _pass(plan.label_checks, value)
+
+    return check
 
 
 def _plain_label(value: Any) -> bool:
@@ -160,40 +219,54 @@ def _is_plain(plan: FastPlan, source: Any) -> bool:
     """Whether ``msgspec.convert`` gives what the lenient way gives, or refuses."""
     kind = type(source)
     if kind is dict:
+        return _pass(plan.checks, source)
+    if kind not in plan.plain_classes:
+        known = _plain_class(plan, kind)
+        if len(plan.plain_classes) < MAX_CLASSES:
+            plan.plain_classes[kind] = known
+    else:
+        known = plan.plain_classes[kind]
+    return known is not None and _pass(plan.checks, source)
+
+
+def _pass(checks: tuple[tuple[str, Check], ...], source: Any) -> bool:
+    if type(source) is dict:
         get = source.get
-        for name, check in plan.checks:
+        for name, check in checks:
             value = get(name)
             if value is not None and not check(value):
                 return False
         return True
-    known = plan.plain_classes.get(kind)
-    if known is None:
-        known = _is_plain_class(plan, kind)
-        if len(plan.plain_classes) < MAX_CLASSES:
-            plan.plain_classes[kind] = known
-    if not known:
-        return False
-    for name, check in plan.checks:
+    for name, check in checks:
         value = getattr(source, name, None)
         if value is not None and not check(value):
             return False
     return True
 
 
-def _is_plain_class(plan: FastPlan, kind: type) -> bool:
-    """Whether attributes of these objects are only looked up: an attribute that raises would be
-    taken for one that is absent, and one that computes would be computed twice."""
+def _plain_class(plan: FastPlan, kind: type) -> PlainClass | None:
+    """How the attributes of these objects are looked up, None unless they are only stored: an
+    attribute that raises would be taken for one that is absent, and one that computes would be
+    computed twice."""
     if (
         issubclass(kind, (type, types.ModuleType, Mapping, *NO_OBJECTS))
         or kind.__getattribute__ is not object.__getattribute__
         or inspect.getattr_static(kind, "__getattr__", None) is not None
     ):
-        return False
+        return None
+    slots = []
+    only_slots = not kind.__dictoffset__
     for name in plan.payload.__struct_fields__:
         stored = inspect.getattr_static(kind, name, None)
-        if hasattr(type(stored), "__get__") and type(stored) is not types.MemberDescriptorType:
-            return False
-    return True
+        if type(stored) is types.MemberDescriptorType:
+            slots.append(name)
+        elif hasattr(type(stored), "__get__"):
+            return None
+        elif stored is not None:
+            only_slots = False
+    if not only_slots or len(slots) < 2:
+        return PlainClass()
+    return PlainClass(tuple(slots), attrgetter(*slots))
 
 
 def _convert_custom(_kind: type, value: Any) -> Any:

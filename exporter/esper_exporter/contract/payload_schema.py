@@ -174,7 +174,9 @@ def nested(payload: type[msgspec.Struct]) -> Converter:
             raise WrongType(f"expected a {payload.__name__}, got {type(value).__name__[:64]}")
         inner: list[str] = []
         try:
-            made = read_payload(plan_of(payload), value, inner)
+            made = read_at_once(payload, value)
+            if made is None:
+                made = read_fields(plan_of(payload), value, inner)
         except Rejected as refused:
             raise WrongType(refused.detail) from None
         ignored += (f"{path}.{each}" for each in inner)
@@ -183,18 +185,12 @@ def nested(payload: type[msgspec.Struct]) -> Converter:
     return convert
 
 
-def read_payload(plan: Plan, source: object, ignored: list[str], lenient: bool = False) -> Any:
-    """A payload from a mapping or, by attribute, from any other object.
+def read_fields(plan: Plan, source: object, ignored: list[str], lenient: bool = False) -> Any:
+    """A payload from a mapping or, by attribute, from any other object, field by field.
 
     Raises Rejected for a required field that is missing or of the wrong type; an optional one
     that makes no sense is None and named in ``ignored``. ``lenient`` takes whatever can be read.
     """
-    found = None if lenient else read_at_once(plan.payload, source)
-    return read_fields(plan, source, ignored, lenient) if found is None else found
-
-
-def read_fields(plan: Plan, source: object, ignored: list[str], lenient: bool = False) -> Any:
-    """As `read_payload`, field by field."""
     values = plan.empty.copy()
     find, exact = plan.fields.get, plan.exact.get
     for name_told, raw in _items(plan, source):

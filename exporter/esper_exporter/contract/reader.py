@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from enum import Enum
 from operator import attrgetter
@@ -12,8 +12,8 @@ from msgspec.structs import force_setattr
 
 from esper_exporter.contract.event_table import BY_NAME
 from esper_exporter.contract.events import DEFAULT_GROUP, Event
-from esper_exporter.contract.fast_path import NO_OBJECTS
-from esper_exporter.contract.payload_schema import plan_of, read_payload
+from esper_exporter.contract.fast_path import NO_OBJECTS, read_at_once
+from esper_exporter.contract.payload_schema import plan_of, read_fields
 from esper_exporter.contract.rejection import (
     INVALID_VALUE,
     MALFORMED,
@@ -23,6 +23,7 @@ from esper_exporter.contract.rejection import (
 )
 from esper_exporter.contract.scalars import (
     MAX_LABEL,
+    MAX_TEXT,
     InvalidValue,
     WrongType,
     free_text,
@@ -53,6 +54,11 @@ _envelope_of = attrgetter(*_ENVELOPE)
 
 Now = Callable[[], datetime]
 
+_Envelope = tuple[
+    datetime, str | None, str, str | None, str | None, int | None, str, str
+]
+"""The values of an `Event` from ``timestamp`` to ``severity``."""
+
 
 def read(obj: object, now: Now) -> Event:
     """One event from a live esper event (by attribute) or its dict form.
@@ -70,48 +76,51 @@ def read(obj: object, now: Now) -> Event:
 
 
 def _read(obj: object, now: Now) -> Event:
-    if isinstance(obj, Mapping):
-        get: Callable[[str], Any] = obj.get
-    elif obj is None or isinstance(obj, NO_OBJECTS):
-        raise Rejected(MALFORMED, f"an event was expected, got {type(obj).__name__[:64]}")
-    else:
-        get = _attributes(obj)
-    event_name = _event_name(get("event_type"))
+    raw = _envelope_values(obj)
+    told, data = raw[0], raw[-1]
+    event_name = told if type(told) is str and told in BY_NAME else _event_name(told)
     kind = BY_NAME[event_name]
     ignored: list[str] = []
-    envelope, misplaced = _envelope(get, now, event_name, ignored)
-    data = get("data")
+    envelope, misplaced = _envelope(raw, now, event_name, ignored)
     if data is None:
         if not kind.payload_optional:
             raise Rejected(MISSING_FIELD, "data", event_name)
         if misplaced is not None:
             raise misplaced
-        return _event(event_name, kind.name, None, ignored, envelope)
+        return _event(event_name, kind.name, envelope, None, ignored)
     if isinstance(data, NO_OBJECTS):
         raise Rejected(MALFORMED, f"data is a {type(data).__name__[:64]}", event_name)
-    plan = plan_of(kind.payload)
-    try:
-        payload = read_payload(plan, data, ignored)
-        if misplaced is not None:
-            raise misplaced
-    except Rejected as refused:
-        refused.event_name = event_name
-        if kind.reports_faults:
-            saved = read_payload(plan, data, [], lenient=True)
-            if _tells_of_a_fault(saved):
-                refused.event = _event(event_name, kind.name, saved, [], envelope)
-        raise
+    payload = read_at_once(kind.payload, data)
+    if payload is None or misplaced is not None:
+        plan = plan_of(kind.payload)
+        try:
+            if payload is None:
+                payload = read_fields(plan, data, ignored)
+            if misplaced is not None:
+                raise misplaced
+        except Rejected as refused:
+            refused.event_name = event_name
+            if kind.reports_faults:
+                saved = read_fields(plan, data, [], lenient=True)
+                if _tells_of_a_fault(saved):
+                    refused.event = _event(event_name, kind.name, envelope, saved, [])
+            raise
     if type(payload) is TamiyoPolicyUpdatePayload:
         _fill_aliases(payload)
-    return _event(event_name, kind.name, payload, ignored, envelope)
+    return _event(event_name, kind.name, envelope, payload, ignored)
 
 
-def _attributes(obj: object) -> Callable[[str], Any]:
-    """Look-up of an event's own fields: all at once where it has them all, as esper's events do."""
+def _envelope_values(obj: object) -> Sequence[Any]:
+    """An event's own fields in the order of `_ENVELOPE`, None for those that it lacks."""
+    if type(obj) is dict or isinstance(obj, Mapping):
+        return list(map(obj.get, _ENVELOPE))
+    if obj is None or isinstance(obj, NO_OBJECTS):
+        raise Rejected(MALFORMED, f"an event was expected, got {type(obj).__name__[:64]}")
     try:
-        return dict(zip(_ENVELOPE, _envelope_of(obj), strict=True)).get
+        found: tuple[Any, ...] = _envelope_of(obj)
+        return found
     except AttributeError:
-        return lambda wanted: getattr(obj, wanted, None)
+        return [getattr(obj, wanted, None) for wanted in _ENVELOPE]
 
 
 def _tells_of_a_fault(saved: Any) -> bool:
@@ -123,14 +132,10 @@ def _tells_of_a_fault(saved: Any) -> bool:
 
 
 def _event(
-    name_told: str, kind: str, data: Any, ignored: list[str], envelope: dict[str, Any]
+    name_told: str, kind: str, envelope: _Envelope, data: Any, ignored: list[str]
 ) -> Event:
     return Event(
-        name=name_told,
-        type=kind,
-        data=data,
-        ignored=tuple(dict.fromkeys(ignored)) if ignored else (),
-        **envelope,
+        name_told, kind, *envelope, data, tuple(dict.fromkeys(ignored)) if ignored else ()
     )
 
 
@@ -147,18 +152,39 @@ def _event_name(raw: Any) -> str:
 
 
 def _envelope(
-    get: Callable[[str], Any], now: Now, event: str, ignored: list[str]
-) -> tuple[dict[str, Any], Rejected | None]:
+    raw: Sequence[Any], now: Now, event: str, ignored: list[str]
+) -> tuple[_Envelope, Rejected | None]:
+    _, when, event_id, group_id, seed_id, slot_id, severity, epoch, message, _ = raw
+    timestamp = _timestamp(when, now, ignored)
+    for text in (event_id, group_id, seed_id, slot_id, severity):
+        if text is not None and (
+            type(text) is not str or len(text) > MAX_LABEL or not text.isascii()
+        ):
+            break
+    else:
+        if (
+            message is None
+            or (type(message) is str and len(message) <= MAX_TEXT and message.isascii())
+        ) and (epoch is None or (type(epoch) is int and -(2**63) <= epoch < 2**63)):
+            return (
+                *(timestamp, event_id, group_id or DEFAULT_GROUP, seed_id, slot_id),
+                *(epoch, message or "", severity or "info"),
+            ), None
+    return _envelope_by_field(raw, timestamp, event, ignored)
+
+
+def _envelope_by_field(
+    raw: Sequence[Any], timestamp: datetime, event: str, ignored: list[str]
+) -> tuple[_Envelope, Rejected | None]:
+    """As `_envelope`, each field with its converter: a bad value costs only its own field."""
     misplaced: Rejected | None = None
-    found: dict[str, Any] = {"timestamp": _timestamp(get("timestamp"), now, ignored)}
+    given = dict(zip(_ENVELOPE, raw, strict=True))
+    found: dict[str, str | None] = {}
     for field in ("event_id", "group_id", "seed_id", "slot_id", "severity"):
-        raw = get(field)
         value = None
-        if type(raw) is str and len(raw) <= MAX_LABEL and raw.isascii():
-            value = raw
-        elif raw is not None:
+        if given[field] is not None:
             try:
-                value = _label(raw, field, ignored)
+                value = _label(given[field], field, ignored)
             except WrongType:
                 ignored.append(field)
             except InvalidValue as problem:
@@ -167,11 +193,12 @@ def _envelope(
                     misplaced = Rejected(INVALID_VALUE, f"{field}: {problem}", event)
                 ignored.append(field)
         found[field] = value
-    found["group_id"] = found["group_id"] or DEFAULT_GROUP
-    found["severity"] = found["severity"] or "info"
-    found["epoch"] = _optional(get("epoch"), _whole, "epoch", ignored)
-    found["message"] = _optional(get("message"), free_text, "message", ignored) or ""
-    return found, misplaced
+    epoch = _optional(given["epoch"], _whole, "epoch", ignored)
+    message = _optional(given["message"], free_text, "message", ignored)
+    return (
+        *(timestamp, found["event_id"], found["group_id"] or DEFAULT_GROUP, found["seed_id"]),
+        *(found["slot_id"], epoch, message or "", found["severity"] or "info"),
+    ), misplaced
 
 
 def _optional(raw: Any, convert: Callable[..., Any], field: str, ignored: list[str]) -> Any:
@@ -187,7 +214,11 @@ def _optional(raw: Any, convert: Callable[..., Any], field: str, ignored: list[s
 def _timestamp(raw: Any, now: Now, ignored: list[str]) -> datetime:
     """An aware UTC time: from a datetime, ISO text (naive: UTC) or unix seconds."""
     try:
-        if type(raw) in (int, float) and 0 <= raw <= _MAX_SECONDS:
+        kind = type(raw)
+        found = datetime.fromisoformat(raw) if kind is str else raw
+        if type(found) is datetime and found.tzinfo is UTC and found.year >= 1970:
+            return found
+        if kind in (int, float) and 0 <= raw <= _MAX_SECONDS:
             return datetime.fromtimestamp(raw, UTC)
         return moment(raw, "timestamp", ignored)
     except Exception:
