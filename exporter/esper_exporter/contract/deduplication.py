@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from operator import attrgetter
 
-from esper_exporter.contract.event_table import ALIASES, TYPES
+from esper_exporter.contract.event_table import TYPES
 from esper_exporter.contract.events import Event
 
 MAX_PENDING = 1024
@@ -16,6 +16,16 @@ _IDENTITIES = {
 }
 
 
+class _Waiting:
+    """Arrivals under one name that wait for the other."""
+
+    __slots__ = ("count", "name")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.count = 1
+
+
 class DualEmitFilter:
     """Counts a happening once that is emitted under both its names, in whichever order.
 
@@ -24,26 +34,30 @@ class DualEmitFilter:
     """
 
     def __init__(self) -> None:
-        self._waiting: OrderedDict[tuple[object, ...], dict[str, int]] = OrderedDict()
+        self._waiting: OrderedDict[tuple[object, ...], _Waiting] = OrderedDict()
 
     def is_duplicate(self, event: Event) -> bool:
         """Whether the event repeats, under the other name, what was told before."""
         values_of = _IDENTITIES.get(event.type)
         if values_of is None:
             return False
-        # NaN does not equal itself: a word stands in for it.
         told = values_of(event.data)
-        key = (event.type, *["NaN" if value != value else value for value in told])
+        for value in told:
+            if value != value:  # NaN does not equal itself: a word stands in for it
+                told = tuple("NaN" if each != each else each for each in told)
+                break
+        key = (event.type, told)
         waiting = self._waiting.get(key)
         if waiting is None:
-            waiting = self._waiting[key] = {}
+            self._waiting[key] = _Waiting(event.name)
             if len(self._waiting) > MAX_PENDING:
                 self._waiting.popitem(last=False)
-        other = event.type if event.name in ALIASES else TYPES[event.type].aliases[0]
-        if waiting.get(other, 0) > 0:
-            waiting[other] -= 1
+        elif waiting.count and waiting.name != event.name:
+            waiting.count -= 1
             return True
-        waiting[event.name] = waiting.get(event.name, 0) + 1
+        else:
+            waiting.name = event.name
+            waiting.count += 1
         return False
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
-from esper_exporter.contract.event_table import TYPES, EventType, IncompleteEventType
+from esper_exporter.contract.event_table import BY_NAME, TYPES, EventType, IncompleteEventType
 from esper_exporter.contract.events import Event
 from esper_exporter.contract.simic import AnomalyDetectedPayload
 from esper_exporter.contract.tamiyo import TamiyoPolicyUpdatePayload
@@ -37,6 +37,7 @@ def handler_of(row: EventType) -> Handler:
 
 
 _HANDLERS = {row.name: handler_of(row) for row in TYPES.values()}
+_EVENTS = {name: (counted.EVENTS, (name,)) for name in BY_NAME}
 
 
 class Aggregator:
@@ -51,7 +52,7 @@ class Aggregator:
     def apply(self, event: Event) -> None:
         """Bring one event into the state."""
         state = self.state
-        state.tallies.add(counted.EVENTS, event.name)
+        state.tallies.count(_EVENTS[event.name])
         self._see(event)
         _HANDLERS[event.type](state, event, event.data)
         state.touched.summary = True

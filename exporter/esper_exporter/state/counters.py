@@ -135,6 +135,12 @@ class Tallies:
             values[key] = values.get(key, 0.0) + by
         self.changed[key] = None
 
+    def count(self, key: CounterKey) -> None:
+        """Count one more of a label set from a fixed vocabulary: `add` without its checks."""
+        values = self.values
+        values[key] = values.get(key, 0.0) + 1.0
+        self.changed[key] = None
+
     def get(self, counter: Counter, *labels: str) -> float:
         """The count so far; 0 for what was never counted."""
         return self.values.get((counter, labels), 0.0)

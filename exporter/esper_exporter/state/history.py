@@ -126,17 +126,17 @@ class RunHistory:
         self.arrived = now
         self.seq += 1
         seq, kind = self.seq, event.type
-        when = event.timestamp.timestamp()
         data = event.data
         ring = self.routine if kind in ROUTINE else self.events
         if kind == "TAMIYO_POLICY_UPDATE" and not data.skipped:
             self._begin(data.ppo_update_idx)
+            when = event.timestamp.timestamp()
             self.updates.append(UpdateRow(seq, self.number, when, _plotted(data)))
             self.heads.append(data)
         elif run.attempt_skipped and run.attempt != self._skip_attempt:
             self._skip_attempt = run.attempt
             self._begin(None)
-            self.updates.append(UpdateRow(seq, self.number, when, None))
+            self.updates.append(UpdateRow(seq, self.number, event.timestamp.timestamp(), None))
         elif kind == "TOLARIA_BATCH_COMPLETED" and self.updates:
             last = self.updates[-1]
             if last.mean_return is None:
@@ -144,10 +144,11 @@ class RunHistory:
                 last.seq = seq
         elif kind == "TOLARIA_ROLLBACK" and isinstance(data, TolariaRollbackPayload):
             text = f"rollback of env {data.env_id}"
+            when = event.timestamp.timestamp()
             self.marks.append(Mark(seq, self.number, when, "rollback", text))
         fault = ""
         if run.latches.lightings != self._lightings:
-            fault = self._latched(run, when, kind)
+            fault = self._latched(run, event.timestamp.timestamp(), kind)
             ring = self.events  # whatever kind it is of, nothing routine may push it out
         ring.append(LoggedEvent(seq, self.number, event, fault))
 

@@ -23,7 +23,7 @@ from esper_exporter.contract.simic import TrainingStartedPayload
 from esper_exporter.log_once import LogOnce
 from esper_exporter.metrics.self_metrics import OwnMetrics
 from esper_exporter.state import counted
-from esper_exporter.state.registry import Faults, NoRun, RunRegistry
+from esper_exporter.state.registry import NO_FAULTS, Faults, NoRun, RunRegistry
 from esper_exporter.state.run import MAX_ENVS, RunIdentity
 from esper_exporter.state.snapshot_import import SnapshotImport, apply_snapshot, read_snapshot
 from esper_exporter.state.state_lock import StateLock
@@ -81,7 +81,7 @@ class Ingest:
         self._pid = os.getpid()
         self._reading = _Reading()
         self._in_flight: deque[None] = deque()
-        self._faults = Faults(False, False)
+        self._faults = NO_FAULTS
 
     @property
     def in_flight(self) -> int:
@@ -139,7 +139,7 @@ class Ingest:
 
     def settle(self) -> None:
         """Do what had to wait until the state was free: log lines, latches to read and write."""
-        if not (any(self._faults) or self._log_once.pending or self._runs.unrestored):
+        if not (self._faults is not NO_FAULTS or self._log_once.pending or self._runs.unrestored):
             return
         if self._lock.held_here or self._reading.depth:
             return
@@ -148,7 +148,7 @@ class Ingest:
             self._lock.submit(partial(self._runs.restore, *identity))
         faults = self._faults
         if faults.any or faults.ended:
-            self._faults = Faults(False, False)
+            self._faults = NO_FAULTS
             self._on_fault(faults)
 
     # -- reading: foreign code runs, the state is free -----------------------------------------
@@ -194,9 +194,10 @@ class Ingest:
             duplicate = self._runs.take(event)
             if duplicate is not None:
                 own.count(counted.EVENTS_DUPLICATE, duplicate)
-            elif self._journal is not None:
+                return
+            if self._journal is not None:
                 self._journal.record(event, self._runs.newest())
-            if duplicate is None and isinstance(event.data, TrainingStartedPayload):
+            if type(event.data) is TrainingStartedPayload:
                 self._count_dropped(event.data.n_envs - MAX_ENVS)
         except NoRun as refused:
             own.rejected(refused.reason)
@@ -240,6 +241,8 @@ class Ingest:
 
     def _note_faults(self) -> None:
         faults = self._runs.faults()
+        if faults is NO_FAULTS:
+            return
         before = self._faults
         self._faults = Faults(
             faults.any or before.any, faults.new or before.new, faults.ended or before.ended

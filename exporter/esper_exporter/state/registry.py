@@ -53,6 +53,9 @@ class Faults(NamedTuple):
     """Whether a run ended while its process goes on."""
 
 
+NO_FAULTS = Faults(False, False)
+
+
 @dataclass(slots=True)
 class Entry:
     """One run on the page."""
@@ -121,15 +124,16 @@ class RunRegistry:
         if row.begins_run and isinstance(event.data, TrainingStartedPayload):
             entry = self._begin(event, event.data)
         else:
-            entry = self._entry(event)
+            entry = self.current.get(event.group_id) or self._entry(event)
         if entry.dual_emit.is_duplicate(event):
             return "dual_emit"
-        self._newest = entry.state.identity.group_id
+        state = entry.aggregator.state
+        self._newest = state.identity.group_id
         entry.aggregator.apply(event)
-        entry.history.see(event, entry.state, time.time())
+        entry.history.see(event, state, time.time())
         if row.resumes_run:
             self._want_restored(entry)
-        if run_end.follow_event(entry.state, event.type, event.timestamp):
+        if event.type in run_end.WORK and run_end.follow_event(state, event.type, event.timestamp):
             self._ended()
         return None
 
@@ -182,6 +186,8 @@ class RunRegistry:
                 lit = latches.lit()
                 new = new or lit > entry.lit_seen
                 entry.lit_seen = lit
+        if not again and not self._end_is_news:
+            return NO_FAULTS
         ended, self._end_is_news = self._end_is_news, False
         return Faults(again, new, ended)
 

@@ -82,7 +82,7 @@ class StateLock:
         # Once more after each release: what was queued in between found the state taken.
         while self._queue:
             try:
-                if not lock.acquire(blocking=False) and not (wait and lock.acquire(timeout=wait)):
+                if not lock.acquire(False) and not (wait and lock.acquire(timeout=wait)):
                     return
                 self._holder = me
                 self._do_queued()
