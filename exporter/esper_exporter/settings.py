@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import operator
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from tempfile import gettempdir
-from typing import Any
+from typing import Any, TypedDict
 
 from esper_exporter.health import GRAD_NORM_CRITICAL
 
@@ -56,6 +56,40 @@ def launcher_rank(environ: Mapping[str, str]) -> int | None:
         if found.isdecimal() and of.isdecimal() and int(of) > 1:
             return int(found)
     return None
+
+
+AnyPath = str | os.PathLike[str]
+
+
+class SettingsArguments(TypedDict, total=False):
+    """The settings as keyword arguments, as a person gives them; None: not given."""
+
+    port: int | None
+    host: str | None
+    run_id: str | None
+    web_config: AnyPath | None
+    unix_socket: AnyPath | None
+    allowed_hosts: str | Iterable[str] | None
+    strict: bool | None
+    max_series: int | None
+    share: AnyPath | None
+    state_dir: AnyPath | None
+    textfile_dir: AnyPath | None
+    file_sd: AnyPath | None
+    linger: float | None
+    term_linger: float | None
+    watch_process: bool | None
+    rank: int | None
+    explosion_norm: float | None
+    gpu_vitals: str | None
+    host_vitals: str | None
+    vitals_interval: float | None
+    gpu_slow_interval: float | None
+    telemetry_dir: AnyPath | None
+    checkpoint_dir: AnyPath | None
+    journal: AnyPath | None
+    journal_max_bytes: int | None
+    journal_max_age: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,11 +243,30 @@ def _read(setting: str, name: str, value: Any) -> Any:
         raise ValueError(f"{name} must be {wanted}, not {value!r}") from None
 
 
+def override(settings: Settings, given: Mapping[str, Any]) -> Settings:
+    """The settings with those arguments in their place that were given.
+
+    Raises as `read_settings`.
+    """
+    check_names(given)
+    changed = {name: _read(name, name, told) for name, told in given.items() if told is not None}
+    return replace(settings, **changed)
+
+
+def check_names(given: Mapping[str, Any]) -> None:
+    """Raise TypeError for an argument that is no setting."""
+    unknown = [name for name in given if name not in _KINDS]
+    if unknown:
+        raise TypeError(f"Exporter got an unexpected keyword argument {unknown[0]!r}")
+
+
 def read_settings(given: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> Settings:
     """Settings from arguments (None: not given) and, for the rest, from the environment.
 
-    Raises ValueError with one sentence that names the argument or the variable.
+    Raises ValueError with one sentence that names the argument or the variable, TypeError for an
+    argument that is no setting.
     """
+    check_names(given)
     chosen: dict[str, Any] = {}
     variables: dict[str, str] = {}
     for setting in fields(Settings):

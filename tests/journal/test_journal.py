@@ -24,8 +24,8 @@ from esper_exporter.journal.report import explain
 from esper_exporter.journal.segments import FOLDER, MAGIC, SegmentState, read_segment
 from esper_exporter.journal.store import PARTS, compact, open_segments, verify
 from esper_exporter.journal.writer import JournalWriter, append_ending
-from esper_exporter.shutdown.failure_reason import Reason
 from esper_exporter.sql import connect
+from esper_exporter.state.failure_reason import Reason
 
 LATER = datetime.now(UTC) + timedelta(days=400)
 
@@ -273,7 +273,7 @@ def test_segments_turn_over_and_every_event_is_read_once(tmp_path: Path) -> None
     problems: list[str] = []
     writer = JournalWriter(tmp_path, problems.append, compact=False, segment_bytes=50_000)
     exporter = Exporter(port=0, state_dir="off", watch_process=False)
-    exporter.journal = exporter._ingest._journal = writer
+    exporter._parts.journal = exporter._ingest._journal = writer
     for number, event in enumerate(events):
         exporter.emit(event)
         if number % 100 == 0:

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from esper_exporter.atomic_file import Files
 from esper_exporter.serve.registration import page_address
 from esper_exporter.serve.target_file import META, Identity, Target, prune
-from esper_exporter.shutdown.files import Files
 from support.command import run
 
 TARGET = Target("node1:9108", "http", "night-7", "A", "cifar10", "3")

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from esper_exporter.shutdown.files import Files
+from esper_exporter.atomic_file import Files
 from esper_exporter.shutdown.latch_store import KEEP_FILES, LARGEST_FILE, LatchStore
 from esper_exporter.state.latches import Latches
 from esper_exporter.state.run import RunIdentity

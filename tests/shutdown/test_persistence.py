@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from esper_exporter import Exporter
-from esper_exporter.shutdown.files import Files
+from esper_exporter.atomic_file import Files
 from esper_exporter.shutdown.final_page import KEEP_EARLIER, FinalPages, page_name
 from esper_exporter.shutdown.persistence import Persistence, State
 from esper_exporter.state.run import RunIdentity

@@ -11,7 +11,7 @@ from esper_exporter.metrics.families.agent import PROCESS_STATES, REFUSALS
 from esper_exporter.metrics.row_types import compiled
 from esper_exporter.metrics.snapshot_rows import Mirror
 from esper_exporter.metrics.table import ValueTable
-from esper_exporter.shutdown.failure_reason import REASONS
+from esper_exporter.state.failure_reason import REASONS
 
 
 class AgentRows:

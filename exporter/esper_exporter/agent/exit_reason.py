@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from esper_exporter.agent.end_of_process import Exit
-from esper_exporter.shutdown.failure_reason import Reason
+from esper_exporter.state.failure_reason import Reason
 
 _BY_SIGNAL = {
     signal.SIGSEGV: Reason.SEGFAULT,

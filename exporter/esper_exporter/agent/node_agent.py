@@ -30,6 +30,7 @@ from esper_exporter.metrics.exposition import FORMATS, Capture, build_layout, ca
 from esper_exporter.metrics.renderer import GZIP_LEVEL
 from esper_exporter.metrics.row_types import compiled
 from esper_exporter.metrics.table import ValueTable
+from esper_exporter.metrics.vital_rows import VitalRows
 from esper_exporter.probes.samplers import Vitals
 from esper_exporter.serve.interfaces import LandingPage, Render, Served, Visit
 from esper_exporter.serve.messages import Answer, Request, Route
@@ -88,8 +89,7 @@ class NodeAgent:
         self._own_lines: tuple[int, Lines] | None = None
         self._rows = AgentRows(self._table, clock())
         self._vitals = Vitals(
-            self._table,
-            blocks,
+            VitalRows(self._table, blocks),
             Settings(
                 gpu_vitals=settings.gpu_vitals,
                 host_vitals=settings.host_vitals,

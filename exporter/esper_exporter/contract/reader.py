@@ -54,9 +54,7 @@ _envelope_of = attrgetter(*_ENVELOPE)
 
 Now = Callable[[], datetime]
 
-_Envelope = tuple[
-    datetime, str | None, str, str | None, str | None, int | None, str, str
-]
+_Envelope = tuple[datetime, str | None, str, str | None, str | None, int | None, str, str]
 """The values of an `Event` from ``timestamp`` to ``severity``."""
 
 
@@ -131,12 +129,8 @@ def _tells_of_a_fault(saved: Any) -> bool:
     return bool(saved.detail) and (saved.anomaly_type or "").startswith("ppo_finiteness_")
 
 
-def _event(
-    name_told: str, kind: str, envelope: _Envelope, data: Any, ignored: list[str]
-) -> Event:
-    return Event(
-        name_told, kind, *envelope, data, tuple(dict.fromkeys(ignored)) if ignored else ()
-    )
+def _event(name_told: str, kind: str, envelope: _Envelope, data: Any, ignored: list[str]) -> Event:
+    return Event(name_told, kind, *envelope, data, tuple(dict.fromkeys(ignored)) if ignored else ())
 
 
 def _event_name(raw: Any) -> str:

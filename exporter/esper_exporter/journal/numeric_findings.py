@@ -17,7 +17,7 @@ from esper_exporter.journal.finding import (
     real_of,
 )
 from esper_exporter.journal.record import RunRecord, Update
-from esper_exporter.shutdown.failure_reason import Reason, reason_of
+from esper_exporter.state.failure_reason import Reason, reason_of
 
 
 def find_nonfinite(run: RunRecord) -> Iterator[Finding]:

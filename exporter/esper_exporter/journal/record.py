@@ -61,7 +61,7 @@ class Incident:
 
 @dataclass(slots=True)
 class Ending:
-    """How a run ended: a reason of `shutdown.failure_reason`, "finished" or "killed", and the
+    """How a run ended: a reason of `state.failure_reason`, "finished" or "killed", and the
     error's text."""
 
     reason: str

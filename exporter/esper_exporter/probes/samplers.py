@@ -8,11 +8,9 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
+from typing import Protocol
 
 from esper_exporter.daemon_thread import start_daemon
-from esper_exporter.metrics.row_types import Blocks
-from esper_exporter.metrics.table import ValueTable
-from esper_exporter.metrics.vital_rows import VitalRows
 from esper_exporter.probes.gpu.driver import Driver
 from esper_exporter.probes.gpu.nvml import Nvml
 from esper_exporter.probes.gpu.report import GpuReport, XidReport
@@ -52,8 +50,24 @@ ENDED_PROCESS_XIDS = frozenset({"43", "45"})
 """These follow from the end of a process; they are no fault of the GPU."""
 
 
+class ReportRows(Protocol):
+    """The rows of what the samplers found. All of it is called under the exporter's lock."""
+
+    def show_gpus(self, report: GpuReport, xids: XidReport) -> None:
+        """Show all GPUs and their errors."""
+
+    def show_uses(self, report: GpuReport, runs: Iterable[RunState]) -> None:
+        """Show which GPUs each run uses."""
+
+    def show_host(self, report: HostReport) -> None:
+        """Show machine and process."""
+
+    def show_disks(self, disks: Mapping[str, Cells]) -> None:
+        """Show the space of each directory."""
+
+
 class Vitals:
-    """Owns the samplers' threads and the rows of what they found.
+    """Owns the samplers' threads, and hands what they found to ``rows``.
 
     A thread that hangs in a driver or a file system costs its own numbers, which stand still, and
     nothing else: reports are handed over whole, and no lock is held while they are made.
@@ -63,8 +77,7 @@ class Vitals:
 
     def __init__(
         self,
-        table: ValueTable,
-        blocks: Blocks,
+        rows: ReportRows,
         settings: Settings,
         gpu_driver: Driver | None,
         on_error: Callable[[], None],
@@ -72,7 +85,7 @@ class Vitals:
         self._settings = settings
         self._driver = gpu_driver
         self._on_error = on_error
-        self._rows = VitalRows(table, blocks)
+        self._rows = rows
         self._stop: threading.Event | None = None
         self._gpus: GpuReport | None = None
         self._xids = XidReport()

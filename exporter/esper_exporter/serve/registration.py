@@ -14,10 +14,10 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
+from esper_exporter.atomic_file import Files
 from esper_exporter.daemon_thread import start_daemon
 from esper_exporter.serve.interfaces import LandingPage
 from esper_exporter.serve.target_file import Identity, Target, prune
-from esper_exporter.shutdown.files import Files
 
 logger = logging.getLogger("esper_exporter")
 

@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from esper_exporter.shutdown.files import Files
+from esper_exporter.atomic_file import Files
 
 META = "__meta_esper_"
 _LEFTOVER_SECONDS = 3600.0

@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from esper_exporter.shutdown.failure_reason import Reason, reason_of
 from esper_exporter.shutdown.process import ends_at_once
 from esper_exporter.shutdown.scrape_tracker import ScrapeTracker
+from esper_exporter.state.failure_reason import Reason, reason_of
 
 
 class Owner(Protocol):

@@ -14,7 +14,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-from esper_exporter.shutdown.files import Files
+from esper_exporter.atomic_file import Files
 
 KEEP_FILES = 50
 KEEP_EARLIER = 5

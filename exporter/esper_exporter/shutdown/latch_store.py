@@ -11,13 +11,13 @@ import logging
 import secrets
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from esper_exporter.shutdown.files import Files
+from esper_exporter.atomic_file import Files
 from esper_exporter.shutdown.latch_json import Kept, decode, encode
 from esper_exporter.state.latches import Latch, Latches
+from esper_exporter.state.registry import LatchRecord
 from esper_exporter.state.run import RunIdentity
 
 logger = logging.getLogger("esper_exporter")
@@ -50,14 +50,6 @@ def _merged(one: Latch, other: Latch) -> Latch:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
-    """A run's latches, ready to be written."""
-
-    name: str
-    text: bytes
-
-
 class LatchStore:
     """Keeps the latches of runs in a directory. Nothing it does raises: what cannot be written or
     read is a warning, and the training goes on. ``on_dropped`` gets ``file`` for each file and
@@ -71,11 +63,11 @@ class LatchStore:
         self._on_dropped = on_dropped
         self._token = secrets.token_hex(4)
 
-    def record(self, identity: RunIdentity, latches: Latches) -> Record:
+    def record(self, identity: RunIdentity, latches: Latches) -> LatchRecord:
         """What there is to write of a run."""
-        return Record(f"{_stem(identity)}.{self._token}{SUFFIX}", encode(identity, latches))
+        return LatchRecord(f"{_stem(identity)}.{self._token}{SUFFIX}", encode(identity, latches))
 
-    def write(self, records: Iterable[Record]) -> None:
+    def write(self, records: Iterable[LatchRecord]) -> None:
         """Write them, each synced before it takes its place."""
         for record in records:
             self._files.write(self._directory / record.name, record.text)

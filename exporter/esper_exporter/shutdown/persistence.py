@@ -7,14 +7,15 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from esper_exporter.shutdown.files import Files
+from esper_exporter.atomic_file import Files
 from esper_exporter.shutdown.final_page import FinalPages, page_name
-from esper_exporter.shutdown.latch_store import LatchStore, Record
+from esper_exporter.shutdown.latch_store import LatchStore
+from esper_exporter.state.registry import LatchRecord
 from esper_exporter.state.run import RunIdentity
 
 SECONDS_BETWEEN_SAVES = 10.0
 
-State = tuple[Sequence[Record], RunIdentity | None]
+State = tuple[Sequence[LatchRecord], RunIdentity | None]
 """The latches to write, and the run under whose name the page is written, if there is one."""
 
 

@@ -20,11 +20,12 @@ from esper_exporter.contract.jsonlines import parse_line
 from esper_exporter.contract.reader import read
 from esper_exporter.contract.rejection import REENTERED, Rejected
 from esper_exporter.contract.simic import TrainingStartedPayload
+from esper_exporter.contract.tolaria import TolariaBatchPayload
 from esper_exporter.log_once import LogOnce
-from esper_exporter.metrics.self_metrics import OwnMetrics
 from esper_exporter.state import counted
 from esper_exporter.state.registry import NO_FAULTS, Faults, NoRun, RunRegistry
 from esper_exporter.state.run import MAX_ENVS, RunIdentity
+from esper_exporter.state.self_counts import SelfCounts
 from esper_exporter.state.snapshot_import import SnapshotImport, apply_snapshot, read_snapshot
 from esper_exporter.state.state_lock import StateLock
 
@@ -58,26 +59,30 @@ class Ingest:
 
     Any thread may call it at any moment, also from a signal handler, a finaliser, a log handler
     or an attribute of an event that is being read: the inner event is then read at once and
-    applied after the outer one. ``on_fault`` is called without the state after a latch was lit.
+    applied after the outer one. ``on_fault`` is called without the state after a latch was lit,
+    ``on_batch`` after a batch has ended.
     """
 
     def __init__(
         self,
         lock: StateLock,
         runs: RunRegistry,
-        own: OwnMetrics,
+        counts: SelfCounts,
         log_once: LogOnce,
         clock: Callable[[], datetime],
         on_fault: Callable[[Faults], None],
         journal: Journal | None = None,
+        on_batch: Callable[[], None] = lambda: None,
     ) -> None:
         self._lock = lock
         self._runs = runs
-        self._own = own
+        self._counts = counts
         self._log_once = log_once
         self._clock = clock
         self._on_fault = on_fault
         self._journal = journal
+        self._on_batch = on_batch
+        self._batch_ended = False
         self._pid = os.getpid()
         self._reading = _Reading()
         self._in_flight: deque[None] = deque()
@@ -105,7 +110,7 @@ class Ingest:
             return  # a forked child has the parent's exporter in memory and is not it
         reading = self._reading
         if reading.depth >= MAX_NESTED or len(reading.changes) >= MAX_WAITING:
-            self._lock.submit(partial(self._own.rejected, REENTERED))
+            self._lock.submit(partial(self._counts.reject, REENTERED))
             return
         # The place is taken first: what this event emits while it is read comes after it.
         place: list[Change | None] = [None]
@@ -139,6 +144,9 @@ class Ingest:
 
     def settle(self) -> None:
         """Do what had to wait until the state was free: log lines, latches to read and write."""
+        if self._batch_ended and not self._lock.held_here:
+            self._batch_ended = False
+            self._on_batch()
         if not (self._faults is not NO_FAULTS or self._log_once.pending or self._runs.unrestored):
             return
         if self._lock.held_here or self._reading.depth:
@@ -186,28 +194,31 @@ class Ingest:
     # -- changes: the state is held, no foreign code runs --------------------------------------
 
     def _bring(self, event: Event, now: datetime, begun: float) -> None:
-        own = self._own
-        own.last_event = now
+        counts = self._counts
+        counts.last_event = now
         try:
             if event.ignored:
-                own.count(counted.FIELDS_IGNORED, by=float(len(event.ignored)))
+                counts.count(counted.FIELDS_IGNORED, by=float(len(event.ignored)))
             duplicate = self._runs.take(event)
             if duplicate is not None:
-                own.count(counted.EVENTS_DUPLICATE, duplicate)
+                counts.count(counted.EVENTS_DUPLICATE, duplicate)
                 return
             if self._journal is not None:
                 self._journal.record(event, self._runs.newest())
-            if type(event.data) is TrainingStartedPayload:
+            kind = type(event.data)
+            if kind is TolariaBatchPayload:
+                self._batch_ended = True
+            elif kind is TrainingStartedPayload:
                 self._count_dropped(event.data.n_envs - MAX_ENVS)
         except NoRun as refused:
-            own.rejected(refused.reason)
+            counts.reject(refused.reason)
         finally:
             self._done(begun)
 
     def _refuse(self, refused: Rejected, begun: float) -> None:
-        own = self._own
+        counts = self._counts
         try:
-            own.rejected(refused.reason)
+            counts.reject(refused.reason)
             if refused.event is not None:
                 self._runs.salvage(refused.event)
                 if self._journal is not None:
@@ -219,17 +230,17 @@ class Ingest:
 
     def _done(self, begun: float) -> None:
         self._note_faults()
-        self._own.took(time.perf_counter() - begun)
+        self._counts.emitted(time.perf_counter() - begun)
 
     def _bring_snapshot(self, found: SnapshotImport, now: datetime) -> None:
-        own = self._own
+        counts = self._counts
         if found.ignored:
-            own.count(counted.FIELDS_IGNORED, by=float(len(found.ignored)))
+            counts.count(counted.FIELDS_IGNORED, by=float(len(found.ignored)))
         self._count_dropped(found.environments_dropped)
         try:
             entry = self._runs.given(found, now)
         except NoRun as refused:
-            own.rejected(refused.reason)
+            counts.reject(refused.reason)
             return
         apply_snapshot(entry.state, found.snapshot, now)
         self._runs.follow_snapshot(entry, now)
@@ -237,7 +248,7 @@ class Ingest:
 
     def _count_dropped(self, environments: int) -> None:
         if environments > 0:
-            self._own.count(counted.ENVIRONMENTS_DROPPED, by=float(environments))
+            self._counts.count(counted.ENVIRONMENTS_DROPPED, by=float(environments))
 
     def _note_faults(self) -> None:
         faults = self._runs.faults()

@@ -10,23 +10,19 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from esper_exporter import health
 from esper_exporter.contract.deduplication import DualEmitFilter, EventIdFilter
 from esper_exporter.contract.event_table import TYPES
 from esper_exporter.contract.events import Event
 from esper_exporter.contract.simic import TrainingStartedPayload
-from esper_exporter.metrics.publisher import RunPublisher
-from esper_exporter.metrics.row_types import Blocks
-from esper_exporter.metrics.rows import Drop
-from esper_exporter.metrics.table import ValueTable
-from esper_exporter.shutdown.failure_reason import Reason
-from esper_exporter.shutdown.latch_store import LatchStore, Record
 from esper_exporter.state import run_end
 from esper_exporter.state.aggregator import Aggregator
+from esper_exporter.state.failure_reason import Reason
 from esper_exporter.state.history import RunHistory
 from esper_exporter.state.latches import Latches
+from esper_exporter.state.rank_steps import RankSteps
 from esper_exporter.state.run import RunIdentity, RunState
 from esper_exporter.state.snapshot_import import SnapshotImport
 
@@ -56,12 +52,40 @@ class Faults(NamedTuple):
 NO_FAULTS = Faults(False, False)
 
 
+class Publisher(Protocol):
+    """Writes what is known of one run to wherever it is shown."""
+
+    def refresh(self) -> None:
+        """Write what changed since the last time."""
+
+    def remove(self) -> None:
+        """Show the run no more."""
+
+
+@dataclass(frozen=True, slots=True)
+class LatchRecord:
+    """A run's latches, ready to be written."""
+
+    name: str
+    text: bytes
+
+
+class LatchKeeper(Protocol):
+    """Keeps the latches of runs beyond the end of their process."""
+
+    def record(self, identity: RunIdentity, latches: Latches) -> LatchRecord:
+        """What there is to write of a run."""
+
+    def load(self, identity: RunIdentity, latches: Latches) -> bool:
+        """Light the latches that were kept of a run; whether there were any."""
+
+
 @dataclass(slots=True)
 class Entry:
     """One run on the page."""
 
     aggregator: Aggregator
-    publisher: RunPublisher
+    publisher: Publisher
     dual_emit: DualEmitFilter = field(default_factory=DualEmitFilter)
     history: RunHistory = field(default_factory=RunHistory)
     lightings_seen: int = 0
@@ -81,25 +105,19 @@ class RunRegistry:
 
     def __init__(
         self,
-        table: ValueTable,
-        blocks: Blocks,
-        drop: Drop,
+        new_publisher: Callable[[Aggregator], Publisher],
         run_id: str | None,
         rank: int | None,
-        store: LatchStore | None = None,
-        on_error: Callable[[str], None] = lambda _where: None,
+        store: LatchKeeper | None = None,
         explosion_norm: float = health.GRAD_NORM_CRITICAL,
         seen_since: Callable[[float], bool] = lambda _moment: False,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._table = table
-        self._blocks = blocks
-        self._drop = drop
+        self._new_publisher = new_publisher
         self._run_id = run_id
         self._rank = rank
         self._explosion_norm = explosion_norm
         self._store = store
-        self._on_error = on_error
         self._seen_since = seen_since
         self._monotonic = monotonic
         self.current: dict[str, Entry] = {}
@@ -141,6 +159,19 @@ class RunRegistry:
         """The run that had the last event. There must have been one."""
         assert self._newest is not None
         return self.current[self._newest].state.identity
+
+    def report_rank_step(self, step: int, seconds: float | None, now: float) -> None:
+        """The rank has done its own part of a step of the run that had the last event."""
+        run = self.newest_state()
+        if run is not None:
+            run.rank_steps = run.rank_steps or RankSteps()
+            run.rank_steps.report(step, seconds, now)
+
+    def check_ranks(self, step: int, loss: float | None, gradient_norm: float | None) -> None:
+        """Values of a step that are the same on every rank unless one computes wrongly."""
+        run = self.newest_state()
+        if run is not None and run.rank_steps is not None:
+            run.rank_steps.check(step, loss, gradient_norm)
 
     def identities(self) -> list[RunIdentity]:
         """The current runs."""
@@ -191,7 +222,7 @@ class RunRegistry:
         ended, self._end_is_news = self._end_is_news, False
         return Faults(again, new, ended)
 
-    def records(self) -> list[Record]:
+    def records(self) -> list[LatchRecord]:
         """What there is to keep on disk of the current runs' latches."""
         if self._store is None:
             return []
@@ -314,7 +345,7 @@ class RunRegistry:
         state = RunState(identity)
         state.explosion_norm = self._explosion_norm
         aggregator = Aggregator(state)
-        publisher = RunPublisher(self._table, self._blocks, aggregator, self._drop, self._on_error)
+        publisher = self._new_publisher(aggregator)
         entry = self.current[identity.group_id] = Entry(aggregator, publisher)
         if self._run_id is not None:
             self._want_restored(entry)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from datetime import datetime
 from enum import Enum
 
-from esper_exporter.shutdown.failure_reason import Reason
+from esper_exporter.state.failure_reason import Reason
 from esper_exporter.state.run import RunState
 
 BATCH = "TOLARIA_BATCH_COMPLETED"

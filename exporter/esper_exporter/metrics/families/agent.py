@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from esper_exporter.metrics.metric import Metric
 from esper_exporter.metrics.metric_builders import counter_in, gauge, split
-from esper_exporter.shutdown.failure_reason import REASONS
+from esper_exporter.state.failure_reason import REASONS
 
 PROCESS_STATES = ("running", "finished", "failed", "died")
 REFUSALS = (

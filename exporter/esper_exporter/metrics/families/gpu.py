@@ -4,41 +4,17 @@ from __future__ import annotations
 
 from esper_exporter.metrics.metric import RUN_LABELS, Metric
 from esper_exporter.metrics.metric_builders import counter, counter_in, gauge, info, split
+from esper_exporter.probes.gpu.gpu_vocabulary import (
+    DIRECTIONS,
+    ECC_KINDS,
+    NVLINK_ERRORS,
+    RETIREMENT_CAUSES,
+    THROTTLE_REASONS,
+    TIMED_REASONS,
+)
 from esper_exporter.state import counted
 
 NVML = "derived: NVML's "
-
-THROTTLE_REASONS = (
-    "gpu_idle",
-    "applications_clocks_setting",
-    "sw_power_cap",
-    "hw_slowdown",
-    "sync_boost",
-    "sw_thermal_slowdown",
-    "hw_thermal_slowdown",
-    "hw_power_brake_slowdown",
-    "display_clock_setting",
-    "board_limit",
-    "reliability",
-)
-"""Why clocks are below what was asked for, in the order of NVML's bits."""
-
-TIMED_REASONS = (
-    "sw_power_cap",
-    "sync_boost",
-    "board_limit",
-    "reliability",
-    "sw_thermal_slowdown",
-    "hw_thermal_slowdown",
-    "hw_power_brake_slowdown",
-)
-"""Those whose time NVML adds up."""
-
-NVLINK_ERRORS = ("crc_flit", "crc_data", "replay", "recovery")
-DIRECTIONS = ("transmit", "receive")
-RETIREMENT_CAUSES = ("single_bit", "double_bit")
-ECC_KINDS = ("corrected", "uncorrected")
-ECC_SCOPES = ("volatile", "aggregate")
 
 INFO_LABELS = ("gpu", "uuid", "name", "pci_bus_id", "driver_version", "cuda_version", "source")
 MIG_LABELS = (

@@ -6,8 +6,8 @@ from typing import Any
 
 from esper_exporter.metrics.metric import RUN_LABELS, Metric
 from esper_exporter.metrics.metric_builders import counter, gauge, info, states
-from esper_exporter.shutdown.failure_reason import REASONS
 from esper_exporter.state import counted
+from esper_exporter.state.failure_reason import REASONS
 
 PERCENT = 0.01
 STARTED = "event:TRAINING_STARTED."

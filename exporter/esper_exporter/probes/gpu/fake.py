@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 from esper_exporter.health import MEMORY_CRITICAL
-from esper_exporter.metrics.families.gpu import NVLINK_ERRORS, THROTTLE_REASONS, TIMED_REASONS
 from esper_exporter.probes.gpu.driver import (
     CudaDevice,
     GpuLost,
@@ -24,6 +23,7 @@ from esper_exporter.probes.gpu.driver import (
     ReadError,
     Versions,
 )
+from esper_exporter.probes.gpu.gpu_vocabulary import NVLINK_ERRORS, THROTTLE_REASONS, TIMED_REASONS
 from esper_exporter.probes.samples import Cells
 
 GIB = float(1024**3)

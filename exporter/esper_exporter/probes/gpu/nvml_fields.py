@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from esper_exporter.health import MEMORY_CRITICAL
-from esper_exporter.metrics.families.gpu import THROTTLE_REASONS
 from esper_exporter.probes.gpu.driver import ReadError
+from esper_exporter.probes.gpu.gpu_vocabulary import THROTTLE_REASONS
 from esper_exporter.probes.samples import Cells
 
 UNKNOWN = frozenset({0xFFFF_FFFF, 0xFFFF_FFFF_FFFF_FFFF})

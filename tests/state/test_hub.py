@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from esper_exporter import Exporter
-from esper_exporter.shutdown import hub as hub_module
+from esper_exporter.state import hub as hub_module
 from support.pages import value, values
 from support.queueing_hub import QueueingHub
 from support.recordings import telemetry_lines
@@ -174,9 +174,7 @@ def test_a_latch_lit_from_the_training_thread_is_on_disk_at_once(tmp_path: Path)
 def test_many_threads_may_light_one_latch() -> None:
     exporter = Exporter(port=None, state_dir="off", gpu_vitals="off", host_vitals="off")
     exporter.emit(STARTED)
-    threads = [
-        threading.Thread(target=exporter.report_nonfinite, args=("loss",)) for _ in range(8)
-    ]
+    threads = [threading.Thread(target=exporter.report_nonfinite, args=("loss",)) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:

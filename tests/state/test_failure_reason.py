@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from esper_exporter.shutdown.failure_reason import Reason, reason_of
+from esper_exporter.state.failure_reason import Reason, reason_of
 
 
 class OutOfMemoryError(RuntimeError):
