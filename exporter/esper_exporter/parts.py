@@ -57,6 +57,8 @@ class Parts:
         self._add_page(settings, gpu_driver, clock)
         self.share = self._new_share(settings, clock)
         self._add_ingest(clock)
+        if self.journal is not None:
+            self.vitals.on_gpu_fault = partial(self._journal_gpu_fault, clock)
         self.starting = threading.RLock()
 
     def _new_journal(self, settings: Settings) -> JournalWriter | None:
@@ -150,6 +152,14 @@ class Parts:
     def count(self, counter: Counter, label: str) -> None:
         """Count something, as soon as the state is free."""
         self.lock.submit(partial(self.counts.count, counter, label))
+
+    def _journal_gpu_fault(
+        self, clock: Callable[[], datetime], gpu: str, uuid: str, kind: str, count: int
+    ) -> None:
+        journal, now = self.journal, clock()
+        for identity in self.runs.identities():
+            if journal is not None:
+                journal.record_gpu_fault(identity, gpu, uuid, kind, count, now)
 
     # -- forks -------------------------------------------------------------------------------
 

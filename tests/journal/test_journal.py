@@ -214,7 +214,7 @@ def test_a_gpu_fault_is_kept_and_is_the_cause(tmp_path: Path) -> None:
     exporter = Exporter(port=0, state_dir="off", watch_process=False, journal=tmp_path)
     for event in events_of("run1")[:4000]:
         exporter.emit(event)
-    exporter._vitals.on_gpu_fault("0", "GPU-1", "xid_79", 1)
+    exporter._parts.vitals.on_gpu_fault("0", "GPU-1", "xid_79", 1)
     exporter.mark_ended(Reason.EXCEPTION, RuntimeError("CUDA error: unspecified launch failure"))
     exporter.close()
     found = connect(tmp_path).execute("SELECT gpu, kind FROM gpu_faults").fetchall()
