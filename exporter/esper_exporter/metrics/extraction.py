@@ -77,7 +77,11 @@ class Filler:
         self._own = own
         self.block = Block.of(block_name, (*ordered, *own))
         spans = self.block.spans
-        self._scaled = [(spans[m.name][0], m.scale) for m in self.block.metrics if m.scale != 1.0]
+        self._scaled = [
+            (spans[m.name][0], m.scale)
+            for m in self.block.metrics
+            if m.scale != 1.0 and not m.reads_base_units
+        ]
         self._zero_absent = [spans[m.name][0] for m in self.block.metrics if m.zero_is_absent]
 
     def values(self, roots: Roots) -> list[float]:

@@ -25,6 +25,7 @@ class Metric:
 
     ``read`` replaces the plain look-up where absence needs a rule ("0 means not measured") or
     where the value is derived; it gets the block's root object and returns None for "absent".
+    ``reads_base_units`` says that it is scaled already, since sources of several units meet there.
     ``states`` makes the family a one-hot: one column a state, labelled ``state_label``.
     ``buckets`` are the upper bounds of a histogram, without ``+Inf``. ``zero_is_absent`` marks
     what the source leaves at 0 when it did not measure. ``counted`` is what the state counts in.
@@ -39,6 +40,7 @@ class Metric:
     sources: tuple[str, ...] = ()
     scale: float = 1.0
     read: Callable[[Any], Any] | None = None
+    reads_base_units: bool = False
     zero_is_absent: bool = False
     states: tuple[str, ...] = ()
     state_label: str = ""

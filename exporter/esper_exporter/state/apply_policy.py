@@ -20,7 +20,7 @@ from esper_exporter.state.policy import (
     ValueFunctionMetrics,
 )
 from esper_exporter.state.run import RunState
-from esper_exporter.state.torch_memory import see_update
+from esper_exporter.state.torch_memory import of_update
 from esper_exporter.state.trends import (
     compute_collapse_risk,
     compute_correlation,
@@ -164,7 +164,7 @@ def apply_policy_update(run: RunState, event: Event, payload: TamiyoPolicyUpdate
     _copy_gradient_quality(payload, tamiyo.gradient_quality)
     compiled = tamiyo.infrastructure
     _copy_infrastructure(payload, compiled)
-    see_update(run)
+    run.see_memory(of_update(compiled))
     count = len(OPS)
     values, mask = payload.op_q_values, payload.op_valid_mask
     tamiyo.op_q_values = values if values and len(values) == count else (math.nan,) * count

@@ -26,7 +26,7 @@ from esper_exporter.state.latches import FINITENESS_ANOMALIES
 from esper_exporter.state.rewards import RewardComponents
 from esper_exporter.state.run import MAX_ENVS, MAX_SLOTS, RunState
 from esper_exporter.state.snapshot import RunConfig
-from esper_exporter.state.torch_memory import see_allocator, see_infrastructure
+from esper_exporter.state.torch_memory import of_allocator, of_infrastructure
 from esper_exporter.state.unreported import unreported
 
 INCOMPLETE_REASONS = ("raised", "skipped", "no_event")
@@ -196,7 +196,7 @@ def apply_memory_warning(run: RunState, event: Event, payload: MemoryWarningPayl
 
 def apply_allocator_stats(run: RunState, event: Event, payload: AllocatorStatsPayload) -> None:
     """ALLOCATOR_STATS: torch's CUDA allocator, one device."""
-    see_allocator(run, payload)
+    run.see_memory(of_allocator(payload), payload.device)
 
 
 def apply_infrastructure(
@@ -204,7 +204,7 @@ def apply_infrastructure(
 ) -> None:
     """INFRASTRUCTURE_SNAPSHOT: torch.compile, memory and step times, every N batches."""
     run.infrastructure = payload
-    see_infrastructure(run, payload)
+    run.see_memory(of_infrastructure(payload))
     for phase, times in (payload.phase_times_ms or {}).items():
         for milliseconds in times:
             run.distributions.observe(counted.TORCH_PHASE_DURATION, milliseconds / 1000.0, phase)

@@ -43,7 +43,7 @@ from esper_exporter.state.rank_steps import RankSteps
 from esper_exporter.state.rewards import RewardComponents
 from esper_exporter.state.snapshot import SanctumSnapshot
 from esper_exporter.state.statistics import ObservationStats
-from esper_exporter.state.torch_memory import TorchMemory
+from esper_exporter.state.torch_memory import MAX_DEVICES, Report, TorchMemory
 from esper_exporter.state.unreported import unreported
 
 GRAD_NORM_WINDOW_SECONDS = 300.0
@@ -264,6 +264,25 @@ class RunState:
                 reward_components=unreported(RewardComponents, env_id=env_id),
             )
         return found
+
+    def see_memory(self, report: Report, device: str | None = None) -> None:
+        """What an event reports of torch's memory on a device, by default the policy's."""
+        if all(value is None for value in report.values()):
+            return
+        device = self.policy_device if device is None else device
+        found = self.torch_memory.get(device)
+        if found is None:
+            if len(self.torch_memory) >= MAX_DEVICES:
+                return
+            found = self.torch_memory[device] = TorchMemory()
+        found.see(report)
+        self.touched.devices.add(device)
+
+    @property
+    def policy_device(self) -> str:
+        """The CUDA device that the policy is on; ``cuda`` while that is not known."""
+        named = self.started.policy_device if self.started is not None else ""
+        return named if named.startswith("cuda") else "cuda"
 
     def begin_attempt(self, way: str) -> int:
         """The number of the policy update that an event speaks of.

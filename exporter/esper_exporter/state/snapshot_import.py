@@ -35,7 +35,7 @@ from esper_exporter.state.head_state import HEAD_VIEW, HeadState
 from esper_exporter.state.policy import TamiyoState
 from esper_exporter.state.run import MAX_ENVS, RunState
 from esper_exporter.state.snapshot import SanctumSnapshot
-from esper_exporter.state.torch_memory import see_update
+from esper_exporter.state.torch_memory import of_update
 from esper_exporter.state.unreported import numbers
 
 _NUMBERS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
@@ -126,7 +126,7 @@ def apply_snapshot(run: RunState, snapshot: SanctumSnapshot, now: datetime) -> N
     touched.layers = True
     touched.summary = False
     run.observed = True
-    see_update(run)
+    run.see_memory(of_update(snapshot.tamiyo.infrastructure))
 
 
 def _guarded(

@@ -1,103 +1,81 @@
-"""torch's CUDA allocator by device, whichever event told of it."""
+"""torch's CUDA allocator by device, whichever event reports it, in bytes."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from esper_exporter.contract.infra import AllocatorStatsPayload, InfrastructureSnapshotPayload
-
-if TYPE_CHECKING:
-    from esper_exporter.state.run import RunState
+from esper_exporter.state.policy import InfrastructureMetrics
 
 GIB = float(1024**3)
 MAX_DEVICES = 64
 
+Report = Mapping[str, float | None]
+"""Fields of `TorchMemory`; None for what an event does not carry."""
+
 
 @dataclass(slots=True)
 class TorchMemory:
-    """The allocator on one device, as told last: GiB, a share of what is reserved, counts so far.
+    """The allocator on one device, as reported last: bytes, a share of what is reserved, counts.
 
-    None is what no event has told.
+    None is what no event has reported.
     """
 
-    allocated_gb: float | None = None
-    reserved_gb: float | None = None
-    active_gb: float | None = None
-    inactive_gb: float | None = None
-    peak_gb: float | None = None
-    delta_gb: float | None = None
+    allocated: float | None = None
+    reserved: float | None = None
+    active: float | None = None
+    inactive: float | None = None
+    peak: float | None = None
+    delta: float | None = None
     fragmentation: float | None = None
     retries: int | None = None
     ooms: int | None = None
 
-    def see(self, **told: float | None) -> None:
-        """Take over what an event told, and leave what it did not."""
-        for name, value in told.items():
+    def see(self, report: Report) -> None:
+        """Take over what an event reports, and leave what it does not."""
+        for name, value in report.items():
             if value is not None:
                 setattr(self, name, value)
 
 
-def see_allocator(run: RunState, told: AllocatorStatsPayload) -> None:
-    """ALLOCATOR_STATS, which names its device."""
-    memory = _of(run, told.device)
-    if memory is not None:
-        memory.see(
-            allocated_gb=told.allocated_bytes / GIB,
-            reserved_gb=told.reserved_bytes / GIB,
-            fragmentation=told.fragmentation_bytes / told.reserved_bytes
-            if told.reserved_bytes
-            else None,
-            retries=told.num_alloc_retries,
-            ooms=told.num_ooms,
-        )
-
-
-def see_infrastructure(run: RunState, told: InfrastructureSnapshotPayload) -> None:
-    """INFRASTRUCTURE_SNAPSHOT: the policy's device."""
-    fields = {
-        "allocated_gb": told.cuda_memory_allocated_gb,
-        "reserved_gb": told.cuda_memory_reserved_gb,
-        "active_gb": told.cuda_memory_active_gb,
-        "inactive_gb": told.cuda_memory_inactive_gb,
-        "peak_gb": told.cuda_memory_peak_gb,
-        "delta_gb": told.memory_allocated_delta_gb,
-        "fragmentation": told.cuda_memory_fragmentation,
-        "ooms": told.cuda_oom_events,
+def of_allocator(stats: AllocatorStatsPayload) -> Report:
+    """ALLOCATOR_STATS, which counts bytes."""
+    reserved = stats.reserved_bytes
+    return {
+        "allocated": stats.allocated_bytes,
+        "reserved": reserved,
+        "fragmentation": stats.fragmentation_bytes / reserved if reserved else None,
+        "retries": stats.num_alloc_retries,
+        "ooms": stats.num_ooms,
     }
-    if any(value is not None for value in fields.values()):
-        memory = _of(run, policy_device(run))
-        if memory is not None:
-            memory.see(**fields)
 
 
-def see_update(run: RunState) -> None:
-    """A policy update: the policy's device. The memory of a process that has none reserved was
-    not measured."""
-    told = run.snapshot.tamiyo.infrastructure
-    if told.cuda_memory_reserved_gb:
-        memory = _of(run, policy_device(run))
-        if memory is not None:
-            memory.see(
-                allocated_gb=told.cuda_memory_allocated_gb,
-                reserved_gb=told.cuda_memory_reserved_gb,
-                peak_gb=told.cuda_memory_peak_gb,
-                fragmentation=told.cuda_memory_fragmentation,
-            )
+def of_infrastructure(snapshot: InfrastructureSnapshotPayload) -> Report:
+    """INFRASTRUCTURE_SNAPSHOT, which counts GiB."""
+    return {
+        "allocated": _bytes(snapshot.cuda_memory_allocated_gb),
+        "reserved": _bytes(snapshot.cuda_memory_reserved_gb),
+        "active": _bytes(snapshot.cuda_memory_active_gb),
+        "inactive": _bytes(snapshot.cuda_memory_inactive_gb),
+        "peak": _bytes(snapshot.cuda_memory_peak_gb),
+        "delta": _bytes(snapshot.memory_allocated_delta_gb),
+        "fragmentation": snapshot.cuda_memory_fragmentation,
+        "ooms": snapshot.cuda_oom_events,
+    }
 
 
-def policy_device(run: RunState) -> str:
-    """The CUDA device that the policy is on; ``cuda`` while that is not known."""
-    named = run.started.policy_device if run.started is not None else ""
-    return named if named.startswith("cuda") else "cuda"
+def of_update(metrics: InfrastructureMetrics) -> Report:
+    """A policy update, which counts GiB. A process that has reserved none did not measure it."""
+    if not metrics.cuda_memory_reserved_gb:
+        return {}
+    return {
+        "allocated": _bytes(metrics.cuda_memory_allocated_gb),
+        "reserved": _bytes(metrics.cuda_memory_reserved_gb),
+        "peak": _bytes(metrics.cuda_memory_peak_gb),
+        "fragmentation": metrics.cuda_memory_fragmentation,
+    }
 
 
-def _of(run: RunState, device: str) -> TorchMemory | None:
-    """What is known of a device, which is touched by this; None beyond the bound on how many."""
-    found = run.torch_memory.get(device)
-    if found is None:
-        if len(run.torch_memory) >= MAX_DEVICES:
-            return None
-        found = run.torch_memory[device] = TorchMemory()
-    run.touched.devices.add(device)
-    return found
+def _bytes(gib: float | None) -> float | None:
+    return None if gib is None else gib * GIB

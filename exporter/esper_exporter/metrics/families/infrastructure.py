@@ -48,6 +48,7 @@ def _memory(
         make("device", f"esper_torch_memory_{name}", sources, help),
         scale=scale,
         read=lambda roots: getattr(roots["memory"], field),
+        reads_base_units=True,
     )
 
 
@@ -58,42 +59,42 @@ def _told(field: str, *, by_update: bool) -> tuple[str, ...]:
 DEVICE_METRICS: tuple[Metric, ...] = (
     _memory(
         "allocated_bytes",
-        "allocated_gb",
+        "allocated",
         _told("cuda_memory_allocated_gb", by_update=True),
         "CUDA memory held by tensors (1 GB = 2^30 bytes at the source).",
         GIB,
     ),
     _memory(
         "reserved_bytes",
-        "reserved_gb",
+        "reserved",
         _told("cuda_memory_reserved_gb", by_update=True),
         "CUDA memory held by torch's allocator.",
         GIB,
     ),
     _memory(
         "active_bytes",
-        "active_gb",
+        "active",
         _told("cuda_memory_active_gb", by_update=False),
         "CUDA memory in blocks that are in use or about to be freed.",
         GIB,
     ),
     _memory(
         "inactive_bytes",
-        "inactive_gb",
+        "inactive",
         _told("cuda_memory_inactive_gb", by_update=False),
         "CUDA memory that torch keeps, does not use, and cannot give back.",
         GIB,
     ),
     _memory(
         "peak_bytes",
-        "peak_gb",
+        "peak",
         _told("cuda_memory_peak_gb", by_update=True),
         "Most CUDA memory ever held by tensors.",
         GIB,
     ),
     _memory(
         "delta_bytes",
-        "delta_gb",
+        "delta",
         _told("memory_allocated_delta_gb", by_update=False),
         "Change of the CUDA memory held by tensors since the batch before.",
         GIB,

@@ -24,6 +24,7 @@ from esper_exporter.state.decision import DecisionSnapshot
 from esper_exporter.state.history import RunHistory
 from esper_exporter.state.registry import Entry
 from esper_exporter.state.run import RunState
+from esper_exporter.state.torch_memory import GIB
 
 
 def run_key(entry: Entry) -> str:
@@ -292,9 +293,9 @@ def _training(run: RunState) -> Json:
         "torch_memory": [
             {
                 "device": device,
-                "allocated_gib": number(memory.allocated_gb),
-                "reserved_gib": number(memory.reserved_gb),
-                "peak_gib": number(memory.peak_gb),
+                "allocated_gib": number(_gib(memory.allocated)),
+                "reserved_gib": number(_gib(memory.reserved)),
+                "peak_gib": number(_gib(memory.peak)),
                 "fragmentation": number(memory.fragmentation),
             }
             for device, memory in run.torch_memory.items()
@@ -312,3 +313,7 @@ def _config(run: RunState) -> Json:
         for name, value in told.items()
         if value is not None and value != ""
     }
+
+
+def _gib(count: float | None) -> float | None:
+    return None if count is None else count / GIB
