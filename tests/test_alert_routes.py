@@ -6,8 +6,9 @@ import json
 import re
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -41,7 +42,7 @@ def test_amtool_finds_nothing_wrong(receivers: str, tmp_path: Path) -> None:
     [
         ("alertname=EsperHeadNonFiniteLatched severity=critical latched=true", "on-call-latched"),
         ("alertname=EsperRunFailed severity=critical latched=true", "on-call-latched"),
-        ("alertname=EsperRunDied severity=critical", "on-call"),
+        ("alertname=EsperRunDied severity=critical latched=true", "on-call-latched"),
         ("alertname=EsperGradientExplosion severity=warning", "team"),
         ("alertname=Foreign severity=warning latched=true", "team"),
         ("alertname=EsperWatchdog severity=none", "dead-mans-switch"),
@@ -57,8 +58,198 @@ def test_routes(labels: str, receiver: str, tmp_path: Path) -> None:
     assert told.split() == [receiver]
 
 
+ROUTES = [
+    # Labels, receiver, grouped by, group_wait, group_interval, repeat_interval: written by hand.
+    (
+        {"alertname": "EsperWatchdog", "severity": "none"},
+        ("dead-mans-switch", ["..."], "0s", "1m", "1m"),
+    ),
+    (
+        {
+            "alertname": "EsperHeadNonFiniteLatched",
+            "severity": "critical",
+            "latched": "true",
+            "run_id": "r",
+        },
+        ("on-call-latched", ["cluster", "run_id", "group_id"], "1s", "5m", "12h"),
+    ),
+    (
+        {"alertname": "EsperRunFailed", "severity": "critical", "latched": "true", "run_id": "r"},
+        ("on-call-latched", ["cluster", "run_id", "group_id"], "15s", "5m", "12h"),
+    ),
+    (
+        {"alertname": "EsperRunDied", "severity": "critical", "latched": "true", "run_id": "r"},
+        ("on-call-latched", ["cluster", "run_id", "group_id"], "15s", "5m", "12h"),
+    ),
+    (
+        {"alertname": "EsperGpuXid", "severity": "critical"},
+        ("on-call", ["alertname", "cluster", "instance"], "10s", "5m", "12h"),
+    ),
+    (
+        {"alertname": "EsperNonFiniteLately", "severity": "none", "run_id": "r"},
+        ("nobody", ["alertname", "cluster", "run_id", "group_id"], "90s", "5m", "12h"),
+    ),
+    (
+        {"alertname": "EsperGradientExplosion", "severity": "warning", "run_id": "r"},
+        ("team", ["alertname", "cluster", "run_id", "group_id"], "90s", "5m", "12h"),
+    ),
+    (
+        {"alertname": "EsperExporterDown", "severity": "warning"},
+        ("team", ["alertname", "cluster", "job"], "90s", "5m", "12h"),
+    ),
+]
+
+
+@pytest.mark.parametrize(("labels", "expected"), ROUTES, ids=lambda each: str(each)[:40])
+def test_who_receives_what_grouped_how_and_when(
+    labels: dict[str, str], expected: tuple[Any, ...], tmp_path: Path
+) -> None:
+    config = shipped()
+    path = tmp_path / "alertmanager.yml"
+    path.write_text(yaml.safe_dump(config))
+    pairs = [f"{name}={value}" for name, value in labels.items()]
+    assert amtool("config", "routes", "test", f"--config.file={path}", *pairs).split() == [
+        expected[0]
+    ]
+    root = config["route"]
+    chosen = {**root, **next((r for r in root["routes"] if matches(r["matchers"], labels)), {})}
+    names = ("receiver", "group_by", "group_wait", "group_interval", "repeat_interval")
+    assert tuple(chosen[name] for name in names) == expected
+
+
+def matches(matchers: list[str], labels: dict[str, str]) -> bool:
+    """Whether all matchers of a route or an inhibition hold."""
+    for matcher in matchers:
+        name, operator, value = re.fullmatch(r'(\w+)(=~|=)"(.*)"', matcher).groups()  # type: ignore[union-attr]
+        pattern = value if operator == "=~" else re.escape(value)
+        if not re.fullmatch(pattern, labels.get(name, "")):
+            return False
+    return True
+
+
+RUN = {"cluster": "north", "run_id": "r1", "group_id": "A"}
+CONSEQUENCES = (
+    "EsperGradientExplosion",
+    "EsperGradientSpike",
+    "EsperNonFiniteGradient",
+    "EsperUpdatesSkipped",
+    "EsperHeadEntropyCollapse",
+    "EsperLogProbUnderflow",
+)
+SILENCED: list[tuple[dict[str, str], dict[str, str]]] = [
+    # Cause, follower; all of one run of one cluster, of different ranks on different addresses.
+    *(({"alertname": "EsperNonFiniteLately"}, {"alertname": name}) for name in CONSEQUENCES),
+    *(
+        (
+            {"alertname": "EsperHeadNonFiniteLatched"},
+            {"alertname": "EsperNonFiniteLatched", "source": source},
+        )
+        for source in ("log_probs", "ref_log_probs", "ratio", "loss")
+    ),
+    (
+        {"alertname": "EsperHeadNonFiniteLatched"},
+        {"alertname": "EsperRunFailed", "reason": "nonfinite"},
+    ),
+    (
+        {"alertname": "EsperNonFiniteLatched"},
+        {"alertname": "EsperRunFailed", "reason": "nonfinite"},
+    ),
+    ({"alertname": "EsperRunFailed"}, {"alertname": "EsperRunDied"}),
+    ({"alertname": "EsperRunFailed"}, {"alertname": "EsperRunStalled"}),
+    ({"alertname": "EsperRunDied"}, {"alertname": "EsperRunStalled"}),
+    ({"alertname": "EsperTelemetryStale"}, {"alertname": "EsperRunStalled"}),
+    ({"alertname": "EsperRunFailed"}, {"alertname": "EsperTelemetryStale"}),
+    ({"alertname": "EsperRunDied"}, {"alertname": "EsperTelemetryStale"}),
+    ({"alertname": "EsperRunFailed"}, {"alertname": "EsperRankSilent"}),
+    ({"alertname": "EsperRunDied"}, {"alertname": "EsperRankSilent"}),
+    ({"alertname": "EsperGradientExplosion"}, {"alertname": "EsperGradientSpike"}),
+    ({"alertname": "EsperRunDied"}, {"alertname": "EsperExporterDown"}),
+    ({"alertname": "EsperRunFailed"}, {"alertname": "EsperExporterDown"}),
+]
+HEARD: list[tuple[dict[str, str], dict[str, str]]] = [
+    # What is a fault beside the other.
+    (
+        {"alertname": "EsperHeadNonFiniteLatched"},
+        {"alertname": "EsperNonFiniteLatched", "source": "gradients"},
+    ),
+    (
+        {"alertname": "EsperHeadNonFiniteLatched"},
+        {"alertname": "EsperNonFiniteLatched", "source": "values"},
+    ),
+    ({"alertname": "EsperHeadNonFiniteLatched"}, {"alertname": "EsperRunFailed", "reason": "oom"}),
+    ({"alertname": "EsperHeadNonFiniteLatched"}, {"alertname": "EsperUpdatesSkipped"}),
+    ({"alertname": "EsperNonFiniteLately"}, {"alertname": "EsperRunFailed", "reason": "nonfinite"}),
+    ({"alertname": "EsperNonFiniteLately"}, {"alertname": "EsperKlDivergenceHigh"}),
+    ({"alertname": "EsperNonFiniteLatched"}, {"alertname": "EsperHeadNonFiniteLatched"}),
+    ({"alertname": "EsperRunStalled"}, {"alertname": "EsperTelemetryStale"}),
+    ({"alertname": "EsperTelemetryStale"}, {"alertname": "EsperExporterDown"}),
+    ({"alertname": "EsperRunDied"}, {"alertname": "EsperRunFailed", "reason": "oom"}),
+    ({"alertname": "EsperRunFailed"}, {"alertname": "EsperGpuXid"}),
+]
+
+
+def test_what_follows_from_a_cause_is_not_sent_beside_it_and_all_else_is(tmp_path: Path) -> None:
+    """The tables above are written by hand; a real Alertmanager has to agree."""
+    causes, quiet, loud = [], [], []
+
+    def pair(number: int, cause: dict[str, str], follower: dict[str, str]) -> tuple[Any, Any]:
+        exporter = follower["alertname"] == "EsperExporterDown"
+        process = {"job": "esper", "instance": f"{number}:9108"}
+        about = {**RUN, "run_id": f"r{number}", "severity": "warning"}
+        one = {**about, **process, "rank": "0", **cause}
+        other = {**about, **process, "rank": "1", **follower}
+        if not exporter:
+            other["instance"] = f"{number}:9109"
+        else:
+            other = {key: value for key, value in other.items() if key not in (*RUN, "rank")}
+            other |= {"cluster": "north"}
+        return one, other
+
+    number = 0
+    for cause, follower in SILENCED:
+        one, other = pair(number := number + 1, cause, follower)
+        causes.append(one)
+        quiet.append(other)
+        exporter = follower["alertname"] == "EsperExporterDown"
+        for label in ("cluster", "job", "instance") if exporter else tuple(RUN):
+            loud.append({**other, label: f"another-{number}"})
+    for cause, follower in HEARD:
+        one, other = pair(number := number + 1, cause, follower)
+        causes.append(one)
+        loud.append(other)
+
+    with alertmanager(tmp_path) as server:
+        receivers = ("team", "on-call", "on-call-latched", "nobody")
+
+        def arrived(labels: dict[str, str]) -> bool:
+            return any(server.told(receiver, **labels) for receiver in receivers)
+
+        server.post(causes)
+        wait_until(lambda: all(map(server.knows, causes)), "the causes have arrived")
+        server.post(quiet + loud)
+        wait_until(lambda: all(map(arrived, loud)), "what is a fault beside the other is sent")
+        assert [labels for labels in quiet if arrived(labels)] == []
+
+
+def test_inhibition_names_alerts_that_there_are() -> None:
+    named = {
+        name
+        for rule in shipped()["inhibit_rules"]
+        for end in ("source_matchers", "target_matchers")
+        for matcher in rule[end]
+        if matcher.startswith("alertname")
+        for name in matcher.split('"')[1].split("|")
+    }
+    assert named <= {path.stem for path in (ALERTS / "runbooks").glob("*.md")}
+
+
 def rendered(
-    template: str, tmp_path: Path, links: str = "", annotations: Mapping[str, str] | None = None
+    template: str,
+    tmp_path: Path,
+    links: str = "",
+    annotations: Mapping[str, str] | None = None,
+    labels: Mapping[str, str] | None = None,
+    beside: Sequence[Mapping[str, Any]] = (),
 ) -> str:
     """A template's text for one alert; ``links`` takes the place of what links.tmpl ships."""
     folder = tmp_path / "templates"
@@ -76,7 +267,17 @@ def rendered(
         )
     alert = {
         "status": "firing",
-        "labels": {"alertname": "EsperHeadNonFiniteLatched", "run_id": "r1"},
+        "labels": {
+            "alertname": "EsperHeadNonFiniteLatched",
+            "cluster": "north",
+            "instance": "a:9108",
+            "run_id": "r1",
+            "group_id": "A",
+            "rank": "3",
+            "head": "op",
+            "kind": "nan",
+            **(labels or {}),
+        },
         "annotations": {
             "summary": "Run r1: head op produced nan",
             "description": "The nan latch was lit.",
@@ -87,9 +288,7 @@ def rendered(
         "startsAt": "2026-01-02T03:04:05Z",
     }
     data = tmp_path / "data.json"
-    data.write_text(
-        json.dumps({"status": "firing", "alerts": [alert], "commonLabels": alert["labels"]})
-    )
+    data.write_text(json.dumps({"status": "firing", "alerts": [*beside, alert]}))
     return amtool(
         *("template", "render", f"--template.glob={folder}/*.tmpl", f"--template.data={data}"),
         f'--template.text={{{{ template "{template}" . }}}}',
@@ -98,27 +297,53 @@ def rendered(
 
 def test_a_message_says_what_since_when_and_where_to_look(tmp_path: Path) -> None:
     assert rendered("esper.title", tmp_path / "title").strip() == (
-        "[FIRING] EsperHeadNonFiniteLatched: run r1"
+        "[FIRING] EsperHeadNonFiniteLatched: head op nan, run r1/A, cluster north"
     )
-    assert rendered("esper.text", tmp_path / "text").splitlines()[:5] == [
+    assert rendered("esper.text", tmp_path / "text").splitlines()[:8] == [
         "Run r1: head op produced nan",
         "The nan latch was lit.",
+        "Where: cluster north a:9108 rank 3",
         "Since 2026-01-02 03:04:05 UTC.",
-        "Dashboard: http://127.0.0.1:3000/d/esper-heads?var-run=r1&var-head=op",
-        "Runbook: /alerts/runbooks/EsperHeadNonFiniteLatched.md",
+        # From half an hour before the fault to ten minutes after it.
+        "Dashboard: http://127.0.0.1:3000/d/esper-heads?var-run=r1&var-head=op"
+        "&from=1767321245000&to=1767323645000",
+        "Page: http://a:9108/",
+        "Runbook: http://a:9108/page/alerts/runbooks/EsperHeadNonFiniteLatched.md",
+        "",
     ]
+
+
+def test_the_cause_leads_in_title_and_text(tmp_path: Path) -> None:
+    failed = {
+        "status": "firing",
+        "labels": {"alertname": "EsperRunFailed", "run_id": "r1", "reason": "oom"},
+        "annotations": {
+            "summary": "Run r1 has failed: oom",
+            "description": "It ended.",
+            "context": "On 8 ranks.",
+            "runbook_url": "alerts/runbooks/EsperRunFailed.md",
+            "dashboard_url": "/d/esper-fleet",
+        },
+        "startsAt": "2026-01-02T03:04:05Z",
+    }
+    title = rendered("esper.title", tmp_path / "title", beside=[failed]).strip()
+    assert title.startswith("[FIRING: 2 alerts] EsperHeadNonFiniteLatched: head op nan, run r1")
+    text = rendered("esper.text", tmp_path / "text", beside=[failed])
+    assert text.index("head op produced nan") < text.index("Run r1 has failed: oom")
+    assert "It ended.\nOn 8 ranks.\nWhere:\nSince" in text
+    assert "Dashboard: http://127.0.0.1:3000/d/esper-fleet?from=1767321245000" in text
 
 
 def test_two_lines_say_where_links_lead(tmp_path: Path) -> None:
     text = rendered("esper.text", tmp_path, links="https://a.example/x")
-    assert "https://a.example/x/d/esper-heads?var-run=r1&var-head=op\n" in text
+    assert "https://a.example/x/d/esper-heads?var-run=r1&var-head=op&from=" in text
     assert "https://a.example/x/alerts/runbooks/EsperHeadNonFiniteLatched.md\n" in text
 
 
 def test_a_link_that_is_an_address_already_stays(tmp_path: Path) -> None:
     link = "https://g.example/d/esper-heads"
     text = rendered("esper.text", tmp_path, annotations={"dashboard_url": link})
-    assert f"Dashboard: {link}\n" in text
+    assert f"Dashboard: {link}?from=" in text
 
 
 def test_the_end_of_a_latch_is_told_to_nobody() -> None:
@@ -126,53 +351,3 @@ def test_the_end_of_a_latch_is_told_to_nobody() -> None:
     (latched,) = (one for one in example if one["name"] == "on-call-latched")
     assert latched.pop("name")
     assert [each["send_resolved"] for kind in latched.values() for each in kind] == [False]
-
-
-def test_inhibition_names_alerts_that_there_are() -> None:
-    named = {
-        name
-        for rule in shipped()["inhibit_rules"]
-        for end in ("source_matchers", "target_matchers")
-        for name in names(rule[end])
-    }
-    assert named <= {path.stem for path in (ALERTS / "runbooks").glob("*.md")}
-
-
-RANK = {"job": "esper", "instance": "a:9108", "run_id": "r1", "group_id": "A", "rank": "0"}
-
-
-def names(matchers: list[str]) -> list[str]:
-    """The alerts that an inhibition's matchers name."""
-    (matcher,) = (each for each in matchers if each.startswith("alertname"))
-    return matcher.split('"')[1].split("|")
-
-
-def test_what_follows_from_a_cause_is_not_told_beside_it_and_elsewhere_it_is(
-    tmp_path: Path,
-) -> None:
-    causes, followers, others = [], [], []
-    for number, rule in enumerate(shipped()["inhibit_rules"]):
-        # Only an exporter has no run.
-        exporter = names(rule["target_matchers"]) == ["EsperExporterDown"]
-        assert rule["equal"] == (["job", "instance"] if exporter else list(RANK))
-        about = RANK | {"instance": f"{number}:9108", "severity": "warning", "source": "loss"}
-        causes += [{**about, "alertname": names(rule["source_matchers"])[0]}]
-        for name in names(rule["target_matchers"]):
-            follower = {**about, "alertname": name}
-            followers.append(follower)
-            others += [{**follower, label: "another"} for label in rule["equal"]]
-    with alertmanager(tmp_path) as server:
-        server.post(causes)
-        wait_until(
-            lambda: all(
-                server.told("team", **cause) or server.told("nobody", **cause) for cause in causes
-            ),
-            "the causes have arrived",
-        )
-        server.post(followers + others)
-        wait_until(
-            lambda: all(server.told("team", **other) for other in others),
-            "what differs in one label is told",
-        )
-        # Others are in the groups of the followers, which would have come with them.
-        assert [follower for follower in followers if server.told("team", **follower)] == []

@@ -52,6 +52,11 @@ AMP_OVERFLOWS_IN_A_ROW: Final = 10
 EXPLOSION_FACTOR: Final = 100.0
 """A gradient explodes when its norm is this many times the trainer's ``max_grad_norm``. A healthy
 CartPole run that clips to 0.5 reaches 37 before clipping, esper's own runs 65 with a limit of 5."""
+GRAD_NORM_ENORMOUS: Final = 1000.0
+EXPLOSION_OF_MEDIANS: Final = 10.0
+SPIKE_OF_MEDIANS: Final = 100.0
+SPIKE_UPDATES: Final = 20
+"""Beyond a run's own median, what explodes (or is enormous), and what a single spike is."""
 RATIO_MAX_WARNING: Final = 1.5
 RATIO_MAX_CRITICAL: Final = 2.0
 RATIO_MIN_WARNING: Final = 0.5

@@ -26,7 +26,8 @@ TOLD = {
     "inf:tempo@2:full": {"EsperHeadNonFiniteLatched"},
     "grad-explode@1 grad-explode@2": {"EsperGradientExplosion"},
     "grad-nan@2": {"EsperNonFiniteLatched"},
-    "nan:op@1:full nan:op@2:full nan:op@3:full": {"EsperHeadNonFiniteLatched", "EsperRunFailed"},
+    # The latch stands for the end that it brought.
+    "nan:op@1:full nan:op@2:full nan:op@3:full": {"EsperHeadNonFiniteLatched"},
     "oom@2": {"EsperRunFailed"},
     "crash@2": {"EsperRunFailed"},
     "xid": {"EsperGpuXid"},

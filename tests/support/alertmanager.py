@@ -51,6 +51,11 @@ class Alertmanager:
         with urllib.request.urlopen(request, timeout=10) as answer:
             assert answer.status == 200
 
+    def knows(self, labels: Mapping[str, str]) -> bool:
+        """Whether an alert with these labels is active or suppressed."""
+        with urllib.request.urlopen(f"http://{self.address}/api/v2/alerts", timeout=10) as answer:
+            return any(labels.items() <= alert["labels"].items() for alert in json.load(answer))
+
     def is_ready(self) -> bool:
         """Whether it takes alerts."""
         assert self._process.poll() is None, self._log.read_text()[-2000:]

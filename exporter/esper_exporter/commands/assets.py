@@ -31,19 +31,38 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         metavar="URL",
         help="where DIR can be read, put in front of the alerts' runbook links",
     )
+    assets.add_argument(
+        "--cluster-label",
+        default="cluster",
+        metavar="LABEL",
+        help="label that tells clusters apart in a global view (default: %(default)s)",
+    )
+    assets.add_argument(
+        "--selector",
+        default="",
+        metavar="MATCHERS",
+        help='matchers for every series that the rules read, such as \'env="prod"\'',
+    )
     assets.set_defaults(run=_run)
 
 
 def _run(options: argparse.Namespace) -> int:
     from esper_exporter.assets import assets
+    from esper_exporter.rule_options import RuleOptions
     from esper_exporter.wheel import packed_wheel
 
+    try:
+        chosen = RuleOptions(options.cluster_label, options.selector)
+    except ValueError as error:
+        raise CommandError(str(error)) from error
     directory = Path(options.directory)
     if directory.exists() and not directory.is_dir():
         raise CommandError(f"{directory}: is no directory")
     try:
         wanted = {
-            directory / name: _linked(source.read_bytes(), options.grafana_url, options.runbook_url)
+            directory / name: chosen.applied(
+                name, _linked(source.read_bytes(), options.grafana_url, options.runbook_url)
+            )
             for name, source in assets().items()
         }
         if wheel := packed_wheel():

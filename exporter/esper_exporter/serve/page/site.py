@@ -100,7 +100,12 @@ def page_routes(api: PageApi) -> Mapping[str, Route]:
     return {
         **{f"/page/{name}": partial(_file, name) for name in page_names()},
         "/": partial(_file, "index.html"),
-        **{f"/page/runbooks/{name}": partial(_runbook, name) for name in runbooks()},
+        # Twice: as the page links them, and as the alerts' paths name them.
+        **{
+            f"/page/{folder}/{name}": partial(_runbook, name)
+            for folder in ("runbooks", "alerts/runbooks")
+            for name in runbooks()
+        },
         "/api/v1/state": _own(partial(_state, api)),
         "/api/v1/history": _own(partial(_history, api)),
         "/api/v1/replay": _own(partial(_replay, api)),
