@@ -1,14 +1,16 @@
-"""What the server answers: who may ask, which page it is, and what becomes of a page of metrics."""
+"""Answer requests: check access, pick the page, follow the delivery of a page of metrics."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Protocol
 
+from esper_exporter.log_once import ErrorLog
 from esper_exporter.serve.delivery import Follow
 from esper_exporter.serve.hosts import AllowedHosts
 from esper_exporter.serve.interfaces import PageSource, Served, Visit
@@ -17,12 +19,13 @@ from esper_exporter.serve.messages import Answer, Fields, Headers, Request, plai
 from esper_exporter.serve.negotiation import accepts_gzip, negotiate
 from esper_exporter.serve.rendering import Rendering, ResponseBudget, ScrapeTimeout
 from esper_exporter.serve.routes import METRICS_PATH, NOT_FOUND, POSTED, routes
-from esper_exporter.serve.trouble import LOG, Trouble
 from esper_exporter.serve.workers import Workers
+
+LOG = logging.getLogger("esper_exporter.serve")
 
 
 class AccessControl(Protocol):
-    """Who may come in, and which headers every answer carries; see the web configuration."""
+    """Decides which requests may pass, and adds headers to every answer (web configuration)."""
 
     async def refusal(self, headers: Headers, address: str) -> Answer | None:
         """The answer for a request that may not pass, None for one that may."""
@@ -32,11 +35,11 @@ class AccessControl(Protocol):
 
 
 _FOREIGN_HOST = plain(
-    403, "The Host header names no host of this server; allowed_hosts (--allowed-host) adds names."
+    403, "The Host header does not name this server; allowed_hosts (--allowed-host) adds names."
 )
-_FOREIGN_PAGE = plain(403, "A page of another origin may change nothing here.")
-_NOT_ALLOWED = plain(405, "Only GET and HEAD are answered here.", (b"allow", b"GET, HEAD"))
-_FAILED = plain(500, "The page could not be made; the exporter's log says why.")
+_FOREIGN_PAGE = plain(403, "Pages of another origin cannot change anything here.")
+_NOT_ALLOWED = plain(405, "Only GET and HEAD are allowed here.", (b"allow", b"GET, HEAD"))
+_FAILED = plain(500, "Rendering the page failed; see the exporter's log.")
 _TIMED_OUT = plain(503, "The page was not ready within the scrape timeout.", (b"retry-after", b"5"))
 
 _DEFAULT_FIELDS = {
@@ -56,7 +59,7 @@ class MetricsApp:
         workers: Workers,
         budget: ResponseBudget,
         limits: Limits,
-        trouble: Trouble,
+        errors: ErrorLog,
         access: AccessControl | None,
         hosts: AllowedHosts,
     ) -> None:
@@ -66,7 +69,7 @@ class MetricsApp:
         self._rendering = rendering
         self._budget = budget
         self._limits = limits
-        self._trouble = trouble
+        self._errors = errors
         self._access = access
         self._hosts = hosts
         self._refused_a_host = False
@@ -78,11 +81,11 @@ class MetricsApp:
         except ScrapeTimeout:
             return _TIMED_OUT
         except Exception as error:
-            self._trouble.report("page", error)
+            self._errors.report("page", error)
             return _FAILED
 
     def fields(self, answer: Answer) -> Fields:
-        """The header fields of an answer: the defaults, its own, and the configuration's."""
+        """Header fields of an answer: the defaults, the answer's, then the configuration's."""
         fields = {**_DEFAULT_FIELDS, **dict(answer.fields)}
         if self._access is not None:
             fields.update(self._access.fields())
@@ -90,7 +93,7 @@ class MetricsApp:
 
     @contextlib.contextmanager
     def sending(self, body: bytes) -> Iterator[None]:
-        """Count a body that is on its way."""
+        """Count a body while it is being sent."""
         self._budget.add(body)
         try:
             yield
@@ -98,7 +101,7 @@ class MetricsApp:
             self._budget.remove(body)
 
     def follow(self, request: Request, answer: Answer) -> Follow | None:
-        """Follow pages of metrics, for `PageSource.served`."""
+        """How to follow the delivery of a page of metrics, for `PageSource.served`."""
         if answer.format is None or request.method != "GET":
             return None
         timeout = scrape_timeout(request.headers.get(TIMEOUT_HEADER))
@@ -123,7 +126,7 @@ class MetricsApp:
         sent_at: float,
         complete: bool,
     ) -> None:
-        """Hand the record to the source, on a worker."""
+        """Report a delivered page to the source, on a worker thread."""
         page = Served(
             address=request.address,
             user_agent=request.user_agent,
@@ -138,13 +141,13 @@ class MetricsApp:
         self._hand_over("served", partial(self._source.served, page))
 
     def _hand_over(self, where: str, call: Callable[[], None]) -> None:
-        """Tell the source something, on a worker."""
+        """Call the source on a worker thread; report what it raises."""
 
         def guarded() -> None:
             try:
                 call()
             except Exception as error:
-                self._trouble.report(where, error)
+                self._errors.report(where, error)
 
         self._workers.submit(guarded)
 
@@ -174,12 +177,12 @@ class MetricsApp:
             raise ScrapeTimeout from None
 
     def _warn_of_host(self, host: bytes) -> None:
-        """Once: it is a scraper by a name that should be configured, or an attack."""
+        """Log a refused host once: a scraper that uses an unconfigured name, or an attack."""
         if not self._refused_a_host:
             self._refused_a_host = True
             LOG.warning(
-                "refused a request for the host %r, which is no name of this server; if it is one,"
-                " add it to allowed_hosts (--allowed-host, ESPER_EXPORTER_ALLOWED_HOSTS)",
+                "refused a request for the host %r, which is not a known name of this server;"
+                " allowed_hosts (--allowed-host, ESPER_EXPORTER_ALLOWED_HOSTS) adds names",
                 host[:100].decode("latin-1"),
             )
 
@@ -213,7 +216,7 @@ TIMEOUT_HEADER = b"x-prometheus-scrape-timeout-seconds"
 
 
 def scrape_timeout(header: bytes | None) -> float | None:
-    """The timeout in seconds that a scraper names; None without one, or an unreadable one."""
+    """The scraper's timeout in seconds; None where the header is absent or unreadable."""
     try:
         seconds = float(header or b"")
     except ValueError:
@@ -222,9 +225,9 @@ def scrape_timeout(header: bytes | None) -> float | None:
 
 
 def scrape_seconds(header: bytes | None, limits: Limits) -> float:
-    """How long a page may take: the scraper's own timeout less a tenth for the way back.
+    """Seconds that a page may take: the scraper's timeout, less a tenth for the transfer.
 
-    An absent or unreadable header means the default; a value beyond reason is cut.
+    An absent or unreadable header means the default; very large values are capped.
     """
     seconds = min(scrape_timeout(header) or limits.scrape_seconds, limits.longest_scrape_seconds)
     return seconds - min(0.5, seconds * 0.1)

@@ -1,6 +1,6 @@
-"""The event loop's side of the server: accepting, serving, closing.
+"""The server's event loop: accept, serve, close.
 
-Loaded only when a server starts, because it brings asyncio, ssl and h11 along.
+Imported only when a server starts, because it imports asyncio, ssl and h11.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import logging
 import os
 import resource
 import selectors
@@ -17,6 +18,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol
 
+from esper_exporter.log_once import ErrorLog
 from esper_exporter.serve.app import AccessControl, MetricsApp
 from esper_exporter.serve.clients import Clients, Phase
 from esper_exporter.serve.connection import HttpConnection, Server
@@ -26,15 +28,16 @@ from esper_exporter.serve.limits import Limits
 from esper_exporter.serve.listening import Address, Listener, ListenError
 from esper_exporter.serve.rendering import Rendering, ResponseBudget
 from esper_exporter.serve.switch_interval import SwitchInterval
-from esper_exporter.serve.trouble import LOG, Trouble
 from esper_exporter.serve.workers import Workers
+
+LOG = logging.getLogger("esper_exporter.serve")
 
 _ACCEPTS_AT_ONCE = 32
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
 class Security(AccessControl, Protocol):
-    """What a web configuration adds to a connection: TLS, and who may come in."""
+    """What a web configuration adds to a connection: TLS and access control."""
 
     def tls(self) -> Any:
         """The ``ssl.SSLContext`` for a new connection, None for plain HTTP."""
@@ -44,7 +47,7 @@ class Security(AccessControl, Protocol):
 
 
 def connection_limit(limits: Limits) -> int:
-    """The connections this process can afford: its descriptors are the training's first."""
+    """How many connections the process can afford; the training's descriptors come first."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         return limits.connections
@@ -52,10 +55,10 @@ def connection_limit(limits: Limits) -> int:
 
 
 class Runtime:
-    """One event loop with its listening sockets and connections; lives on the server's thread.
+    """One event loop with its listening sockets and connections, on the server's thread.
 
-    ``hosts`` are the host that it was told to listen on and the further names that requests may
-    give. ``guard`` is held while a socket is accepted and noted, so that no fork comes between.
+    ``hosts`` are the host to listen on and the further names that requests may use. ``guard`` is
+    held while a socket is accepted and registered, so that no fork comes between.
     """
 
     def __init__(
@@ -65,7 +68,7 @@ class Runtime:
         pending: dict[Address, ListenError],
         security: Callable[[Workers], Security] | None,
         limits: Limits,
-        trouble: Trouble,
+        errors: ErrorLog,
         hosts: tuple[str, tuple[str, ...]],
         guard: contextlib.AbstractContextManager[object],
     ) -> None:
@@ -74,7 +77,7 @@ class Runtime:
         self._pending = pending
         self._security_of = security
         self._limits = limits
-        self._trouble = trouble
+        self._errors = errors
         self._hosts = hosts
         self._guard = guard
         self._selector = selectors.DefaultSelector()
@@ -90,11 +93,11 @@ class Runtime:
         self.started = threading.Event()
 
     def run(self) -> None:
-        """Serve until stop() is called; everything is closed when this returns."""
+        """Serve until stop() is called, then close everything and return."""
         try:
             self._loop.run_until_complete(self._serve())
         except Exception as error:
-            self._trouble.report("server", error)
+            self._errors.report("server", error)
         finally:
             self._close_listeners()
             self._workers.close(0.0)
@@ -103,17 +106,17 @@ class Runtime:
             self.started.set()
 
     def stop(self) -> None:
-        """Ask the loop to end; from any thread, any number of times."""
+        """Ask the loop to end; thread-safe and idempotent."""
         try:
             self._loop.call_soon_threadsafe(self._stop.set)
         except RuntimeError:
             return  # it has ended already
 
     def abandon(self) -> None:
-        """In a forked child: let go of every socket, without a word to the parent's clients.
+        """In a forked child: drop every socket without sending anything to the parent's clients.
 
-        The loop itself is left alone: it belongs to a thread that does not exist here, and its
-        own way of closing would reach into what parent and child still share.
+        The loop itself stays untouched: its thread does not exist here, and closing the loop
+        would act on state that parent and child share.
         """
         for sock in [*(listener.sock for listener in self.listeners), *self._open]:
             fd = sock.detach()
@@ -135,7 +138,7 @@ class Runtime:
             self._workers,
             budget,
             self._limits,
-            self._trouble,
+            self._errors,
             self._security,
             AllowedHosts(*self._hosts, self._workers),
         )
@@ -146,7 +149,7 @@ class Runtime:
             switch_interval=self._switch_interval,
             admits=self._admits,
             ended=self._ended,
-            failed=partial(self._trouble.report, "connection"),
+            failed=partial(self._errors.report, "connection"),
         )
         for listener in self.listeners:
             self._loop.add_reader(listener.sock, self._accept, listener.sock)
@@ -164,7 +167,7 @@ class Runtime:
         """Warn, then try again until the address is free."""
         error = await self._workers.submit(partial(address.explained, error))
         LOG.warning(
-            "%s; no metrics are served there until it is free, trying again every %g s",
+            "%s; metrics are not served there until it is free, trying again every %g s",
             error.strerror or error,
             self._limits.retry_seconds,
         )
@@ -199,8 +202,8 @@ class Runtime:
                 self._open.add(sock)
             sock.setblocking(False)
             if sock.family != socket.AF_UNIX:
-                # Headers and body are two writes; asyncio sets this only on sockets that name
-                # their protocol, and a scrape would wait 40 ms for the client's delayed ACK.
+                # Headers and body are two writes: without this a scrape would wait 40 ms for the
+                # client's delayed ACK. asyncio sets it only on sockets that name their protocol.
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             address = str(peer[0]) if isinstance(peer, tuple) else "unix"
             connection = HttpConnection(self._server, sock, address)
@@ -211,11 +214,11 @@ class Runtime:
         else:
             return
         if error.errno not in _EXHAUSTED:
-            self._trouble.report("accept", error)
+            self._errors.report("accept", error)
         self._pause_accepting(listener)
 
     def _pause_accepting(self, listener: socket.socket) -> None:
-        """Out of descriptors: give one back and leave the rest to the training for a moment."""
+        """Out of descriptors: stop accepting for a moment and leave the rest to the training."""
         self._clients.evict()
         self._loop.remove_reader(listener)
 
@@ -226,7 +229,7 @@ class Runtime:
         self._loop.call_later(0.25, resume)
 
     async def _shake_hands(self, connection: HttpConnection, context: Any) -> None:
-        """Hand an accepted socket over to its connection, with TLS after the handshake."""
+        """Attach an accepted socket to its connection, after the handshake with TLS."""
         limits = self._limits
         try:
             connection.enter(Phase.HANDSHAKE, limits.handshake_seconds)
@@ -238,16 +241,16 @@ class Runtime:
                 ssl_shutdown_timeout=None if context is None else limits.linger_seconds,
             )
         except asyncio.CancelledError:
-            # HttpConnection.abort() does this; the exception must not stay with the task.
+            # HttpConnection.abort() cancels; the task must not keep the exception.
             connection.end()
             if not connection.lost:
                 raise
-        except OSError as error:  # a handshake that failed, a client that is gone
+        except OSError as error:  # the handshake failed, or the client is gone
             LOG.debug("%s: %s", connection.address, error)
-            error.__traceback__ = None  # a cycle: the frames hold what holds the error
+            error.__traceback__ = None  # break the reference cycle through the frames
             connection.end()
         except Exception as error:
-            self._trouble.report("connection", error)
+            self._errors.report("connection", error)
             connection.end()
         finally:
             if connection.task is asyncio.current_task():
@@ -258,11 +261,11 @@ class Runtime:
 
     def _ended(self, connection: HttpConnection) -> None:
         self._clients.drop(connection)
-        # The transport closes its socket in a callback of its own, a step later.
+        # The transport closes its socket in a callback, one step later.
         self._loop.call_soon(self._open.discard, connection.sock)
 
     async def _shut_down(self) -> None:
-        """Refuse the new, let those at work finish, all within the time for closing."""
+        """Stop accepting, let answers in progress finish, all within the closing timeout."""
         self._stopping = True
         self._close_listeners()
         self._clients.abort(busy=False)
@@ -287,9 +290,9 @@ class Runtime:
             self.listeners.clear()
 
     def _quiet(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        """In place of asyncio's own report: failed handshakes and lost clients are no errors."""
+        """Replace asyncio's error report: failed handshakes and lost clients are not errors."""
         error = context.get("exception")
         if error is None or isinstance(error, OSError):
             LOG.debug("%s", context.get("message"), exc_info=error)
         else:
-            self._trouble.report("connection", error)
+            self._errors.report("connection", error)

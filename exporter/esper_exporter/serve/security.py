@@ -1,7 +1,8 @@
-"""A web configuration in force: TLS, passwords and headers, read again when its files change."""
+"""Apply a web configuration: TLS, passwords and headers; reload it when its files change."""
 
 from __future__ import annotations
 
+import logging
 import os
 import ssl
 import time
@@ -13,7 +14,6 @@ from typing import Any
 from esper_exporter.serve.auth import Passwords, Verdict
 from esper_exporter.serve.messages import Answer, Fields, Headers, plain
 from esper_exporter.serve.tls import certificate_admitted, tls_context
-from esper_exporter.serve.trouble import LOG
 from esper_exporter.serve.web_config import (
     RateLimit,
     WebConfig,
@@ -23,25 +23,27 @@ from esper_exporter.serve.web_config import (
 )
 from esper_exporter.serve.workers import Workers
 
+LOG = logging.getLogger("esper_exporter.serve")
+
 CHECK_SECONDS = 1.0
 SETTLED_SECONDS = 0.5
-"""A file that was written less long ago may still be being written."""
+"""A file modified more recently than this may still be incomplete."""
 
 Stamp = tuple[tuple[str, int, int, int], ...]
-"""Path, time of change in nanoseconds, size and inode of each file (0 where it is missing)."""
+"""Path, mtime in nanoseconds, size and inode of each file (0 where it is missing)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A configuration with everything it names read in."""
+    """A configuration with the files that it names loaded."""
 
     config: WebConfig
     context: ssl.SSLContext | None
 
 
 def load(path: Path) -> Loaded:
-    """Read the file and its certificates. Raises WebConfigError, also for passwords that nothing
-    could check: serving without them is no choice."""
+    """Read the file and its certificates. Raises WebConfigError, also for passwords that cannot
+    be checked because bcrypt is missing: the server never ignores them."""
     config = read_web_config(path)
     if config.users:
         try:
@@ -64,13 +66,13 @@ def _stamp(files: tuple[Path, ...]) -> Stamp:
 
 
 class WatchedConfig:
-    """The configuration of a file, following its changes.
+    """The configuration in a file; reloads it when the file changes.
 
-    The files are looked at when somebody connects or asks, at most once a second. What is new is
-    taken when it has been left alone for half a second, so that a file is not read while it is
-    being written. A new version that is broken, or that would take away TLS or the passwords, is
-    told once and not taken: the old one stays in force. Raises WebConfigError when the first
-    version cannot be used.
+    It checks the files on connections and requests, at most once a second, and loads a new
+    version once it has been unchanged for half a second, so that it never reads a file in the
+    middle of a write. It logs and rejects a new version that is broken or that would remove TLS
+    or the passwords: the old one stays in force. Raises WebConfigError when the first version is
+    invalid.
     """
 
     def __init__(
@@ -84,18 +86,18 @@ class WatchedConfig:
         self._now = now
         before = _stamp((self._path,))
         self._loaded = load(self._path)
-        # Stamped before it was read: a change in between is seen as one.
+        # Stamped before reading, so that a change in between is noticed.
         self._stamp = before + _stamp(self._loaded.config.files)[1:]
         self._candidate = self._stamp
         self._checked = clock()
 
     @property
     def in_force(self) -> Loaded:
-        """What was taken last; looks at no file, so any thread may ask."""
+        """The configuration loaded last; checks no file, so any thread may call it."""
         return self._loaded
 
     def current(self) -> Loaded:
-        """What is in force now; on the event loop's thread."""
+        """The current configuration; for the event loop's thread."""
         now = self._clock()
         if now - self._checked >= CHECK_SECONDS:
             self._checked = now
@@ -111,32 +113,32 @@ class WatchedConfig:
         self._candidate = stamp
         if not seen_before and self._now() - newest < SETTLED_SECONDS:
             return
-        # Whatever comes of it, this state of the files has been looked at.
+        # Valid or not, do not load this state of the files again.
         self._stamp = stamp
         try:
             loaded = load(self._path)
             self._refuse_opening(loaded.config)
-        except Exception as error:  # whatever is wrong with the new files: they are foreign
-            LOG.error("the new web configuration is not taken, the old one stays: %s", error)
+        except Exception as error:  # the files may contain anything
+            LOG.error("rejected the new web configuration, the old one stays in force: %s", error)
             return
         self._loaded = loaded
         self._stamp = stamp[:1] + _stamp(loaded.config.files)[1:]
         self._candidate = self._stamp
-        LOG.warning("the web configuration %s was read again", self._path)
+        LOG.warning("reloaded the web configuration %s", self._path)
 
     def _refuse_opening(self, new: WebConfig) -> None:
-        """A file that is cut short looks like one that asks for nothing."""
+        """Reject a version without TLS or passwords: a truncated file looks like that."""
         old = self._loaded.config
         for what, had, has in (
             ("TLS", old.tls, new.tls),
             ("basic_auth_users", old.users, new.users),
         ):
             if had and not has:
-                raise WebConfigError(f"{self._path}: {what} is gone; that needs a new start")
+                raise WebConfigError(f"{self._path}: {what} is gone; removing it needs a restart")
 
 
 class TokenBucket:
-    """``rate_limit``: so many requests at once, and one more per interval."""
+    """``rate_limit``: a burst of requests, then one per interval."""
 
     def __init__(self, limit: RateLimit, clock: Callable[[], float]) -> None:
         self.limit = limit
@@ -158,15 +160,15 @@ class TokenBucket:
 _CHALLENGE = (b"www-authenticate", b'Basic realm="esper-exporter", charset="UTF-8"')
 _SOON = (b"retry-after", b"1")
 _REFUSALS: Mapping[Verdict, Answer] = {
-    Verdict.WRONG: plain(401, "A user and a password are needed.", _CHALLENGE),
+    Verdict.WRONG: plain(401, "User and password required.", _CHALLENGE),
     Verdict.TOO_MANY_FROM_HERE: plain(429, "Too many passwords are being checked.", _SOON),
     Verdict.TOO_MANY: plain(503, "Too many passwords are being checked.", _SOON),
 }
-_LIMITED = plain(429, "The rate limit of the web configuration is reached.", _SOON)
+_LIMITED = plain(429, "The web configuration's rate limit is exceeded.", _SOON)
 
 
 class WebSecurity:
-    """Applies a watched configuration to connections and requests; on the event loop's thread."""
+    """Applies a watched configuration to connections and requests, on the event loop's thread."""
 
     def __init__(
         self,
@@ -181,15 +183,15 @@ class WebSecurity:
         self._bucket: TokenBucket | None = None
 
     def tls(self) -> ssl.SSLContext | None:
-        """The context for a new connection."""
+        """The ssl context for a new connection."""
         return self._config.current().context
 
     def admits(self, peer_certificate: Mapping[str, Any] | None) -> bool:
-        """Whether a client with this verified certificate may stay."""
+        """Whether a client with this verified certificate may connect."""
         return certificate_admitted(self._config.current().config.tls, peer_certificate)
 
     async def refusal(self, headers: Headers, address: str) -> Answer | None:
-        """The answer for a request that may not pass."""
+        """The answer to a refused request; None lets it pass."""
         config = self._config.current().config
         if not self._within_rate(config.rate_limit):
             return _LIMITED

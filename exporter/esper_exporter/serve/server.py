@@ -1,7 +1,8 @@
-"""MetricsServer: starts and ends the server's thread, and keeps forked children out of it."""
+"""MetricsServer: starts and stops the server's thread, and detaches forked children from it."""
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import weakref
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from esper_exporter.daemon_thread import start_daemon
+from esper_exporter.log_once import ErrorLog
 from esper_exporter.serve.interfaces import PageSource
 from esper_exporter.serve.limits import Limits
 from esper_exporter.serve.listening import (
@@ -19,21 +21,22 @@ from esper_exporter.serve.listening import (
     TcpAddress,
     UnixAddress,
 )
-from esper_exporter.serve.trouble import Trouble
 
 if TYPE_CHECKING:
     from esper_exporter.serve.runtime import Runtime, Security
     from esper_exporter.serve.security import WatchedConfig
     from esper_exporter.serve.workers import Workers
 
+LOG = logging.getLogger("esper_exporter.serve")
+
 _FORK_GUARD = threading.RLock()
-"""Held while sockets come and go, and across a fork: so every socket that a child inherits is
-known to it."""
+"""Held while sockets open and close, and across a fork, so that a child knows every socket that
+it inherits."""
 
 _SERVERS: weakref.WeakSet[MetricsServer] = weakref.WeakSet()
 _ABANDONED: list[object] = []
-"""What a forked child took over from its parent's servers. Kept for ever, because finalizing it
-would act on things that the child shares with its parent."""
+"""A forked child's copies of its parent's server objects. Never freed, because finalizing them
+would act on resources that the child shares with its parent."""
 
 
 class MetricsServer:
@@ -44,8 +47,8 @@ class MetricsServer:
     socket, served as well (mode 0660). ``web_config`` is the path of a Prometheus web
     configuration file (TLS, passwords, headers); it holds for every address. ``allowed_hosts`` are
     names that a request's ``Host`` may have beside those of `serve.hosts`. With ``strict`` a
-    taken port is an error, without it a warning and a retry in the background. ``on_error`` hears
-    a fixed word for every internal error.
+    port in use is an error, without it a warning and a retry in the background. The server calls
+    ``on_error`` with a fixed word for every internal error.
 
     All methods may be called from any thread.
     """
@@ -75,7 +78,7 @@ class MetricsServer:
         self._allowed_hosts = tuple(allowed_hosts)
         self._strict = strict
         self._limits = limits or Limits()
-        self._trouble = Trouble(on_error)
+        self._errors = ErrorLog(on_error, LOG)
         self._lock = threading.RLock()
         self._thread: threading.Thread | None = None
         self._runtime: Runtime | None = None
@@ -83,10 +86,10 @@ class MetricsServer:
         _SERVERS.add(self)
 
     def start(self) -> None:
-        """Listen and serve; harmless when it serves already.
+        """Listen and serve; idempotent.
 
         Raises PortTaken or ListenError with ``strict``, WebConfigError for a bad web
-        configuration (strict or not: serving in the clear what was to be locked is no choice).
+        configuration (strict or not: the server never falls back to plain text).
         """
         with self._lock:
             if self._thread is not None and self._thread.is_alive():
@@ -114,7 +117,7 @@ class MetricsServer:
                     pending,
                     security,
                     self._limits,
-                    self._trouble,
+                    self._errors,
                     (self._host, self._allowed_hosts),
                     _FORK_GUARD,
                 )
@@ -122,7 +125,7 @@ class MetricsServer:
             self._runtime.started.wait(self._limits.close_seconds)
 
     def close(self) -> None:
-        """Let answers that are under way go out, then end, within about a second; idempotent."""
+        """Finish the answers in progress, then stop, within about a second; idempotent."""
         with self._lock:
             if self._runtime is None or self._thread is None:
                 return
@@ -134,12 +137,12 @@ class MetricsServer:
 
     @property
     def listening(self) -> bool:
-        """Whether at least one address is served."""
+        """Whether the server listens on at least one address."""
         return bool(self._listeners())
 
     @property
     def port(self) -> int | None:
-        """The TCP port that is listened on; None without TCP, and while another process has it."""
+        """The TCP port; None without TCP, and while another process holds the port."""
         for listener in self._listeners():
             if listener.port is not None:
                 return listener.port
@@ -147,10 +150,10 @@ class MetricsServer:
 
     @property
     def url(self) -> str | None:
-        """Where to point a browser on this machine, without a trailing slash.
+        """The URL for a browser on this machine, without a trailing slash.
 
-        ``unix:PATH`` without TCP; None while the server does not listen there: a taken port leads
-        to another process' page.
+        ``unix:PATH`` without TCP; None while the server does not listen: a port in use leads to
+        another process's page.
         """
         if self._port is None:
             return f"unix:{self._unix_socket}" if self.listening else None
@@ -184,7 +187,7 @@ class MetricsServer:
         return lambda workers: WebSecurity(watched, workers)
 
     def _after_fork_in_child(self) -> None:
-        """Back to the state before start(); the parent's server is the parent's alone."""
+        """Return to the state before start(); the server stays with the parent."""
         self._lock = threading.RLock()
         if self._runtime is not None:
             self._runtime.abandon()
