@@ -86,15 +86,15 @@ BAD = {
     "http_server_config.http2 must be true or false": "http_server_config: {http2: 3}\n",
     "the document must be a mapping": "- a\n",
     "tls_server_config must be a mapping": "tls_server_config: [a]\n",
-    "line 2: no valid YAML": "a: b\n c: d\n",
-    "line 4: no valid YAML: a repeated key": TLS + "  cert_file: server.pem\n",
+    "line 2: invalid YAML": "a: b\n c: d\n",
+    "line 4: invalid YAML: a repeated key": TLS + "  cert_file: server.pem\n",
     "tls_server_config.key_file (or key) is missing": "tls_server_config: {cert_file: server.pem}",
     "tls_server_config.cert_file (or cert) is missing": "tls_server_config: {key_file: server.key}",
     "tls_server_config.cert_file: cannot read": TLS.replace("server.pem", "nowhere.pem"),
     "tls_server_config.key_file: the key does not belong to": TLS.replace(
         "server.key", "other/server.key"
     ),
-    "no usable certificate and key in PEM": TLS.replace("server.pem", "empty.pem"),
+    "not a usable certificate and key in PEM": TLS.replace("server.pem", "empty.pem"),
     "tls_server_config.client_auth_type: 'Maybe'": TLS + "  client_auth_type: Maybe\n",
     "client_ca_file needs a tls_server_config.client_auth_type": TLS
     + "  client_ca_file: authority.pem\n",
@@ -110,9 +110,9 @@ STRICTER = {
     "RequireAnyClientCert is not supported": TLS + "  client_auth_type: RequireAnyClientCert\n",
     "TLS10 is not offered": TLS + "  min_version: TLS10\n",
     "min_version is above max_version": TLS + "  min_version: TLS13\n  max_version: TLS12\n",
-    "cipher_suites names none of TLS 1.2": TLS
+    "cipher_suites names no TLS 1.2 suite": TLS
     + "  max_version: TLS12\n  cipher_suites: [TLS_AES_256_GCM_SHA384]\n",
-    "takes one curve only": TLS + "  curve_preferences: [X25519, CurveP256]\n",
+    "supports one curve only": TLS + "  curve_preferences: [X25519, CurveP256]\n",
     "cert or tls_server_config.cert_file, not both": TLS + "  cert: x\n",
     "client_ca_file: no certificate in it": TLS
     + "  client_ca_file: empty.pem\n  client_auth_type: RequireAndVerifyClientCert\n",

@@ -1,5 +1,4 @@
-"""To whom it goes: the HTTP server that hands the page to scrapers.
+"""The HTTP server that answers scrapes and the browser page.
 
-Importing this package loads neither asyncio nor an HTTP library; they are loaded when a server
-starts.
+Importing this package loads neither asyncio nor an HTTP library; starting a server does.
 """

@@ -1,9 +1,9 @@
-"""Basic authentication with bcrypt that lets nobody stall the training.
+"""Basic authentication with bcrypt that cannot stall the training.
 
-bcrypt is meant to be slow. So it runs on worker threads (it releases the interpreter lock: a
-measured 1.6 ms was the longest wait of another thread beside a verification of 390 ms), at most
-two at a time; few may wait, and fewer from one address; the answer for the same user and password
-is remembered, right or wrong. A scraper that got in once costs one HMAC per scrape.
+bcrypt is slow by design, so worker threads run it, at most two at a time. It releases the
+interpreter lock: beside a verification of 390 ms, another thread waited 1.6 ms at most. The queue
+is short, and shorter for each address. The verdict on a user and password, right or wrong, is
+cached, so a known scraper costs one HMAC per scrape.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ _AT_ONCE = 2
 _WAITING = 16
 _WAITING_PER_ADDRESS = 4
 _BCRYPT_BYTES = 72
-"""bcrypt sees no more of a password; longer ones are cut here, as other servers do."""
+"""bcrypt reads this many bytes of a password; longer ones are cut, as other servers do."""
 
 
 class Verdict(Enum):
-    """What became of a request's credentials."""
+    """The result of checking a request's credentials."""
 
     RIGHT = "right"
     WRONG = "wrong"
-    """None given, unreadable, unknown user or wrong password: not told apart."""
+    """Missing, unreadable, unknown user or wrong password: the client cannot tell which."""
     TOO_MANY_FROM_HERE = "too many from this address"
     TOO_MANY = "too many"
 
@@ -52,7 +52,7 @@ def credentials(authorization: bytes | None) -> tuple[str, bytes] | None:
 
 
 class Remembered:
-    """The last hundred keys that were looked up or added."""
+    """The hundred keys most recently looked up or added."""
 
     def __init__(self) -> None:
         self._keys: OrderedDict[bytes, None] = OrderedDict()
@@ -70,10 +70,10 @@ class Remembered:
 
 
 class Passwords:
-    """Judges credentials; lives on the event loop's thread.
+    """Checks credentials; used on the event loop's thread only.
 
-    What is remembered is keyed by an HMAC of user, hash and password with a key of this process
-    alone, so no password stays in memory, and a changed hash is a new question.
+    The cache's key is an HMAC of user, hash and password under a key of this process, so passwords
+    do not stay in memory, and a changed hash is checked afresh.
     """
 
     def __init__(
@@ -140,12 +140,12 @@ class Passwords:
 
 
 def _bcrypt_check() -> Callable[[bytes, bytes], bool]:
-    import bcrypt  # of the extra ``web``; a configuration with users is refused without it
+    import bcrypt  # from the extra ``web``; without it a configuration with users is refused
 
     return bcrypt.checkpw
 
 
 def _stand_in(users: Mapping[str, str]) -> str:
-    """A hash that costs an unknown user as long as a known one."""
+    """A hash that makes an unknown user's check take as long as a known one's."""
     cost = max((hashed[4:6] for hashed in users.values()), default="10")
     return f"$2b${cost}$" + "." * 53

@@ -1,4 +1,4 @@
-"""All open connections: their phases, and which of them makes room when the house is full."""
+"""All open connections: their phases, and which one to close at the connection limit."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Phase(Enum):
     HANDLING = "handling"
     WRITING = "writing"
     CLOSING = "closing"
-    """The last answer is sent; the client is to close, and what it still sends is dropped."""
+    """The last answer is sent; the client should close, and further input is dropped."""
 
 
 BUSY = frozenset({Phase.HANDLING, Phase.WRITING})
@@ -31,35 +31,35 @@ class Client(Protocol):
 
     @property
     def progressed(self) -> float:
-        """When bytes last moved, in the loop's time."""
+        """When bytes last moved, by the loop's clock."""
 
     @property
     def busy(self) -> bool:
-        """Whether an answer is under way."""
+        """Whether an answer is being made or sent."""
 
     def abort(self) -> None:
         """Cut the connection at once, dropping what has not gone out."""
 
 
 class Clients:
-    """The registry. Idle connections make room first, the longest idle before all."""
+    """The registry. At the limit it aborts idle connections first, longest idle first."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._clients: set[Client] = set()
 
     def admit(self, client: Client, limit: int) -> None:
-        """Register a connection, cutting others where there are ``limit`` already."""
+        """Register a connection; at ``limit`` connections, abort others to make room."""
         while self._clients and len(self._clients) >= limit:
             self.evict()
         self._clients.add(client)
 
     def drop(self, client: Client) -> None:
-        """Forget a connection that has ended."""
+        """Remove a connection that has ended."""
         self._clients.discard(client)
 
     def evict(self) -> None:
-        """Cut the connection that is least in use."""
+        """Abort the least active connection."""
         if not self._clients:
             return
         victim = min(self._clients, key=lambda client: (client.phase in BUSY, client.progressed))
@@ -67,18 +67,18 @@ class Clients:
         victim.abort()
 
     def cut_stalled(self, seconds: float) -> None:
-        """Cut the readers that have taken nothing for so long."""
+        """Abort the connections that have read nothing for this many seconds."""
         before = self._loop.time() - seconds
         for client in list(self._clients):
             if client.phase is Phase.WRITING and client.progressed < before:
                 client.abort()
 
     def busy(self) -> bool:
-        """Whether an answer is under way on any connection."""
+        """Whether any connection has an answer in progress."""
         return any(client.busy for client in self._clients)
 
     def abort(self, *, busy: bool) -> None:
-        """Cut all connections, those at work only where ``busy``."""
+        """Abort all connections; those with an answer in progress only where ``busy`` is True."""
         for client in list(self._clients):
             if busy or not client.busy:
                 client.abort()

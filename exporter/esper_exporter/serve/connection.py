@@ -1,7 +1,7 @@
-"""One client's connection: HTTP/1.1 by h11, and what the client may cost.
+"""One client's connection: HTTP/1.1 by h11, within limits of time and memory.
 
-h11 turns bytes into events and back and does no input or output of its own; asyncio's transports
-do that. One task per request; a connection between two requests is a transport and this object.
+h11 turns bytes into events and back; asyncio's transports do the input and output. Each request
+gets a task; between two requests a connection is only a transport and this object.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ class Application(Protocol):
         """The answer to a request."""
 
     def fields(self, answer: Answer) -> Fields:
-        """The header fields of an answer, without those of the connection."""
+        """The header fields of an answer, without the connection's."""
 
     def sending(self, body: bytes) -> Any:
-        """A context manager, held while a body is on its way."""
+        """A context manager, held while a body is being sent."""
 
     def follow(self, request: Request, answer: Answer) -> Follow | None:
-        """How to follow the answer's delivery; None where it need not be known."""
+        """How to follow the answer's delivery; None to skip that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +57,11 @@ class Server:
     limits: Limits
     switch_interval: SwitchInterval
     admits: Callable[[dict[str, Any] | None], bool]
-    """Whether a client with this verified certificate may stay."""
+    """Whether a client with this verified certificate may connect."""
     ended: Callable[[HttpConnection], None]
     """Called once when a connection is over."""
     failed: Callable[[Exception], None]
-    """Called for an error of ours; the connection is cut."""
+    """Called with an internal error; the connection is then aborted."""
 
 
 class HttpConnection(asyncio.Protocol):
@@ -77,19 +77,19 @@ class HttpConnection(asyncio.Protocol):
         self.phase = Phase.HANDSHAKE
         self.progressed = self._loop.time()
         self.task: asyncio.Task[None] | None = None
-        """The handshake, then the request that is being answered."""
+        """The task of the handshake, then of the request in progress."""
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=self._limits.head_bytes)
         self._transport: asyncio.Transport | None = None
         self._local_address = ""
         self._delivery: Delivery | None = None
         self._writable: asyncio.Future[None] | None = None
-        """Waited for while the transport still holds bytes."""
+        """Resolved when the transport has written its bytes."""
         self._timer: asyncio.TimerHandle | None = None
         self._active = False
         self._paused = False
         self._half_closed = False
         self.lost = False
-        """Whether the connection was cut or reset."""
+        """Whether the connection was aborted or reset."""
         self._over = False
 
     # -- the transport's side ----------------------------------------------------------------
@@ -99,7 +99,7 @@ class HttpConnection(asyncio.Protocol):
         self._transport = transport
         name = transport.get_extra_info("sockname")
         self._local_address = str(name[0]) if isinstance(name, tuple) else "unix"
-        # With an empty buffer as the mark, waiting for a write means: the kernel has it all.
+        # With the low-water mark near 0, waiting for a write means that the kernel has all of it.
         # 1, not 0: asyncio's TLS transport, once paused, never resumes with a limit of 0.
         transport.set_write_buffer_limits(high=1, low=0)
         if self.lost or not self._server.admits(transport.get_extra_info("peercert")):
@@ -124,7 +124,7 @@ class HttpConnection(asyncio.Protocol):
             self._pause_reading()
 
     def eof_received(self) -> bool:
-        """Whether to stay open for writing: asyncio's TLS cannot."""
+        """Whether to keep the writing side open: asyncio's TLS cannot."""
         self._half_closed = True
         if self.phase not in BUSY:
             self._confirm_delivery()
@@ -159,13 +159,13 @@ class HttpConnection(asyncio.Protocol):
 
     @property
     def busy(self) -> bool:
-        """Whether an answer is under way, or its last byte not yet acknowledged."""
+        """Whether an answer is in progress, or its last byte not yet acknowledged."""
         return self.phase in BUSY or (self._delivery is not None and self._delivery.under_way)
 
     def enter(self, phase: Phase, seconds: float | None) -> None:
-        """Go over to a phase that may last so long; the connection is cut when it lasts longer.
+        """Enter a phase; abort the connection when the phase exceeds ``seconds``.
 
-        Bytes of a head that is not complete are no progress: they cost a client nothing.
+        Bytes of an incomplete request head do not count as progress: they cost a client nothing.
         """
         self.phase = phase
         self._set_active(phase not in QUIET)
@@ -189,7 +189,7 @@ class HttpConnection(asyncio.Protocol):
             self.task.cancel()
 
     def end(self) -> None:
-        """The connection is over; called again it does nothing."""
+        """Mark the connection as ended; idempotent."""
         if self._over:
             return
         self._over = True
@@ -216,7 +216,7 @@ class HttpConnection(asyncio.Protocol):
     # -- requests ----------------------------------------------------------------------------
 
     def _next(self) -> None:
-        """Take the next request from what has been received, if it is complete."""
+        """Start on the next request if it has been received completely."""
         try:
             event = self._http.next_event()
         except h11.RemoteProtocolError as error:
@@ -237,13 +237,13 @@ class HttpConnection(asyncio.Protocol):
         try:
             await work()
         except asyncio.CancelledError:
-            # abort() does this. Kept by the task, the exception with its frames would be a cycle
-            # of references around a connection's buffers, and floods fill the memory faster than
-            # the training's garbage is collected.
+            # abort() cancels. If the task kept the exception, its frames would form a reference
+            # cycle around the connection's buffers, and a flood would fill memory faster than
+            # garbage collection frees it.
             if not self.lost:
                 raise
             return
-        except h11.ProtocolError:  # the request went wrong in its body, while it was answered
+        except h11.ProtocolError:  # a malformed body, found while answering
             self.abort()
             return
         except Exception as error:
@@ -256,7 +256,7 @@ class HttpConnection(asyncio.Protocol):
             self._go_on()
 
     def _go_on(self) -> None:
-        """After an answer: the next request, or the end."""
+        """After an answer: handle the next request, or close."""
         if self._http.our_state is not h11.DONE or self._http.their_state is not h11.DONE:
             self._close()
             return
@@ -272,12 +272,12 @@ class HttpConnection(asyncio.Protocol):
             self._next()
 
     def _drop_body(self) -> None:
-        """Drop what has come of a request's body."""
+        """Discard the received part of a request's body."""
         while self._http.their_state is h11.SEND_BODY:
             try:
                 event = self._http.next_event()
             except h11.RemoteProtocolError:
-                return  # it is answered all the same, and the connection then closed
+                return  # answer it all the same, then close the connection
             if event is h11.NEED_DATA:
                 return
 
@@ -287,7 +287,7 @@ class HttpConnection(asyncio.Protocol):
             self._transport.pause_reading()
 
     def _close(self) -> None:
-        """Close in good order: a client that still sends must not lose its answer to a reset."""
+        """Close gracefully: a client that is still sending must not lose its answer to a reset."""
         transport = self._transport
         if transport is None or transport.is_closing():
             return
@@ -306,9 +306,9 @@ class HttpConnection(asyncio.Protocol):
     # -- answers -----------------------------------------------------------------------------
 
     async def _refuse(self, status: int) -> None:
-        """Answer what is no request, and close."""
+        """Answer malformed input with an error, then close."""
         if self._http.our_state is h11.IDLE:
-            answer = plain(status, "This is no HTTP request that can be answered.")
+            answer = plain(status, "This is not a valid HTTP request.")
             fields = self._server.app.fields(answer)
             await self._send(answer, fields, self._limits.write_seconds, close=True)
 
@@ -317,7 +317,7 @@ class HttpConnection(asyncio.Protocol):
         answer = await app.answer(request)
         follow = app.follow(request, answer)
         seconds = self._limits.write_seconds
-        if follow is not None and follow.to_the_end:  # a scraper that gave up takes no more
+        if follow is not None and follow.to_the_end:  # a scraper that gave up reads no more
             seconds = min(seconds, max(0.0, follow.deadline - self._loop.time()))
         sent = False
         try:
@@ -334,7 +334,7 @@ class HttpConnection(asyncio.Protocol):
 
     def _follow(self, follow: Follow, sent: bool) -> None:
         if self._delivery is not None:
-            self._delivery.ended()  # a client that does not wait for its answers
+            self._delivery.ended()  # the client pipelines without reading its answers
             self._delivery = None
         report = partial(follow.report, time.monotonic())
         if not sent:
@@ -351,9 +351,9 @@ class HttpConnection(asyncio.Protocol):
         head: bool = False,
         close: bool = False,
     ) -> bool:
-        """Send an answer within so many seconds; whether the socket took all of it.
+        """Send an answer within ``seconds``; return whether the socket took all of it.
 
-        ``head``: without its body. ``close``: it is the connection's last.
+        ``head`` omits the body. ``close`` marks the connection's last answer.
         """
         http = self._http
         has_body = answer.status not in _WITHOUT_BODY
@@ -372,17 +372,17 @@ class HttpConnection(asyncio.Protocol):
         return True
 
     def _parts(self, start: bytes, body: bytes) -> Iterator[bytes]:
-        """The head with the body's first part (most answers are one packet), then the rest."""
+        """The head with the body's first part (most answers fit one packet), then the rest."""
         step = self._limits.body_chunk_bytes
         view = memoryview(body)
         for place in range(0, max(1, len(body)), step):
-            # h11 hands data through as it is, and counts it.
+            # h11 passes data through unchanged and counts it.
             data = h11.Data(data=cast(bytes, view[place : place + step]))
             parts = self._http.send_with_data_passthrough(data) or []
             yield b"".join([start, *parts] if place == 0 else parts)
 
     async def _write(self, part: bytes) -> bool:
-        """Hand over bytes and wait until the socket has them; False on a lost connection."""
+        """Write bytes and wait until the socket has them; False on a lost connection."""
         transport = self._transport
         if self.lost or transport is None or transport.is_closing():
             return False

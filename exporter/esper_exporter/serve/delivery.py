@@ -1,15 +1,16 @@
-"""Whether a client got its page: what the system knows of the bytes that were written.
+"""Whether a client received its page, by what the kernel knows about the written bytes.
 
-A page that was written is not yet a page that arrived: the scraper may have given up while the
-page was rendered, or may close its socket without reading. Linux tells how many bytes the peer has
-not acknowledged, and a close with unread bytes comes back as a reset. So the page is followed:
+A written page has not yet arrived: the scraper may have given up while the page was rendered, or
+may close its socket without reading. Linux reports how many bytes the peer has not acknowledged,
+and a close with unread bytes comes back as a reset. So `Delivery` follows each page:
 
-- It has arrived when the peer's system has acknowledged the last byte within the scraper's
-  timeout, and the client then sends its next request, or closes in good order, or lets its timeout
-  pass without closing.
-- It has not when the connection is reset, or the last byte is not acknowledged in time.
+- It arrived when the peer's kernel acknowledged the last byte within the scraper's timeout, and
+  the client then sent its next request, closed gracefully, or let its timeout pass without
+  closing.
+- It did not arrive when the connection was reset, or the last byte was not acknowledged in time.
 
-A client that names no timeout is no scraper: its page counts when the last byte is acknowledged.
+A client that sends no timeout is not a scraper: its page counts as arrived once the last byte is
+acknowledged.
 """
 
 from __future__ import annotations
@@ -27,11 +28,11 @@ _FIRST_LOOK_SECONDS = 0.001
 _LONGEST_PAUSE_SECONDS = 0.05
 _TCP = frozenset({socket.AF_INET, socket.AF_INET6})
 _TCP_CLOSE = 7
-"""Linux' TCP_CLOSE: reset, or closed in good order by both sides."""
+"""Linux's TCP_CLOSE: reset, or closed gracefully by both sides."""
 
 
 def unacknowledged(sock: socket.socket) -> int:
-    """Bytes that the peer's system has not taken yet (unix sockets: that the peer has not read).
+    """Bytes that the peer's kernel has not acknowledged (unix sockets: that the peer has not read).
 
     Raises OSError for a closed socket.
     """
@@ -40,8 +41,8 @@ def unacknowledged(sock: socket.socket) -> int:
 
 
 def gone(sock: socket.socket) -> bool:
-    """Whether a TCP connection is no more, reset or closed by both sides; False where the system
-    does not say. Raises OSError for a closed socket."""
+    """Whether a TCP connection is reset or closed by both sides; False where the system cannot
+    report it. Raises OSError for a closed socket."""
     tcp_info = getattr(socket, "TCP_INFO", None)
     if sock.family not in _TCP or tcp_info is None:
         return False
@@ -50,21 +51,22 @@ def gone(sock: socket.socket) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Follow:
-    """What a delivery is followed with, see `Delivery`."""
+    """Arguments of a `Delivery`."""
 
     deadline: float
-    """In the loop's time."""
+    """By the loop's clock."""
     to_the_end: bool
     report: Callable[[float, bool], None]
-    """Called once, with the moment (``time.monotonic()``) when the last byte was handed to the
-    socket, or the connection lost, and with whether the answer arrived."""
+    """Called once with the time (``time.monotonic()``) at which the last byte was written or the
+    connection was lost, and with whether the answer arrived."""
 
 
 class Delivery:
     """Follows one page; calls ``report`` once with whether it arrived.
 
-    ``deadline`` is in the loop's time. With ``to_the_end`` the client is followed until the
-    deadline, or until it shows that it has the page; without, until the last byte is acknowledged.
+    ``deadline`` is by the loop's clock. With ``to_the_end`` it follows the client until the
+    deadline, or until the client shows that it has the page; without, until the last byte is
+    acknowledged.
     """
 
     def __init__(
@@ -83,23 +85,23 @@ class Delivery:
         self._pause = _FIRST_LOOK_SECONDS
         self._timer: asyncio.TimerHandle | None = None
         self.taken = False
-        """Whether the peer's system has acknowledged the last byte in time."""
+        """Whether the peer's kernel acknowledged the last byte in time."""
         self.settled = False
         self._look()
 
     @property
     def under_way(self) -> bool:
-        """Whether bytes of it are still to be acknowledged."""
+        """Whether some bytes are not acknowledged yet."""
         return not (self.settled or self.taken)
 
     async def acknowledged(self, seconds: float) -> None:
-        """Wait until the last byte is acknowledged, at most so long."""
+        """Wait until the last byte is acknowledged, at most ``seconds``."""
         give_up = self._loop.time() + seconds
         while self.under_way and self._loop.time() < give_up:
             await asyncio.sleep(0.005)
 
     def confirmed(self) -> None:
-        """The client sent more, or closed in good order: it has read what it was sent."""
+        """The client sent more, or closed gracefully: it has read the answer."""
         self._look_at(unacknowledged)
         self._settle(self.taken)
 
@@ -108,7 +110,7 @@ class Delivery:
         self._settle(False)
 
     def ended(self) -> None:
-        """Our side closes the connection."""
+        """This side closes the connection."""
         self._look_at(self._outstanding)
         self._settle(self.taken)
 
@@ -117,7 +119,7 @@ class Delivery:
 
     def _look_at(self, outstanding: Callable[[socket.socket], object]) -> None:
         if not self.taken and self._loop.time() <= self._deadline:
-            with contextlib.suppress(OSError):  # closed: what was known before holds
+            with contextlib.suppress(OSError):  # closed: keep the last known state
                 self.taken = not outstanding(self._sock)
 
     def _look(self) -> None:

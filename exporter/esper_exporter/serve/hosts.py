@@ -1,18 +1,18 @@
-"""Which ``Host`` a request may name: the guard against DNS rebinding.
+"""The ``Host`` values that a request may have: the guard against DNS rebinding.
 
-A web page can make its own host name resolve to this machine's address and then read the answers
-that the user's browser gets from here, past firewalls and past the loopback. Such a request names
-the page's host. So a request is answered when it names
+A web page can make its host name resolve to this machine's address and then read the answers that
+the user's browser gets from here, past firewalls and even from the loopback. Such a request names
+the page's host. So the server answers a request only when it names
 
 - the loopback: ``localhost``, a name below it, ``127.0.0.0/8`` or ``::1``;
-- the host that the server was told to listen on, or the address that it stands for;
+- the host that the server listens on, or that host's address;
 - a configured name: exact, ``.example.org`` for all names below it, or ``*`` for any;
 - unless the server listens on the loopback alone: this machine's host name, short or full;
-- when the server listens on all addresses: any IP address. A browser that was given an address
-  talks to that address and no other, so it cannot be rebound, and behind a container's published
-  port the address that a Prometheus names is none of this machine's.
+- when the server listens on all addresses: any IP address. A browser with an IP address talks to
+  that address only, so it cannot be rebound; and behind a container's published port, Prometheus
+  uses an address that this machine does not have.
 
-No ``Host`` at all comes from no browser (HTTP/1.0), nor does a request over a unix socket.
+Requests without ``Host`` (HTTP/1.0) and over a unix socket do not come from browsers.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ Ip = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 def host_name(header: bytes) -> str | None:
-    """The host of a ``Host`` header without its port, in lower case and without brackets or a last
-    dot; None for what is no host."""
+    """The host in a ``Host`` header, in lower case, without port, brackets or trailing dot; None
+    where it is not a valid host."""
     text = header.decode("latin-1").strip().lower()
     if text.startswith("["):
         name, bracket, port = text[1:].partition("]")
@@ -50,7 +50,7 @@ def _is_port(text: str) -> bool:
 
 
 def ip_address(text: str) -> Ip | None:
-    """An address as written in a URL; an IPv4 one that is mapped into IPv6 is the IPv4 one."""
+    """Parse an address as written in a URL; an IPv4-mapped IPv6 address becomes the IPv4 one."""
     try:
         address = ipaddress.ip_address(text)
     except ValueError:
@@ -60,10 +60,10 @@ def ip_address(text: str) -> Ip | None:
 
 
 class AllowedHosts:
-    """Decides for one server; on the event loop's thread.
+    """Checks requests to one server; used on the event loop's thread.
 
-    ``bound`` is the host that the server was told to listen on, ``configured`` are further names.
-    The machine's full name is asked of the resolver when a request first needs it, on a worker.
+    ``bound`` is the host that the server listens on, ``configured`` are further names. The first
+    request that needs the machine's full name resolves it, on a worker thread.
     """
 
     def __init__(
@@ -89,8 +89,8 @@ class AllowedHosts:
         )
 
     async def allow(self, header: bytes | None, local_address: str) -> bool:
-        """Whether a request with this ``Host`` header may be answered. ``local_address`` is the
-        server's side of its connection."""
+        """Whether to answer a request with this ``Host`` header. ``local_address`` is the server's
+        address on the connection."""
         if header is None or self._any:
             return True
         name = host_name(header)

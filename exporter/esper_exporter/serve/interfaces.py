@@ -1,4 +1,4 @@
-"""What the server asks of whoever owns the page: the border between serving and knowing."""
+"""The interface between the server and the page's owner."""
 
 from __future__ import annotations
 
@@ -12,43 +12,43 @@ from esper_exporter.serve.negotiation import MediaType
 
 @dataclass(frozen=True, slots=True)
 class LandingRun:
-    """One run at a glance, as the landing page shows it."""
+    """A run's summary for the landing page."""
 
     run_id: str
     group_id: str
     task: str | None
-    """Name of the task that is trained, None when unknown."""
+    """Name of the trained task, None when unknown."""
     state: str
-    """One word: ``running``, ``finished``, ``ended`` (nothing says how), ``waiting``,
+    """One word: ``running``, ``finished``, ``ended`` (reason unknown), ``waiting``,
     ``superseded``, or ``failed (reason)``."""
     latches: tuple[str, ...]
-    """The lit latches: ``head/kind`` (``op/nan``) of heads, then sources (``gradients``)."""
+    """The set latches: ``head/kind`` (``op/nan``) for heads, then sources (``gradients``)."""
     last_event_timestamp: float | None
     """Unix time of the last event in seconds, None before the first."""
     policy_updates: int | None = None
     """Policy updates seen so far, None when not measured."""
     rank: int = 0
-    """The process' place among those that train together."""
+    """The process's rank in a distributed training."""
 
 
 @dataclass(frozen=True, slots=True)
 class LandingPage:
-    """What ``/`` shows: version, runs and links."""
+    """Contents of ``/``: version, runs and links."""
 
     version: str
     ready: bool
     runs: tuple[LandingRun, ...] = ()
     metrics_path: str = "/metrics"
     links: tuple[tuple[str, str], ...] = ()
-    """Further links as (title, address); only http, https and local paths are shown as links."""
+    """Further links as (title, address); only http, https and local paths become links."""
 
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """One page of metrics that was rendered for a client, and what became of it.
+    """A page of metrics rendered for a client, and whether the client received it.
 
-    Times are ``time.monotonic()``. The page was rendered after ``asked_at``, so it shows
-    everything that was published before then.
+    Times are ``time.monotonic()``. Rendering starts after ``asked_at``, so the page shows
+    everything published before then.
     """
 
     address: str
@@ -58,31 +58,31 @@ class Served:
     asked_at: float
     """When the server had read the request."""
     seconds: float
-    """From then until the last byte was handed to the client's socket, or the client was lost."""
+    """From then until the last byte was written to the socket, or the client was lost."""
     size: int
     """Bytes of the body as sent (compressed)."""
     format: str
     """``text`` or ``openmetrics``."""
     timeout: float | None
-    """Seconds of ``X-Prometheus-Scrape-Timeout-Seconds``; None where the client named none."""
+    """``X-Prometheus-Scrape-Timeout-Seconds``; None where the client sent none."""
     complete: bool
-    """Whether the client got the page: its system acknowledged the last byte within its timeout,
-    and it did not give the connection up. Only such a page may count as seen."""
+    """Whether the client received the page: its kernel acknowledged the last byte within its
+    timeout, and it did not drop the connection. Only such a page counts as seen."""
     connection: int = 0
     """See `Visit`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Visit:
-    """A client asked for a page of metrics, whatever becomes of it. Fields are as in `Served`."""
+    """A client's request for a page of metrics, whatever its outcome. Fields as in `Served`."""
 
     address: str
     user_agent: str
     asked_at: float
     timeout: float | None
     connection: int
-    """A number of the client's connection: pages that go over one connection go to one client,
-    which tells two scrapers on one machine apart."""
+    """Number of the client's connection: all pages on one connection go to one client, which
+    distinguishes two scrapers on one machine."""
 
 
 Render = Callable[[MediaType, bool], bytes]
@@ -90,33 +90,33 @@ Render = Callable[[MediaType, bool], bytes]
 
 
 class PageSource(Protocol):
-    """The owner of the page. The server calls every method on one of its worker threads, never on
-    its event loop: each may wait for a lock."""
+    """The page's owner. The server calls every method on a worker thread, never on its event
+    loop: each may wait for a lock."""
 
     def render(self, media: MediaType, gzip: bool) -> bytes:
-        """The whole page in one format, compressed when asked; thread-safe.
+        """Render the page in one format, compressed with ``gzip``; thread-safe.
 
-        ``media.escaping`` is for metrics with names beyond ASCII: None means ``underscores``.
-        An exception becomes a 500 for this one client.
+        ``media.escaping`` is for metrics with non-ASCII names: None means ``underscores``.
+        An exception becomes a 500 for this client only.
         """
 
     def part(self, query: str) -> Render | None:
         """What renders the part of the page that a query asks for; None for the whole page."""
 
     def page_routes(self) -> Mapping[str, Route]:
-        """The addresses of the browser page and of its JSON, ``/`` among them."""
+        """Routes of the browser page and its JSON, including ``/``."""
 
     def ready(self) -> bool:
-        """Whether there is something to scrape: a run has started or a snapshot was given."""
+        """Whether there is something to scrape: a run has started or a snapshot was observed."""
 
     def visited(self, visit: Visit) -> None:
-        """A client asked for a page of metrics that was rendered for it; called before `served`,
-        which may be called only when the scraper's timeout has passed."""
+        """Called when a page of metrics was rendered for a client; comes before `served`, which
+        may come only when the scraper's timeout has passed."""
 
     def served(self, page: Served) -> None:
-        """A page of metrics was served, completely or not; called once for each GET of it.
+        """Called once for each GET of a page of metrics, delivered completely or not.
 
-        Not called for HEAD, nor for a client that was lost before its page was rendered. A client
-        that names its timeout is followed until the page is known to have arrived: its next
-        request, its orderly close, or the end of its timeout.
+        Not called for HEAD, nor for a client that was lost before its page was rendered. The
+        server follows a client that sends its timeout until it knows that the page arrived: by
+        the next request, a graceful close, or the end of the timeout.
         """

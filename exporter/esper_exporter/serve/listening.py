@@ -1,4 +1,4 @@
-"""Sockets to listen on, and who holds the address when it is taken."""
+"""Listening sockets, and which process holds an address that is in use."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class ListenError(OSError):
 
 
 class PortTaken(ListenError):
-    """The address is in use; the message names the holder where the system shows it."""
+    """The address is in use; the message names the process that holds it, where known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +34,9 @@ class TcpAddress:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     def resolve(self) -> Place:
-        """Where that is, which may ask a name server.
+        """Resolve the address; may query a name server.
 
-        A name with several addresses means the first IPv4 one, else the first. Raises ListenError.
+        Of several addresses it takes the first IPv4 one, else the first. Raises ListenError.
         """
         try:
             found = socket.getaddrinfo(
@@ -49,7 +49,7 @@ class TcpAddress:
         return Place(self, family, place)
 
     def explained(self, error: ListenError) -> ListenError:
-        """The same error, with the holder's name where the port is taken; may take a second."""
+        """The same error, naming the process that holds the port; may take a second."""
         if not isinstance(error, PortTaken):
             return error
         return PortTaken(
@@ -85,11 +85,11 @@ class Listener:
     address: Address
     sock: socket.socket
     inode: int | None
-    """Of a unix socket's path, so that only our own is removed at the end."""
+    """Of a unix socket's path, so that closing removes only this socket."""
 
     @property
     def port(self) -> int | None:
-        """The TCP port, known also where port 0 was asked for; None for a unix socket."""
+        """The TCP port, also where port 0 was requested; None for a unix socket."""
         return self.sock.getsockname()[1] if isinstance(self.address, TcpAddress) else None
 
     def close(self) -> None:
@@ -102,17 +102,17 @@ class Listener:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """An address as the system knows it, ready to be listened on."""
+    """A resolved address, ready to listen on."""
 
     address: Address
     family: socket.AddressFamily
     where: Any
 
     def listen(self) -> Listener:
-        """A listening socket that does not block and that no started program inherits.
+        """Open a non-blocking listening socket that child programs do not inherit.
 
-        ``::`` takes IPv4 as well. A unix socket that nobody listens on any more is replaced,
-        anything else at its path is left alone. Raises PortTaken or ListenError.
+        ``::`` accepts IPv4 as well. A stale unix socket is replaced; anything else at its path is
+        left alone. Raises PortTaken or ListenError.
         """
         try:
             sock = socket.socket(self.family, socket.SOCK_STREAM)
@@ -142,7 +142,7 @@ class Place:
 
 
 def _remove_stale(path: str) -> None:
-    """Remove a socket that was left behind. Raises OSError (EADDRINUSE) for anything in use."""
+    """Remove a stale socket. Raises OSError (EADDRINUSE) for anything in use."""
     try:
         is_socket = stat.S_ISSOCK(os.stat(path).st_mode)
     except FileNotFoundError:
@@ -156,14 +156,14 @@ def _remove_stale(path: str) -> None:
                 os.unlink(path)
                 return
             except TimeoutError:
-                pass  # somebody listens and does not answer
+                pass  # a process listens and does not answer
     raise OSError(errno.EADDRINUSE, "in use")
 
 
 def holder(port: int) -> str:
-    """Who listens on a TCP port of this machine, in words; takes up to a second.
+    """Describe the process that listens on a TCP port of this machine; takes up to a second.
 
-    Without the rights to look into other users' processes the holder stays unknown.
+    Without permission to inspect other users' processes the holder stays unknown.
     """
     import psutil
 
@@ -191,7 +191,7 @@ def _process(pid: int) -> str:
     if pid == os.getpid():
         return f"this process itself (pid {pid})"
     try:
-        # The program and its script only: further arguments may hold what no log should.
+        # The program and its script only: further arguments may contain secrets.
         command = shlex.join(psutil.Process(pid).cmdline()[:2])[:120]
     except psutil.Error:
         command = ""

@@ -1,4 +1,4 @@
-"""A request as the routes see it, and an answer that is complete in memory."""
+"""A request as the routes see it, and an answer held in memory."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ PLAIN = b"text/plain; charset=utf-8"
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request, without its body: nothing here reads one."""
+    """One request without its body, which no route reads."""
 
     method: str
     path: str
     """Decoded, without the query."""
     query: str
-    """As sent, after the question mark; empty without one."""
+    """The raw query string; empty without one."""
     headers: Headers
     address: str
     """The client's IP address, ``unix`` for a unix socket."""
@@ -29,7 +29,7 @@ class Request:
     asked_at: float
     """When the server had read it (``time.monotonic()``)."""
     connection: int = 0
-    """A number that no other connection of this process has."""
+    """Number of the connection, unique in this process."""
 
     @property
     def user_agent(self) -> str:
@@ -41,8 +41,8 @@ class Request:
 class Answer:
     """A response.
 
-    ``fields`` replace the default header fields of the same name. ``etag`` (with its quotes) lets
-    a client keep its copy: the same tag in ``If-None-Match`` gets a 304.
+    ``fields`` replace default header fields of the same name. ``etag`` (with its quotes) lets a
+    client cache the answer: the same tag in ``If-None-Match`` gets a 304.
     """
 
     status: int
@@ -53,7 +53,7 @@ class Answer:
     etag: bytes | None = None
 
     def for_client(self, headers: Headers) -> Answer:
-        """This answer, or a 304 without a body where the client holds it already."""
+        """This answer, or a 304 without a body where the client has it cached."""
         if self.etag is None or self.status != 200:
             return self
         fields = (*self.fields, (b"etag", self.etag))
@@ -64,11 +64,11 @@ class Answer:
 
 
 Route = Answer | Callable[[Request], Answer]
-"""An answer that is known in advance, or a function that makes one."""
+"""A fixed answer, or a function that makes one."""
 
 
 def plain(status: int, text: str, *fields: tuple[bytes, bytes]) -> Answer:
-    """An answer of one line of text."""
+    """A one-line text answer."""
     return Answer(status, text.encode() + b"\n", ((b"content-type", PLAIN), *fields))
 
 

@@ -1,4 +1,4 @@
-"""Which exposition format and which compression a client gets, from its request headers.
+"""Choose the exposition format and compression from a client's request headers.
 
 Pure functions over header values, by the rules of RFC 9110 §12.5: the highest weight wins, the
 most specific range decides a format's weight, a weight of 0 forbids. They take any bytes and
@@ -6,14 +6,13 @@ never raise.
 
 Where the rules leave a choice:
 
-- Nothing acceptable still gets the Prometheus text format 0.0.4, as Prometheus' own libraries do:
-  a scraper that asks for something exotic is better served by a page than by a 406.
-- At equal weights a format that is named beats one that only a wildcard covers, then the one that
-  is named first.
-- ``escaping`` is answered, not matched on. All our names are plain ASCII, so ``allow-utf-8`` and
-  ``underscores`` give the same page; every other scheme is answered with ``underscores``, which is
-  what the page then is (``dots`` would double the underscores of legal names). A client that does
-  not ask gets no ``escaping`` parameter, and neither does the 0.0.4 format, which has none.
+- Where nothing is acceptable, the client gets the Prometheus text format 0.0.4, as from
+  Prometheus's client libraries: a page helps a scraper more than a 406.
+- At equal weights a named format beats one that only a wildcard covers; then the first one wins.
+- ``escaping`` is answered, not matched on. All built-in names are ASCII, so ``allow-utf-8`` and
+  ``underscores`` give the same page; every other scheme is answered with ``underscores``, which
+  describes the page (``dots`` would double the underscores of legal names). A client that does
+  not send ``escaping`` gets none back; the 0.0.4 format never has it.
 """
 
 from __future__ import annotations
@@ -27,8 +26,8 @@ from typing import Literal
 Format = Literal["text", "openmetrics"]
 Escaping = Literal["allow-utf-8", "underscores"]
 
-# A quoted string that is never closed reaches to the end: so no start of one is tried in vain, and
-# a hostile header costs time in proportion to its length.
+# An unclosed quoted string extends to the end, so the regex never backtracks and a hostile header
+# costs linear time.
 _QUOTED = r'"(?:[^"\\]|\\.)*+\\?+(?:"|\Z)'
 _LIST_ITEM = re.compile(rf'(?:{_QUOTED}|[^,"])+', re.DOTALL)
 _PARAMETER = re.compile(rf'(?:{_QUOTED}|[^;"])+', re.DOTALL)
@@ -38,10 +37,10 @@ _WEIGHT = re.compile(r"(?:0(?:\.[0-9]*)?|1(?:\.0*)?|\.[0-9]+)", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class MediaType:
-    """An exposition format as it is announced in ``Content-Type``.
+    """An exposition format as sent in ``Content-Type``.
 
-    ``escaping`` is the scheme the client asked for and gets, None where it asked for none. It
-    matters only to metrics that are not ours: all names of this project are ASCII.
+    ``escaping`` is the scheme that the client asked for, None where it asked for none. It matters
+    only for user metrics: the built-in names are ASCII.
     """
 
     format: Format
@@ -60,7 +59,7 @@ TEXT_1_0_0 = MediaType("text", "1.0.0")
 OPENMETRICS_1_0_0 = MediaType("openmetrics", "1.0.0")
 
 OFFERS = (TEXT_0_0_4, TEXT_1_0_0, OPENMETRICS_1_0_0)
-"""What can be served, the default first."""
+"""The available formats, the default first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +84,7 @@ def _unquote(value: str) -> str:
 
 
 def _ranges(header: str) -> Iterable[_Range]:
-    """The well-formed elements; one with an unreadable weight is left out, as is all beyond 64."""
+    """The well-formed elements, at most 64; one with an unreadable weight is skipped."""
     for item in islice(_LIST_ITEM.finditer(header), _MAX_RANGES):
         name, *rest = _PARAMETER.findall(item[0]) or [""]
         parameters: dict[str, str] = {}
@@ -95,7 +94,7 @@ def _ranges(header: str) -> Iterable[_Range]:
             key, value = key.strip().lower(), _unquote(value.strip())
             if key == "q":
                 weight = float(value) if _WEIGHT.fullmatch(value) else None
-                break  # what follows a weight is an extension, no property of the format
+                break  # after a weight come extensions, not properties of the format
             if key:
                 parameters.setdefault(key, value)
         if weight is not None and name.strip():
@@ -103,10 +102,10 @@ def _ranges(header: str) -> Iterable[_Range]:
 
 
 def _specificity(wanted: _Range, offer: MediaType) -> tuple[int, int] | None:
-    """How precisely a media range names an offer, None when it does not cover it.
+    """How specifically a media range matches an offer; None without a match.
 
-    Parameters that no exposition format has (``proto``, ``encoding``) are ignored: they never
-    occur with these two names in practice, and refusing would not serve the client better.
+    Parameters of other formats (``proto``, ``encoding``) are ignored: in practice they never occur
+    with these two media types, and a refusal would not help the client.
     """
     kind, _, subtype = offer.content_type.partition(";")[0].partition("/")
     if wanted.name == f"{kind}/{subtype}":
@@ -153,8 +152,8 @@ def negotiate(accept: bytes | str | None) -> MediaType:
 def accepts_gzip(accept_encoding: bytes | str | None) -> bool:
     """Whether to compress, for an ``Accept-Encoding`` header; never raises.
 
-    Without the header nothing is compressed: RFC 9110 would allow it, simple clients would not
-    understand it. Where gzip and identity weigh the same, gzip is taken.
+    Without the header the answer is not compressed: RFC 9110 would allow it, but simple clients
+    would not understand it. At equal weights gzip beats identity.
     """
     weights: dict[str, float] = {}
     for wanted in _ranges(_text(accept_encoding)):

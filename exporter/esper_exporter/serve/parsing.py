@@ -1,4 +1,4 @@
-"""From h11's request to ours: path, query, and header fields by name."""
+"""Convert h11's request to a `Request`: path, query, and header fields by name."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from esper_exporter.serve.messages import Request
 
 
 def request_of(event: h11.Request, address: str, local_address: str, connection: int) -> Request:
-    """A request that has been read just now; header fields that come twice are joined by commas."""
+    """The request just read; repeated header fields are joined by commas."""
     headers: dict[bytes, bytes] = {}
     for name, value in event.headers:
         headers[name] = headers[name] + b", " + value if name in headers else value
@@ -32,7 +32,7 @@ def request_of(event: h11.Request, address: str, local_address: str, connection:
 
 
 def _origin_form(target: bytes, headers: dict[bytes, bytes]) -> bytes:
-    """The path of an absolute target, whose authority then counts in place of ``Host``
+    """The path of an absolute target; its authority replaces ``Host``
     (RFC 9112 §3.2.2)."""
     scheme, mark, rest = target.partition(b"://")
     if not mark or scheme.lower() not in (b"http", b"https"):

@@ -1,4 +1,4 @@
-"""YAML in which every scalar is the text it is written as. Needs PyYAML, of the extra ``web``."""
+"""Read YAML with every scalar as its literal text. Needs PyYAML, from the extra ``web``."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ import yaml
 
 
 class YamlError(ValueError):
-    """No valid YAML; the message begins with the line, where there is one, and a colon."""
+    """Invalid YAML; the message begins with the line number, if known, and a colon."""
 
 
 class _PlainLoader(yaml.BaseLoader):
-    """YAML with every scalar as the text it is written as, as Go reads it into string fields."""
+    """Loads every scalar as its literal text, as Go does for string fields."""
 
 
 def _mapping(loader: yaml.BaseLoader, node: yaml.MappingNode) -> dict[str, Any]:
-    """A mapping of texts, in which no key comes twice."""
+    """A mapping with text keys, without duplicates."""
     mapping: dict[str, Any] = {}
     for key_node, value_node in node.value:
         key = loader.construct_object(key_node, deep=True)
         if not isinstance(key, str) or key in mapping:
-            problem = "a key that is no text" if not isinstance(key, str) else "a repeated key"
+            problem = "a key that is not text" if not isinstance(key, str) else "a repeated key"
             raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
         mapping[key] = loader.construct_object(value_node, deep=True)
     return mapping
@@ -31,13 +31,13 @@ _PlainLoader.add_constructor("tag:yaml.org,2002:map", _mapping)
 
 
 def plain_yaml(text: str) -> Any:
-    """Mappings, lists and texts of a document. Raises YamlError."""
+    """The document's mappings, lists and texts. Raises YamlError."""
     try:
         return yaml.load(text, Loader=_PlainLoader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = "" if mark is None else f", line {mark.line + 1}"
         what = getattr(error, "problem", None) or "not readable"
-        raise YamlError(f"{where}: no valid YAML: {what}") from None
+        raise YamlError(f"{where}: invalid YAML: {what}") from None
     except RecursionError:
         raise YamlError(": nested too deeply") from None

@@ -1,7 +1,7 @@
-"""Registration: keeps a process' target file as it should be, on a thread of its own.
+"""Registration: keeps a process's target file up to date, on a separate thread.
 
-A shared file system may hang for minutes. Nothing of that may reach whoever emits or scrapes, so
-the file is looked after here alone; what it says is asked for once a second.
+A shared file system may hang for minutes. That must not delay the trainer or a scrape, so only
+this thread touches the file; it checks the content once a second.
 """
 
 from __future__ import annotations
@@ -27,27 +27,27 @@ _ALL = ("", "0.0.0.0", "::")
 
 
 class Served(Protocol):
-    """A page that is served, or will be."""
+    """A page that the server serves, or will serve."""
 
     @property
     def port(self) -> int | None:
-        """Its TCP port, None while it is not known."""
+        """Its TCP port, None while unknown."""
 
     @property
     def url(self) -> str | None:
         """Its address on this machine."""
 
     def serving(self) -> bool:
-        """Whether it can be fetched."""
+        """Whether clients can fetch it."""
 
     def landing(self) -> LandingPage:
-        """The runs it is about, the newest last."""
+        """The runs on it, newest last."""
 
 
 class Registration:
-    """Writes the target file once there is a page, again when its run changes, and removes it.
+    """Writes the target file when the page is up, rewrites it when its run changes, removes it.
 
-    ``directory`` None registers nowhere. Nothing it does raises.
+    ``directory`` None disables registration. No method raises.
     """
 
     def __init__(self, directory: Path | None, host: str, page: Served) -> None:
@@ -59,7 +59,7 @@ class Registration:
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Register, and keep that up to date; harmless when it is done already."""
+        """Register, and keep the file up to date; idempotent."""
         if self._directory is None or (self._thread is not None and self._thread.is_alive()):
             return
         self._ended = threading.Event()
@@ -68,7 +68,7 @@ class Registration:
         )
 
     def end(self) -> None:
-        """Remove the file; a file system that hangs is not waited for long."""
+        """Remove the file, without waiting long for a file system that hangs."""
         if self._thread is not None:
             self._ended.set()
             self._thread.join(_PATIENCE_SECONDS)
@@ -97,7 +97,7 @@ class Registration:
                 path.unlink()
 
     def _target(self) -> Target | None:
-        """What the file should say now, None while there is no page."""
+        """The file's current content, None while there is no page."""
         port, url = self._page.port, self._page.url
         if port is None or url is None or not self._page.serving():
             return None
@@ -112,6 +112,6 @@ class Registration:
 
 
 def page_address(host: str, port: int) -> str:
-    """``HOST:PORT`` by which other machines reach a page that is served on ``host``."""
+    """``HOST:PORT`` at which other machines reach a page served on ``host``."""
     reached = socket.gethostname() if host in _ALL else host
     return f"[{reached}]:{port}" if ":" in reached else f"{reached}:{port}"

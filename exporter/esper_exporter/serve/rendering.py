@@ -1,8 +1,8 @@
-"""From requests to pages: how many are rendered, where, and how much may be on its way out.
+"""Render pages for requests, within limits of rendering time and of bytes being sent.
 
-Requests for the same format that wait at the same time share one page. It is always rendered
-after each of them came in, so nobody gets a page older than the request, and a flood costs no
-more than its share of the time.
+Requests for the same format that wait at the same time share one page, rendered after the last
+of them arrived. So no client gets a page older than its request, and a flood costs only its
+share of the time.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from esper_exporter.serve.workers import Workers
 
 
 class ScrapeTimeout(Exception):
-    """The page was not there within the scrape's own limit."""
+    """The page was not ready within the scrape's timeout."""
 
 
 class Rendering:
@@ -69,7 +69,7 @@ class Rendering:
         media, gzip = key
         await asyncio.sleep(max(0.0, self._not_before - time.perf_counter()))
         async with self._slots:
-            del self._waiting[key]  # whoever comes from here on needs a newer page
+            del self._waiting[key]  # later requests need a newer page
             started = time.perf_counter()
             try:
                 page = await self._workers.submit(partial(self._source.render, media, gzip))
@@ -83,28 +83,28 @@ class Rendering:
 
 
 def _retrieve(future: asyncio.Future[bytes]) -> None:
-    """Mark the error as seen: it may come after all who waited for it have given up."""
+    """Mark the error as retrieved: every waiting request may have given up by now."""
     if not future.cancelled():
         future.exception()
 
 
 class ResponseBudget:
-    """How many bytes of pages are on their way to clients, and room for more.
+    """Limits the bytes of pages being sent to clients.
 
-    A page is kept until its client has taken it, so slow readers hold memory. Beyond the limit a
-    new page waits, and readers that have stalled are cut for it.
+    A page stays in memory until its client has read it, so slow readers hold memory. At the limit
+    new pages wait, and stalled readers are aborted to make room.
     """
 
     def __init__(self, limit: int, cut_stalled: Callable[[], None]) -> None:
         self._limit = limit
         self._cut_stalled = cut_stalled
         self._pages: dict[int, tuple[bytes, int]] = {}
-        """Each page on its way with the number of clients that share it, by its identity."""
+        """Each page being sent, by identity, with the number of clients that share it."""
         self._bytes = 0
         self._freed = asyncio.Event()
 
     async def room(self, seconds: float) -> None:
-        """Return when a further page may be rendered. Raises ScrapeTimeout."""
+        """Wait until another page may be rendered. Raises ScrapeTimeout."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + seconds
         while self._bytes >= self._limit:
@@ -113,7 +113,7 @@ class ResponseBudget:
                 raise ScrapeTimeout
             self._freed.clear()
             try:
-                # Waking up now and then as well: what was not stalled may be so by then.
+                # Wake up now and then as well: another reader may have stalled by then.
                 await asyncio.wait_for(self._freed.wait(), min(left, 0.1))
             except TimeoutError:
                 continue

@@ -1,10 +1,10 @@
-"""Which path gives which answer, apart from `/metrics`.
+"""The routes apart from `/metrics`: which path gives which answer.
 
-A route is an `Answer` that is known in advance, or a function from a request to an answer. The
-server runs functions on a worker thread, because they may wait for the exporter's lock, and gives
-them up at the scrape's own limit. To add a page: one row in `routes`. An answer with an ``etag``
-is sent once to a client that keeps it (304 afterwards); every answer carries a strict
-``Content-Security-Policy`` unless its own fields say otherwise.
+A route is a fixed `Answer`, or a function from a request to an answer. The server runs functions
+on a worker thread, because they may wait for the exporter's lock, and abandons them at the
+scrape's timeout. To add a page, add a row to `routes`. A client that caches an answer with an
+``etag`` gets a 304 afterwards; every answer carries a strict ``Content-Security-Policy`` unless
+its fields override it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from esper_exporter.serve.messages import Answer, Request, Route, plain
 METRICS_PATH = "/metrics"
 
 POSTED = frozenset({"/api/v1/replay"})
-"""Paths that a POST changes something at; elsewhere only GET and HEAD are answered."""
+"""Paths that accept POST; all others accept only GET and HEAD."""
 
 NOT_FOUND = plain(404, "Not found. The metrics are at /metrics.")
 _HEALTHY = plain(200, "esper-exporter is healthy.")
@@ -26,7 +26,7 @@ _NOT_READY = plain(503, "Not ready: no run has started yet.", (b"retry-after", b
 
 
 def routes(source: PageSource) -> Mapping[str, Route]:
-    """All paths but `/metrics`, by their exact name."""
+    """All routes but `/metrics`, by exact path."""
 
     def ready(_request: Request) -> Answer:
         return _READY if source.ready() else _NOT_READY

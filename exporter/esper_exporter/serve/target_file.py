@@ -1,8 +1,9 @@
-"""Target files: how a fleet on a shared folder tells Prometheus where its pages are.
+"""Target files: processes with a shared folder register their pages with Prometheus.
 
-The format is that of Prometheus' own file_sd (and http_sd). Each process writes a file of its own
-and no other's, so nothing needs a lock. All labels start with ``__``: they can be looked at and
-relabelled, and are gone before the samples' own ``run_id`` and ``rank`` could clash with them.
+The format is that of Prometheus's file_sd (and http_sd). Each process writes one file, which no
+other process writes, so nothing needs a lock. All labels start with ``__``: users can see and
+relabel them, and Prometheus drops them before they could clash with the samples' ``run_id`` and
+``rank``.
 """
 
 from __future__ import annotations
@@ -25,10 +26,10 @@ _PROC = Path("/proc")
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """One process among all on a shared file system, past and present.
+    """Identifies a process among all on a shared file system, past and present.
 
-    ``host`` is the host's name: hosts that share a folder need names that differ. ``boot`` and
-    ``namespace`` say where ``pid`` and ``started`` (clock ticks since the boot) mean something.
+    ``host`` is the host's name: hosts that share a folder need distinct names. ``boot`` and
+    ``namespace`` are the scope of ``pid`` and ``started`` (clock ticks since the boot).
     """
 
     host: str
@@ -49,7 +50,7 @@ class Identity:
         return f"{_stem(self.host)}{self.pid}-{self.started}.json"
 
     def gone(self, observer: Identity) -> bool:
-        """Whether an observer knows that this process has ended; False where it cannot know."""
+        """Whether the observer knows that this process has ended; False where it cannot know."""
         if (self.host, self.namespace) != (observer.host, observer.namespace):
             return False
         if not (observer.boot and observer.started):
@@ -76,19 +77,19 @@ def _namespace() -> str:
 
 
 def _started(pid: int) -> int | None:
-    """When a process started, in clock ticks since the boot; None where there is none."""
+    """A process's start in clock ticks since the boot; None where there is no such process."""
     try:
-        # The name in parentheses may hold anything; what follows it has a fixed order.
+        # The name in parentheses may contain anything; the fields after it have a fixed order.
         fields = (_PROC / str(pid) / "stat").read_bytes().rpartition(b")")[2].split()
     except OSError:
         return None
-    # A zombie has ended, and waits for its parent to notice.
+    # A zombie has ended; its parent has not reaped it yet.
     return None if fields[0] == b"Z" else int(fields[19])
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where a page is (``HOST:PORT``), and what is known of it without fetching it."""
+    """A page's address (``HOST:PORT``), and its labels."""
 
     address: str
     scheme: str = "http"
@@ -116,10 +117,10 @@ class Target:
 
 
 def prune(directory: Path, files: Files | None = None) -> list[Path]:
-    """Remove the target files of this host's processes that have ended, and say which.
+    """Remove the target files of this host's ended processes, and return their paths.
 
-    Another host's files are left alone: only it can tell. Missing or foreign files are no error.
-    Raises OSError when the directory cannot be read or a file not be removed.
+    Other hosts' files stay: only those hosts know. Missing or foreign files are not errors. Raises
+    OSError when it cannot read the directory or remove a file.
     """
     observer = Identity.own()
     removed = []
@@ -142,7 +143,7 @@ def _own_files(directory: Path, host: str) -> Iterator[Path]:
 
 
 def _identity(path: Path) -> Identity | None:
-    """Whose a target file is; None where it does not say."""
+    """The process that wrote a target file; None where the file does not identify it."""
     try:
         labels = json.loads(path.read_bytes())[0]["labels"]
         return Identity(

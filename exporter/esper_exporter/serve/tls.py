@@ -1,4 +1,4 @@
-"""An ssl context from the TLS part of a web configuration."""
+"""Build an ssl context from the TLS part of a web configuration."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def certificate_admitted(
 ) -> bool:
     """Whether a verified client certificate has one of the allowed subject alternative names.
 
-    ``certificate`` is what ``SSLSocket.getpeercert()`` gives. True where no names are asked for.
+    ``certificate`` is the result of ``SSLSocket.getpeercert()``. True where no names are required.
     """
     if settings is None or settings.client_allowed_sans is None:
         return True
@@ -85,10 +85,10 @@ def _load_certificate(context: ssl.SSLContext, settings: TlsSettings) -> None:
             if error.reason == "KEY_VALUES_MISMATCH":
                 message = f"{key.key}: the key does not belong to {certificate.key}"
             else:
-                message = f"{certificate.key}, {key.key}: no usable certificate and key in PEM"
+                message = f"{certificate.key}, {key.key}: not a usable certificate and key in PEM"
             raise WebConfigError(message) from error
         except _EncryptedKey as error:
-            raise WebConfigError(f"{key.key}: the key is encrypted; it must not be") from error
+            raise WebConfigError(f"{key.key}: the key is encrypted; decrypt it") from error
 
 
 class _EncryptedKey(Exception):
@@ -96,7 +96,7 @@ class _EncryptedKey(Exception):
 
 
 def _no_password() -> str:
-    """In place of OpenSSL's question on the terminal of the training."""
+    """Keeps OpenSSL from asking for a password on the training's terminal."""
     raise _EncryptedKey
 
 
@@ -106,14 +106,14 @@ def _set_ciphers(context: ssl.SSLContext, settings: TlsSettings) -> None:
     names = [OPENSSL_CIPHERS[name] for name in settings.cipher_suites if name in OPENSSL_CIPHERS]
     if not names:
         if settings.max_version == "TLS12":
-            raise WebConfigError("tls_server_config.cipher_suites names none of TLS 1.2")
+            raise WebConfigError("tls_server_config.cipher_suites names no TLS 1.2 suite")
         context.minimum_version = ssl.TLSVersion.TLSv1_3
         return
     try:
         context.set_ciphers(":".join(names))
     except ssl.SSLError as error:
         raise WebConfigError(
-            "tls_server_config.cipher_suites: this machine's OpenSSL has none of them"
+            "tls_server_config.cipher_suites: this machine's OpenSSL supports none of them"
         ) from error
 
 
@@ -129,21 +129,21 @@ def _set_curves(context: ssl.SSLContext, settings: TlsSettings) -> None:
             context.set_ecdh_curve(names[0])
         else:
             raise WebConfigError(
-                "tls_server_config.curve_preferences: this Python's ssl takes one curve only"
+                "tls_server_config.curve_preferences: this Python's ssl supports one curve only"
             )
     except (ssl.SSLError, ValueError) as error:
         if isinstance(error, WebConfigError):
             raise
         raise WebConfigError(
-            "tls_server_config.curve_preferences: this machine's OpenSSL does not know it"
+            "tls_server_config.curve_preferences: this machine's OpenSSL does not support it"
         ) from error
 
 
 @contextlib.contextmanager
 def _as_file(pem: Pem) -> Iterator[str]:
-    """A path to the PEM's present bytes, because ssl reads keys from paths only.
+    """A path to the PEM's current bytes, because ssl reads keys from paths only.
 
-    In memory where the system can do that, so that an inline key never touches a disk.
+    In memory where the system supports it, so that an inline key never touches a disk.
     """
     data = pem.read()
     try:

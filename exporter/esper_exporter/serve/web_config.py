@@ -1,16 +1,16 @@
-"""Prometheus' web configuration file: TLS, passwords and headers of an exporter's own server.
+"""Read Prometheus's web configuration file: TLS, passwords and headers of an exporter's server.
 
-The format is the one that Prometheus and its exporters share (``--web.config.file``), specified
-in prometheus/exporter-toolkit, docs/web-configuration.md; every file that is accepted here is
-accepted by ``promtool check web-config`` of a version that knows its keys. Where this is stricter:
+Prometheus and its exporters share the format (``--web.config.file``), specified in
+prometheus/exporter-toolkit, docs/web-configuration.md. A ``promtool check web-config`` that knows
+the keys accepts every file accepted here. Stricter than there:
 
 - ``cert`` together with ``cert_file`` (and so on) is an error, because one of them would be
-  ignored; so is a client CA that holds no certificate.
+  ignored; so is a client CA file without a certificate.
 - TLS 1.0 and 1.1 are not offered: RFC 8996 retired them.
 - ``RequireAnyClientCert`` is an error: Python's ssl cannot require a certificate and then not
-  verify it. ``RequestClientCert`` behaves as ``NoClientCert``, since nobody looks at what was sent.
-- More than one curve in ``curve_preferences`` is an error where Python's ssl takes only one.
-- A bcrypt hash must be complete and of the versions 2a, 2b, 2x or 2y.
+  verify it. ``RequestClientCert`` behaves as ``NoClientCert``: nothing uses the certificate.
+- More than one curve in ``curve_preferences`` is an error where Python's ssl supports only one.
+- A bcrypt hash must be complete and of version 2a, 2b, 2x or 2y.
 
 ``http2`` is accepted and has no effect: this server speaks HTTP/1.1.
 """
@@ -32,16 +32,16 @@ class WebConfigError(ValueError):
 
 
 def missing_extra(path: Path, error: ModuleNotFoundError) -> str:
-    """What to say where a library of the extra ``web`` is not installed."""
+    """The message for a missing library of the extra ``web``."""
     return f"{path} needs {error.name}, which is missing: pip install pyyaml bcrypt"
 
 
 @dataclass(frozen=True, slots=True)
 class Pem:
-    """Certificates or a key in PEM, from a file or from the configuration itself."""
+    """Certificates or a key in PEM, from a file or inline."""
 
     key: str
-    """The dotted key it was given under, for messages."""
+    """The dotted configuration key, for messages."""
     path: Path | None
     text: str | None = field(repr=False)
 
@@ -57,7 +57,7 @@ class Pem:
 
 @dataclass(frozen=True, slots=True)
 class TlsSettings:
-    """``tls_server_config``, checked for form; files are read by tls_context()."""
+    """``tls_server_config``, syntax checked; tls_context() reads the files."""
 
     certificate: Pem
     private_key: Pem
@@ -81,7 +81,7 @@ class RateLimit:
 
 @dataclass(frozen=True, slots=True)
 class WebConfig:
-    """A web configuration file, read. ``users`` maps names to bcrypt hashes."""
+    """The contents of a web configuration file. ``users`` maps names to bcrypt hashes."""
 
     path: Path
     tls: TlsSettings | None = None
@@ -91,7 +91,7 @@ class WebConfig:
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """The file itself and those it names: a change in one of them is a new configuration."""
+        """The file and those it names: a change in any of them is a new configuration."""
         if self.tls is None:
             return (self.path,)
         pems = (self.tls.certificate, self.tls.private_key, self.tls.client_ca)
@@ -138,7 +138,7 @@ _HEADERS: dict[str, frozenset[str]] = {
     "X-Frame-Options": frozenset({"deny", "sameorigin"}),
     "X-XSS-Protection": frozenset(),
 }
-"""The headers that may be set, with their values where those are fixed."""
+"""The headers that may be set, with their allowed values where these are fixed."""
 
 _CLIENT_AUTH: dict[str, ClientAuth] = {
     "": "none",
@@ -201,7 +201,7 @@ def _dotted(section: str, key: str) -> str:
 
 
 def _section(node: Any, name: str, keys: frozenset[str] | set[str]) -> Node:
-    """A mapping with only known keys; a section that is left empty is as good as absent."""
+    """A mapping with known keys only; an empty section counts as absent."""
     if node is None or (isinstance(node, str) and node in _EMPTY):
         return {}
     if not isinstance(node, dict):
@@ -217,7 +217,7 @@ def _section(node: Any, name: str, keys: frozenset[str] | set[str]) -> Node:
 def _text(node: Node, section: str, key: str) -> str:
     value = node.get(key, "")
     if not isinstance(value, str):
-        raise WebConfigError(f"{_dotted(section, key)} must be a text")
+        raise WebConfigError(f"{_dotted(section, key)} must be text")
     return "" if value in _EMPTY else value
 
 
@@ -233,7 +233,7 @@ def _texts(node: Node, section: str, key: str) -> tuple[str, ...]:
     if isinstance(value, str) and value in _EMPTY:
         return ()
     if not isinstance(value, list) or not all(isinstance(entry, str) for entry in value):
-        raise WebConfigError(f"{_dotted(section, key)} must be a list of texts")
+        raise WebConfigError(f"{_dotted(section, key)} must be a list of strings")
     return tuple(value)
 
 
@@ -269,7 +269,7 @@ def _tls(node: Node, folder: Path) -> TlsSettings | None:
         raise WebConfigError(f"{section}.{missing}_file (or {missing}) is missing")
     if auth_name in {"RequireAnyClientCert", "RequireClientCert"}:
         raise WebConfigError(
-            f"{section}.client_auth_type: {auth_name} is not supported, it would accept any "
+            f"{section}.client_auth_type: {auth_name} is not supported: it would accept any "
             "certificate; use RequireAndVerifyClientCert"
         )
     client_auth = _CLIENT_AUTH[_one_of(auth_name, f"{section}.client_auth_type", _CLIENT_AUTH)]
@@ -351,7 +351,7 @@ def _rate_limit(node: Node) -> RateLimit | None:
     if interval == 0:
         return None
     if int(burst) == 0:
-        raise WebConfigError("rate_limit.burst must be at least 1, with 0 nothing would be served")
+        raise WebConfigError("rate_limit.burst must be at least 1, 0 would refuse every request")
     return RateLimit(interval, int(burst))
 
 

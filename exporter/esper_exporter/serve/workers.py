@@ -1,7 +1,7 @@
 """A few daemon threads for work that must not hold up the event loop.
 
-Not ``concurrent.futures``: its threads are joined when the interpreter exits, so a foreign
-collector that hangs would keep a finished training process alive.
+Not ``concurrent.futures``: the interpreter joins its threads at exit, so a user collector that
+hangs would keep a finished training process alive.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ T = TypeVar("T")
 
 
 class Workers:
-    """At most ``limit`` threads, started when needed. All methods but ``close`` belong to the
-    event loop's thread."""
+    """Runs work on at most ``limit`` threads, started on demand. Call all methods but ``close``
+    on the event loop's thread."""
 
     def __init__(self, limit: int, name: str) -> None:
         self._limit = limit
@@ -32,7 +32,7 @@ class Workers:
     def submit(self, work: Callable[[], T]) -> asyncio.Future[T]:
         """Run ``work`` on a thread; the future belongs to the running loop.
 
-        Cancelling the future does not stop the work, it only drops its result.
+        Cancelling the future only drops the work's result; the work goes on.
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
@@ -51,11 +51,11 @@ class Workers:
             error: BaseException | None = None
             try:
                 result = work()
-            except BaseException as raised:  # what it raised is the caller's to judge
+            except BaseException as raised:  # the caller handles the error
                 error = raised
             try:
                 loop.call_soon_threadsafe(settle, result, error)
-            except RuntimeError:  # the loop is closed: nobody waits any more
+            except RuntimeError:  # the loop is closed: nothing awaits the result
                 return
 
         self._unfinished += 1
@@ -69,7 +69,7 @@ class Workers:
             run()
 
     def close(self, seconds: float) -> None:
-        """End the threads, waiting so long for those at work; one that hangs stays behind."""
+        """Stop the threads, waiting up to ``seconds`` for busy ones; leave one that hangs."""
         for _ in self._threads:
             self._queue.put(None)
         deadline = time.monotonic() + seconds

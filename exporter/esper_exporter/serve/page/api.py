@@ -1,4 +1,4 @@
-"""The page's JSON: the state of all runs, and what one run did lately. Made only when asked for.
+"""The page's JSON: the state of all runs, and one run's recent history. Built on request only.
 
 Documents: ``schema/state.v1.json`` and ``schema/history.v1.json``, served at ``/api/v1/schema``.
 """
@@ -34,7 +34,7 @@ from esper_exporter.state.state_lock import StateLock
 VERSION = 1
 POLL_SECONDS = 1.0
 SHARED_SECONDS = 0.25
-"""Viewers that ask within so many seconds of each other share one answer."""
+"""Viewers that poll within so many seconds of each other share one answer."""
 DECISION_ROWS = 6
 DECISION_SWAP_SECONDS = 5.0
 MAX_KEPT = 16
@@ -69,18 +69,18 @@ LIMITS: Json = {
         "ratio": [*health.HEAD_RATIO_WARNING, *health.HEAD_RATIO_CRITICAL],
     },
 }
-"""Bounds that the page draws or times by; levels themselves are decided here, not there."""
+"""Bounds that the page draws; the server decides the levels, not the page."""
 
 
 class Busy(Exception):
-    """The state was not to be had in time, and there is no earlier answer."""
+    """The state lock was not free in time, and there is no earlier answer."""
 
 
 class Replay(Protocol):
-    """A recording that is played into the exporter."""
+    """A recording being replayed into the exporter."""
 
     def state(self) -> Json:
-        """Where it is, how fast it goes, and what can be sought."""
+        """Position, speed, and the places to seek to."""
 
     def version(self) -> object:
         """Changes when the state does."""
@@ -90,12 +90,12 @@ class Replay(Protocol):
         """Whether the recording has no more events."""
 
     def command(self, action: str, value: str) -> None:
-        """Do what a viewer asked for. Raises ValueError for what makes no sense."""
+        """Run a viewer's command. Raises ValueError for an invalid one."""
 
 
 @dataclass(slots=True)
 class _Kept:
-    """An answer as it was made: what it was made of, when, and its name for If-None-Match."""
+    """A cached answer: the state it was built from, its time, and its ETag."""
 
     tag: object
     made: float
@@ -104,9 +104,9 @@ class _Kept:
 
 
 class PageApi:
-    """Answers for the page, from the runs of one process. Thread-safe.
+    """Answers the page's requests from the runs of one process. Thread-safe.
 
-    ``lock`` is held while an answer is made. ``clock`` gives Unix seconds.
+    It holds ``lock`` while it builds an answer. ``clock`` returns Unix seconds.
     """
 
     def __init__(
@@ -129,14 +129,14 @@ class PageApi:
     # -- state -----------------------------------------------------------------------------
 
     def now(self) -> float:
-        """Unix seconds, for a viewer to tell how old an answer is."""
+        """Unix seconds, so that a viewer knows how old an answer is."""
         return self._clock()
 
     def state(self, key: str, env_id: int | None, known: str) -> tuple[str, bytes | None]:
-        """The answer's name and body; no body where ``known`` is its name already.
+        """The answer's ETag and body; no body where ``known`` equals the ETag.
 
-        ``key`` is the run that is looked at (the newest where there is none such), ``env_id`` the
-        environment whose drawer is open.
+        ``key`` is the selected run (an unknown key selects the newest), ``env_id`` the environment
+        with an open drawer.
         """
         now = self._clock()
         place = key, env_id
@@ -152,7 +152,7 @@ class PageApi:
         return kept.name, kept.body
 
     def compressed(self, name: str, body: bytes) -> bytes:
-        """An answer's body in gzip; made once for all viewers."""
+        """An answer's body in gzip; compressed once for all viewers."""
         found = self._compressed.get(name)
         if found is None:
             while len(self._compressed) >= MAX_KEPT:
@@ -161,7 +161,7 @@ class PageApi:
         return found
 
     def _fresh(self, place: tuple[str, int | None], kept: _Kept | None, now: float) -> _Kept:
-        """The answer as of now, which is the one before where nothing changed since."""
+        """The current answer; the cached one where nothing changed."""
         tag = self._tag(now)
         if kept is None or kept.tag != tag:
             return self._keep(place, tag, now, orjson.dumps(self._capture(*place, now)))
@@ -177,7 +177,7 @@ class PageApi:
         return kept
 
     def _tag(self, now: float) -> object:
-        """What the answer is made of: as long as this stays the same, so does the answer."""
+        """A tag of the state: while it stays the same, so does the answer."""
         runs = [
             (
                 entry.history.generation,
@@ -211,7 +211,7 @@ class PageApi:
 
     @staticmethod
     def _chosen(entries: list[Entry], key: str) -> Entry | None:
-        """The run that is asked for, else the one to look at first: failed, latched, newest."""
+        """The requested run, else the one to look at first: failed, latched, newest."""
         for entry in entries:
             if run_key(entry) == key:
                 return entry
@@ -224,19 +224,19 @@ class PageApi:
             begun = run.started_at.timestamp() if run.started_at else 0.0
             return run.active, troubled, begun
 
-        # Among equals the first one stays, so that a page that names no run does not jump.
+        # Among equals the first one wins, so that a page without a selected run does not jump.
         return max(entries, key=urgency)
 
     # -- history ---------------------------------------------------------------------------
 
     def history(self, key: str, since: str) -> bytes:
-        """What one run did since a cursor that an earlier answer gave; all there is without one."""
+        """A run's history since the cursor of an earlier answer; the whole history without one."""
 
-        def told() -> Json:
+        def answer() -> Json:
             entry = self._chosen(self._runs.everything(), key)
             return _empty(key) if entry is None else _history(run_key(entry), entry.history, since)
 
-        found = self._lock.read(told, lambda: None, WAIT_SECONDS)
+        found = self._lock.read(answer, lambda: None, WAIT_SECONDS)
         if found is None:
             raise Busy
         return orjson.dumps(found)
@@ -247,9 +247,9 @@ def _empty(key: str) -> Json:
 
 
 def _history(key: str, history: RunHistory, since: str) -> Json:
-    generation, _, told = since.partition(".")
-    known = generation == str(history.generation) and told.isdecimal()
-    after = int(told) if known else 0
+    generation, _, last_seen = since.partition(".")
+    known = generation == str(history.generation) and last_seen.isdecimal()
+    after = int(last_seen) if known else 0
     reset = not known or after > history.seq
     if reset:
         after = 0

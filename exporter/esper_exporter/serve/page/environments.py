@@ -1,4 +1,4 @@
-"""The environments of a run as data: a row each for the wall, everything about the opened one."""
+"""A run's environments as JSON: one row each for the wall, all details of the opened one."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ SLOT_COLUMNS = (
     "has_vanishing",
     "has_exploding",
 )
-"""What the wall shows of a slot; a slot without a seed is null. At 64 × 9 this is the largest part
-of an answer, so rows are arrays, and one call reads a slot."""
+"""What the wall shows about a slot; a slot without a seed is null. At 64 × 9 this is the largest
+part of an answer, so rows are arrays, and one call reads a slot."""
 
 CONTEXT = frozenset(
     {"total", "env_id", "val_acc", "stable_val_acc", "last_action", "scaffold_count"}
     | {"avg_scaffold_delay", "escrow_credit_prev", "escrow_credit_target", "escrow_credit_next"}
 )
-"""Fields of the reward that are no part of its sum."""
+"""Fields of the reward that are not part of its sum."""
 
 EXTRA_PARTS = (
     "pbrs_bonus",
@@ -52,13 +52,13 @@ EXTRA_PARTS = (
     "fossilized_rent",
     "drip_this_epoch",
 )
-"""Parts that the event carries and the schema's breakdown has no room for."""
+"""Parts that the event carries but the schema's breakdown does not."""
 
 _slot = attrgetter(*SLOT_COLUMNS)
 
 
 def environments_json(run: RunState) -> Json:
-    """All environments, in the order of their numbers."""
+    """All environments, by number."""
     snapshot = run.snapshot
     slot_ids = snapshot.slot_ids
     return {
@@ -91,10 +91,10 @@ def environment_json(run: RunState, env: EnvState) -> Json:
     """Everything about one environment, for the drawer."""
     snapshot = run.snapshot
     measured = bool(env.accuracy_history)
-    told = run.last_rewards.get(env.env_id)
+    reward = run.last_rewards.get(env.env_id)
     parts = reward_parts(env.reward_components)
     for name in EXTRA_PARTS:
-        value = getattr(told, name, None)
+        value = getattr(reward, name, None)
         if value is not None:
             parts[name] = number(value)
     rewarded = bool(env.reward_history)
@@ -129,7 +129,7 @@ def environment_json(run: RunState, env: EnvState) -> Json:
 
 
 def reward_parts(parts: RewardComponents) -> dict[str, object]:
-    """The parts of a reward that are summed, by name."""
+    """The summands of a reward, by name."""
     return {name: number(value) for name, value in asdict(parts).items() if name not in CONTEXT}
 
 
@@ -151,7 +151,7 @@ def _seed(seed: SeedState) -> Json:
 def _counterfactual(matrix: CounterfactualSnapshot | None) -> Json | None:
     if matrix is None or not matrix.slot_ids:
         return None
-    # An ablation may report the same choice twice; the first report stands.
+    # An ablation may report the same choice twice; the first report counts.
     configs: dict[tuple[bool, ...], float] = {}
     for config in matrix.configs:
         configs.setdefault(tuple(config.seed_mask), config.accuracy)
@@ -171,12 +171,12 @@ def _shapley(values: ShapleySnapshot | None) -> Json | None:
         "slots": [
             {
                 "slot": slot,
-                "mean": number(told.mean),
-                "std": number(told.std),
-                "samples": told.n_samples,
+                "mean": number(value.mean),
+                "std": number(value.std),
+                "samples": value.n_samples,
                 "significant": values.get_significance(slot),
             }
-            for slot, told in values.values.items()
+            for slot, value in values.values.items()
         ],
     }
 

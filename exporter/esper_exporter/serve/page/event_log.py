@@ -1,7 +1,7 @@
-"""An event as one line of the page's log: its word, its colour, its group, what it says.
+"""An event as one line of the page's log: word, colour, filter and text.
 
 Colours: the telemetry domain plan, section 3.3: policy updates magenta, epochs and batches blue,
-rollbacks red. Text is the trainer's where it wrote one, else built from the payload.
+rollbacks red. The text is the trainer's message if there is one, else built from the payload.
 """
 
 from __future__ import annotations

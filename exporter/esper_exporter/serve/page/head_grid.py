@@ -1,7 +1,7 @@
-"""The ActionHeads panel as data: every cell with its number, level, flag, bar and symbol.
+"""The ActionHeads panel as JSON: each cell with its number, level, flag, bar and symbol.
 
-Source: the ActionHeadsPanel document. The thresholds are `esper_exporter.health`'s, so that the
-page, the rules and the dashboards never differ; the page itself compares nothing.
+Source: the ActionHeadsPanel document. The thresholds come from `esper_exporter.health`, so that
+page, rules and dashboards agree; the page itself compares nothing.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from esper_exporter.state.run import RunState
 
 BLOCKS = 5
 DOCUMENTED_LAYERS = 12
-"""Layers that the panel's document counts, where a run does not report its own."""
+"""The panel document's number of layers, for runs that do not report theirs."""
 
 PANEL_ORDER = ("op", *(head for head in HEADS if head != "op"))
 LABELS = {
@@ -48,10 +48,10 @@ CV_WORDS = {"ok": "stable", "warn": "warn", "crit": "BAD", "none": ""}
 
 @dataclass(frozen=True, slots=True)
 class HeadReading:
-    """What the last update reported of one head, whichever head it is.
+    """What the last update reported about one head.
 
-    ``entropy`` is a share of its maximum where the head had a choice, ``entropy_all`` over all
-    steps; ``grad_norm_prev`` is None before the second update.
+    ``entropy`` is the share of the maximum over the steps at which the head had a choice,
+    ``entropy_all`` over all steps; ``grad_norm_prev`` is None before the second update.
     """
 
     entropy: float | None = None
@@ -65,13 +65,13 @@ class HeadReading:
 
 
 def panel_heads(run: RunState) -> list[str]:
-    """The run's heads in the panel's order; a policy's own heads follow in theirs."""
+    """The run's heads in the panel's order, then custom heads in the policy's order."""
     known = [head for head in PANEL_ORDER if head in run.heads]
     return known + [head for head in run.heads if head not in LABELS]
 
 
 def read_head(run: RunState, head: str) -> HeadReading:
-    """What is known of a head; all None before the first update."""
+    """The reading of a head; all None before the first update."""
     tamiyo = run.snapshot.tamiyo
     if not tamiyo.ppo_data_received:
         return HeadReading()
@@ -92,7 +92,7 @@ def read_head(run: RunState, head: str) -> HeadReading:
 
 
 def entropy_blocks(share: float | None) -> int:
-    """Filled blocks of five: the share cut off, 0.9999 fills four."""
+    """Filled blocks of five, rounded down: 0.9999 fills four."""
     if share is None or share != share:
         return 0
     return int(max(0.0, min(1.0, share)) * BLOCKS)
@@ -122,7 +122,7 @@ def ratio_blocks(ratio: float | None) -> int:
 
 
 def flag(level: Level, low: bool) -> str:
-    """``L``, ``LL``, ``H``, ``HH`` as on a laboratory report; empty within the range."""
+    """``L``, ``LL``, ``H``, ``HH`` as in a laboratory report; empty within the range."""
     letter = "L" if low else "H"
     return {Level.WARNING: letter, Level.CRITICAL: letter * 2}.get(level, "")
 
@@ -138,7 +138,7 @@ def _cell(value: float | None, level: Level, low: bool, blocks: int) -> Json:
 
 
 def latch_json(latch: Latch | None, seen: LatchSeen | None) -> Json:
-    """A latch: whether it is set, by how many updates, at which first and last, and when."""
+    """A latch: whether it is set, how many updates set it, the first and last of them, and when."""
     if latch is None or not latch.lit:
         return {"set": False, "updates": 0, "first": None, "last": None, "since": None, "at": None}
     first = seen.first if seen else latch.first_update
@@ -207,7 +207,7 @@ def _trend_level(level: Level) -> str:
 
 
 def footer_json(run: RunState) -> Json:
-    """The gradient-flow line. Layers are those that the run reports, else the document's twelve."""
+    """The gradient-flow line. The layer count is the run's, else the document's twelve."""
     tamiyo, update = run.snapshot.tamiyo, run.update
     if not tamiyo.ppo_data_received:
         empty: Json = {"cv": None, "cv_level": "none", "cv_word": "", "layers": None}
@@ -216,9 +216,9 @@ def footer_json(run: RunState) -> Json:
         }
     cv = tamiyo.gradient_quality.gradient_cv
     cv_level = level_of(cv, health.gradient_cv_level(cv))
-    told = getattr(update, "grad_norm_per_layer", None) or tamiyo.layer_gradient_health
+    by_layer = getattr(update, "grad_norm_per_layer", None) or tamiyo.layer_gradient_health
     dead, exploding = tamiyo.dead_layers, tamiyo.exploding_layers
-    layers = len(told) if told else DOCUMENTED_LAYERS
+    layers = len(by_layer) if by_layer else DOCUMENTED_LAYERS
     if max(dead or 0, exploding or 0) > layers:
         layers = 0
     return {

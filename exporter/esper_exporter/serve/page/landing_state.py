@@ -1,4 +1,4 @@
-"""What the landing page shows of the runs."""
+"""The runs as the landing page shows them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from esper_exporter.state.registry import Entry
 
 
 def landing_page(entries: Iterable[Entry]) -> LandingPage:
-    """The page for these runs; the caller holds the lock that they are changed under."""
+    """The landing page for these runs; the caller holds the state lock."""
     runs = tuple(_run(entry) for entry in entries)
     return LandingPage(
         version=__version__, ready=any(run.state != "waiting" for run in runs), runs=runs

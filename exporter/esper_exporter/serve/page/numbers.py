@@ -20,7 +20,7 @@ LEVELS = {
 
 
 def number(value: float | None) -> Number:
-    """JSON has no NaN: what is not finite goes as ``NaN``, ``Inf`` or ``-Inf``, None as null."""
+    """A number for JSON, which has no NaN: ``NaN``, ``Inf``, ``-Inf`` as strings, None as null."""
     if value is None or math.isfinite(value):
         return value
     if value != value:
@@ -34,7 +34,7 @@ def unix(moment: datetime | None) -> float | None:
 
 
 def level_of(value: float | None, level: Level) -> str:
-    """The level's word; NaN and Inf, which have no place on any scale, are critical."""
+    """The level's word; NaN and Inf are critical on every scale."""
     if value is not None and not math.isfinite(value):
         return "crit"
     return LEVELS[level]

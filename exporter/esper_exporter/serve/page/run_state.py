@@ -1,4 +1,4 @@
-"""One run as data: a line for the list of runs, and everything for the page of one."""
+"""A run as JSON: a summary for the list of runs, and all details for its page."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ from esper_exporter.state.torch_memory import GIB
 
 
 def run_key(entry: Entry) -> str:
-    """A short name for a run in addresses, the same for as long as the run is known."""
+    """A short key for a run in URLs, stable for as long as the exporter keeps the run."""
     labels = "\0".join(value for _, value in entry.state.identity.labels())
     return blake2s(labels.encode("utf-8", "replace"), digest_size=6).hexdigest()
 
 
 def failure_of(run: RunState) -> str | None:
-    """Why the run failed. A trainer that gave up over non-finite updates has failed even while
-    its process goes on, or its recording has no more to say."""
+    """Why the run failed. A trainer that gave up after nonfinite updates has failed even while
+    its process runs on, or its recording has ended."""
     if run.failure is not None:
         return run.failure
     if run.tallies.get(counted.FINITENESS_FAILURES) and run.latched_last:
@@ -44,7 +44,7 @@ def failure_of(run: RunState) -> str | None:
 
 
 def silence(entry: Entry, now: float) -> float | None:
-    """Seconds since the last event came in; None before the first."""
+    """Seconds since the last event arrived; None before the first."""
     arrived = entry.history.arrived
     if arrived is None:
         last = entry.state.last_event_at
@@ -55,8 +55,8 @@ def silence(entry: Entry, now: float) -> float | None:
 def state_of(entry: Entry, now: float, replayed: bool, exhausted: bool) -> str:
     """``waiting``, ``running``, ``stalled``, ``ended``, ``finished``, ``failed``, ``superseded``.
 
-    ``replayed``: the events are a recording's, which is never stalled; ``exhausted``: it has no
-    more of them.
+    ``replayed``: the events come from a recording, which never stalls; ``exhausted``: the
+    recording has ended.
     """
     run = entry.state
     if failure_of(run) is not None:
@@ -77,7 +77,7 @@ def state_of(entry: Entry, now: float, replayed: bool, exhausted: bool) -> str:
 
 
 def _patience(run: RunState) -> float:
-    """How long the run may be silent; the rule EsperTelemetryStale."""
+    """How long the run may be silent, as in the rule EsperTelemetryStale."""
     updates = run.tallies.get(counted.UPDATES)
     if not updates:
         return health.TELEMETRY_STALE_FIRST_UPDATE_SECONDS
@@ -87,7 +87,7 @@ def _patience(run: RunState) -> float:
 
 
 def _span(run: RunState) -> float | None:
-    """Seconds from the run's beginning to its last event, by the events' own clock."""
+    """Seconds from the run's start to its last event, by the events' timestamps."""
     if run.started_at is None or run.last_event_at is None:
         return None
     return max(0.0, (run.last_event_at - run.started_at).total_seconds())
@@ -99,8 +99,8 @@ def _total(run: RunState, counter: Counter) -> int:
 
 
 def _mean_accuracy(run: RunState) -> float | None:
-    """Over the environments that have finished an epoch, in percent. The run's own summary is not
-    brought up to date for a poll: it would cost more than all else here."""
+    """Mean over the environments that have finished an epoch, in percent. A poll does not
+    refresh the run's summary: that would cost more than the rest of the answer."""
     measured = [
         env.host_accuracy
         for env in run.snapshot.envs.values()
@@ -110,7 +110,7 @@ def _mean_accuracy(run: RunState) -> float | None:
 
 
 def summary_json(entry: Entry, state: str, now: float) -> Json:
-    """The run in one line."""
+    """The run's summary."""
     run, history = entry.state, entry.history
     snapshot, tamiyo = run.snapshot, run.snapshot.tamiyo
     measured = tamiyo.ppo_data_received
@@ -177,7 +177,7 @@ def summary_json(entry: Entry, state: str, now: float) -> Json:
 
 
 def detail_json(entry: Entry, env_id: int | None) -> Json:
-    """Everything about one run, and everything about one of its environments if one is open."""
+    """All details of a run, and of one of its environments if its drawer is open."""
     run, history = entry.state, entry.history
     opened = None if env_id is None else run.snapshot.envs.get(env_id)
     return {
@@ -197,32 +197,32 @@ def detail_json(entry: Entry, env_id: int | None) -> Json:
     }
 
 
-def _decision(told: DecisionSnapshot) -> Json:
-    at = told.timestamp.timestamp()
+def _decision(made: DecisionSnapshot) -> Json:
+    at = made.timestamp.timestamp()
     # Without telemetry of the heads, the action's confidence is that of operation and slot.
     confidence: dict[str, float | None] = {
-        **told.confidences,
-        **{head: told.confidences.get(head) or told.confidence for head in ("op", "slot")},
+        **made.confidences,
+        **{head: made.confidences.get(head) or made.confidence for head in ("op", "slot")},
     }
     return {
-        "id": told.decision_id or f"{told.env_id}@{at}",
+        "id": made.decision_id or f"{made.env_id}@{at}",
         "time": at,
-        "env": told.env_id,
-        "op": told.chosen_action,
-        "success": told.action_success,
-        "confidence": number(told.confidence),
+        "env": made.env_id,
+        "op": made.chosen_action,
+        "success": made.action_success,
+        "confidence": number(made.confidence),
         "choices": {
             head: [
-                told.chosen_action if head == "op" else told.choices.get(head),
+                made.chosen_action if head == "op" else made.choices.get(head),
                 number(confidence.get(head)),
             ]
             for head in HEADS
         },
-        "alternatives": [[op, number(share)] for op, share in told.alternatives],
-        "value": number(told.expected_value),
-        "reward": number(told.actual_reward),
-        "advantage": number(told.td_advantage),
-        "entropy": number(told.decision_entropy),
+        "alternatives": [[op, number(share)] for op, share in made.alternatives],
+        "value": number(made.expected_value),
+        "reward": number(made.actual_reward),
+        "advantage": number(made.td_advantage),
+        "entropy": number(made.decision_entropy),
     }
 
 
@@ -268,7 +268,7 @@ def _policy(run: RunState, history: RunHistory) -> Json:
         ),
     }
     if isinstance(number(tamiyo.explained_variance), str):
-        levels["explained_variance"] = "none"  # NaN by design where the returns hardly vary
+        levels["explained_variance"] = "none"  # NaN by definition where the returns hardly vary
     for name, value in values.items():
         levels.setdefault(name, "crit" if isinstance(number(value), str) else "none")
     return {
@@ -279,7 +279,7 @@ def _policy(run: RunState, history: RunHistory) -> Json:
 
 
 def _training(run: RunState) -> Json:
-    """The run's own pace and memory."""
+    """The run's pace and memory."""
     vitals, tamiyo = run.snapshot.vitals, run.snapshot.tamiyo
     measured = tamiyo.ppo_data_received
     wait = getattr(run.update, "dataloader_wait_ratio", None)
@@ -304,13 +304,13 @@ def _training(run: RunState) -> Json:
 
 
 def _config(run: RunState) -> Json:
-    """What TRAINING_STARTED reported; empty before it came."""
+    """The fields of TRAINING_STARTED; empty before the event."""
     if run.started is None:
         return {}
-    told = {name: getattr(run.started, name) for name in run.started.__struct_fields__}
+    reported = {name: getattr(run.started, name) for name in run.started.__struct_fields__}
     return {
         name: list(value) if isinstance(value, tuple) else value
-        for name, value in told.items()
+        for name, value in reported.items()
         if value is not None and value != ""
     }
 

@@ -1,7 +1,7 @@
-"""The addresses of the page: its files, its JSON, and the replay's controls.
+"""The page's routes: its files, its JSON, and the replay's controls.
 
-Nothing is loaded from elsewhere and no script or style stands in the document, so the
-Content-Security-Policy allows this server's own files and nothing else.
+The page loads nothing from other origins and has no inline script or style, so the
+Content-Security-Policy allows this server's files only.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _STATIC = resources.files(__package__) / "static"
 
 @dataclass(frozen=True, slots=True)
 class PageFile:
-    """A static file: as it is, compressed, and its name for If-None-Match."""
+    """A static file: its bytes, plain and compressed, and its ETag."""
 
     body: bytes
     compressed: bytes
@@ -59,7 +59,7 @@ class PageFile:
 
 @cache
 def page_names() -> tuple[str, ...]:
-    """The page's files, by their address below ``/page/``."""
+    """The page's files, by their path below ``/page/``."""
     return tuple(_names(_STATIC, ""))
 
 
@@ -73,7 +73,7 @@ def _names(folder: Traversable, above: str) -> Iterator[str]:
 
 @cache
 def page_file(name: str) -> PageFile:
-    """One of `page_names`; read at its first request and kept."""
+    """One of `page_names`; read at the first request, then cached."""
     body = _STATIC.joinpath(name).read_bytes()
     tag = f'"{blake2s(body, digest_size=8).hexdigest()}"'.encode()
     return PageFile(body, gzip.compress(body, 9, mtime=0), tag, TYPES[name.rpartition(".")[2]])
@@ -96,7 +96,7 @@ def runbooks() -> Mapping[str, Path]:
 
 
 def page_routes(api: PageApi) -> Mapping[str, Route]:
-    """Every address of the page: ``/``, its files below ``/page/``, its JSON below ``/api/v1/``."""
+    """All routes of the page: ``/``, its files below ``/page/``, its JSON below ``/api/v1/``."""
     return {
         **{f"/page/{name}": partial(_file, name) for name in page_names()},
         "/": partial(_file, "index.html"),
@@ -115,22 +115,22 @@ def page_routes(api: PageApi) -> Mapping[str, Route]:
 
 
 def _own(route: Callable[[Request], Answer]) -> Callable[[Request], Answer]:
-    """Refuse what a page of another site asks for."""
+    """Refuse requests from other sites' pages."""
 
     def checked(request: Request) -> Answer:
         headers = request.headers
         if headers.get(b"sec-fetch-site", b"none") not in OWN_SITES or _foreign_origin(headers):
-            return _text(403, "This address answers its own page only.")
+            return _text(403, "This address answers requests from its own page only.")
         try:
             return route(request)
         except Busy:
-            return _text(503, "The training holds its state; ask again.", (b"retry-after", b"1"))
+            return _text(503, "The exporter's state is busy; try again.", (b"retry-after", b"1"))
 
     return checked
 
 
 def _foreign_origin(headers: Headers) -> bool:
-    """Whether a script of another origin asks; browsers that know Sec-Fetch-Site say so twice."""
+    """Whether a script of another origin sent the request, by Sec-Fetch-Site and Origin."""
     origin = headers.get(b"origin")
     return origin is not None and origin.partition(b"://")[2] != headers.get(b"host", b"")
 
@@ -162,12 +162,12 @@ def _history(api: PageApi, request: Request) -> Answer:
 
 
 def _replay(api: PageApi, request: Request) -> Answer:
-    """A recording's controls; a live run has none."""
+    """The controls of a replay; a live run has none."""
     replay = api.replay
     if replay is None:
-        return _text(404, "Nothing is replayed here.")
+        return _text(404, "This exporter is not replaying a recording.")
     if request.method != "POST":
-        return _text(405, "POST changes the replay.", (b"allow", b"POST"))
+        return _text(405, "Use POST to control the replay.", (b"allow", b"POST"))
     asked = _asked(request)
     try:
         for action in ("pause", "speed", "seek"):
@@ -223,5 +223,5 @@ def _file(name: str, request: Request) -> Answer:
 
 
 def _runbook(name: str, _request: Request) -> Answer:
-    """What to do about an alert, as it is written: reasons on the page lead here."""
+    """An alert's runbook in Markdown; the page's reasons link here."""
     return Answer(200, runbooks()[name].read_bytes(), ((b"content-type", TYPES["txt"]), *SECURE))

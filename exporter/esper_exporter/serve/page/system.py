@@ -1,4 +1,4 @@
-"""The machine as data: GPUs, host, process and disks, from the samplers' last reports."""
+"""The machine as JSON: GPUs, host, process and disks, from the samplers' last reports."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def _share(cells: Cells, used: str, total: str) -> float | None:
 def system_json(
     gpus: GpuReport | None, host: HostReport | None, disks: Mapping[str, Cells] | None
 ) -> Json:
-    """What is known of the machine; an empty list or null where nothing samples it."""
+    """The machine's last samples; an empty list or null where nothing samples it."""
     return {
         "gpus": []
         if gpus is None

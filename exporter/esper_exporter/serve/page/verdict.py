@@ -1,8 +1,8 @@
-"""Is the run well? One word, and the reasons for it with their numbers and bounds.
+"""The run's verdict: one word, and the reasons with their numbers and bounds.
 
-Broken is what the rules page somebody for: a latch, a failure. A head out of its range makes it
-broken once that has lasted (`esper_exporter.health.HEAD_OUT_OF_RANGE_SHARE` of the last updates);
-until then, and for all else that warns, the word is look.
+``broken`` is for what pages the on-call engineer: a latch, a failure, or a head that was out of
+range in `esper_exporter.health.HEAD_OUT_OF_RANGE_SHARE` of the last updates. A shorter excursion,
+and all other warnings, give ``look``.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ _NOT_REPORTED = HeadUpdatePayload()
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """One finding: ``subject`` is what it is about, ``text`` the finding with number and bound,
-    ``part`` the part of the page that shows it, ``rule`` the alerting rule of the same thing."""
+    """One finding: ``subject`` is what it concerns, ``text`` the finding with number and bound,
+    ``part`` the part of the page that shows it, ``rule`` the corresponding alerting rule."""
 
     level: str
     symbol: str
@@ -48,7 +48,7 @@ class Reason:
 
 
 def reasons(run: RunState, history: RunHistory, state: str, failure: str | None) -> list[Reason]:
-    """All that is not as it should be, worst first."""
+    """All findings, worst first."""
     found = [
         *_end(state, failure),
         *_latches(run, history),
@@ -61,8 +61,8 @@ def reasons(run: RunState, history: RunHistory, state: str, failure: str | None)
 
 
 def verdict_json(run: RunState, history: RunHistory, state: str, failure: str | None) -> Json:
-    """The word, how many reasons of each level, and the reasons; for a healthy run what was
-    checked."""
+    """The word, the number of reasons by level, and the reasons; for a healthy run the checks
+    that passed."""
     found = reasons(run, history, state, failure)
     critical = sum(reason.level == "crit" for reason in found)
     return {
@@ -89,13 +89,13 @@ def word(state: str, found: list[Reason]) -> str:
 
 def _checked(run: RunState) -> list[str]:
     latches = len(run.latches.heads) + len(run.latches.sources)
-    told = [f"no latch set, {latches} watched"]
+    checked = [f"no latch set, {latches} watched"]
     if run.snapshot.tamiyo.ppo_data_received:
-        told.append(f"{len(run.heads)} heads in range")
-        told.append("KL, clip fraction and gradient norm within bounds")
+        checked.append(f"{len(run.heads)} heads in range")
+        checked.append("KL, clip fraction and gradient norm within bounds")
     if run.snapshot.envs:
-        told.append(f"{len(run.snapshot.envs)} environments, none degraded")
-    return told
+        checked.append(f"{len(run.snapshot.envs)} environments, none degraded")
+    return checked
 
 
 def _end(state: str, failure: str | None) -> list[Reason]:
@@ -133,7 +133,7 @@ def _latches(run: RunState, history: RunHistory) -> list[Reason]:
                 Reason("crit", "dot", _label(head), text, "latches", "EsperHeadNonFiniteLatched")
             )
     for source, latch in run.latches.sources.items():
-        # A head's latch sets log_probs as well, which would say the same twice.
+        # A head's latch sets log_probs as well, which would list the same fault twice.
         if latch.lit and not (named and source == "log_probs"):
             seen = history.latches.get(source)
             where = _updates(seen.first, seen.last, latch.updates) if seen else ""

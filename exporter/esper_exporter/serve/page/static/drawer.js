@@ -22,12 +22,12 @@ const Signed = ({ value, most, width = 290, height = 18, from = width / 2 }) => 
 };
 
 export function Parts({ parts, total }) {
-  const told = Object.entries(parts).filter(([, v]) => typeof v === 'number' && v !== 0).sort((a, b) => Math.abs(b[1]) - Math.abs(a[1]));
+  const terms = Object.entries(parts).filter(([, v]) => typeof v === 'number' && v !== 0).sort((a, b) => Math.abs(b[1]) - Math.abs(a[1]));
   const odd = Object.entries(parts).filter(([, v]) => typeof v === 'string');
   const zero = Object.values(parts).filter((v) => v === 0).length;
-  const most = Math.max(Math.abs(total) || 0, ...told.map(([, v]) => Math.abs(v)));
+  const most = Math.max(Math.abs(total) || 0, ...terms.map(([, v]) => Math.abs(v)));
   return html`<h3>Reward parts <span class="dim">last step, largest first${zero ? `; ${zero} others are 0` : ''}</span></h3>
-    <table class="rw"><tbody>${[...odd, ...told].map(([name, v]) => html`<tr key=${name}><th scope="row">${PARTS[name] || name}</th><td><${Signed} value=${v} most=${most} /></td><td class=${`r ${typeof v === 'string' ? 'crit' : ''}`}>${signed(v, 3)}</td></tr>`)}
+    <table class="rw"><tbody>${[...odd, ...terms].map(([name, v]) => html`<tr key=${name}><th scope="row">${PARTS[name] || name}</th><td><${Signed} value=${v} most=${most} /></td><td class=${`r ${typeof v === 'string' ? 'crit' : ''}`}>${signed(v, 3)}</td></tr>`)}
     <tr class="total"><th scope="row">total</th><td><${Signed} value=${total} most=${most} /></td><td class="r">${signed(total, 3)}</td></tr></tbody></table>`;
 }
 
@@ -55,7 +55,7 @@ export function Shapley({ shapley, seeds }) {
   return html`<div><h3>Shapley <span class="dim">95 %${samples ? `, ${samples} samples` : ''}, batch ${shapley.batch}</span></h3>
     ${shapley.slots.map((s) => {
       const level = !s.significant ? 'hollow' : s.mean > 0 ? 'plus' : 'less';
-      const word = !s.significant ? 'not told from zero' : s.mean > 0 ? 'helps, beyond its error' : 'harms, beyond its error';
+      const word = !s.significant ? 'within its error' : s.mean > 0 ? 'helps, beyond its error' : 'harms, beyond its error';
       return html`<div class="shap" key=${s.slot}><span class="fx"><span>${s.slot} ${blueprint[s.slot] || ''}</span><span class="sp"></span><b>${signed(s.mean, 2)}</b><span class="dim">± ${fixed(Z * s.std, 2)}</span></span>
         <svg viewBox="0 0 200 12" preserveAspectRatio="none" aria-hidden="true"><path class="mid" d="M100 0V12" /><path class="whisker" d=${`M${x(s.mean - Z * s.std).toFixed(1)} 6H${x(s.mean + Z * s.std).toFixed(1)}`} /><circle class=${level} cx=${x(s.mean)} cy="6" r="3" /></svg><span class="dim">${word}</span></div>`;
     })}</div>`;
@@ -63,8 +63,8 @@ export function Shapley({ shapley, seeds }) {
 
 // Fifty actions, WAIT a dot so that acts stand out.
 export function Actions({ actions, counts, title = 'Actions' }) {
-  const told = Object.entries(counts || {}).sort((a, b) => b[1] - a[1]);
-  return html`<h3>${title} <span class="dim">last ${actions.length || MISSING}</span><span class="sp"></span><span class="small">${told.map(([op, n]) => html`<span key=${op}><b class=${action(op)[1]}>${op === 'WAIT' ? '' : action(op)[2]}</b> ${n} ${action(op)[0]} </span>`)}</span></h3>
+  const ranked = Object.entries(counts || {}).sort((a, b) => b[1] - a[1]);
+  return html`<h3>${title} <span class="dim">last ${actions.length || MISSING}</span><span class="sp"></span><span class="small">${ranked.map(([op, n]) => html`<span key=${op}><b class=${action(op)[1]}>${op === 'WAIT' ? '' : action(op)[2]}</b> ${n} ${action(op)[0]} </span>`)}</span></h3>
     <ol class="hist" aria-label="actions, oldest first">${actions.map((op, i) => html`<li key=${i} class=${`${action(op)[1]} ${op === 'WAIT' ? '' : 'act'}`} title=${op}><span aria-hidden="true">${action(op)[2]}</span><span class="sr">${op}</span></li>`)}</ol>`;
 }
 

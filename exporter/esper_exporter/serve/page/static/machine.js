@@ -9,14 +9,14 @@ const ratio = (part, all) => (missing(part) || !all ? null : part / all);
 const Cell = ({ name, text, share, level = '' }) => html`<div><small>${name}</small><span class=${level === 'warn' || level === 'crit' ? level : ''}>${text}</span>${share !== undefined && html`<${Share} share=${share} />`}</div>`;
 
 function brief(config) {
-  const told = [];
-  if (!missing(config.lr)) told.push(`lr ${scientific(config.lr)}`);
-  if (!missing(config.clip_ratio)) told.push(`clip ${config.clip_ratio}`);
-  if (!missing(config.seed)) told.push(`seed ${config.seed}`);
-  if (!missing(config.param_budget)) told.push(`budget ${whole(config.param_budget)}`);
-  if (config.reward_mode) told.push(config.reward_mode);
-  if (config.policy_device) told.push(config.policy_device);
-  return told.join(' · ') || MISSING;
+  const parts = [];
+  if (!missing(config.lr)) parts.push(`lr ${scientific(config.lr)}`);
+  if (!missing(config.clip_ratio)) parts.push(`clip ${config.clip_ratio}`);
+  if (!missing(config.seed)) parts.push(`seed ${config.seed}`);
+  if (!missing(config.param_budget)) parts.push(`budget ${whole(config.param_budget)}`);
+  if (config.reward_mode) parts.push(config.reward_mode);
+  if (config.policy_device) parts.push(config.policy_device);
+  return parts.join(' · ') || MISSING;
 }
 
 export function MachineLine({ page }) {

@@ -20,17 +20,17 @@ const Heads = ({ run }) => html`<span class="mini-heads">${run.head_states.map((
 
 // What sets one row apart from the others of its run.
 function apart(run, peers) {
-  const told = [];
-  if (run.latched_heads.length) told.push(html`<span class="crit"><${Icon} name="dot" /> ${run.latched_heads.join(', ')} latched</span> `);
+  const notes = [];
+  if (run.latched_heads.length) notes.push(html`<span class="crit"><${Icon} name="dot" /> ${run.latched_heads.join(', ')} latched</span> `);
   const others = peers.filter((p) => p !== run);
   if (others.length) {
     const speeds = others.map((p) => p.epochs_per_second).filter((v) => typeof v === 'number');
     const usual = speeds.length ? [...speeds].sort((a, b) => a - b)[Math.floor(speeds.length / 2)] : null;
-    if (usual && typeof run.epochs_per_second === 'number' && run.epochs_per_second < 0.8 * usual) told.push(html`<span class="warn"><${Icon} name="fall" /> ${percent(1 - run.epochs_per_second / usual, 0)} slower</span> `);
+    if (usual && typeof run.epochs_per_second === 'number' && run.epochs_per_second < 0.8 * usual) notes.push(html`<span class="warn"><${Icon} name="fall" /> ${percent(1 - run.epochs_per_second / usual, 0)} slower</span> `);
     const ahead = Math.max(...others.map((p) => p.updates));
-    if (ahead - run.updates > 1) told.push(html`<span class="warn"><${Icon} name="bars" /> ${ahead - run.updates} updates behind</span> `);
+    if (ahead - run.updates > 1) notes.push(html`<span class="warn"><${Icon} name="bars" /> ${ahead - run.updates} updates behind</span> `);
   }
-  return told.length ? told : html`<span class="dim">${MISSING}</span>`;
+  return notes.length ? notes : html`<span class="dim">${MISSING}</span>`;
 }
 
 const Row = ({ page, run, peers, bounds }) => {
@@ -59,9 +59,9 @@ function families(runs) {
 
 // Which group leads, where there are several.
 function lead(runs) {
-  const told = runs.filter((r) => typeof r.return === 'number').sort((a, b) => b.return - a.return);
-  if (new Set(told.map((r) => r.group)).size < 2) return null;
-  return `A/B: ${told[0].group} leads ${told[told.length - 1].group} by ${fixed(told[0].return - told[told.length - 1].return, 2)} return`;
+  const ranked = runs.filter((r) => typeof r.return === 'number').sort((a, b) => b.return - a.return);
+  if (new Set(ranked.map((r) => r.group)).size < 2) return null;
+  return `A/B: ${ranked[0].group} leads ${ranked[ranked.length - 1].group} by ${fixed(ranked[0].return - ranked[ranked.length - 1].return, 2)} return`;
 }
 
 export function Runs({ page }) {

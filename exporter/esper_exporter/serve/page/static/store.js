@@ -87,12 +87,12 @@ export class Store {
     if (this.env !== null) query.set('env', this.env);
     try {
       const answer = await get(`api/v1/state?${query}`, this.etag ? { 'If-None-Match': this.etag } : {});
-      const told = Number(answer.headers.get('esper-now'));
+      const serverNow = Number(answer.headers.get('esper-now'));
       if (answer.status === 200) {
         const data = await answer.json();
         this.etag = answer.headers.get('etag') || '';
         this.data = data;
-        this.serverNow = told || data.now;
+        this.serverNow = serverNow || data.now;
         this.fetchedAt = seconds();
         if (data.run) await this.fetchHistory(data.run.key);
         else this.history = blank();
@@ -127,16 +127,16 @@ function get(address, headers = {}) {
 }
 
 // What is new, added to what is known; a row that came again replaces the one before.
-export function merge(before, told) {
-  const known = told.reset || before.key !== told.key ? blank() : before;
-  const fresh = new Set(told.updates.rows.map((row) => row[0]));
+export function merge(before, answer) {
+  const known = answer.reset || before.key !== answer.key ? blank() : before;
+  const fresh = new Set(answer.updates.rows.map((row) => row[0]));
   return {
-    key: told.key,
-    cursor: told.cursor,
-    columns: told.updates.columns,
-    rows: [...known.rows.filter((row) => !fresh.has(row[0])), ...told.updates.rows].slice(-KEPT_UPDATES),
-    marks: [...known.marks.filter((m) => !told.marks.some((n) => n.number === m.number && n.kind === m.kind)), ...told.marks].slice(-KEPT_MARKS),
-    events: recent([...known.events, ...told.events]),
+    key: answer.key,
+    cursor: answer.cursor,
+    columns: answer.updates.columns,
+    rows: [...known.rows.filter((row) => !fresh.has(row[0])), ...answer.updates.rows].slice(-KEPT_UPDATES),
+    marks: [...known.marks.filter((m) => !answer.marks.some((n) => n.number === m.number && n.kind === m.kind)), ...answer.marks].slice(-KEPT_MARKS),
+    events: recent([...known.events, ...answer.events]),
   };
 }
 

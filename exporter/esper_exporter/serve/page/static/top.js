@@ -166,7 +166,7 @@ function Progress({ run, page }) {
 
 const ago = (page, at) => (missing(at) ? '' : page.over ? `${span(page.run.last_event - at)} before end` : `${span(page.clock - at)} ago`);
 
-const told = (latch) => `${missing(latch.first) ? '' : ` u${latch.first}`} ×${latch.updates}`;
+const latchText = (latch) => `${missing(latch.first) ? '' : ` u${latch.first}`} ×${latch.updates}`;
 
 const HeadLatch = ({ head, page }) => {
   const set = head.nan.set || head.inf.set;
@@ -182,7 +182,7 @@ const Latch = ({ latch, name, of }) =>
   latch.set === null
     ? html`<span class="dim">– ${name}</span>`
     : latch.set
-    ? html`<span class="set crit" aria-label=${`${of} ${name} latched${told(latch)}`}><${Icon} name="dot" /> ${name}${told(latch)}</span>`
+    ? html`<span class="set crit" aria-label=${`${of} ${name} latched${latchText(latch)}`}><${Icon} name="dot" /> ${name}${latchText(latch)}</span>`
     : html`<span class="clear dim" aria-label=${`${of} ${name} clear`}><${Icon} name="ring" cls="faint" /> ${name}</span>`;
 
 export function Latches({ page }) {
@@ -197,7 +197,7 @@ export function Latches({ page }) {
       ${heads.map((head) => html`<${HeadLatch} key=${head.name} head=${head} page=${page} />`)}
       ${set.map((source) => html`<li key=${source.name} class="on" data-latch=${source.name}>
         <span class="hd">${source.name}</span>
-        <span class="lt"><span class="set crit" aria-label=${`${source.name} latched${told(source)}`}><${Icon} name="dot" />${told(source)}</span></span>
+        <span class="lt"><span class="set crit" aria-label=${`${source.name} latched${latchText(source)}`}><${Icon} name="dot" />${latchText(source)}</span></span>
         <span class="dim when">${ago(page, source.at)}</span></li>`)}
       ${sources.length > set.length && html`<li class="sep rest"><ul>${sources.filter((source) => !source.set).map((source) => html`<li key=${source.name} class="clear dim" data-latch=${source.name} aria-label=${`${source.name} clear`}><${Icon} name="ring" cls="faint" /> ${source.name}</li>`)}</ul></li>`}
     </ul>
