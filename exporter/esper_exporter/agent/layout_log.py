@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -23,7 +23,7 @@ from esper_exporter.agent.page_file import PageRefused, open_owned
 from esper_exporter.metrics.exposition import Capture
 from esper_exporter.metrics.metric import Metric
 from esper_exporter.metrics.row_types import compiled
-from esper_exporter.metrics.table import Row
+from esper_exporter.metrics.table import Block, Row
 
 FORMAT = 1
 MAX_LOG_BYTES = 256 * 1024 * 1024
@@ -80,7 +80,11 @@ class Schema:
 def own_schema() -> bytes:
     """This version's schema as the first line of a log."""
     blocks = compiled()
-    metrics = blocks.catalogue.metrics
+    return schema_of(blocks.catalogue.metrics, blocks.blocks)
+
+
+def schema_of(metrics: Sequence[Metric], blocks: Iterable[Block]) -> bytes:
+    """The schema of a page with these families and kinds of rows."""
     numbers = {metric.name: number for number, metric in enumerate(metrics)}
     return orjson.dumps(
         {
@@ -93,7 +97,7 @@ def own_schema() -> bytes:
                     [numbers[column.metric.name], column.suffix, column.labels]
                     for column in block.columns
                 ]
-                for block in blocks.blocks
+                for block in blocks
             },
         }
     )
@@ -139,10 +143,14 @@ def _labels(raw: Any) -> RowLabels:
 
 
 class LayoutWriter:
-    """Appends the rows of one process' table to its log. Not thread-safe. Raises OSError."""
+    """Appends the rows of one process' table to its log. Not thread-safe. Raises OSError.
 
-    def __init__(self, directory: Path) -> None:
+    ``schema`` is the log's first line: this version's unless given.
+    """
+
+    def __init__(self, directory: Path, schema: bytes | None = None) -> None:
         self._directory = directory
+        self._schema = own_schema() if schema is None else schema
         self._known: dict[Row, RowLabels] = {}
         self._version = -1
         self._handle = -1
@@ -168,7 +176,7 @@ class LayoutWriter:
         return self.size > COMPACT_BYTES and self.size > COMPACT_FACTOR * self._live_bytes()
 
     def _live_bytes(self) -> int:
-        return len(own_schema()) + sum(len(_added(row)) for row in self._known)
+        return len(self._schema) + sum(len(_added(row)) for row in self._known)
 
     def _begin(self, rows: Iterable[Row]) -> None:
         """A new log with what is there now. The old one goes when the page names the new one."""
@@ -179,7 +187,7 @@ class LayoutWriter:
         before = self._handle
         self._handle, self.size, self.generation = handle, 0, generation
         try:
-            self._append([own_schema(), *(_added(row) for row in rows)])
+            self._append([self._schema, *(_added(row) for row in rows)])
         except BaseException:
             path.unlink(missing_ok=True)
             raise

@@ -83,6 +83,16 @@ class _Plan:
     order: NDArray[np.int64]
 
 
+@dataclass(frozen=True, slots=True)
+class _Template:
+    """The lines that are present: their cells, and a page's pieces with gaps for the numbers."""
+
+    plan: _Plan
+    present: NDArray[np.bool_]
+    cells: NDArray[np.int64]
+    pieces: list[bytes]
+
+
 class MergedPage:
     """Renders parts as one page in one format. Used by one renderer at a time."""
 
@@ -91,6 +101,7 @@ class MergedPage:
         self._exposition = exposition
         self._headers: list[bytes] = []
         self._plan: _Plan | None = None
+        self._template: _Template | None = None
         self._end = b"\n# EOF\n" if exposition == OPENMETRICS else b"\n"
         self._empty = b"# EOF\n" if exposition == OPENMETRICS else b""
 
@@ -104,19 +115,31 @@ class MergedPage:
         present = values.view(np.uint64)[plan.cells] != _ABSENT
         for mask in self._masks(parts, wanted, plan.order):
             present &= mask
-        chosen = np.flatnonzero(present)
-        if not len(chosen):
+        template = self._template
+        if (
+            template is None
+            or template.plan is not plan
+            or not np.array_equal(template.present, present)
+        ):
+            template = self._template = self._select(plan, present)
+        if not len(template.cells):
             return self._empty
+        pieces = template.pieces.copy()
+        pieces[1::2] = format_numbers(values[template.cells])
+        pieces.append(self._end)
+        return b"".join(pieces)
+
+    def _select(self, plan: _Plan, present: NDArray[np.bool_]) -> _Template:
+        chosen = np.flatnonzero(present)
         families = plan.families[chosen]
         pieces: list[bytes] = [b""] * (2 * len(chosen))
         pieces[0::2] = plan.starts[chosen].tolist()
-        pieces[1::2] = format_numbers(values[plan.cells[chosen]])
         headers = self._all_headers()
         for line in np.flatnonzero(np.diff(families, prepend=-1)).tolist():
             pieces[2 * line] = headers[families[line]] + pieces[2 * line]
-        pieces[0] = pieces[0][1:]
-        pieces.append(self._end)
-        return b"".join(pieces)
+        if pieces:
+            pieces[0] = pieces[0][1:]
+        return _Template(plan, present, plan.cells[chosen], pieces)
 
     def _planned(self, parts: Sequence[Part]) -> _Plan:
         key = tuple((id(part.lines), len(part.values)) for part in parts)
