@@ -51,7 +51,7 @@ function _shtab_esper_exporter_using
 end
 
 set -g _shtab_esper_exporter_commands demo run agent replay watch backfill mcp page journal 'journal import' 'journal compact' 'journal verify' 'journal prune' compare explain sql stack doctor catalog assets prune completion version
-set -g _shtab_esper_exporter_opts_with_value --agent --alertmanager --alertmanager-config --alertmanager-port --allowed-host --at --data --describe --envs --epochs --example --fake-gpus --file-sd --format --grafana --grafana-port --grafana-url --group-id --host --inject --interval --keep --label --max-age --max-bytes --memory-limit --nproc --out --output --port --prometheus --prometheus-port --query --rank --recording --run-id --runbook-url --seed --slots --speed --step --target --targets-dir --telemetry-file --unix-socket --until --update --updates --web-config
+set -g _shtab_esper_exporter_opts_with_value --agent --alertmanager --alertmanager-config --alertmanager-port --allowed-host --at --cluster-label --data --describe --envs --epochs --example --fake-gpus --file-sd --format --grafana --grafana-port --grafana-url --group-id --host --inject --interval --keep --label --max-age --max-bytes --memory-limit --nproc --out --output --port --prometheus --prometheus-port --query --rank --recording --run-id --runbook-url --seed --selector --slots --speed --step --target --targets-dir --telemetry-file --unix-socket --until --update --updates --web-config
 
 complete -c esper-exporter -e
 complete -c esper-exporter -f
@@ -195,6 +195,8 @@ complete -c esper-exporter -n '_shtab_esper_exporter_using assets' -s h -l help 
 complete -c esper-exporter -n '_shtab_esper_exporter_using assets' -l force -d 'replace files that are there and differ'
 complete -c esper-exporter -n '_shtab_esper_exporter_using assets' -l grafana-url -x -d 'address of your Grafana, put in front of the alerts'"'"' dashboard links'
 complete -c esper-exporter -n '_shtab_esper_exporter_using assets' -l runbook-url -x -d 'where DIR can be read, put in front of the alerts'"'"' runbook links'
+complete -c esper-exporter -n '_shtab_esper_exporter_using assets' -l cluster-label -x -d 'label that tells clusters apart in a global view (default: cluster)'
+complete -c esper-exporter -n '_shtab_esper_exporter_using assets' -l selector -x -d 'matchers for every series that the rules read, such as '"'"'env="prod"'"'"''
 complete -c esper-exporter -n '_shtab_esper_exporter_using assets; and test $_shtab_esper_exporter_npos -eq 0' -ka "(__fish_complete_directories)" -d 'made when it is not there'
 complete -c esper-exporter -n '_shtab_esper_exporter_using; and test $_shtab_esper_exporter_npos -eq 0' -a prune -d 'Remove from DIR the target files of this host'"'"'s processes that have ended. Those of other hosts are left alone: run it there.'
 complete -c esper-exporter -n '_shtab_esper_exporter_using prune' -s h -l help -d 'show this help message and exit'

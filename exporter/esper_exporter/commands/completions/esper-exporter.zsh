@@ -72,6 +72,8 @@ _shtab_esper_exporter_assets_options=(
   "--force[replace files that are there and differ]"
   "--grafana-url[address of your Grafana, put in front of the alerts\' dashboard links]:URL:"
   "--runbook-url[where DIR can be read, put in front of the alerts\' runbook links]:URL:"
+  "--cluster-label[label that tells clusters apart in a global view (default\: cluster)]:LABEL:"
+  "--selector[matchers for every series that the rules read, such as \'env\=\"prod\"\']:MATCHERS:"
   ":made when it is not there:_files -/"
 )
 
