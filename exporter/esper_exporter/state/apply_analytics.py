@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import fields
 from datetime import datetime
 from operator import attrgetter
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from esper_exporter.contract.analytics import (
     AnalyticsSnapshotPayload,
@@ -114,8 +114,7 @@ def apply_analytics(run: RunState, event: Event, payload: AnalyticsSnapshotPaylo
 
 def see_observations(run: RunState, event: Event, stats: ObservationStatsTelemetry) -> None:
     """Take in the health of the policy's inputs; NaN or Inf in them is a fault of its own."""
-    values = zip(_OBSERVATIONS, _observed(stats), strict=True)
-    run.snapshot.observation_stats.__dict__.update([p for p in values if p[1] is not None])
+    _update(run.snapshot.observation_stats, _OBSERVATIONS, _observed(stats))
     run.observed = True
     run.touched.observations = True
     if stats.nan_count or stats.inf_count:
@@ -186,8 +185,13 @@ def _take_reward_components(
 
 
 def _copy_components(state: RewardComponents, told: RewardComponentsTelemetry) -> None:
-    values = zip(_COMPONENT_TARGETS, _component_values(told), strict=True)
-    state.__dict__.update([pair for pair in values if pair[1] is not None])
+    _update(state, _COMPONENT_TARGETS, _component_values(told))
+
+
+def _update(state: object, names: tuple[str, ...], values: tuple[Any, ...]) -> None:
+    """Set the attributes whose value is not None."""
+    pairs = zip(names, values, strict=True)
+    state.__dict__.update([p for p in pairs if p[1] is not None] if None in values else pairs)
 
 
 def _decide(

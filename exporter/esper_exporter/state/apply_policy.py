@@ -23,7 +23,6 @@ from esper_exporter.state.run import RunState
 from esper_exporter.state.torch_memory import of_update
 from esper_exporter.state.trends import (
     compute_collapse_risk,
-    compute_correlation,
     compute_entropy_velocity,
 )
 
@@ -50,6 +49,9 @@ _HISTORIES = (
     "decision_density",
 )
 
+_HISTORY_FIELDS = tuple(f"{name}_history" for name in _HISTORIES)
+_in_history = attrgetter(*_HISTORIES)
+
 
 def _shared(target: type) -> tuple[str, ...]:
     """Field names that the payload and a state class have in common."""
@@ -57,25 +59,41 @@ def _shared(target: type) -> tuple[str, ...]:
     return tuple(f.name for f in fields(target) if f.name in have and f.name not in _BY_RULE)
 
 
-class _Copy:
-    """Copies the shared fields of a payload into one state object, in one go."""
-
-    def __init__(self, target: type) -> None:
-        self._names = _shared(target)
-        self._get = attrgetter(*self._names)
-
-    def __call__(self, payload: TamiyoPolicyUpdatePayload, state: object) -> None:
-        state.__dict__.update(zip(self._names, self._get(payload), strict=True))
+_PARTS = tuple(
+    _shared(target)
+    for target in (TamiyoState, ValueFunctionMetrics, GradientQualityMetrics, InfrastructureMetrics)
+)
+_parts_of = attrgetter(*(name for names in _PARTS for name in names))
 
 
-_copy_policy = _Copy(TamiyoState)
-_copy_value_function = _Copy(ValueFunctionMetrics)
-_copy_gradient_quality = _Copy(GradientQualityMetrics)
-_copy_infrastructure = _Copy(InfrastructureMetrics)
+def _copy_shared(payload: TamiyoPolicyUpdatePayload, tamiyo: TamiyoState) -> None:
+    """Copy the fields that a payload shares with the state and its parts, all at once."""
+    values = iter(_parts_of(payload))
+    states = (
+        *(tamiyo, tamiyo.value_function),
+        *(tamiyo.gradient_quality, tamiyo.infrastructure),
+    )
+    for names, state in zip(_PARTS, states, strict=True):
+        # Names first: zip takes no value that it has no name for.
+        state.__dict__.update(zip(names, values, strict=False))
 
 _ALL_HEADS = (*HEADS, *AUX_HEADS)
 _KNOWN_HEADS, _TAMIYO_HEADS = frozenset(_ALL_HEADS), frozenset(HEADS)
 _HEAD_GRAD_NORMS = HistogramRow(tuple((counted.HEAD_GRAD_NORM, (head,)) for head in _ALL_HEADS))
+
+
+_REPORTED = {
+    "ev_low_return_variance": counted.LOW_RETURN_VARIANCE,
+    "advantage_std_floored": counted.ADVANTAGE_STD_FLOORED,
+    "entropy_collapsed": counted.ENTROPY_COLLAPSED,
+    "loss_scale_updates": counted.LOSS_SCALE_UPDATES,
+    "rollback_steps_zeroed": counted.ROLLBACK_STEPS_ZEROED,
+    "trust_region_violations": counted.TRUST_REGION_VIOLATIONS,
+    "log_prob_underflow_count": counted.LOG_PROB_UNDERFLOWS,
+}
+"""Fields of an update that are counted as they are reported."""
+_REPORTED_COUNTERS = tuple(_REPORTED.values())
+_reported = attrgetter(*_REPORTED)
 
 
 def light_latches(run: RunState, event: Event, payload: TamiyoPolicyUpdatePayload) -> None:
@@ -159,12 +177,8 @@ def apply_policy_update(run: RunState, event: Event, payload: TamiyoPolicyUpdate
         run.count_skip("rollback")
         return
     tamiyo = run.snapshot.tamiyo
-    _copy_policy(payload, tamiyo)
-    _copy_value_function(payload, tamiyo.value_function)
-    _copy_gradient_quality(payload, tamiyo.gradient_quality)
-    compiled = tamiyo.infrastructure
-    _copy_infrastructure(payload, compiled)
-    run.see_memory(of_update(compiled))
+    _copy_shared(payload, tamiyo)
+    run.see_memory(of_update(tamiyo.infrastructure))
     count = len(OPS)
     values, mask = payload.op_q_values, payload.op_valid_mask
     tamiyo.op_q_values = values if values and len(values) == count else (math.nan,) * count
@@ -182,12 +196,12 @@ def apply_policy_update(run: RunState, event: Event, payload: TamiyoPolicyUpdate
         tamiyo.group_id = event.group_id
     apply_heads(run, payload.heads)
     _read_entropies(run)
-    for name in _HISTORIES:
-        value = getattr(payload, name)
-        if value is None and name == "explained_variance":
-            value = 0.0
+    state = tamiyo.__dict__
+    for history, value in zip(_HISTORY_FIELDS, _in_history(payload), strict=True):
         if value is not None:
-            getattr(tamiyo, f"{name}_history").append(value)
+            state[history].append(value)
+    if payload.explained_variance is None:
+        tamiyo.explained_variance_history.append(0.0)
     _predict_collapse(run)
     run.update = payload
     if payload.kl_divergence_after_update is not None:
@@ -238,9 +252,6 @@ def _predict_collapse(run: RunState) -> None:
         velocity=tamiyo.entropy_velocity,
     )
     tamiyo._previous_risk = tamiyo.collapse_risk_score
-    tamiyo.entropy_clip_correlation = compute_correlation(
-        tamiyo.entropy_history, tamiyo.clip_fraction_history
-    )
 
 
 def _count(run: RunState, event: Event, payload: TamiyoPolicyUpdatePayload) -> None:
@@ -268,16 +279,10 @@ def _count(run: RunState, event: Event, payload: TamiyoPolicyUpdatePayload) -> N
         distributions.observe(counted.UPDATE_DURATION, payload.update_time_ms / 1000.0)
     if payload.early_stop_epoch is not None:
         tallies.add(counted.EARLY_STOPS)
-    for counter, reported in (
-        (counted.LOW_RETURN_VARIANCE, payload.ev_low_return_variance),
-        (counted.ADVANTAGE_STD_FLOORED, payload.advantage_std_floored),
-        (counted.ENTROPY_COLLAPSED, payload.entropy_collapsed),
-        (counted.AMP_OVERFLOWS, _overflows(payload)),
-        (counted.LOSS_SCALE_UPDATES, payload.loss_scale_updates),
-        (counted.ROLLBACK_STEPS_ZEROED, payload.rollback_steps_zeroed),
-        (counted.TRUST_REGION_VIOLATIONS, payload.trust_region_violations),
-        (counted.LOG_PROB_UNDERFLOWS, payload.log_prob_underflow_count),
-    ):
+    overflows = _overflows(payload)
+    if overflows is not None:
+        tallies.add(counted.AMP_OVERFLOWS, by=float(overflows))
+    for counter, reported in zip(_REPORTED_COUNTERS, _reported(payload), strict=True):
         if reported is not None:
             tallies.add(counter, by=float(reported))
 

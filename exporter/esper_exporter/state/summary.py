@@ -14,7 +14,7 @@ from esper_exporter.state.rewards import RewardComponents
 from esper_exporter.state.run import EpisodeTally, RunState
 from esper_exporter.state.snapshot import EventLogEntry, SanctumSnapshot
 from esper_exporter.state.statistics import EpisodeStats, SeedLifecycleStats
-from esper_exporter.state.trends import detect_rate_trend
+from esper_exporter.state.trends import compute_correlation, detect_rate_trend
 
 OCCUPIED_STAGES = ("GERMINATED", "TRAINING", "BLENDING", "HOLDING", "FOSSILIZED")
 THROUGHPUT_MINIMUM_SECONDS = 1.0
@@ -30,6 +30,11 @@ def refresh_summary(run: RunState) -> None:
     snapshot.seed_lifecycle = _lifecycle(run)
     snapshot.event_log = [_log_entry(event, episode) for event, episode in run.recent_events]
     snapshot.episode_stats = _episode_stats(run)
+    tamiyo = snapshot.tamiyo
+    if run.update is not None:
+        tamiyo.entropy_clip_correlation = compute_correlation(
+            tamiyo.entropy_history, tamiyo.clip_fraction_history
+        )
 
 
 def count_actions(snapshot: SanctumSnapshot) -> None:
