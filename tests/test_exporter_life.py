@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,8 +20,11 @@ from support.command import environment
 from support.pages import value
 from support.programs import wait_until
 from support.recordings import telemetry_lines
+from support.served import page_seen
+from support.trainer import latching
 
 STARTED = telemetry_lines("run1")[0]
+LATCH = "esper_tamiyo_head_nonfinite_latched"
 FINISHED = "esper_run_finished"
 
 
@@ -63,6 +67,36 @@ def test_a_closed_run_has_finished_and_goes_on_when_it_is_started_again(
     exporter.start()
     assert value(page(exporter), FINISHED) == 0.0
     assert value(page(exporter), "esper_run_end_timestamp_seconds") is None
+
+
+def test_a_page_that_was_captured_before_a_latch_does_not_show_it_to_anybody() -> None:
+    """The state is held by another thread when the scraper's page is rendered."""
+    exporter = Exporter(port=0, state_dir="off")
+    exporter.emit_line(STARTED)
+    page(exporter)
+    exporter.emit(latching())
+    asked = time.monotonic()
+    entered, leave = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        entered.set()
+        leave.wait(30)
+
+    holder = threading.Thread(target=exporter._lock.submit, args=(hold,))
+    holder.start()
+    entered.wait(30)
+    try:
+        old = page(exporter)
+        exporter._parts.pages.served(page_seen(asked, seconds=time.monotonic() - asked))
+    finally:
+        leave.set()
+        holder.join()
+    assert value(old, LATCH, head="op", kind="nan") == 0.0
+    assert exporter._parts.tracker.pending
+    asked = time.monotonic()
+    assert value(page(exporter), LATCH, head="op", kind="nan") == 1.0
+    exporter._parts.pages.served(page_seen(asked))
+    assert not exporter._parts.tracker.pending
 
 
 def test_what_failed_stays_failed(exporter: Exporter) -> None:

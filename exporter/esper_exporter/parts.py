@@ -107,6 +107,7 @@ class Parts:
             self.hub,
             lambda: self.ingest.in_flight,
             lambda: None if self.journal is None else self.journal.active,
+            self.tracker.rendered_older,
         )
 
     def _new_share(self, settings: Settings, clock: Callable[[], datetime]) -> SharedPage | None:

@@ -164,6 +164,24 @@ def test_a_page_asked_for_before_it_happened_does_not_count(world: World) -> Non
     assert not world.tracker.pending
 
 
+@pytest.mark.parametrize("rendered_late", [0.0, 2.0])
+def test_a_page_that_shows_an_older_state_does_not_count(
+    world: World, rendered_late: float
+) -> None:
+    """Another thread kept the state to itself: the page is the one captured before."""
+    world.pass_(30.0, slow=SLOW)
+    captured = world.clock.now
+    world.serious()
+    asked = world.clock.now
+    world.clock.now += rendered_late
+    world.tracker.rendered_older(captured)
+    world.clock.now += 1.0
+    world.tracker.served(page_seen(asked, seconds=rendered_late + 1.0, **SLOW[1]))
+    assert world.tracker.pending
+    world.visit(**SLOW[1])
+    assert not world.tracker.pending
+
+
 def test_what_happens_anew_must_be_seen_anew(world: World) -> None:
     for _ in range(3):
         world.serious()

@@ -17,13 +17,14 @@ def page_seen(
     timeout: float | None = 10.0,
     complete: bool = True,
     connection: int = 1,
+    seconds: float = 0.001,
 ) -> Served:
     """A complete page, asked for now unless a moment of ``time.monotonic`` is given."""
     return Served(
         address=address,
         user_agent=user_agent,
         asked_at=time.monotonic() if asked_at is None else asked_at,
-        seconds=0.001,
+        seconds=seconds,
         size=1,
         format="text",
         timeout=timeout,

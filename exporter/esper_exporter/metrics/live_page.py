@@ -45,7 +45,9 @@ class LivePage:
     """Owns the rows of the exporter itself, and renders them with those of runs and machine.
 
     ``in_flight`` returns the events that are being read, ``journal_active`` whether the journal
-    still writes, None without a journal. Thread-safe.
+    still writes, None without a journal. ``on_older`` is called with the moment
+    (``time.monotonic()``) of the capture that a page shows where it is not the newest state.
+    Thread-safe.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class LivePage:
         hub: HubLink,
         in_flight: Callable[[], int],
         journal_active: Callable[[], bool | None],
+        on_older: Callable[[float], None],
     ) -> None:
         self._lock = lock
         self._table = table
@@ -69,7 +72,8 @@ class LivePage:
         self._hub = hub
         self._in_flight = in_flight
         self._journal_active = journal_active
-        self._captured = capture(table, None)
+        self._on_older = on_older
+        self._captured = time.monotonic(), capture(table, None)
         self.renderer = Renderer(self.capture, lambda: vitals.tells_process, lambda: lock.held_here)
 
     def capture(self, collected: Sequence[Result] = ()) -> Capture:
@@ -82,8 +86,13 @@ class LivePage:
         if health is not None:
             self._lock.submit(partial(self._own.counts.follow_hub, health), wait=0.0)
         return self._lock.read(
-            partial(self._capture_now, collected), lambda: self._captured, WAIT_SECONDS
+            partial(self._capture_now, collected), self._capture_before, WAIT_SECONDS
         )
+
+    def _capture_before(self) -> Capture:
+        captured_at, captured = self._captured
+        self._on_older(captured_at)
+        return captured
 
     def _capture_now(self, collected: Sequence[Result]) -> Capture:
         begun = time.perf_counter()
@@ -106,8 +115,9 @@ class LivePage:
             own.refresh(len(self._runs.everything()), self._in_flight())
         except Exception:
             errors("publish")
-        self._captured = capture(self._table, self._captured)
-        return self._captured
+        taken = capture(self._table, self._captured[1])
+        self._captured = time.monotonic(), taken
+        return taken
 
     def collector(self) -> Collector:
         """The page as a collector for a prometheus_client registry."""

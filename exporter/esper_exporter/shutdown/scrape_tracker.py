@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from statistics import median
 
@@ -21,6 +22,9 @@ logger = logging.getLogger("esper_exporter")
 PAGES_OF_STRANGERS = 2
 """Pages that must have been fetched where nobody comes regularly."""
 
+OLDER_PAGES = 256
+"""Pages remembered that did not show the newest state."""
+
 
 class ScrapeTracker:
     """Whether scrapers have fetched the last serious thing that happened. Thread-safe."""
@@ -30,6 +34,7 @@ class ScrapeTracker:
         self._clock = clock
         self._scrapers = Scrapers()
         self._serious_at: float | None = None
+        self._older: deque[tuple[float, float]] = deque(maxlen=OLDER_PAGES)
 
     def serious(self, moment: float | None = None) -> None:
         """Something happened that must be seen: a latch, a failure. It is on the page by now, or
@@ -50,8 +55,21 @@ class ScrapeTracker:
         with self._changed:
             scraper = self._scrapers.visit(page)
             if scraper is not None and page.complete:
-                scraper.pages.append(page.asked_at)
+                scraper.pages.append(self._shows(page))
             self._changed.notify_all()
+
+    def rendered_older(self, captured_at: float) -> None:
+        """A page is rendered now that shows the state as it was at a moment of the clock: the
+        state was not to be had. Whoever gets it has seen nothing that happened since."""
+        with self._changed:
+            self._older.append((self._clock(), captured_at))
+
+    def _shows(self, page: Served) -> float:
+        """The moment from which on a page may miss what happened. Which of the pages that were
+        rendered at that time the client got is not known: the oldest counts."""
+        sent_at = page.asked_at + page.seconds
+        older = [captured for at, captured in self._older if page.asked_at <= at <= sent_at]
+        return min(page.asked_at, *older) if older else page.asked_at
 
     @property
     def scraped_regularly(self) -> bool:
