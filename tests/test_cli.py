@@ -53,6 +53,15 @@ def test_once_prints_the_final_page_of_a_recording() -> None:
     assert sum(values(page, REJECTED)) == 0
 
 
+@pytest.mark.parametrize(("until", "active"), [((), 0.0), (("--until", "400"), 1.0)])
+def test_a_recording_that_stops_short_is_not_active_but_amid_it(
+    until: tuple[str, ...], active: float
+) -> None:
+    page = run("replay", telemetry("run2b"), "--once", *until).stdout.decode()
+    assert value(page, "esper_run_active") == active
+    assert value(page, "esper_run_finished") == 0.0
+
+
 def test_the_built_in_recording_is_the_file() -> None:
     by_name = run("replay", "--recording", "run2b", "--once").stdout.decode()
     by_file = run("replay", telemetry("run2b"), "--once").stdout.decode()

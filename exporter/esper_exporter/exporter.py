@@ -321,6 +321,12 @@ class Exporter:
 
         self._lock.submit(lambda: self._runs.check_ranks(step, loss, gradient_norm))
 
+    def end_recordings(self) -> None:
+        """The events were recordings', and there are no more: runs that stop short of their last
+        batch have ended with their last event. Never raises.
+        """
+        self._lock.submit(self._runs.end_recordings)
+
     def probe_failed(self) -> None:
         """Count an error that a probe caught in itself and is handling now. Never raises."""
         self._parts.log_once.error("probe")

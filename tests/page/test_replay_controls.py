@@ -25,6 +25,8 @@ from esper_exporter.replay.stop import Stop
 from page.browser import Tab
 from page.test_api import state
 from page.worlds import quiet
+from support.pages import value
+from support.programs import wait_until
 from support.recordings import telemetry, telemetry_lines
 
 Show = Callable[..., Tab]
@@ -39,7 +41,12 @@ class Playing:
         self.ended = threading.Event()
         plan = Plan([str(telemetry(name))], speed)
         self.player = Player(
-            plan, self.exporter.emit_line, self.exporter.forget_runs, self.stop, Text()
+            plan,
+            self.exporter.emit_line,
+            self.exporter.forget_runs,
+            self.exporter.end_recordings,
+            self.stop,
+            Text(),
         )
         self.exporter.page.replay = self.player
         self._thread = threading.Thread(
@@ -128,6 +135,28 @@ def test_it_seeks_forward_and_back_and_the_past_forgets_the_future(
     assert told["replay"]["paused"]
     playing.player.command("pause", "0")
     playing.until(lambda told: told["replay"]["exhausted"])
+
+
+def test_a_recording_that_stops_short_has_ended_each_time_that_it_was_played(
+    play: Callable[..., Playing],
+) -> None:
+    playing = play("run2b")
+
+    def ended(told: dict[str, Any]) -> bool:
+        return bool(told["runs"]) and told["runs"][0]["state"] in ("ended", "failed")
+
+    def active() -> float | None:
+        return value(playing.exporter.render().decode(), "esper_run_active")
+
+    playing.until(ended)
+    wait_until(lambda: active() == 0.0, "it has ended")
+    playing.player.command("pause", "1")
+    playing.player.command("seek", "update:2")
+    playing.until(lambda told: told["replay"]["position"] == 270)
+    assert active() == 1.0
+    playing.player.command("pause", "0")
+    playing.until(lambda told: told["replay"]["exhausted"])
+    wait_until(lambda: active() == 0.0, "it has ended again")
 
 
 def test_a_paused_recording_stands_still_and_a_new_speed_holds_at_once(

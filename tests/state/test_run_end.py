@@ -148,3 +148,23 @@ def test_the_landing_page_says_how_each_group_is(pages: Pages) -> None:
     pages.emit("C", STARTED)
     states = {run.group_id: run.state for run in pages.exporter.landing().runs}
     assert states == {"A": "finished", "B": "ended", "C": "running"}
+
+
+def test_a_recording_that_stops_short_of_its_last_batch_has_ended_with_its_last_event(
+    pages: Pages,
+) -> None:
+    pages.emit("A", STARTED, *BATCHES)
+    pages.emit("B", STARTED, UPDATE, *BATCHES[:3])
+    pages.exporter.end_recordings()
+    assert (pages.says("A"), pages.says("B")) == (FINISHED, ENDED)
+    page = pages.exporter.render().decode()
+    ended = value(page, "esper_run_end_timestamp_seconds", group_id="B")
+    assert ended == value(page, "esper_run_last_event_timestamp_seconds", group_id="B")
+    assert [run.state for run in pages.exporter.landing().runs] == ["finished", "ended"]
+    pages.emit("B", BATCHES[3])
+    assert pages.says("B") == GOES_ON
+
+
+def test_no_recording_is_no_end(pages: Pages) -> None:
+    pages.exporter.end_recordings()
+    assert pages.exporter.landing().runs == ()

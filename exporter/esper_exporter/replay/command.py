@@ -105,6 +105,8 @@ def _print(exporter: Exporter, plan: Plan, stop: Stop, form: str | None) -> int:
         outcome = replay(plan, exporter.emit_line, stop, progress)
     if outcome.stopped:
         return INTERRUPTED
+    if plan.until is None:
+        exporter.end_recordings()  # else the page is that of a moment amid the run
     if plan.until != 0 and not exporter.landing().runs:
         raise CommandError(f"{', '.join(plan.files)}: {unusable(outcome)}")
     write_out(exporter.render(_ACCEPT[form or "text"]))
@@ -132,11 +134,20 @@ def _serve(options: argparse.Namespace, plan: Plan, stop: Stop) -> int:
                 progress.say(_told(outcome, exporter.url))
 
             if playable(plan):
-                player = Player(plan, exporter.emit_line, exporter.forget_runs, stop, progress)
+                player = Player(
+                    plan,
+                    exporter.emit_line,
+                    exporter.forget_runs,
+                    exporter.end_recordings,
+                    stop,
+                    progress,
+                )
                 exporter.page.replay = player
                 outcome = player.play(at_end)
             else:
                 outcome = replay(plan, exporter.emit_line, stop, progress)
+                if not plan.follow:
+                    exporter.end_recordings()
                 if not outcome.stopped:
                     at_end(outcome)
                     stop.wait(None)

@@ -89,9 +89,10 @@ def marks_of(lines: Sequence[bytes]) -> list[PlaceMark]:
 
 
 class Player:
-    """Plays a plan's files. ``feed`` takes a line, ``forget`` forgets every run.
+    """Plays a plan's files. ``feed`` takes a line, ``forget`` forgets every run, ``end`` ends the
+    runs each time that the last line was fed.
 
-    ``forget`` and ``feed`` are called on the thread of `play` only.
+    All three are called on the thread of `play` only.
     """
 
     def __init__(
@@ -99,11 +100,13 @@ class Player:
         plan: Plan,
         feed: Callable[[bytes], object],
         forget: Callable[[], object],
+        end: Callable[[], object],
         stop: Stop,
         watcher: Watcher,
     ) -> None:
         self._feed = feed
         self._forget = forget
+        self._end = end
         self._stop = stop
         self._watcher = watcher
         self._damaged: list[str] = []
@@ -217,6 +220,7 @@ class Player:
         while not self._stop.stopping:
             self._seek()
             if self._position >= len(self._lines):
+                self._end()
                 if not told:
                     told = True
                     at_end(self._outcome(stopped=False))

@@ -241,6 +241,11 @@ class RunRegistry:
             self.last_end = self._monotonic()
         return any(news)
 
+    def end_recordings(self) -> None:
+        """The runs are recordings that have no more events."""
+        for entry in self.current.values():
+            run_end.end_recording(entry.state)
+
     def go_on(self) -> None:
         """What seemed to have finished goes on: the exporter was started again."""
         for entry in self.current.values():

@@ -1,5 +1,7 @@
 """How a run ends: its batches are done, another group's run begins, or its process ends.
 
+A recording that stops short of the last batch ends with its last event.
+
 The real trainer trains groups one after the other in one process and has no event for the end of
 one: the first has done all its batches and says nothing more while the second trains for hours.
 What ends the process then is none of the first one's.
@@ -25,6 +27,8 @@ class EndedBy(Enum):
     """It did all the batches that it was to do: it has finished."""
     GROUP = "group"
     """Another group's run began before that: nothing says how it ended."""
+    RECORDING = "recording"
+    """Its recording has no more events: nothing says how it ended."""
     PROCESS = "process"
     """Its process, or its exporter, ended: it has finished, or failed for a reason."""
 
@@ -35,7 +39,7 @@ def follow_event(state: RunState, event_type: str, when: datetime) -> bool:
         return False
     if event_type == BATCH and state.batches_done:
         return finish_batches(state, when)
-    if state.ended_by in (EndedBy.BATCHES.value, EndedBy.GROUP.value):
+    if state.ended_by in (EndedBy.BATCHES.value, EndedBy.GROUP.value, EndedBy.RECORDING.value):
         go_on(state)
     return False
 
@@ -65,6 +69,12 @@ def give_way(state: RunState, when: datetime) -> bool:
         return False
     _end(state, EndedBy.GROUP, when, finished=False)
     return True
+
+
+def end_recording(state: RunState) -> None:
+    """The run's recording has no more events. What had not ended by then ended with the last."""
+    if state.ended_at is None and state.failure is None and state.last_event_at is not None:
+        _end(state, EndedBy.RECORDING, state.last_event_at, finished=False)
 
 
 def end_with_process(state: RunState, reason: Reason | None, now: datetime) -> bool:

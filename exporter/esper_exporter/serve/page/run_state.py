@@ -62,8 +62,10 @@ def state_of(entry: Entry, now: float, replayed: bool, exhausted: bool) -> str:
     if failure_of(run) is not None:
         return "failed"
     snapshot = run.snapshot
-    if run.ended_at is not None or 0 < snapshot.max_batches <= snapshot.current_batch:
+    if run.finished or 0 < snapshot.max_batches <= snapshot.current_batch:
         return "finished"
+    if run.ended_at is not None:
+        return "ended"
     if not run.active:
         return "superseded"
     if run.last_event_at is None and not run.began:
