@@ -87,7 +87,7 @@ def test_a_page_that_was_captured_before_a_latch_does_not_show_it_to_anybody() -
     entered.wait(30)
     try:
         old = page(exporter)
-        exporter._parts.pages.served(page_seen(asked, seconds=time.monotonic() - asked))
+        exporter.served(page_seen(asked, seconds=time.monotonic() - asked))
     finally:
         leave.set()
         holder.join()
@@ -95,7 +95,7 @@ def test_a_page_that_was_captured_before_a_latch_does_not_show_it_to_anybody() -
     assert exporter._parts.tracker.pending
     asked = time.monotonic()
     assert value(page(exporter), LATCH, head="op", kind="nan") == 1.0
-    exporter._parts.pages.served(page_seen(asked))
+    exporter.served(page_seen(asked))
     assert not exporter._parts.tracker.pending
 
 
