@@ -91,15 +91,15 @@ class Policy:
     def __init__(self) -> None:
         self.network = Network()
         self.fault: tuple[str, float] | None = None
+        """A head, and what its log-probabilities are multiplied by."""
 
     def evaluate_actions(self, states: Tensor, actions: dict[str, Tensor]) -> Any:
         features = self.network(states)
         self.network.dropout(features)  # uses the random generator, as the real one does
         log_prob, entropy = {}, {}
         for head in HEADS:
-            spread = torch.distributions.Categorical(
-                logits=getattr(self.network, f"{head}_head")(features)
-            )
+            logits = getattr(self.network, f"{head}_head")(features)
+            spread = torch.distributions.Categorical(logits=logits, validate_args=False)
             log_prob[head] = spread.log_prob(actions[head])
             entropy[head] = spread.entropy() / torch.log(torch.tensor(float(CHOICES[head])))
         if self.fault is not None and torch.is_grad_enabled():

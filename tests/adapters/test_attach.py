@@ -13,6 +13,7 @@ from torch import nn
 from adapters import stand_in
 from adapters.stand_in import HEADS, Hub, VectorizedPPOTrainer, installed
 from esper_exporter import Exporter, attach
+from probes.test_waiting import LateTransfer
 from support.pages import samples, value
 
 OPTIONS: dict[str, Any] = {
@@ -198,6 +199,62 @@ def test_a_head_that_is_nan_is_lit_before_the_trainer_says_so() -> None:
     assert value(page, "esper_tamiyo_updates_total") == 2
     assert value(page, "esper_tamiyo_updates_skipped_total", reason="nonfinite") == 1
     assert value(page, "esper_tamiyo_updates_incomplete_total", reason="skipped") == 1
+
+
+@pytest.mark.parametrize("epochs", [1, 3])
+@pytest.mark.parametrize("which", ["the anchor's pass too", "from the second step on"])
+def test_infinite_logits_are_named_inf_though_the_trainer_sees_nan(epochs: int, which: str) -> None:
+    def break_head(trainer: VectorizedPPOTrainer, batch: int) -> None:
+        passes: list[int] = []
+
+        def broken(_module: nn.Module, _given: Any, logits: torch.Tensor) -> torch.Tensor | None:
+            passes.append(1)
+            whole = which == "the anchor's pass too" or epochs == 1
+            return logits.abs() * float("inf") if whole or len(passes) > 2 else None
+
+        if batch == 1:
+            hooks.append(trainer.agent.policy.network.op_head.register_forward_hook(broken))
+        elif hooks:
+            hooks.pop().remove()
+
+    hooks: list[Any] = []
+    _, _, page = train(True, epochs, before=break_head, after_update_every=0)
+    assert value(page, LATCHED, head="op", kind="inf") == 1
+    assert value(page, LATCHED, head="op", kind="nan") == 0
+    assert value(page, LATCHED, head="tempo", kind="inf") == 0
+    assert value(page, "esper_exporter_internal_errors_total", where="probe") == 0
+
+
+@pytest.mark.parametrize("events", [True, False])
+def test_an_update_that_arrives_after_its_event_keeps_its_fields(
+    events: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on CUDA: the copy is still on its way when the trainer's event is there."""
+    transfers: list[LateTransfer] = []
+
+    def late_transfer(_device: torch.device) -> LateTransfer:
+        transfers.append(LateTransfer())
+        return transfers[-1]
+
+    monkeypatch.setattr("esper_exporter.probes.torch.probe.Transfer", late_transfer)
+    hub = Hub()
+    plain = hub.emit
+    if not events:
+        # The hub's queue was full.
+        hub.emit = lambda kind, **told: (  # type: ignore[method-assign]
+            None if kind == "PPO_UPDATE_COMPLETED" else plain(kind, **told)
+        )
+    trainer = VectorizedPPOTrainer(hub, "default", 1, 1.0)
+    exporter = attach("night-7", hub=hub, **OPTIONS)
+    trainer._run_batch(batch_idx=0)
+    page = exporter.render().decode()
+    exporter.close()
+    assert len(transfers[0].arrivals) == 1
+    if events:
+        assert value(page, "esper_tamiyo_weight_change_norm") > 0
+        assert value(page, "esper_tamiyo_update_index") == 1
+    else:
+        assert value(page, "esper_tamiyo_updates_incomplete_total", reason="no_event") == 1
 
 
 def _exporter_of(hub: Hub) -> Exporter:

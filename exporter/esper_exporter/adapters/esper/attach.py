@@ -127,7 +127,7 @@ def instrument(
         if once.acquire(blocking=False):
             seams.close()
             loop_hooks.let_go()
-            policy.close()
+            policy.arrive()
             backend.settle_everything()
 
     exporter.on_close(undo)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
@@ -23,6 +23,7 @@ MOST_WAITING = 4096
 UPDATE_EVENTS = frozenset({"PPO_UPDATE_COMPLETED", "TAMIYO_POLICY_UPDATE"})
 EPOCH_EVENTS = frozenset({"EPOCH_COMPLETED", "TOLARIA_EPOCH_COMPLETED"})
 BATCH_EVENTS = frozenset({"BATCH_EPOCH_COMPLETED", "TOLARIA_BATCH_COMPLETED"})
+INSTABILITY = "NUMERICAL_INSTABILITY_DETECTED"
 
 NEVER_FILLED = frozenset(
     {"entropy_loss", "advantage_min", "advantage_max", "advantage_raw_mean", "advantage_raw_std"}
@@ -56,10 +57,23 @@ class Joining:
 
     def __init__(self, disagreed: Callable[[str], None]) -> None:
         self._disagreed = disagreed
+        self._arrive: Callable[[], None] = lambda: None
+        self._infinite: dict[UpdateKey, frozenset[str]] = {}
         self._updates: dict[UpdateKey, Measured] = {}
         self._epochs: dict[EpochKey, Callable[[], Fields]] = {}
         self._lock = threading.Lock()
         self._logged: set[str] = set()
+
+    def wait_with(self, arrive: Callable[[], None]) -> None:
+        """``arrive`` waits for what is on its way from a device and hands it over: called where an
+        event, or the end of its batch, comes first."""
+        self._arrive = arrive
+
+    def infinite(self, key: UpdateKey, heads: Iterable[str]) -> None:
+        """Heads whose logits were infinite in this update: their log-probabilities, which are all
+        that the trainer looks at, are NaN for that reason."""
+        with self._lock:
+            _put(self._infinite, key, frozenset(heads))
 
     def update(self, key: UpdateKey, measured: Measured) -> None:
         """Keep an update's fields until its event comes."""
@@ -84,9 +98,22 @@ class Joining:
         if data is None:
             return event
         if name in UPDATE_EVENTS:
+            update = (event.group_id, data.batch)
+            measured = self._taken(update)
             with self._lock:
-                measured = self._updates.pop((event.group_id, data.batch), None)
-            return event if measured is None else self._merged(event, data, measured.fields)
+                infinite = self._infinite.get(update, ())
+            if measured is None:
+                return event
+            merged = self._merged(event, data, measured.fields)
+            for field, seen in (("head_nan_detected", False), ("head_inf_detected", True)):
+                if infinite and isinstance(merged["data"].get(field), Mapping):
+                    merged["data"][field] = {
+                        **merged["data"][field],
+                        **dict.fromkeys(infinite, seen),
+                    }
+            return merged
+        if name == INSTABILITY:
+            return self._renamed(event, data)
         if name in EPOCH_EVENTS:
             key = (event.group_id, data.env_id, data.inner_epoch)
             with self._lock:
@@ -96,11 +123,22 @@ class Joining:
 
     def left(self, key: UpdateKey) -> Measured | None:
         """What still waits for an event that did not come: the batch is over."""
+        measured = self._taken(key)
+        with self._lock:
+            self._infinite.pop(key, None)
+        return measured
+
+    def _taken(self, key: UpdateKey) -> Measured | None:
+        with self._lock:
+            waiting = key in self._updates
+        if not waiting:
+            self._arrive()
         with self._lock:
             return self._updates.pop(key, None)
 
     def everything_left(self) -> dict[UpdateKey, Measured]:
         """All that still waits."""
+        self._arrive()
         with self._lock:
             found, self._updates = self._updates, {}
             return found
@@ -116,19 +154,19 @@ class Joining:
         for name in tuple(told.get("not_measured") or ()):
             if told.get(name) is not None:
                 told["not_measured"] = tuple(n for n in told["not_measured"] if n != name)
-        kind = event.event_type
-        return {
-            "event_id": event.event_id,
-            "event_type": getattr(kind, "name", kind),
-            "timestamp": event.timestamp,
-            "group_id": event.group_id,
-            "seed_id": event.seed_id,
-            "slot_id": event.slot_id,
-            "epoch": event.epoch,
-            "severity": event.severity,
-            "message": event.message,
-            "data": told,
-        }
+        return _event(event, told)
+
+    def _renamed(self, event: Any, data: Any) -> Any:
+        """The trainer's report, with Inf for NaN where an infinite logit made the NaN. It does not
+        give its batch, so the updates count whose batch is not over."""
+        with self._lock:
+            waiting = [heads for key, heads in self._infinite.items() if key[0] == event.group_id]
+        detail = getattr(data, "detail", None)
+        if not waiting or not isinstance(detail, str):
+            return event
+        heads = frozenset().union(*waiting)
+        named = ";".join(_infinite(part, heads) for part in detail.split(";"))
+        return _event(event, {**_payload(data), "detail": named})
 
     def _compare(self, field: str, theirs: Any, ours: Any) -> None:
         if not disagree(theirs, ours, TOLERANCES[field]):
@@ -146,6 +184,32 @@ def disagree(theirs: float, ours: float, tolerance: float) -> bool:
     if math.isinf(theirs) or math.isinf(ours):
         return theirs != ours
     return abs(theirs - ours) > tolerance * max(abs(theirs), abs(ours), 1e-6)
+
+
+def _infinite(part: str, heads: Iterable[str]) -> str:
+    """One source of the trainer's report, with Inf for NaN in the log-probabilities of these
+    heads."""
+    mine = any(f"log_probs[{head}]" in part for head in heads)
+    return (
+        part.replace("NaN detected", "Inf detected").replace("non-finite", "Inf") if mine else part
+    )
+
+
+def _event(event: Any, told: Fields) -> Fields:
+    """The trainer's event with this payload."""
+    kind = event.event_type
+    return {
+        "event_id": event.event_id,
+        "event_type": getattr(kind, "name", kind),
+        "timestamp": event.timestamp,
+        "group_id": event.group_id,
+        "seed_id": event.seed_id,
+        "slot_id": event.slot_id,
+        "epoch": event.epoch,
+        "severity": event.severity,
+        "message": event.message,
+        "data": told,
+    }
 
 
 def _put(table: dict[Any, Any], key: Any, value: Any) -> None:

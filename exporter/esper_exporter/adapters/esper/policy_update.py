@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from esper_exporter.adapters.esper.context import Context, Guard
+from esper_exporter.adapters.esper.head_outputs import HeadOutputs
 from esper_exporter.adapters.esper.join import Joining, Measured
 from esper_exporter.adapters.esper.seams import Seam, Seams
 from esper_exporter.contract.vocabulary import HEADS, head_max_choices
@@ -87,7 +88,9 @@ COMPILED_NOTHING = {
 class _Update:
     """One update of one agent while it runs."""
 
-    def __init__(self, agent: Any, probe: PolicyProbe, measured: PolicyUpdate) -> None:
+    def __init__(
+        self, agent: Any, probe: PolicyProbe, measured: PolicyUpdate, logits: HeadOutputs
+    ) -> None:
         self.agent = agent
         self.probe = probe
         self.measured = measured
@@ -96,7 +99,7 @@ class _Update:
         self.violations: list[Tensor] = []
         self.epochs = 0
         self.anchor: tuple[Any, Any, dict[str, Tensor]] | None = None
-        self.masks: dict[str, Tensor] = {}
+        self.logits = logits
 
 
 class PolicySeams:
@@ -119,6 +122,7 @@ class PolicySeams:
     def install(self, seams: Seams) -> None:
         """Put all of them in."""
         self._seams = seams
+        self._joining.wait_with(self.arrive)
         seams.put(BATCH, self._batch)
         seams.put(UPDATE, self._update)
         seams.put(ROLLOUT, lambda original: self._before(original, self._see_rollout))
@@ -126,8 +130,8 @@ class PolicySeams:
         seams.put(RATIOS, lambda original: self._before(original, self._see_ratios))
         seams.put(LOSSES, lambda original: self._after(original, self._see_losses))
 
-    def close(self) -> None:
-        """Emit what is still on its way from a device."""
+    def arrive(self) -> None:
+        """Hand over what is still on its way from a device. On any thread."""
         for probe in list(self._probes.values()):
             self._guard(probe.flush)()
 
@@ -179,7 +183,8 @@ class PolicySeams:
 
         def evaluate_actions(*args: Any, **more: Any) -> Any:
             training = torch.is_grad_enabled()
-            result = inner(*args, **more)
+            with running.logits.watched():
+                result = inner(*args, **more)
             look(running, training, (args, more), result)
             return result
 
@@ -217,7 +222,8 @@ class PolicySeams:
         if probe is None:
             probe = self._probes[agent] = self._probe(agent, group)
             self.phases[:] = [probe]
-        return _Update(agent, probe, probe.update(batch=batch).begin())
+        logits = HeadOutputs(agent.policy.network)
+        return _Update(agent, probe, probe.update(batch=batch).begin(), logits)
 
     def _probe(self, agent: Any, group: str) -> PolicyProbe:
         network = getattr(agent.policy.network, "_orig_mod", agent.policy.network)
@@ -281,9 +287,11 @@ class PolicySeams:
         rows = torch.stack([result.log_prob[head].reshape(-1) for head in HEADS])
         seen = valid.reshape(-1)
         if not torch.isfinite(torch.where(seen, rows, 0.0).sum()):
+            self._see_logits(running)
             nan, inf = minibatch.nonfinite(rows, len(HEADS), seen)
             for place, head in enumerate(HEADS):
-                found += [(source, head, "nan")] if nan[place] else []
+                infinite = head in running.measured.infinite
+                found += [(source, head, "nan")] if nan[place] and not infinite else []
                 found += [(source, head, "inf")] if inf[place] else []
         for name, values in (("values", result.value), ("q_values", result.q_value)):
             if values is None:
@@ -293,6 +301,13 @@ class PolicySeams:
                 found += [(name, None, "nan")] if mine.isnan().any() else []
                 found += [(name, None, "inf")] if mine.isinf().any() else []
         running.measured.findings.add(found)
+
+    def _see_logits(self, running: _Update) -> None:
+        """What the heads gave, where the log-probabilities are not finite. Waits for the device:
+        the trainer, which has seen it too, has already waited."""
+        running.measured.logits(running.logits.last)
+        if infinite := running.measured.infinite:
+            self._joining.infinite((running.probe.group_id, running.measured.batch), infinite)
 
     def _see_ratios(self, running: _Update, _args: Any, more: Any) -> None:
         new, old, masks = more["log_probs"], more["old_log_probs"], more["head_masks"]
@@ -317,7 +332,10 @@ class PolicySeams:
             return
         if running.violations:
             measured.set(trust_region_violations=torch.stack(running.violations).sum())
-        told = _told(result)
+        if running.probe.on_device and result.get("finiteness_gate_failures"):
+            self._see_logits(running)
+        infinite = running.measured.infinite
+        told = [each for each in _told(result) if each[2] != "nan" or each[1] not in infinite]
         measured.findings.add(told)
         performed = bool(result.get("ppo_update_performed", True))
         if performed and self._every and self._updates % self._every == 0:

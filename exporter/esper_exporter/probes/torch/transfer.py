@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -36,11 +37,12 @@ class _Pending:
 class Transfer:
     """Hands over one update's vectors. On CUDA when the copy has arrived, which is asked for at the
     next step, or waited for by ``flush``; at once on the CPU, and on any other device, whose copies
-    are waited for."""
+    are waited for. ``flush`` may be called on any thread; ``poll`` never waits for it."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self._pending: deque[_Pending] = deque()
+        self._delivering = threading.RLock()
 
     @property
     def at_once(self) -> bool:
@@ -75,14 +77,22 @@ class Transfer:
 
     def poll(self) -> None:
         """Hand over what has arrived; nothing is waited for."""
-        while self._pending and self._pending[0].arrival.query():
-            self._deliver()
+        if not self._pending or not self._delivering.acquire(blocking=False):
+            return
+        try:
+            while self._pending and self._pending[0].arrival.query():
+                self._deliver()
+        finally:
+            self._delivering.release()
 
     def flush(self) -> None:
         """Wait for everything that is on its way, and hand it over."""
-        while self._pending:
-            self._pending[0].arrival.synchronize()
-            self._deliver()
+        if not self._pending:
+            return
+        with self._delivering:
+            while self._pending:
+                self._pending[0].arrival.synchronize()
+                self._deliver()
 
     def _deliver(self) -> None:
         pending = self._pending.popleft()

@@ -190,7 +190,7 @@ class PolicyUpdate:
                 if loss is not None:
                     self._see_loss(name, loss)
             if logits:
-                self._see_logits(logits)
+                self._see_logits(logits, wait=False)
             if log_probs:
                 self._see_rows(log_probs, old_log_probs, entropy, active, learnable, valid)
 
@@ -203,11 +203,22 @@ class PolicyUpdate:
         if name != "entropy_loss" and not math.isfinite(value):
             self.findings.add([("loss", None, _kind(value))])
 
-    def _see_logits(self, logits: Mapping[str, Tensor]) -> None:
+    def logits(self, logits: Mapping[str, Tensor]) -> None:
+        """Logits by head, (…, choices), read now: waits for the device. For a loop that has just
+        seen something that is not finite."""
+        with self.guarded():
+            self._see_logits(logits, wait=True)
+
+    def _see_logits(self, logits: Mapping[str, Tensor], *, wait: bool) -> None:
         heads = tuple(head for head in self._setup.heads if head in logits)
         kinds = [policy.logits_kinds(self._setup.home(logits[head])) for head in heads]
-        if kinds:
-            self._keep("logits", torch.stack(kinds).reshape(-1), heads)
+        if not kinds:
+            return
+        counts = torch.stack(kinds).reshape(-1)
+        if wait:
+            self.findings.add(self._in_logits(heads, counts.cpu().double().numpy()))
+        else:
+            self._keep("logits", counts, heads)
 
     def _see_rows(
         self,
