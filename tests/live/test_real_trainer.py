@@ -159,7 +159,7 @@ def test_the_source_s_bugs_are_mended(trained: tuple[int, Path, Any]) -> None:
 def test_a_fault_is_named_also_when_the_trainer_raises(
     fault: str, lit: tuple[str, dict[str, str]], tmp_path: Path
 ) -> None:
-    result = run(tmp_path, "--attach", "--fault", fault)
+    result = run(tmp_path, "--attach", "--rounds", "2", "--fault", fault)
     name, labels = lit
     shown = [value(result["page"], name, **labels, **kind) for kind in _kinds(name, labels)]
     assert 1.0 in shown

@@ -269,7 +269,7 @@ def main() -> int:
     options.out.mkdir(parents=True, exist_ok=True)
     sys.path.insert(0, str(Path(os.environ["ESPER_LITE_SRC"]) / "src"))
     without_torchvision()
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)  # two that wait for each other crawl on a busy machine
     random.seed(options.seed)
     np.random.seed(options.seed)
     torch.manual_seed(options.seed)
