@@ -8,8 +8,9 @@ from collections import Counter
 from pathlib import Path
 
 from esper_exporter import Exporter
-from esper_exporter.contract.vocabulary import ALPHA_TARGETS, HEADS, TEMPOS
+from esper_exporter.contract.vocabulary import ALPHA_TARGETS, TEMPOS
 from support.pages import samples, value
+from support.recordings import RECORDED_HEADS
 
 RECORDING = Path(__file__).parents[1] / "recordings" / "run1.telemetry.jsonl.gz"
 TOTAL = "esper_tamiyo_choices_total"
@@ -44,7 +45,7 @@ def test_the_counters_equal_the_decision_events() -> None:
             found = dict(labels)
             shown[found["head"], found["choice"]] += int(number)
     assert +shown == wanted
-    assert {head for head, _ in wanted} == set(HEADS)
+    assert {head for head, _ in wanted} == set(RECORDED_HEADS)
 
 
 def test_every_known_choice_counts_from_zero_and_an_unknown_one_as_other() -> None:

@@ -44,6 +44,7 @@ from esper_exporter.state.snapshot import (
 )
 from esper_exporter.state.statistics import EpisodeStats, ObservationStats, SeedLifecycleStats
 from esper_exporter.state.vitals import GPUStats, SystemVitals
+from support.recordings import RECORDED_HEADS
 
 RECORDINGS = Path(__file__).parents[1] / "recordings"
 
@@ -111,18 +112,23 @@ def objects(snapshot: dict[str, Any]) -> Iterator[Found]:
         yield from _best_run(record)
 
 
+SPELLED = [SPELLINGS[head] for head in RECORDED_HEADS]
+
 MAPPINGS: dict[type, tuple[set[str], set[str]]] = {
-    TamiyoState: ({"heads"}, set(HEAD_VIEW)),
+    TamiyoState: (
+        {"heads"},
+        {name for name, (head, _) in HEAD_VIEW.items() if head in (*RECORDED_HEADS, "q")},
+    ),
     DecisionSnapshot: (
         {"choices", "confidences"},
-        {f"{head}_confidence" for head in SPELLINGS.values()}
-        | {f"chosen_{head}" for head in SPELLINGS.values()} - {"chosen_op"},
+        {f"{head}_confidence" for head in SPELLED}
+        | {f"chosen_{head}" for head in SPELLED} - {"chosen_op"},
     ),
 }
 """Ours by head, for which the real system has a field a head."""
 
 NOT_KEPT: dict[type, set[str]] = {
-    DecisionSnapshot: {f"{head}_entropy" for head in SPELLINGS.values()},
+    DecisionSnapshot: {f"{head}_entropy" for head in SPELLED},
 }
 """What nothing here reads."""
 
@@ -167,8 +173,8 @@ FIELD_COUNTS = {
 NONE_UNTIL_MEASURED = {
     "value_nrmse": 1.0,
     "q_aux_loss": 0.0,
-    **dict.fromkeys(HEAD_VIEW, 0.0),
-    **{name: 1.0 for name in HEAD_VIEW if name.endswith("_ratio_max")},
+    **dict.fromkeys(MAPPINGS[TamiyoState][1], 0.0),
+    **{name: 1.0 for name in MAPPINGS[TamiyoState][1] if name.endswith("_ratio_max")},
     "head_q_gradient_state": "missing",
 }
 

@@ -20,3 +20,10 @@ def telemetry(name: str) -> Path:
 def telemetry_lines(name: str) -> tuple[bytes, ...]:
     """The event lines of a recording, without line ends."""
     return tuple(gzip.decompress(telemetry(name).read_bytes()).splitlines())
+
+
+RECORDED_HEADS = (
+    *("slot", "blueprint", "style", "tempo"),
+    *("alpha_target", "alpha_speed", "alpha_curve", "op"),
+)
+"""The policy's heads when the recordings were made; the vocabulary may have more by now."""
