@@ -118,13 +118,16 @@ class Exporter:
         self._parts.hub.use_caller()
         if self._parts.share is not None:
             self._parts.share.start()
+        unix_socket = settings.unix_socket
+        if unix_socket is None and self._parts.share is not None and settings.web_config is None:
+            unix_socket = self._parts.share.socket()
         with self._parts.starting:
-            if self._server is None and (settings.port is not None or settings.unix_socket):
+            if self._server is None and (settings.port is not None or unix_socket):
                 self._server = MetricsServer(
                     self._parts.pages,
                     host=settings.host,
                     port=settings.port,
-                    unix_socket=settings.unix_socket,
+                    unix_socket=unix_socket,
                     allowed_hosts=settings.allowed_hosts or (),
                     web_config=settings.web_config,
                     strict=settings.strict,
@@ -212,7 +215,7 @@ class Exporter:
     @property
     def url(self) -> str | None:
         """Address of the landing page without a trailing slash, None while it is not served."""
-        return self._server.url if self._server is not None else None
+        return self._server.url if self._server is not None and self._public else None
 
     # -- how it ends -------------------------------------------------------------------------
 
@@ -239,9 +242,14 @@ class Exporter:
         """Whether a node agent serves the page, and goes on when this process is gone."""
         return self._parts.share is not None and self._parts.share.agent_serves()
 
+    @property
+    def _public(self) -> bool:
+        """Whether this process serves anybody but the agent of its node."""
+        return self.settings.port is not None or self.settings.unix_socket is not None
+
     def serving(self) -> bool:
         """Whether the end of this process ends the page: an agent serves it longer."""
-        if self._agent_serves():
+        if self._agent_serves() or not self._public:
             return False
         return self._server is not None and self._server.listening
 

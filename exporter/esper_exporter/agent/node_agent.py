@@ -20,6 +20,7 @@ from esper_exporter import __version__
 from esper_exporter.agent.agent_rows import AgentRows, state_of
 from esper_exporter.agent.layout_log import Family, own_schema, parse_schema
 from esper_exporter.agent.merged_page import FamilyOrder, MergedPage, Part, Wanted
+from esper_exporter.agent.node_page import Line, NodePage, line_of
 from esper_exporter.agent.page_view import Lines, RunKey
 from esper_exporter.agent.process_list import ProcessList
 from esper_exporter.agent.share_directory import AGENT_LOCK, make_share
@@ -35,6 +36,8 @@ from esper_exporter.probes.samplers import Vitals
 from esper_exporter.serve.interfaces import LandingPage, Render, Served, Visit
 from esper_exporter.serve.messages import Answer, Request, Route
 from esper_exporter.serve.negotiation import MediaType
+from esper_exporter.serve.page.site import page_routes
+from esper_exporter.serve.page.system import system_json
 from esper_exporter.serve.registration import Registration
 from esper_exporter.serve.server import MetricsServer
 from esper_exporter.settings import Settings
@@ -118,6 +121,9 @@ class NodeAgent:
             web_config=settings.web_config,
             strict=settings.strict,
             allowed_hosts=tuple(settings.allowed_hosts),
+        )
+        self._page = NodePage(
+            self._lines, lambda: system_json(*self._vitals.reports()), self._clock
         )
         self._registration = Registration(settings.file_sd, settings.host, self)
 
@@ -247,8 +253,12 @@ class NodeAgent:
         return Part(known[1], _own_families(), state.values)
 
     def page_routes(self) -> Mapping[str, Route]:
-        """The page for people."""
-        return {"/": self._status}
+        """The browser page of all runs, and a plain list of all processes at ``/processes``."""
+        return {**page_routes(self._page), "/processes": self._status}
+
+    def _lines(self) -> list[Line]:
+        with self._lock:
+            return [line_of(process) for process in self._list.refresh(self._clock())]
 
     def _status(self, _request: Request) -> Answer:
         with self._lock:

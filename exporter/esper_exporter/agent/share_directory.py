@@ -17,6 +17,7 @@ PAGE = "page"
 LOCK = "lock"
 IDENTITY = "process.json"
 DEATH = "death.json"
+SOCKET = "http.sock"
 EXITS = "exits"
 AGENT_LOCK = "agent.lock"
 MAX_PROCESSES = 4096
@@ -82,6 +83,6 @@ def remove_process(directory: Path) -> None:
     """Remove a process' directory and what exporters and agents put into it. Raises OSError."""
     with os.scandir(directory) as entries:
         for entry in entries:
-            if entry.is_file(follow_symlinks=False) or entry.is_symlink():
+            if not entry.is_dir(follow_symlinks=False):
                 os.unlink(entry.path)
     directory.rmdir()

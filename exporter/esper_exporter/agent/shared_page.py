@@ -28,6 +28,7 @@ from esper_exporter.agent.share_directory import (
     IDENTITY,
     LOCK,
     PAGE,
+    SOCKET,
     make_share,
     remove_process,
 )
@@ -37,6 +38,7 @@ from esper_exporter.metrics.exposition import Capture
 logger = logging.getLogger("esper_exporter")
 
 SECONDS_BETWEEN_PUBLICATIONS = 1.0
+LONGEST_SOCKET_PATH = 100
 _PAGES: weakref.WeakSet[SharedPage] = weakref.WeakSet()
 
 
@@ -119,6 +121,14 @@ class SharedPage:
                 self._share,
                 problem,
             )
+
+    def socket(self) -> Path | None:
+        """Where the agent asks for the browser page's data; None where there is no share, or its
+        path is too long for a socket."""
+        if self.directory is None or self._failed:
+            return None
+        path = self.directory / SOCKET
+        return path if len(os.fsencode(path)) <= LONGEST_SOCKET_PATH else None
 
     def agent_serves(self) -> bool:
         """Whether an agent is there to serve this page when this process is gone, or the wrapper

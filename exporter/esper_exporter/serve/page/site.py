@@ -14,6 +14,7 @@ from hashlib import blake2s
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
+from typing import Protocol
 from urllib.parse import parse_qs
 
 from isal import igzip
@@ -21,7 +22,7 @@ from isal import igzip
 from esper_exporter.assets import assets
 from esper_exporter.serve.messages import Answer, Fields, Headers, Request, Route, plain
 from esper_exporter.serve.negotiation import accepts_gzip
-from esper_exporter.serve.page.api import Busy, PageApi
+from esper_exporter.serve.page.api import Busy, Replay
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:;"
@@ -45,6 +46,26 @@ LONGEST_QUERY = 2048
 OWN_SITES = (b"same-origin", b"none")
 
 _STATIC = resources.files(__package__) / "static"
+
+
+class PageData(Protocol):
+    """What answers the page's requests: the runs of one process (`PageApi`), or of a node."""
+
+    @property
+    def replay(self) -> Replay | None:
+        """The recording that is played, None for live runs."""
+
+    def now(self) -> float:
+        """Unix seconds, so that a viewer knows how old an answer is."""
+
+    def state(self, key: str, env_id: int | None, known: str) -> tuple[str, bytes | None]:
+        """The answer's ETag and body; no body where ``known`` equals the ETag. Raises Busy."""
+
+    def history(self, key: str, since: str) -> bytes:
+        """A run's history since the cursor of an earlier answer. Raises Busy."""
+
+    def compressed(self, name: str, body: bytes) -> bytes:
+        """A state's body in gzip; ``name`` is its ETag."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +116,7 @@ def runbooks() -> Mapping[str, Path]:
     }
 
 
-def page_routes(api: PageApi) -> Mapping[str, Route]:
+def page_routes(api: PageData) -> Mapping[str, Route]:
     """All routes of the page: ``/``, its files below ``/page/``, its JSON below ``/api/v1/``."""
     return {
         **{f"/page/{name}": partial(_file, name) for name in page_names()},
@@ -143,7 +164,7 @@ def _asked(request: Request) -> dict[str, str]:
     return {name: values[-1] for name, values in found.items()}
 
 
-def _state(api: PageApi, request: Request) -> Answer:
+def _state(api: PageData, request: Request) -> Answer:
     asked = _asked(request)
     env = asked.get("env", "")
     env_id = int(env) if env.isascii() and env.isdecimal() and len(env) < 7 else None
@@ -156,12 +177,12 @@ def _state(api: PageApi, request: Request) -> Answer:
     return _json(request, body, fields, etag.encode(), partial(api.compressed, etag))
 
 
-def _history(api: PageApi, request: Request) -> Answer:
+def _history(api: PageData, request: Request) -> Answer:
     asked = _asked(request)
     return _json(request, api.history(asked.get("run", ""), asked.get("since", "")))
 
 
-def _replay(api: PageApi, request: Request) -> Answer:
+def _replay(api: PageData, request: Request) -> Answer:
     """The controls of a replay; a live run has none."""
     replay = api.replay
     if replay is None:

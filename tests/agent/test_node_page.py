@@ -1,0 +1,89 @@
+"""The browser page of a node has the runs of every process, from what each answers itself."""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from agent.test_node_agent import Node
+from esper_exporter.serve.page.site import schema
+
+
+@pytest.fixture
+def node() -> Iterator[Node]:
+    """A node whose share has a path that is short enough for a socket."""
+    import tempfile
+
+    with tempfile.TemporaryDirectory(prefix="esper-") as folder:
+        made = Node(Path(folder) / "share")
+        made.share.mkdir(mode=0o700)
+        made.look().start()
+        yield made
+        made.look().close()
+        for trainer in made.trainers:
+            trainer.kill()
+            trainer.communicate()
+
+
+def _get(node: Node, path: str) -> Any:
+    with urllib.request.urlopen(f"{node.look().server.url}{path}", timeout=30) as answer:
+        return json.loads(answer.read())
+
+
+def test_runs_and_ranks_of_all_processes_are_in_one_list(node: Node) -> None:
+    for rank in range(2):
+        node.train("night-7", "update", "3", "ready", "wait", "end", rank=rank)
+    node.train("other", "nan", "op", "ready", "wait", "end")
+    state = _get(node, "/api/v1/state")
+    jsonschema.validate(state, json.loads(schema("state")))
+    found = {(run["run_id"], run["rank"]): run for run in state["runs"]}
+    assert set(found) == {("night-7", 0), ("night-7", 1), ("other", 0)}
+    assert found["other", 0]["latched"] > 0
+    assert state["run"]["key"] == found["other", 0]["key"], "the one in trouble is shown first"
+    key = found["night-7", 1]["key"]
+    assert _get(node, f"/api/v1/state?run={urllib.request.quote(key)}")["run"]["key"] == key
+    history = _get(node, f"/api/v1/history?run={urllib.request.quote(key)}")
+    jsonschema.validate(history, json.loads(schema("history")))
+    assert history["key"] == key and len(history["updates"]["rows"]) == 1
+
+
+def test_a_process_that_died_is_shown_as_it_was_with_its_end(node: Node) -> None:
+    trainer = node.train("night-7", "update", "3", "ready", "wait", "sigkill")
+    assert _get(node, "/api/v1/state")["runs"][0]["state"] == "running"
+    assert trainer.stdin is not None
+    trainer.stdin.write("go\n")
+    trainer.stdin.flush()
+    trainer.wait(timeout=60)
+    state = _get(node, "/api/v1/state")
+    (run,) = state["runs"]
+    assert (run["state"], run["failure"]) == ("failed", "died")
+    jsonschema.validate(state, json.loads(schema("state")))
+
+
+def test_an_empty_node_has_an_empty_list(node: Node) -> None:
+    state = _get(node, "/api/v1/state")
+    assert (state["runs"], state["run"]) == ([], None)
+    jsonschema.validate(state, json.loads(schema("state")))
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        _get(node, "/api/v1/history?run=nobody")
+    assert refused.value.code == 503
+
+
+def test_the_page_itself_and_the_plain_list_are_served(node: Node) -> None:
+    for path, text in (("/", "<html"), ("/processes", "No process shares its page yet")):
+        with urllib.request.urlopen(f"{node.look().server.url}{path}", timeout=30) as answer:
+            assert text in answer.read().decode()
+
+
+def test_a_trainer_that_shares_has_no_address_for_others(tmp_path: Path) -> None:
+    from esper_exporter import Exporter
+
+    with Exporter(port="off", share=tmp_path / "s", state_dir="off") as exporter:  # type: ignore[arg-type]
+        assert exporter.url is None and exporter.port is None and not exporter.serving()
