@@ -33,7 +33,7 @@ def document(dashboard: Dashboard) -> Json:
         "links": [_links()],
         "annotations": {"list": [_annotation(a) for a in dashboard.annotations]},
         "templating": {"list": [_datasource(), *(_variable(v) for v in dashboard.variables)]},
-        "panels": _placed(dashboard.rows, {variable.name for variable in dashboard.variables}),
+        "panels": _placed(dashboard.rows, {v.name for v in dashboard.variables if not v.all}),
     }
 
 

@@ -13,8 +13,15 @@ from grafana.generator.panels import (
 )
 from grafana.generator.queries import (
     OF_ENV,
+    RUN,
+    at_the_end,
+    few,
     worst,
 )
+
+WORST_SIX = " Shown are the six worst at the end, and the median of all."
+BY_VALUE = "continuous-BlPu"
+"""Neither red nor green, which would say that an environment is ill or well."""
 
 ENV_NAME = f"env {{{{env_id}}}} {RUN_NAME}"
 SLOT_NAME = f"{{{{slot_id}}}} env {{{{env_id}}}} {RUN_NAME}"
@@ -29,5 +36,16 @@ def _tile(title: str, expr: str, description: str, unit: str, **more: object) ->
 def _per_env(
     title: str, name: str, description: str, unit: str, aggregation: str = "avg", **more: object
 ) -> Panel:
-    target = Target(worst(aggregation, name, "env_id", scope=OF_ENV), ENV_NAME)
-    return series(title, target, description, unit=unit, **more)  # type: ignore[arg-type]
+    """The six environments that are worst at the end, and the median of all."""
+    each = worst(aggregation, name, "env_id", scope=OF_ENV)
+    high_is_bad = name.endswith(("_loss", "_growth_ratio"))
+    lines = few(each, at_the_end(name, OF_ENV, "" if high_is_bad else "-"))
+    middle = f"quantile by ({', '.join(RUN)}) (0.5, {each})"
+    return series(
+        title,
+        (Target(lines, ENV_NAME), Target(middle, f"median {RUN_NAME}")),
+        description + WORST_SIX,
+        unit=unit,
+        color=BY_VALUE,
+        **more,  # type: ignore[arg-type]
+    )

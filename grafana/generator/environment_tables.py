@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from grafana.generator.links import to_board
 from grafana.generator.look import (
     BAD,
     ENV_STATUSES,
@@ -93,6 +94,19 @@ ENVIRONMENTS = table(
     " improvement for ten epochs; degraded: three epochs of falling accuracy.",
     height=12,
     worst_first="Status",
+    key_properties={
+        "Env": (
+            ("custom.width", 60),
+            (
+                "links",
+                [
+                    to_board("esper-envs", "This environment", run="Run", group="Group", env="Env"),
+                    to_board("esper-gpu", "GPUs and host of the run", run="Run", group="Group"),
+                    to_board("esper-heads", "Action heads", run="Run", group="Group"),
+                ],
+            ),
+        ),
+    },
     order=(
         "Env",
         "Status",

@@ -25,8 +25,10 @@ from grafana.generator.queries import (
     OF_ENV,
     OF_SLOT,
     RUN,
+    at_the_end,
     by,
     events,
+    few,
     once,
     select,
     so_far,
@@ -126,11 +128,21 @@ SLOTS_BY_STAGE = "esper_kasmina_slots"
 SEEDS = (
     timeline(
         "Life cycle of the slots",
-        state_number(
-            "esper_kasmina_slot_stage", "stage", STAGE_NUMBERS, "env_id", "slot_id", scope=OF_SLOT
+        few(
+            state_number(
+                "esper_kasmina_slot_stage",
+                "stage",
+                STAGE_NUMBERS,
+                "env_id",
+                "slot_id",
+                scope=OF_SLOT,
+            ),
+            at_the_end("esper_tolaria_host_accuracy_ratio", OF_ENV, "-"),
+            4,
         ),
         SLOT_NAME,
-        "The stage of each slot's seed. Good: germinated, training, blending, holding, fossilised."
+        "The stage of each slot's seed, in the four environments of lowest accuracy."
+        " Good: germinated, training, blending, holding, fossilised."
         " Pruned right after training, again and again: seeds that are not worth it. A slot that"
         " holds for long waits for a decision.",
         coded(STAGES),
@@ -148,10 +160,15 @@ SEEDS = (
     series(
         "Alpha of the seeds",
         Target(
-            worst("max", "esper_kasmina_seed_alpha_ratio", "env_id", "slot_id", scope=OF_SLOT),
+            few(
+                worst("max", "esper_kasmina_seed_alpha_ratio", "env_id", "slot_id", scope=OF_SLOT),
+                at_the_end("esper_tolaria_host_accuracy_ratio", OF_ENV, "-"),
+                2,
+            ),
             SLOT_NAME,
         ),
-        "How far each seed is blended in. Good: from 0 to 1 along its curve; a jump is an alpha"
+        "How far each seed is blended in, in the two environments of lowest accuracy."
+        " Good: from 0 to 1 along its curve; a jump is an alpha"
         " shock, which costs reward.",
         unit="percentunit",
         maximum=1.0,

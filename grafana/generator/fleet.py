@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from grafana.generator.environment_panels import BY_VALUE
 from grafana.generator.fleet_queries import (
     EXPORTERS,
     FIRING,
@@ -20,6 +21,7 @@ from grafana.generator.fleet_queries import (
     _last,
 )
 from grafana.generator.frame import of_all_runs
+from grafana.generator.links import PAGE_LINK, to_board
 from grafana.generator.look import (
     BAD,
     GOOD,
@@ -45,12 +47,16 @@ from grafana.generator.queries import (
 
 
 def _to(uid: str, title: str) -> tuple[Json, ...]:
-    """Links of a table's run: to the same time range, and to the time when the run ran."""
-    there = f"/d/{uid}?${{datasource:queryparam}}&${{job:queryparam}}&var-run=${{__value.raw}}"
-    began, ended = "${__data.fields.Started.numeric}", '${__data.fields["Last event"].numeric}'
+    """Links of a row's run: to the same time range, and to the time when the run ran."""
     return (
-        {"title": f"{title}, this time range", "url": f"{there}&${{__url_time_range}}"},
-        {"title": f"{title}, while it ran", "url": f"{there}&from={began}&to={ended}"},
+        to_board(uid, f"{title}, this time range", run="Run", group="Group"),
+        to_board(
+            uid,
+            f"{title}, while it ran",
+            during=("Started", "Last event"),
+            run="Run",
+            group="Group",
+        ),
     )
 
 
@@ -123,7 +129,13 @@ TILES = (
 
 RUNS = table(
     "Runs",
-    {"cluster": "Cluster", "run_id": "Run", "group_id": "Group", "task": "Task"},
+    {
+        "cluster": "Cluster",
+        "run_id": "Run",
+        "group_id": "Group",
+        "task": "Task",
+        "instance": "Page",
+    },
     (
         column(
             "Info",
@@ -207,11 +219,21 @@ RUNS = table(
     worst_first="Score",
     key_properties={
         "Run": (
-            ("links", [*_to("esper-heads", "Action heads"), *_to("esper-envs", "Environments")]),
+            (
+                "links",
+                [
+                    *_to("esper-heads", "Action heads"),
+                    *_to("esper-policy", "Policy"),
+                    *_to("esper-envs", "Environments"),
+                    *_to("esper-gpu", "GPUs and host"),
+                    *_to("esper-run", "Everything of the run"),
+                ],
+            ),
             ("custom.width", 230),
         ),
         "Group": (("custom.width", 80),),
         "Task": (("custom.width", 120),),
+        "Page": (("custom.width", 130), ("links", [PAGE_LINK])),
     },
     order=("Run", "State", "Latches", "Alerts"),
 )
@@ -254,10 +276,26 @@ ALERTS = table(
             ("custom.width", 105),
         ),
         "Alert": (("custom.width", 215),),
-        "Head": (("custom.width", 80),),
+        "Head": (
+            ("custom.width", 80),
+            ("links", [to_board("esper-heads", "This head", run="Run", head="Head")]),
+        ),
+        "GPU": (
+            ("custom.width", 60),
+            ("links", [to_board("esper-gpu", "This GPU", instance="Instance", gpu="GPU")]),
+        ),
+        "Instance": (
+            ("links", [to_board("esper-exporter", "Exporter", instance="Instance"), PAGE_LINK]),
+        ),
         "Run": (
             ("custom.width", 150),
-            ("links", list(_to("esper-heads", "Action heads")[:1])),
+            (
+                "links",
+                [
+                    to_board("esper-heads", "Action heads", run="Run"),
+                    to_board("esper-policy", "Policy", run="Run"),
+                ],
+            ),
         ),
     },
     sort=(("Severity", False),),
@@ -301,6 +339,7 @@ ROWS = (
                 unit="percentunit",
                 maximum=1.0,
                 step=True,
+                color=BY_VALUE,
             ),
             series(
                 "Mean return",
@@ -308,6 +347,7 @@ ROWS = (
                 "Mean return of the last batch's episodes. Good: rising. Runs of different reward"
                 " modes cannot be compared.",
                 unit="short",
+                color=BY_VALUE,
             ),
             series(
                 "Rolling accuracy",
@@ -316,6 +356,7 @@ ROWS = (
                 " allows.",
                 unit="percentunit",
                 decimals=1,
+                color=BY_VALUE,
             ),
         ),
     ),
@@ -327,6 +368,7 @@ ROWS = (
                 Target(f"60 * {rates('esper_tamiyo_updates_total', scope=EVERY_RUN)}", RUN_NAME),
                 "Good: steady. A fall to 0 with the process alive is a stalled trainer.",
                 unit="opm",
+                color=BY_VALUE,
             ),
             series(
                 "Host epochs a second",
@@ -334,6 +376,7 @@ ROWS = (
                 "Epochs of host training a second, all environments. Good: steady. A slow decline"
                 " goes with growing networks; look at the phases on the GPU dashboard.",
                 unit="ops",
+                color=BY_VALUE,
             ),
             series(
                 "Events a second",
@@ -341,6 +384,7 @@ ROWS = (
                 "Telemetry events that came in. 0 with a live process means that the trainer is"
                 " silent or its hub drops events.",
                 unit="eps",
+                color=BY_VALUE,
             ),
         ),
     ),

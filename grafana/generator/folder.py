@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from grafana.generator import environments, fleet, heads, machine, own_health, policy
+from grafana.generator import environments, everything, fleet, heads, machine, own_health, policy
 from grafana.generator.classic_json import text
 from grafana.generator.model import Dashboard
 
-DASHBOARDS: tuple[Dashboard, ...] = (
+_WRITTEN = (
     fleet.DASHBOARD,
     heads.DASHBOARD,
     policy.DASHBOARD,
@@ -14,6 +14,7 @@ DASHBOARDS: tuple[Dashboard, ...] = (
     machine.DASHBOARD,
     own_health.DASHBOARD,
 )
+DASHBOARDS: tuple[Dashboard, ...] = (*_WRITTEN, everything.dashboard(_WRITTEN))
 
 
 def files() -> dict[str, str]:

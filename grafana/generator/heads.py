@@ -20,6 +20,7 @@ from grafana.generator.head_queries import (
     latched,
 )
 from grafana.generator.heads_over_time import MORE_HEADS, OVER_TIME
+from grafana.generator.links import to_board
 from grafana.generator.look import (
     GOOD,
     HEAD_STATES,
@@ -191,10 +192,22 @@ HEADS = table(
     key_properties={
         "Run": (("custom.width", 150),),
         "Group": (("custom.width", 85),),
-        "Head": (("custom.width", 115),),
+        "Head": (
+            ("custom.width", 115),
+            (
+                "links",
+                [
+                    to_board(
+                        "esper-heads", "This head alone", run="Run", group="Group", head="Head"
+                    ),
+                    to_board("esper-envs", "Environments", run="Run", group="Group"),
+                ],
+            ),
+        ),
     },
     order=(
         "Head",
+        "Group",
         "State",
         "NaN",
         "Inf",
@@ -207,7 +220,6 @@ HEADS = table(
         "NaN since",
         "Inf since",
         "Run",
-        "Group",
     ),
 )
 

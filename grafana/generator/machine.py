@@ -39,10 +39,10 @@ from grafana.generator.queries import (
     mean_of_histogram,
     quantile,
     rate,
-    rates,
     select,
     so_far,
     state_number,
+    total,
     worst,
 )
 
@@ -79,7 +79,7 @@ TILES = (
         mapping=NONE,
     ),
     tile(
-        "GPUs slowed down",
+        "Slowed GPUs",
         f"count({SLOWED} == 1) or 0 * count({SLOWED})",
         "GPUs whose clocks are held down now for heat or want of power. Good: 0. A power cap is"
         " none of it. See 'Held down' for the reason.",
@@ -87,7 +87,7 @@ TILES = (
         mapping=NONE,
     ),
     tile(
-        "Uncorrected ECC",
+        "ECC errors",
         f"sum({UNCORRECTED})",
         "Memory errors that ECC could not correct, since the driver was loaded. Good: 0. Otherwise"
         " restart elsewhere from the checkpoint.",
@@ -95,7 +95,7 @@ TILES = (
         mapping=NONE,
     ),
     tile(
-        "GPUs silent",
+        "Silent GPUs",
         f"count(time() - {gpu('last_sample_timestamp_seconds')} > 60)"
         f" or 0 * count({gpu('last_sample_timestamp_seconds')})",
         "GPUs that have not answered the driver for a minute. Good: 0. EsperGpuSilent has the"
@@ -277,18 +277,17 @@ TORCH = (
 
 def _share(name: str) -> str:
     """Seconds a second that a phase takes."""
-    return rates(f"{name}_sum", "phase")
+    return total(f"{name}_sum", ("phase",), rate)
 
 
 TIMES = (
     series(
         "Time by phase of a step",
-        Target(_share("esper_torch_phase_duration_seconds"), f"{{{{phase}}}} {RUN_NAME}"),
-        "Seconds a second in each phase, a panel for each group. Good: backward about twice"
+        Target(_share("esper_torch_phase_duration_seconds"), "{{phase}}"),
+        "Seconds a second in each phase, the chosen runs together. Good: backward about twice"
         " forward, little transfer. Absent where the trainer does not time them.",
         unit="s",
         stack="normal",
-        repeat="group",
         width=8,
     ),
     series(
@@ -303,12 +302,11 @@ TIMES = (
     ),
     series(
         "Time by phase of the trainer",
-        Target(_share("esper_simic_phase_duration_seconds"), f"{{{{phase}}}} {RUN_NAME}"),
+        Target(_share("esper_simic_phase_duration_seconds"), "{{phase}}"),
         "Seconds a second in each of the trainer's own phases. Good: most of it is training. Look"
         " here first when throughput falls.",
         unit="s",
         stack="normal",
-        repeat="group",
     ),
     series(
         "Host epoch times",
@@ -324,14 +322,13 @@ TIMES = (
     series(
         "Python in the trainer's phases",
         Target(
-            rates("esper_simic_phase_cpu_seconds_total", "phase"),
-            f"{{{{phase}}}} {RUN_NAME}",
+            total("esper_simic_phase_cpu_seconds_total", ("phase",), rate),
+            "{{phase}}",
         ),
         "CPU seconds a second that Python spends in each phase. Near the phase's own time: Python"
         " is what it waits for.",
         unit="s",
         stack="normal",
-        repeat="group",
         width=12,
     ),
 )
@@ -413,7 +410,7 @@ HOSTS = (
 )
 
 ROWS = (
-    Row("Is the machine healthy?", (*TILES, GPUS)),
+    Row("Is the machine healthy?", (*(replace(t, width=4, height=3) for t in TILES), GPUS)),
     Row("GPUs", GPU_PANELS),
     Row("torch", TORCH),
     Row("Where the time goes", TIMES),

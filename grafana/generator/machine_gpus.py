@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from grafana.generator.links import PAGE_LINK, to_board
 from grafana.generator.look import (
     BAD,
     GOOD,
@@ -63,7 +64,7 @@ def gpu_events(name: str, *labels: str, **matchers: str) -> str:
     selector = select(f"esper_gpu_{name}_total", OF_GPU, **matchers)
     now = by("max", (*GPU, *labels), f"last_over_time({selector}[$__interval])")
     before = by("max", (*GPU, *labels), f"last_over_time({selector}[1h] offset $__interval)")
-    return of_the_runs(f"(({now} - ({before} or 0 * {now})) >= 0 or {now})")
+    return "(" + of_the_runs(f"(({now} - ({before} or 0 * {now})) >= 0 or {now})") + ")"
 
 
 XIDS = by(
@@ -183,8 +184,14 @@ GPUS = table(
     hidden=("Info", "Score"),
     worst_first="Score",
     key_properties={
-        "Node": (("custom.width", 150),),
-        "GPU": (("custom.width", 60),),
+        "Node": (
+            ("custom.width", 150),
+            ("links", [to_board("esper-exporter", "Exporter", instance="Node"), PAGE_LINK]),
+        ),
+        "GPU": (
+            ("custom.width", 60),
+            ("links", [to_board("esper-gpu", "This GPU", gpu="GPU", instance="Node")]),
+        ),
         "Model": (("custom.width", 170),),
         "UUID": (("custom.width", 120),),
     },

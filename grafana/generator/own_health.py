@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from grafana.generator.frame import of_processes
+from grafana.generator.links import PAGE_LINK
 from grafana.generator.look import (
     BAD,
     GOOD,
@@ -181,6 +182,7 @@ PROCESSES = table(
     " half a second, taking in an event below a millisecond.",
     height=8,
     hidden=("Info",),
+    key_properties={"Instance": (("custom.width", 150), ("links", [PAGE_LINK]))},
     sort=(("Up", False),),
 )
 

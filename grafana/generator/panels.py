@@ -136,7 +136,8 @@ def series(
         title=title,
         description=description,
         targets=targets if isinstance(targets, tuple) else (targets,),
-        width=width,
+        # Repeated panels share a line of their own.
+        width=24 if repeat else width,
         height=height,
         unit=unit,
         decimals=decimals,

@@ -155,6 +155,22 @@ def buckets(name: str, scope: str = SCOPE, /, **matchers: str) -> str:
     return grown(f"{name}_bucket", ("le",), scope, **matchers)
 
 
+def few(inner: str, worst_last: str, count: int = 6) -> str:
+    """The environments of ``inner`` that are the worst at the end of the time range.
+
+    ``worst_last`` ranks them, the highest first, by a query of one moment: lines neither come nor
+    go as the order changes.
+    """
+    ranked = f"topk by ({', '.join(RUN)}) ({count}, {worst_last})"
+    return f"{inner} and on ({', '.join((*RUN, 'env_id'))}) ({ranked})"
+
+
+def at_the_end(name: str, scope: str = SCOPE, sign: str = "") -> str:
+    """A gauge by environment as it stood last in the time range, whichever moment is drawn."""
+    last = f"last_over_time({select(name, scope)}[$__range] @ end())"
+    return sign + by("max", (*RUN, "env_id"), last)
+
+
 def state_number(
     name: str,
     label: str,

@@ -24,9 +24,11 @@ from grafana.generator.queries import (
     OF_ENV,
     OF_SLOT,
     RUN,
+    at_the_end,
     buckets,
     by,
     events,
+    few,
     over_range,
     rates,
     select,
@@ -167,7 +169,10 @@ ATTRIBUTION = (
     series(
         "Synergy of the seeds",
         Target(
-            worst("avg", "esper_simic_counterfactual_synergy_ratio", "env_id", scope=OF_ENV),
+            few(
+                worst("avg", "esper_simic_counterfactual_synergy_ratio", "env_id", scope=OF_ENV),
+                at_the_end("esper_simic_counterfactual_synergy_ratio", OF_ENV, "-"),
+            ),
             ENV_NAME,
         ),
         "Accuracy that seeds give only together. Good: above 0; below, they harm each other. Absent"
@@ -178,25 +183,20 @@ ATTRIBUTION = (
         "With and without seeds",
         (
             Target(
-                worst(
-                    "avg",
-                    "esper_simic_counterfactual_combined_accuracy_ratio",
-                    "env_id",
-                    scope=OF_ENV,
+                by(
+                    "avg", RUN, select("esper_simic_counterfactual_combined_accuracy_ratio", OF_ENV)
                 ),
-                f"all seeds, {ENV_NAME}",
+                f"all seeds {RUN_NAME}",
             ),
             Target(
-                worst(
-                    "avg",
-                    "esper_simic_counterfactual_baseline_accuracy_ratio",
-                    "env_id",
-                    scope=OF_ENV,
+                by(
+                    "avg", RUN, select("esper_simic_counterfactual_baseline_accuracy_ratio", OF_ENV)
                 ),
-                f"no seed, {ENV_NAME}",
+                f"no seed {RUN_NAME}",
             ),
         ),
-        "Accuracy with every seed on and with every seed off. Good: on is above off; the distance"
+        "Accuracy with every seed on and with every seed off. The mean of the environments."
+        " Good: on is above off; the distance"
         " is what growing brought.",
         unit="percentunit",
     ),
