@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from esper_exporter import Exporter
 from support.partial_events import partial_runs
 from support.recordings import NAMES, telemetry_lines
-from support.states import emitted, started, update
+from support.states import emitted, event, started, update
 
 
 def page_of_runs(exporter: Exporter) -> list[str]:
@@ -43,9 +43,9 @@ def test_the_last_page_of_any_events_is_the_same_whenever_it_was_scraped(
     events: list[dict[str, object]], moments: set[int]
 ) -> None:
     unseen, scraped = Exporter(port=0), Exporter(port=0)
-    for place, event in enumerate(events):
-        unseen.emit(event)
-        scraped.emit(event)
+    for place, emitted_event in enumerate(events):
+        unseen.emit(emitted_event)
+        scraped.emit(emitted_event)
         if place in moments:
             scraped.render()
     assert page_of_runs(scraped) == page_of_runs(unseen)
@@ -61,3 +61,21 @@ def test_layers_that_the_last_update_did_not_measure_are_gone_scraped_or_not() -
         page = exporter.render()
         assert b"esper_tamiyo_layer_gradient_health_ratio" not in page
         assert b"esper_tamiyo_layer_grad_norm" not in page
+
+
+def test_entropy_in_nats_follows_the_slots_that_are_known_scraped_or_not() -> None:
+    pages = []
+    for scrape_between in (False, True):
+        exporter = emitted(update(1.0, head_slot_entropy=0.5))
+        if scrape_between:
+            exporter.render()
+        for slot in ("r0c0", "r0c1"):
+            exporter.emit(
+                event(
+                    "SEED_GERMINATED",
+                    {"slot_id": slot, "env_id": 0, "blueprint_id": "noop", "params": 1},
+                )
+            )
+        pages.append(page_of_runs(exporter))
+        assert any("esper_tamiyo_head_entropy_nats{" in line for line in pages[-1])
+    assert pages[0] == pages[1]

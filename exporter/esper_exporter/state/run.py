@@ -316,3 +316,5 @@ class RunState:
             if slot_id and slot_id not in known and slot_id != "unknown" and len(known) < MAX_SLOTS:
                 known.append(slot_id)
                 known.sort()
+                # Entropy in nats and the state of the slot head depend on how many there are.
+                self.touched.policy = True
