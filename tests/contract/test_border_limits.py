@@ -74,9 +74,9 @@ def test_a_refused_update_without_a_fault_has_nothing_to_salvage() -> None:
 
 def test_diagnostics_of_any_width_are_read_at_once() -> None:
     wide = [[[[1] * 50] * 50] * 60] * 10
-    begun = time.perf_counter()
+    begun = time.thread_time()
     event = read(like("NUMERICAL_INSTABILITY_DETECTED", stability={"a": wide, "b": 1}), now)
-    assert time.perf_counter() - begun < 0.5
+    assert time.thread_time() - begun < 0.5
     assert "stability" in event.ignored
 
 

@@ -56,7 +56,7 @@ def test_500_idle_connections_block_nobody(serve: Serve) -> None:
         before, threads = resident(), threading.active_count()
         for _ in range(500):
             stack.enter_context(connect(server.port or 0))
-        assert seconds_to_scrape(server.url or "") < 1
+        assert seconds_to_scrape(server.url or "") < patience()
         assert threading.active_count() <= threads + Limits().workers
         assert resident() - before < 40e6
 
@@ -74,7 +74,7 @@ def test_1000_idle_connections_and_300_readers_that_take_nothing_block_nobody(
                 with suppress(OSError):
                     sock.sendall(SCRAPE * 4)
         for _ in range(3):
-            assert seconds_to_scrape(server.url or "") < 1
+            assert seconds_to_scrape(server.url or "") < patience()
         assert threading.active_count() <= threads + Limits().workers
 
 
@@ -83,7 +83,7 @@ def test_more_connections_than_the_limit_make_room_for_a_scrape(serve: Serve) ->
         server = serve(limits=Limits(connections=50))
         crowd = [stack.enter_context(connect(server.port or 0)) for _ in range(200)]
         for _ in range(5):
-            assert seconds_to_scrape(server.url or "") < 1
+            assert seconds_to_scrape(server.url or "") < patience()
         assert sum(closed_within(sock, 10.0) for sock in crowd[:150]) == 150
         assert not closed_within(crowd[-1], 0.1)
 
@@ -116,7 +116,7 @@ def test_running_out_of_descriptors_is_survived(serve: Serve) -> None:
                     stack.enter_context(connect(port))
             except OSError:
                 pass
-        assert seconds_to_scrape(server.url or "") < 1
+        assert seconds_to_scrape(server.url or "") < patience()
 
 
 def test_headers_at_a_byte_a_second_are_cut_and_block_nobody(serve: Serve) -> None:
@@ -127,7 +127,7 @@ def test_headers_at_a_byte_a_second_are_cut_and_block_nobody(serve: Serve) -> No
             for sock in slow:
                 with suppress(OSError):  # on a busy machine its time is over by now
                     sock.send(b"G")
-            assert seconds_to_scrape(server.url or "") < 1
+            assert seconds_to_scrape(server.url or "") < patience()
             time.sleep(0.1)
         assert all(closed_within(sock, 10.0) for sock in slow)
 
@@ -158,7 +158,7 @@ def test_slow_readers_are_cut_and_block_nobody(serve: Serve, source: FakeSource)
         for sock in slow:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             sock.sendall(SCRAPE)
-        assert seconds_to_scrape(server.url or "") < 1
+        assert seconds_to_scrape(server.url or "") < patience()
         wait_until(lambda: not _busy(server), "the slow readers are cut")
     assert len(source.scrapes) == 1
 
@@ -189,7 +189,7 @@ def test_pages_that_nobody_takes_do_not_fill_the_memory(serve: Serve, source: Fa
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             sock.sendall(SCRAPE)
             time.sleep(0.03)  # so that requests do not share a page that is still to be rendered
-        assert seconds_to_scrape(server.url or "") < 1
+        assert seconds_to_scrape(server.url or "") < patience()
         assert resident() - before < 6 * page
 
 
@@ -241,7 +241,7 @@ def test_a_flood_of_scrapes_leaves_most_of_the_time_to_others(
     begin, started = len(source.rendered), time.monotonic()
     time.sleep(1.0)
     share = (len(source.rendered) - begin) * 0.01 / (time.monotonic() - started)
-    assert seconds_to_scrape(server.url or "") < 1
+    assert seconds_to_scrape(server.url or "") < patience()
     stop.set()
     for thread in threads:
         thread.join(5)

@@ -18,7 +18,7 @@ from esper_exporter.serve.limits import Limits
 from esper_exporter.serve.security import WatchedConfig
 from esper_exporter.serve.web_config import WebConfigError
 from serve.certificates import Authority
-from serve.clients import closed_within, connect, curl, read_to_end
+from serve.clients import closed_within, connect, curl, patience, read_to_end
 from serve.fakes import FakeSource
 from serve.secured import MUTUAL, TLS, USERS, House, Serve, basic, hashed, next_check
 from support.programs import wait_until
@@ -103,7 +103,7 @@ def test_half_open_handshakes_are_cut_and_block_nobody(serve: Serve, house: Hous
             sock.sendall(b"\x16\x03\x01\x02\x00\x01")
         started = time.monotonic()
         assert house.curl(server) == 200
-        assert time.monotonic() - started < 1
+        assert time.monotonic() - started < patience()
         assert psutil.Process().memory_info().rss - before < 80e6
         assert all(closed_within(sock, 2.0) for sock in crowd)
 
@@ -302,7 +302,7 @@ def test_a_flood_of_wrong_passwords_keeps_no_scraper_waiting(serve: Serve, house
         for user in ("alice", "bob", "alice", "bob"):
             started = time.monotonic()
             assert curl("-u", f"{user}:right", f"{server.url}/metrics").status == 200
-            assert time.monotonic() - started < 5
+            assert time.monotonic() - started < 5 * patience()
     finally:
         done.set()
         for thread in threads:

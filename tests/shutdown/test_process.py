@@ -317,6 +317,8 @@ def test_what_a_hub_still_queues_at_the_end_is_on_the_last_page(
 ) -> None:
     trainer = trainers(how, ESPER_EXPORTER_LINGER="0", TRAINER_HUB_DELAY="0.1")
     if how == "wait":
+        assert trainer.process.stdout is not None
+        assert trainer.process.stdout.readline() == "waiting\n"
         trainer.process.terminate()
     trainer.end()
     assert len(list((tmp_path / "state").glob("*.latches.json"))) == 1
