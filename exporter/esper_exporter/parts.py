@@ -114,7 +114,11 @@ class Parts:
         if settings.share is None or not settings.watch_process:
             return None
         return SharedPage(
-            settings.share, settings.rank or 0, self.page.capture, lambda: clock().timestamp()
+            settings.share,
+            settings.rank or 0,
+            self.page.capture,
+            lambda: clock().timestamp(),
+            lambda: self.api.state("", None, "")[1] or b"",
         )
 
     def _add_ingest(self, clock: Callable[[], datetime]) -> None:

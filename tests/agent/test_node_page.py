@@ -67,6 +67,14 @@ def test_a_process_that_died_is_shown_as_it_was_with_its_end(node: Node) -> None
     jsonschema.validate(state, json.loads(schema("state")))
 
 
+def test_a_process_that_died_unseen_is_shown_with_its_latch(node: Node) -> None:
+    node.train("night-7", "nan", "op", "sigkill").wait(timeout=60)
+    state = _get(node, "/api/v1/state")
+    (run,) = state["runs"]
+    assert (run["state"], run["failure"], run["latched"] > 0) == ("failed", "died", True)
+    jsonschema.validate(state, json.loads(schema("state")))
+
+
 def test_an_empty_node_has_an_empty_list(node: Node) -> None:
     state = _get(node, "/api/v1/state")
     assert (state["runs"], state["run"]) == ([], None)

@@ -2,7 +2,8 @@
 
 Each exporter that shares its page also answers the page's requests on a socket in its directory of
 the share. So nothing is computed unless somebody looks, and a process computes only what is looked
-at. Of a process that is gone the page shows what it answered last, marked with how it ended.
+at. Of a process that is gone the page shows what it answered last, or what it kept (at a latch, at
+an end and every half minute), marked with how it ended.
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ import orjson
 from isal import igzip
 
 from esper_exporter import __version__
+from esper_exporter.agent.page_file import PageRefused, open_owned
 from esper_exporter.agent.page_view import RunKey
-from esper_exporter.agent.share_directory import SOCKET
+from esper_exporter.agent.share_directory import SOCKET, STATE
 from esper_exporter.agent.tracked_process import TrackedProcess
 from esper_exporter.serve.page.api import LIMITS, POLL_SECONDS, VERSION, Busy, Replay
 
@@ -42,12 +44,14 @@ class Line:
     """The reason of ``esper_run_failed``, empty for a good end, None while it lives."""
     unfinished: frozenset[RunKey]
     """Its runs that went on when it ended."""
+    owners: frozenset[int]
+    """The users whose files may lie in the directory."""
 
 
 def line_of(process: TrackedProcess) -> Line:
     """What the page needs to know of a process."""
     reason = None if process.end is None else process.end.reason
-    return Line(process.directory, reason, frozenset(process.unfinished))
+    return Line(process.directory, reason, frozenset(process.unfinished), process.owners)
 
 
 class _Connection(http.client.HTTPConnection):
@@ -123,6 +127,10 @@ class NodePage:
             while len(self._last) >= MAX_REMEMBERED and line.directory not in self._last:
                 self._last.pop(next(iter(self._last)))
             self._last[line.directory] = found
+        if line.reason is not None and line.directory not in self._last:
+            kept = _kept(line)
+            if kept is not None:
+                self._last[line.directory] = kept
         return self._last.get(line.directory)
 
     def _merged(self, key: str, documents: list[tuple[Line, Json]]) -> Json:
@@ -164,6 +172,17 @@ class NodePage:
         if found is None:
             raise Busy
         return orjson.dumps(found)
+
+
+def _kept(line: Line) -> Json | None:
+    """The state that a process kept for when it is gone."""
+    try:
+        handle = open_owned(line.directory / STATE, line.owners, MAX_ANSWER_BYTES)
+        with open(handle, "rb") as file:
+            found = orjson.loads(file.read())
+    except (OSError, PageRefused, ValueError):
+        return None
+    return found if isinstance(found, dict) and isinstance(found.get("runs"), list) else None
 
 
 def _ended(run: Json, line: Line) -> Json:

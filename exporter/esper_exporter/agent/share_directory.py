@@ -18,6 +18,7 @@ LOCK = "lock"
 IDENTITY = "process.json"
 DEATH = "death.json"
 SOCKET = "http.sock"
+STATE = "state.json"
 EXITS = "exits"
 AGENT_LOCK = "agent.lock"
 MAX_PROCESSES = 4096

@@ -7,6 +7,7 @@ import os
 import secrets
 import socket
 import threading
+import time
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +30,7 @@ from esper_exporter.agent.share_directory import (
     LOCK,
     PAGE,
     SOCKET,
+    STATE,
     make_share,
     remove_process,
 )
@@ -38,6 +40,8 @@ from esper_exporter.metrics.exposition import Capture
 logger = logging.getLogger("esper_exporter")
 
 SECONDS_BETWEEN_PUBLICATIONS = 1.0
+SECONDS_BETWEEN_STATES = 30.0
+"""The browser page's state takes longer to make than a page; a living process is asked for it."""
 LONGEST_SOCKET_PATH = 100
 _PAGES: weakref.WeakSet[SharedPage] = weakref.WeakSet()
 
@@ -46,16 +50,23 @@ class SharedPage:
     """Publishes one process' page, each second and whenever `publish` is called.
 
     ``take`` returns one consistent state of the table. ``rank`` is the process' rank, 0 unless
-    known. Nothing here raises once it is made: a share that cannot be written to is one warning,
-    and the page is served in process as if there were no share. Thread-safe.
+    known. ``describe`` returns the browser page's state, which is kept for when the process is
+    gone. Nothing here raises once it is made: a share that cannot be written to is one warning, and
+    the page is served in process as if there were no share. Thread-safe.
     """
 
     def __init__(
-        self, share: Path, rank: int, take: Callable[[], Capture], clock: Callable[[], float]
+        self,
+        share: Path,
+        rank: int,
+        take: Callable[[], Capture],
+        clock: Callable[[], float],
+        describe: Callable[[], bytes],
     ) -> None:
         self._share = share
         self._take = take
         self._clock = clock
+        self._describe = describe
         self._lock = threading.RLock()
         self._publishing = False
         self._again = False
@@ -141,6 +152,21 @@ class SharedPage:
         """Publish soon, on the thread that does so each second."""
         self._wake.set()
 
+    def keep(self) -> None:
+        """Publish, and keep the browser page's state. Never raises."""
+        self.publish()
+        directory = self.directory
+        if directory is None or os.getpid() != self._pid:
+            return
+        beside = directory / f".{STATE}.{threading.get_ident()}"
+        try:
+            beside.write_bytes(self._describe())
+            beside.replace(directory / STATE)
+        except OSError as problem:
+            self._give_up(problem)
+        except Exception:
+            logger.debug("the browser page's state could not be kept", exc_info=True)
+
     def publish(self) -> None:
         """Publish the page as it is now, before this returns. Never raises.
 
@@ -179,10 +205,16 @@ class SharedPage:
                 logger.exception("the page could not be shared; the training goes on")
 
     def _run(self) -> None:
+        kept_at = time.monotonic()
         while not self._stop.is_set():
             self._wake.wait(SECONDS_BETWEEN_PUBLICATIONS)
             self._wake.clear()
-            if not self._stop.is_set():
+            if self._stop.is_set():
+                return
+            if time.monotonic() - kept_at > SECONDS_BETWEEN_STATES:
+                self.keep()
+                kept_at = time.monotonic()
+            else:
                 self.publish()
 
     def close(self) -> None:

@@ -20,6 +20,9 @@ KEEP_WAIT_SECONDS = 5.0
 class Share(Protocol):
     """A page in memory that an agent on the machine reads."""
 
+    def keep(self) -> None:
+        """Publish, and keep what the browser page shows, before this returns."""
+
     def publish(self) -> None:
         """Write the page as it is now."""
 
@@ -93,7 +96,7 @@ class RunKeeper:
             self._keep_later()
             return
         if self._share is not None:
-            self._share.publish()
+            self._share.keep()
         try:
             self._persistence.save(self._to_keep, self._render_runs)
         except Exception:
