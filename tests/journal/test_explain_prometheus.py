@@ -5,8 +5,12 @@ from __future__ import annotations
 import gzip
 import json
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
+from typing import Any
 
 import pytest
 
@@ -18,11 +22,49 @@ from support.prometheus import prometheus
 WANTED = {"PPO_UPDATE_COMPLETED", "BATCH_EPOCH_COMPLETED", "NUMERICAL_INSTABILITY_DETECTED"}
 
 
+def _update(number: int, **values: Any) -> Callable[[dict[str, Any]], None]:
+    def change(event: dict[str, Any]) -> None:
+        if event["event_type"] == "PPO_UPDATE_COMPLETED" and event["data"]["batch"] == number:
+            event["data"].update(values)
+
+    return change
+
+
+def _as_recorded(event: dict[str, Any]) -> None:
+    pass
+
+
 @pytest.mark.parametrize(
-    ("name", "expected"), [("run2b", ("head_nan", "tempo", 3)), ("run1", ("healthy", None, None))]
+    ("name", "change", "expected"),
+    [
+        pytest.param("run2b", _as_recorded, ("head_nan", "tempo", 3), id="run2b"),
+        pytest.param("run1", _as_recorded, ("healthy", None, None), id="run1"),
+        pytest.param(
+            "run1",
+            _update(6, head_inf_detected={"alpha_curve": True}),
+            ("head_inf", "alpha_curve", 6),
+            id="head-inf",
+        ),
+        pytest.param(
+            "run1",
+            _update(8, pre_clip_grad_norm=5e4),
+            ("gradient_explosion", None, 8),
+            id="explosion",
+        ),
+        pytest.param(
+            "run1", _update(6, kl_divergence=0.8), ("trust_region", None, 6), id="kl-divergence"
+        ),
+        pytest.param(
+            "run1",
+            _update(6, ratio_max=40.0, head_op_ratio_max=40.0),
+            ("ratio_explosion", "op", 6),
+            id="ratio",
+        ),
+    ],
 )
 def test_the_cause_from_a_server_is_that_from_telemetry(
     name: str,
+    change: Callable[[dict[str, Any]], None],
     expected: tuple[str, str | None, int | None],
     tmp_path: Path,
     capsysbinary: pytest.CaptureFixture[bytes],
@@ -36,6 +78,7 @@ def test_the_cause_from_a_server_is_that_from_telemetry(
         server.wait_for("up", 1.0)
         for line in lines:
             event = json.loads(line)
+            change(event)
             event["timestamp"] = datetime.now(UTC).isoformat()
             exporter.emit(event)
             if event["event_type"] in WANTED:
@@ -49,3 +92,65 @@ def test_the_cause_from_a_server_is_that_from_telemetry(
         assert main(["explain", "--prometheus", server.url, "--run-id", evil]) == 1
     assert main(["explain", "--prometheus", "file:///etc/hostname"]) == 1
     assert main(["explain", "--prometheus", "http://127.0.0.1:9"]) == 1
+
+
+ENDS = {
+    "killed": ("killed", 9, 137),
+    "segfault": ("killed", 11, 139),
+    "abort": ("killed", 6, 134),
+    "exit": ("exception", 0, 3),
+    "died": ("killed", None, None),
+    "oom": ("out_of_memory", 9, 137),
+}
+"""Reason of esper_run_failed → the cause, the signal and the exit code that the agent saw."""
+
+
+def _page() -> bytes:
+    lines = []
+    for reason, (_, signal, code) in ENDS.items():
+        labels = f'run_id="{reason}",group_id="default",rank="0"'
+        now = time.time()
+        lines += [
+            f"esper_run_start_timestamp_seconds{{{labels}}} {now - 60}",
+            f"esper_run_last_event_timestamp_seconds{{{labels}}} {now - 5}",
+            f"esper_run_end_timestamp_seconds{{{labels}}} {now - 4}",
+            f"esper_run_finished{{{labels}}} 0",
+            f"esper_run_batch{{{labels}}} 4",
+            *(
+                f'esper_run_failed{{{labels},reason="{each}"}} {int(each == reason)}'
+                for each in ENDS
+            ),
+        ]
+        if signal is not None:
+            lines.append(f"esper_run_exit_signal{{{labels}}} {signal}")
+            lines.append(f"esper_run_exit_code{{{labels}}} {code}")
+    return "\n".join([*lines, ""]).encode()
+
+
+def test_how_a_process_ended_is_read_from_a_server(
+    tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    class Page(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "text/plain; version=0.0.4")
+            self.end_headers()
+            self.wfile.write(_page())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Page) as http:
+        Thread(target=http.serve_forever, daemon=True).start()
+        with prometheus(tmp_path, [f"127.0.0.1:{http.server_port}"], interval="200ms") as server:
+            server.wait_for('esper_run_batch{run_id="oom"}', 4.0)
+            for reason, (cause, signal, code) in ENDS.items():
+                arguments = ["explain", "--prometheus", server.url, "--run-id", reason, "--json"]
+                assert main(arguments) in (0, 1)
+                text = capsysbinary.readouterr().out
+                assert json.loads(text)["cause"] == cause, reason
+                if signal:
+                    assert b"signal %d" % signal in text
+                if code is not None:
+                    assert b"exit code %d" % code in text
+        http.shutdown()

@@ -225,6 +225,7 @@ _ENDINGS = {
     "abort": "killed",
     "exit": "exception",
     "killed": "killed",
+    "died": "killed",
     "stalled": "stalled",
 }
 

@@ -204,16 +204,36 @@ def _record(server: _Server, url: str, labels: Series, begun: float) -> RunRecor
     }
     _latches(run, last, number_at, lit if old else {})
     _counters(server, run, same, begun, end, number_at)
-    for metric, failed in last.get("esper_run_failed", []):
-        if failed == 1.0:
-            at = one("esper_run_end_timestamp_seconds") or newest
-            run.ending = Ending(metric.get("reason", "unknown"), _moment(at))
+    ended_at = _moment(one("esper_run_end_timestamp_seconds") or newest)
+    run.ending = _ending(last, one("esper_run_exit_code"), one("esper_run_exit_signal"), ended_at)
     if run.ending is None and one("esper_run_finished") == 1.0:
-        run.ending = Ending("finished", _moment(one("esper_run_end_timestamp_seconds") or newest))
+        run.ending = Ending("finished", ended_at)
     silent = datetime.now(UTC).timestamp() - alive
     run.orphaned = run.ending is None and silent > SCRAPE_GONE_SECONDS
     run.last_seq = 1 << 60
     return run
+
+
+def _ending(
+    last: dict[str, list[tuple[Series, float]]],
+    code: float | None,
+    signal: float | None,
+    moment: datetime,
+) -> Ending | None:
+    """How the run failed, by its own page and by what the node agent saw of its process."""
+    failed = {metric.get("reason", "") for metric, up in last.get("esper_run_failed", []) if up}
+    if not failed and signal:
+        failed = {"killed"}
+    if not failed:
+        return None
+    # What only says that the process is gone gives way to what says how.
+    reason = min(failed, key=lambda each: (each in ("", "unknown", "died"), each))
+    return Ending(
+        reason or "unknown",
+        moment,
+        exit_code=None if code is None else int(code),
+        signal=int(signal) if signal else None,
+    )
 
 
 def _named(server: _Server, same: str) -> dict[str, list[tuple[Series, float]]]:
