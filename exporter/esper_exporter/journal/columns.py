@@ -153,6 +153,8 @@ def _shape(name: str, hint: Any) -> Shape:
         return _shape(name, known[0])
     if name in _UNSIGNED:
         return "UBIGINT"
+    if get_origin(hint) is typing.Literal:
+        hint = type(get_args(hint)[0])
     if hint in _SCALARS:
         return _SCALARS[hint]
     origin, args = get_origin(hint), get_args(hint)
