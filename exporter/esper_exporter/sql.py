@@ -61,8 +61,12 @@ def load(
     source: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
     *,
     memory_limit: str = MEMORY,
+    comments: bool = True,
 ) -> Loaded:
-    """As `connect`, with the warnings about what could not be read."""
+    """As `connect`, with the warnings about what could not be read.
+
+    Without ``comments`` the views have no descriptions and units, and open faster.
+    """
     try:
         import duckdb
         import pyarrow  # noqa: F401
@@ -90,7 +94,7 @@ def load(
             "temp_directory": str(scratch / "spill"),
         }
         connection = duckdb.connect(config=config)
-        if not build(connection, parts):
+        if not build(connection, parts, comments=comments):
             raise SourceError("no line is an event of the telemetry that can be used")
         lock(connection)
     except BaseException:
@@ -102,18 +106,14 @@ def load(
 
 def read_file(path: Path, part: Path) -> list[str]:
     """Bring a telemetry file into a part; returns what the user should know of it."""
-    from esper_exporter.journal.parts import CHUNK_LINES, Line, PartWriter
+    from esper_exporter.journal.parts import CHUNK_LINES, PartWriter
 
     writer = PartWriter(part, str(path))
     reading = Reading()
-    seq = 0
+    first = 1
     for lines in chunks(path, reading, CHUNK_LINES):
-        held = []
-        for text in lines:
-            seq += 1
-            if text and not text.isspace():
-                held.append(Line(seq, text))
-        writer.feed(held)
+        writer.feed_texts(first, lines)
+        first += len(lines)
     manifest = writer.close()
     said = []
     if reading.damaged:

@@ -83,7 +83,9 @@ def _run(options: argparse.Namespace, sources: list[str], query: str | None) -> 
     from esper_exporter.sql import MissingExtra, SourceError, load
 
     try:
-        loaded = load(sources, memory_limit=options.memory_limit)
+        # One query reads no comments, unless it asks DuckDB's catalogue for them.
+        comments = query is None or "duckdb_" in query.lower()
+        loaded = load(sources, memory_limit=options.memory_limit, comments=comments)
     except (SourceError, MissingExtra) as problem:
         raise CommandError(str(problem)) from None
     for warning in loaded.warnings:
