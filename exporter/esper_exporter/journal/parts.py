@@ -10,10 +10,8 @@ from __future__ import annotations
 import json
 import re
 import zlib
-from collections import Counter, deque
-from collections.abc import Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,56 +24,36 @@ from esper_exporter.contract.rejection import (
     MISSING_FIELD,
     UNKNOWN_TYPE,
 )
-from esper_exporter.journal.columns import ENVELOPE, Table, table_of_name, tables
+from esper_exporter.journal.columns import Table, table_of_name, tables
 
 if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
+from esper_exporter.journal.line_batch import Line, LineBatch, select
 from esper_exporter.journal.part_files import MANIFEST, VERSION, checksum, stamp_of
 from esper_exporter.journal.run_starts import RunStarts
+from esper_exporter.journal.stage import Stage
 
-CHUNK_LINES = 20_000
+CHUNK_LINES = 4_096
 
 ROW_GROUP = 20_000
 
-BATCH = 2_048
-"""Lines that one thread of DuckDB takes at once."""
+BATCH_BYTES = 24 << 20
+"""Lines of one type are converted together once they are as large as this, …"""
+
+WAITING_BYTES = 96 << 20
+"""… and those of all types once they are."""
+
+IDS = 65_536
+"""Event ids, at least, that an event is compared with to see whether it was delivered before."""
 
 _TYPE = re.compile(rb'"event_type"\s*:\s*"([A-Za-z_]{1,64})"')
 
 _STARTED = "TRAINING_STARTED"
 
 
-@dataclass(slots=True)
-class Line:
-    """One event as it stood: where in its source, its text, and the run where that is known."""
-
-    seq: int
-    text: bytes
-    run: tuple[str, int] | None = None
-
-
-def select(table: Table, source: str) -> str:
-    """The query that turns the ``line`` column of ``source`` into the table's typed rows."""
-    envelope: dict[str, Any] = dict(ENVELOPE)
-    envelope["data"] = json.loads(table.shape)
-    shape = json.dumps(envelope)
-    columns = ", ".join(
-        f'e.data."{column.name}"'
-        + ("::VARCHAR" if column.shape == "JSON" else "")
-        + f' AS "{column.name}"'
-        for column in table.columns
-    )
-    plain = ("event_id", "event_type", "seed_id", "slot_id", "epoch")
-    return f"""
-        SELECT seq AS _seq, {", ".join(f"e.{name} AS _{name}" for name in plain)},
-               coalesce(try_cast(e.timestamp AS TIMESTAMPTZ)::TIMESTAMP,
-                        to_timestamp(try_cast(e.timestamp AS DOUBLE))::TIMESTAMP) AS _timestamp,
-               coalesce(e.group_id, 'default') AS _group_id,
-               coalesce(e.message, '') AS _message, coalesce(e.severity, 'info') AS _severity,
-               e IS NULL AS _broken, {columns}
-        FROM (SELECT seq, TRY(json_transform(line, '{shape}')) AS e FROM {source})"""
-
+Runs = Mapping[int, tuple[str, int]]
+"""Number of a line → its run and rank, where they are known."""
 
 ROW_COLUMNS: dict[str, str] = {
     "_seq": "BIGINT",
@@ -111,14 +89,20 @@ class PartWriter:
             config={"memory_limit": "1GB", "threads": 2}
         )
         self._con.execute("SET TimeZone = 'UTC'").fetchall()
+        self._kinds = {name.encode(): table.type for name, table in table_of_name().items()}
+        self._waiting: dict[str, LineBatch] = {}
+        self._waiting_bytes = 0
+        self._refused: Counter[str] = Counter()
+        """What the thread that feeds rejects; ``rejected`` is the converting thread's."""
+        # Each stage works while the one before reads on, and no more than two pieces wait for it.
+        self._converter = Stage("esper-exporter-convert")
+        self._compressor = Stage("esper-exporter-parquet")
         self._starts = RunStarts()
         self._writers: dict[str, Any] = {}
         self._held: dict[str, list[pa.Table]] = {}
-        # Compresses while the next chunk is read; no more than two row groups wait for it.
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="esper-exporter-parquet")
-        self._pending: deque[Future[None]] = deque()
         self._ids: set[str] = set()
         self._ids_before: set[str] = set()
+        self._ids_of_kind: dict[str, set[str]] = {}
         self.rows: Counter[str] = Counter()
         self.rejected: Counter[str] = Counter()
         self.repeated = 0
@@ -126,66 +110,86 @@ class PartWriter:
         self.first: datetime | None = None
         self.last: datetime | None = None
 
-    def feed(self, lines: Sequence[Line]) -> None:
-        """Bring a chunk of lines into the part."""
-        self.lines += len(lines)
-        buckets: dict[str, list[Line]] = {}
-        known = table_of_name()
+    def feed(self, lines: Iterable[Line]) -> None:
+        """Bring lines whose runs are known into the part."""
         for line in lines:
-            if len(line.text) > MAX_LINE:
-                self.rejected[MALFORMED_JSON] += 1
-                continue
-            found = _TYPE.search(line.text)
-            table = known.get(found[1].decode()) if found else None
-            buckets.setdefault(table.type if table else "", []).append(line)
-        astray = buckets.pop("", [])
-        for kind in sorted(buckets, key=lambda each: each != _STARTED):
-            astray += self._convert(tables()[kind], buckets[kind])
-        self._sort_out(astray)
-        self._ids_before, self._ids = self._ids, set()
+            self._add(line.seq, line.text, line.run)
 
-    def _convert(self, table: Table, lines: list[Line], again: bool = False) -> list[Line]:
-        """Rows of one type; the lines that turn out to be of another are returned."""
+    def feed_texts(self, first: int, texts: Iterable[bytes]) -> None:
+        """Bring consecutive lines of a file into the part; the first one's number is ``first``."""
+        for seq, text in enumerate(texts, first):
+            self._add(seq, text)
+
+    def _add(self, seq: int, text: bytes, run: tuple[str, int] | None = None) -> None:
+        found = _TYPE.search(text)
+        kind = self._kinds.get(found[1]) if found else None
+        if kind is None:
+            if not text or text.isspace():
+                return
+            kind = self._kind_of(text)
+        self.lines += 1
+        if kind is None:
+            return
+        if len(text) > MAX_LINE:
+            self._refused[MALFORMED_JSON] += 1
+            return
+        batch = self._waiting.get(kind)
+        if batch is None:
+            batch = self._waiting[kind] = LineBatch()
+        batch.add(seq, text, run)
+        self._waiting_bytes += len(text)
+        if batch.size >= BATCH_BYTES:
+            self._flush(kind)
+        elif self._waiting_bytes >= WAITING_BYTES:
+            for each in list(self._waiting):
+                self._flush(each)
+
+    def _kind_of(self, text: bytes) -> str | None:
+        """The type of a line that does not show it where it usually stands; counts what is none."""
+        try:
+            if len(text) > MAX_LINE:
+                raise ValueError("too long")
+            event = json.loads(text)
+        except (ValueError, RecursionError):
+            self._refused[MALFORMED_JSON] += 1
+            return None
+        name = event.get("event_type") if isinstance(event, dict) else None
+        table = table_of_name().get(name) if isinstance(name, str) else None
+        if table is None:
+            self._refused[UNKNOWN_TYPE if isinstance(name, str) else MALFORMED] += 1
+        return None if table is None else table.type
+
+    def _flush(self, kind: str) -> None:
+        """Convert what waits of a type, after the runs that began."""
+        for each in (_STARTED, kind):
+            batch = self._waiting.pop(each, None)
+            if batch is not None:
+                self._waiting_bytes -= batch.size
+                self._converter.submit(self._convert, tables()[each], batch)
+
+    def _convert(self, table: Table, batch: LineBatch, again: bool = False) -> None:
+        """Hold the rows of one type; lines that turn out to be of another type go there."""
         import pyarrow as pa
         import pyarrow.compute as pc
 
-        texts = pa.array([line.text for line in lines], pa.binary())
-        try:
-            texts = texts.cast(pa.string())
-        except pa.ArrowInvalid:
-            texts, lines = self._decodable(lines)
-        seqs = pa.array([line.seq for line in lines], pa.int64())
-        whole = pa.table({"seq": seqs, "line": texts})
-        self._con.register("chunk", pa.Table.from_batches(whole.to_batches(BATCH), whole.schema))
+        chunk, unreadable = batch.as_arrow()
+        self.rejected[MALFORMED_JSON] += unreadable
+        self._con.register("chunk", chunk)
         found = self._con.sql(select(table, "chunk")).to_arrow_table()
         self._con.unregister("chunk")
         right = pc.is_in(found["_event_type"], value_set=pa.array(table.names))
-        elsewhere: list[int] = []
+        elsewhere: set[int] = set()
         if not pc.all(right).as_py():  # a broken line has no type
             broken = found["_broken"]
             self.rejected[MALFORMED_JSON] += pc.sum(broken).as_py() or 0
             astray = pc.and_(pc.invert(broken), pc.invert(right))
-            elsewhere = found["_seq"].filter(astray).to_pylist()
+            elsewhere = set(found["_seq"].filter(astray).to_pylist())
             found = found.filter(right)
         found = self._accepted(table, found)
         if len(found):
-            self._hold(table, found, lines)
-        if not elsewhere or again:
-            return []
-        by_seq = {line.seq: line for line in lines}
-        return [by_seq[seq] for seq in elsewhere]
-
-    def _decodable(self, lines: list[Line]) -> tuple[pa.Array, list[Line]]:
-        import pyarrow as pa
-
-        kept = []
-        for line in lines:
-            try:
-                line.text.decode()
-                kept.append(line)
-            except UnicodeDecodeError:
-                self.rejected[MALFORMED_JSON] += 1
-        return pa.array([line.text.decode() for line in kept], pa.string()), kept
+            self._hold(table, found, batch.runs)
+        if elsewhere and not again:
+            self._sort_out(batch.subset(elsewhere))
 
     def _accepted(self, table: Table, found: pa.Table) -> pa.Table:
         """Without what the exporter would refuse, and what was delivered before."""
@@ -201,18 +205,24 @@ class PartWriter:
             self.rejected[MISSING_FIELD] += int((~keep).sum())
         ids = found["_event_id"].to_pylist()
         news = set(ids)
-        known = self._ids.isdisjoint(news) and self._ids_before.isdisjoint(news)
-        if known and keep.all() and len(news) == len(ids) and None not in news:
+        # Another piece of the same type may have come long after the one before.
+        before = self._ids_of_kind.get(table.type, set())
+        self._ids_of_kind[table.type] = news
+        if len(self._ids) >= IDS:
+            self._ids_before, self._ids = self._ids, set()
+        known = (self._ids, self._ids_before, before)
+        fresh = all(each.isdisjoint(news) for each in known)
+        if fresh and keep.all() and len(news) == len(ids) and None not in news:
             self._ids |= news
             return found
-        for place, told in enumerate(ids):
-            if told is None or not keep[place]:
+        for place, event_id in enumerate(ids):
+            if event_id is None or not keep[place]:
                 continue
-            if told in self._ids or told in self._ids_before:
+            if any(event_id in each for each in known):
                 keep[place] = False
                 self.repeated += 1
             else:
-                self._ids.add(told)
+                self._ids.add(event_id)
         return found if keep.all() else found.filter(pa.array(keep))
 
     def _tells_of_a_fault(self, table: Table, found: pa.Table) -> Any:
@@ -238,12 +248,12 @@ class PartWriter:
             )
         return np.zeros(len(found), dtype=bool)
 
-    def _hold(self, table: Table, found: pa.Table, lines: list[Line]) -> None:
+    def _hold(self, table: Table, found: pa.Table, named: Runs) -> None:
         import pyarrow as pa
 
         if table.type == _STARTED:
-            self._begin_runs(found, lines)
-        runs, groups, ranks = self._runs_of(table, found, lines)
+            self._begin_runs(found, named)
+        runs, groups, ranks = self._runs_of(table, found, named)
         times = found["_timestamp"]
         for moment in (pc_min(times), pc_max(times)):
             if moment is not None:
@@ -265,9 +275,8 @@ class PartWriter:
         if sum(map(len, held)) >= ROW_GROUP:
             self._write(table.type)
 
-    def _begin_runs(self, found: pa.Table, lines: list[Line]) -> None:
+    def _begin_runs(self, found: pa.Table, named: Runs) -> None:
         """The runs whose names no journal gave begin here."""
-        named = {line.seq for line in lines if line.run is not None}
         columns = ("_seq", "_group_id", "episode_id", "_timestamp", "rank")
         for row in found.select(columns).to_pylist():
             if row["_seq"] not in named:
@@ -279,25 +288,15 @@ class PartWriter:
                     row["rank"] or 0,
                 )
 
-    def _runs_of(self, table: Table, found: pa.Table, lines: list[Line]) -> tuple[Any, Any, Any]:
+    def _runs_of(self, table: Table, found: pa.Table, named: Runs) -> tuple[Any, Any, Any]:
         """Run, group and rank of each row."""
         import pyarrow as pa
-        import pyarrow.compute as pc
 
         starts = self._starts
-        told = lines[0].run is not None
-        if not told and len(starts.seqs) == 1 and lines[0].seq >= starts.seqs[0]:
-            same = pc.all(pc.equal(found["_group_id"], starts.groups[0])).as_py()
-            if same:
-                count = len(found)
-                return (
-                    pa.repeat(pa.scalar(starts.names[0], pa.string()), count),
-                    found["_group_id"],
-                    pa.repeat(pa.scalar(starts.ranks[0], pa.int64()), count),
-                )
+        if not named and (same := starts.of_all(found["_seq"], found["_group_id"])) is not None:
+            return same
         groups = found["_group_id"].to_pylist()
         phantom = table.type in TYPES and TYPES[table.type].group_unreliable
-        named = {line.seq: line.run for line in lines if line.run is not None}
         runs, ranks = [], []
         for place, seq in enumerate(found["_seq"].to_pylist()):
             known = named.get(seq)
@@ -314,15 +313,16 @@ class PartWriter:
         )
 
     def _write(self, kind: str) -> None:
-        self._pending.append(self._pool.submit(self._compress, kind, self._held.pop(kind)))
-        while len(self._pending) > 2:
-            self._pending.popleft().result()
+        self._compressor.submit(self._compress, kind, self._held.pop(kind))
 
     def _compress(self, kind: str, held: list[pa.Table]) -> None:
+        import numpy as np
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        rows = pa.concat_tables(held).sort_by("_seq")
+        rows = pa.concat_tables(held)
+        if (np.diff(rows["_seq"].to_numpy()) < 0).any():
+            rows = rows.sort_by("_seq")
         writer = self._writers.get(kind)
         if writer is None:
             writer = self._writers[kind] = pq.ParquetWriter(
@@ -334,30 +334,32 @@ class PartWriter:
         writer.write_table(rows)
 
     def _sort_out(self, lines: Iterable[Line]) -> None:
-        """Lines whose type is not where it usually stands, or that are no events at all."""
-        again: dict[str, list[Line]] = {}
+        """Lines that name another type before their own."""
+        again: dict[str, LineBatch] = {}
         for line in lines:
             try:
-                told = json.loads(line.text)
+                event = json.loads(line.text)
             except (ValueError, RecursionError):
                 self.rejected[MALFORMED_JSON] += 1
                 continue
-            kind = told.get("event_type") if isinstance(told, dict) else None
+            kind = event.get("event_type") if isinstance(event, dict) else None
             table = table_of_name().get(kind) if isinstance(kind, str) else None
             if table is None:
                 self.rejected[UNKNOWN_TYPE if isinstance(kind, str) else MALFORMED] += 1
             else:
-                again.setdefault(table.type, []).append(line)
-        for kind, found in again.items():
-            self._convert(tables()[kind], found, again=True)
+                again.setdefault(table.type, LineBatch()).add(line.seq, line.text, line.run)
+        for kind, batch in again.items():
+            self._convert(tables()[kind], batch, again=True)
 
     def close(self, **more: Any) -> dict[str, Any]:
         """Write the rest and the manifest, with ``more`` in it, and return it."""
+        for kind in list(self._waiting):
+            self._flush(kind)
+        self._converter.close()
+        self.rejected += self._refused
         for kind in list(self._held):
             self._write(kind)
-        while self._pending:
-            self._pending.popleft().result()
-        self._pool.shutdown()
+        self._compressor.close()
         for writer in self._writers.values():
             writer.close()
         self._con.close()

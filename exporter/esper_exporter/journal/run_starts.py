@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
 
 @dataclass(slots=True)
@@ -25,17 +27,34 @@ class RunStarts:
         while (name, group) in zip(self.names, self.groups, strict=True):
             number += 1
             name = f"{stem}-{number}"
-        self.seqs.append(seq)
-        self.groups.append(group)
-        self.names.append(name)
-        self.ranks.append(rank)
+        place = bisect_right(self.seqs, seq)
+        self.seqs.insert(place, seq)
+        self.groups.insert(place, group)
+        self.names.insert(place, name)
+        self.ranks.insert(place, rank)
+
+    def of_all(self, seqs: Any, groups: Any) -> tuple[Any, Any, Any] | None:
+        """Runs, groups and ranks as Arrow arrays, for Arrow columns of numbers and groups.
+
+        None unless each event is of the group of the run that began last before it.
+        """
+        import numpy as np
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        places = np.searchsorted(self.seqs, seqs.to_numpy(), "right") - 1
+        if not self.seqs or places.min(initial=0) < 0:
+            return None
+        taken = pa.array(places)
+        if not pc.all(pc.equal(pa.array(self.groups, pa.string()).take(taken), groups)).as_py():
+            return None
+        names = pa.array(self.names, pa.string()).take(taken)
+        return names, groups, pa.array(self.ranks, pa.int64()).take(taken)
 
     def of(self, seq: int, group: str, phantom: bool) -> tuple[str, str, int]:
         """(run, group, rank) of an event."""
         fallback: int | None = None
-        for place in range(len(self.seqs) - 1, -1, -1):
-            if self.seqs[place] > seq:
-                continue
+        for place in range(bisect_right(self.seqs, seq) - 1, -1, -1):
             if self.groups[place] == group:
                 return self.names[place], group, self.ranks[place]
             if fallback is None:

@@ -16,8 +16,9 @@ from typing import Any
 
 from esper_exporter.contract.jsonlines import MAX_LINE
 from esper_exporter.journal.columns import ENDED, GPU_FAULT
+from esper_exporter.journal.line_batch import Line
 from esper_exporter.journal.part_files import MANIFEST, checksum, read_manifest
-from esper_exporter.journal.parts import Line, PartWriter
+from esper_exporter.journal.parts import PartWriter
 from esper_exporter.journal.segments import (
     FOLDER,
     SUFFIX,
@@ -30,7 +31,6 @@ from esper_exporter.journal.sources import JOURNAL
 PARTS = "parts"
 LOCK = "compact.lock"
 VERSION = 1
-_FEED = 20_000
 
 
 def make_journal(directory: Path) -> None:
@@ -158,13 +158,7 @@ def _as_line(record: dict[str, Any], run: tuple[str, str, int]) -> bytes:
 def build_part(paths: list[Path], part: Path, source: str, found: Segments) -> dict[str, Any]:
     """Turn segments into a part, and return its manifest."""
     writer = PartWriter(part, source)
-    held: list[Line] = []
-    for line in segment_lines(paths, found):
-        held.append(line)
-        if len(held) >= _FEED:
-            writer.feed(held)
-            held.clear()
-    writer.feed(held)
+    writer.feed(segment_lines(paths, found))
     alive = [[*run, moment.isoformat()] for run, moment in found.alive.items()]
     orphans = [list(run) for run in found.orphans]
     return writer.close(
