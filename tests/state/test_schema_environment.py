@@ -143,7 +143,6 @@ def test_at_a_new_best_everything_else_is_copied_too() -> None:
     assert env.best_blueprint_spawns == {"norm": 2}
     assert env.best_blueprint_prunes == {"norm": 1}
     assert env.best_blueprint_fossilized == {"mlp": 1}
-    assert env.best_lifecycle_events == env.lifecycle_events
 
 
 def test_what_is_remembered_does_not_change_with_what_goes_on() -> None:
@@ -162,7 +161,6 @@ def test_what_is_remembered_does_not_change_with_what_goes_on() -> None:
     assert env.best_counterfactual_matrix is not None
     assert len(env.best_counterfactual_matrix.configs) == 1
     assert env.best_blueprint_spawns == {"norm": 2}
-    assert len(env.best_lifecycle_events) == 1
     assert env.best_action_history == ["WAIT"]
     assert env.peak_cumulative_reward == 2.0
 

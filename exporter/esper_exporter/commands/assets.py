@@ -41,7 +41,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "--selector",
         default="",
         metavar="MATCHERS",
-        help='matchers for every series that the rules read, such as \'env="prod"\'',
+        help="matchers for every series that the rules read, such as 'env=\"prod\"'",
     )
     assets.set_defaults(run=_run)
 

@@ -34,7 +34,7 @@ SNAPSHOT_FIELDS: dict[str, str] = {
     ),
     **{
         f"{path}.{name}": PEAK
-        for path in ("envs.best_seeds", "best_runs.seeds", "best_runs.end_seeds")
+        for path in ("envs.best_seeds", "best_runs.seeds")
         for name in (
             "alpha",
             "accuracy_delta",
@@ -60,7 +60,6 @@ SNAPSHOT_FIELDS: dict[str, str] = {
         for path, reason in (
             ("envs.best_reward_components", PEAK),
             ("best_runs.reward_components", PEAK),
-            ("best_runs.end_reward_components", PEAK),
             ("rewards", "a copy of one environment's envs[{env_id}].reward_components"),
         )
         for name in (
@@ -108,27 +107,12 @@ SNAPSHOT_FIELDS: dict[str, str] = {
         ("epoch", "alpha", "accuracy_delta"),
     ),
     "SeedLifecycleEvent.rng_seed": IDENTITY,
-    **each(
-        HISTORY,
-        "TamiyoState",
-        (
-            "decision_density_history",
-            "episode_return_history",
-            "policy_loss_history",
-            "value_loss_history",
-            "grad_norm_history",
-            "entropy_history",
-            "explained_variance_history",
-            "kl_divergence_history",
-            "clip_fraction_history",
-        ),
-    ),
+    **each(HISTORY, "TamiyoState", ("entropy_history", "clip_fraction_history")),
     **each(
         "exported under the schema's name for it, tamiyo.head_{head}_{field}",
         "HeadState",
         HeadState.__slots__,
     ),
-    **each(HISTORY, "ValueFunctionMetrics", ("value_predictions", "actual_returns", "td_errors")),
     "TamiyoState.current_episode": "never filled by the real system; esper_run_episode",
     "TamiyoState.inner_epoch": "always the maximum, so no progress; esper_tamiyo_update_index is",
     "TamiyoState.action_counts": "brought up to date only while somebody looks;"
@@ -175,12 +159,11 @@ SNAPSHOT_FIELDS: dict[str, str] = {
             ("utilization", "utilization_ratio"),
             ("temperature", "temperature_celsius"),
         )
+        if (path, field) != ("SystemVitals.gpu_", "temperature")
     },
-    "SystemVitals.gpu_data_present": VITALS + "the driver is asked directly: esper_gpu_present",
     **{
         f"SystemVitals.{field}": VITALS + f"the host is asked directly: esper_host_{metric}"
         for field, metric in (
-            ("cpu_percent", "cpu_utilization_ratio"),
             ("ram_used_gb", "memory_used_bytes"),
             ("ram_total_gb", "memory_total_bytes"),
         )
@@ -193,18 +176,12 @@ SNAPSHOT_FIELDS: dict[str, str] = {
     "RunConfig.seed": "a label of esper_run_info",
     "RunConfig.n_episodes": "esper_run_configured_episodes is taken from the event",
     "RunConfig.entropy_anneal": "a schedule; esper_tamiyo_entropy_coefficient is what it gives",
-    "SanctumSnapshot.connected": "up is Prometheus' own word for it",
     "SanctumSnapshot.runtime_seconds": WALL_CLOCK + "time() - esper_run_start_timestamp_seconds",
     "SanctumSnapshot.staleness_seconds": WALL_CLOCK
     + "time() - esper_run_last_event_timestamp_seconds",
     "SanctumSnapshot.total_events_received": COUNTED + "esper_run_events_total",
-    "SanctumSnapshot.poll_count": TUI,
-    "SanctumSnapshot.training_thread_alive": "never filled by the real system; a silent run shows"
-    " in esper_run_last_event_timestamp_seconds",
-    "SanctumSnapshot.mean_accuracy_history": HISTORY,
     "SanctumSnapshot.focused_env_id": TUI,
-    "SanctumSnapshot.last_action_env_id": TUI,
-    **each(TUI, "EventLogEntry", ("env_id", "episode", "metadata")),
+    **each(TUI, "EventLogEntry", ("env_id", "episode")),
     **each(HISTORY, "BestRunRecord", ("reward_history", "accuracy_history")),
     "BestRunRecord.host_params": SAME + "esper_tolaria_env_host_params",
     **each(
@@ -232,25 +209,12 @@ SNAPSHOT_FIELDS: dict[str, str] = {
     **{
         f"SeedLifecycleStats.{ours}": COUNTED + f"esper_kasmina_{counter}_total"
         for ours, counter in (
-            ("germination_count", "germinations"),
             ("prune_count", "prunes"),
             ("fossilize_count", "fossilizations"),
         )
     },
-    "SeedLifecycleStats.active_count": SAME + "esper_kasmina_active_slots",
     "SeedLifecycleStats.total_slots": SAME + "esper_kasmina_configured_slots",
     "EpisodeStats.total_episodes": SAME + "esper_run_episode",
     "EpisodeStats.episodes_per_second": WALL_CLOCK
     + "esper_simic_episodes_per_second goes by the events' times",
-    "EpisodeStats.timeout_count": COUNTED + "esper_simic_episodes_total",
-    "EpisodeStats.success_count": COUNTED + "esper_simic_episodes_total",
-    "EpisodeStats.early_termination_count": "never filled by the real system",
-    "EpisodeStats.early_termination_rate": "never filled by the real system",
-    **each(
-        COUNTED + "esper_kasmina_morphology_events_total",
-        "MorphologyCausalLogEntry",
-        ("governor_approved", "watch_window_evidence"),
-    ),
-    "MorphologyCausalLogEntry.env_id": POSITION,
-    "MorphologyCausalLogEntry.rng_seed": IDENTITY,
 }

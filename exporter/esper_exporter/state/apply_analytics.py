@@ -153,9 +153,6 @@ def _apply_last_action(run: RunState, event: Event, payload: AnalyticsSnapshotPa
         struck = bool(components.ratio_penalty or components.alpha_shock)
         env.gaming_trigger_count += struck
         run.tallies.add(counted.GAMING_STEPS, by=float(struck))
-    run.snapshot.last_action_env_id = env_id
-    run.snapshot.last_action_timestamp = event.timestamp
-    run.snapshot.last_reward_update = event.timestamp
     _decide(run, event, payload, env, op, reward)
     run.touched.envs.add(env_id)
 
@@ -242,7 +239,6 @@ def _decide(
     run.last_decision[env.env_id] = decision
     tamiyo.recent_decisions.insert(0, decision)
     expire_decisions(tamiyo.recent_decisions, event.timestamp)
-    tamiyo.last_action_op = op
     if payload.action_success is not None:
         tamiyo.last_action_success = payload.action_success
 

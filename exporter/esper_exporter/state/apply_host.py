@@ -77,10 +77,6 @@ def apply_epoch(run: RunState, event: Event, payload: TolariaEpochPayload) -> No
         payload.val_accuracy, payload.inner_epoch, snapshot.current_episode + env.env_id
     )
     env.last_update = event.timestamp
-    accuracies = [e.host_accuracy or 0.0 for e in snapshot.envs.values()]
-    measured = [accuracy for accuracy in accuracies if accuracy > 0]
-    if measured:
-        snapshot.mean_accuracy_history.append(sum(measured) / len(measured))
     run.host_epochs[env.env_id] = payload
     if payload.observation_stats is not None:
         see_observations(run, event, payload.observation_stats)
@@ -124,7 +120,6 @@ def apply_batch(run: RunState, event: Event, payload: TolariaBatchPayload) -> No
     snapshot.batch_total_episodes = payload.total_episodes
     run.episodes.completions.append((now, payload.episodes_completed))
     tamiyo.current_episode_return = payload.avg_reward
-    tamiyo.episode_return_history.append(payload.avg_reward)
     if payload.episodes_completed > 0:
         for rates, count in (
             (run.lifecycle.germination_rates, snapshot.cumulative_germinated),
@@ -173,7 +168,6 @@ def _record_best_runs(run: RunState, payload: TolariaBatchPayload) -> None:
                 seeds={slot: replace(seed) for slot, seed in env.best_seeds.items()},
                 slot_ids=list(snapshot.slot_ids),
                 growth_ratio=(base + grown) / base if grows else None,
-                record_id=f"{env.env_id}-{episode}",
                 cumulative_reward=env.cumulative_reward if env.reward_history else None,
                 peak_cumulative_reward=env.peak_cumulative_reward if env.reward_history else None,
                 reward_components=env.best_reward_components,
@@ -190,10 +184,6 @@ def _record_best_runs(run: RunState, payload: TolariaBatchPayload) -> None:
                 blueprint_spawns=dict(env.best_blueprint_spawns),
                 blueprint_fossilized=dict(env.best_blueprint_fossilized),
                 blueprint_prunes=dict(env.best_blueprint_prunes),
-                end_seeds={slot: replace(seed) for slot, seed in env.seeds.items()},
-                end_reward_components=replace(env.reward_components),
-                best_lifecycle_events=list(env.best_lifecycle_events),
-                end_lifecycle_events=list(env.lifecycle_events),
             )
         )
     snapshot.best_runs.sort(key=lambda record: record.peak_accuracy, reverse=True)
@@ -227,7 +217,6 @@ def _begin_episode(env: EnvState) -> None:
     env.best_blueprint_fossilized = {}
     env.best_blueprint_prunes = {}
     env.lifecycle_events = []
-    env.best_lifecycle_events = []
     env.action_history.clear()
     env.action_counts = dict.fromkeys(OPS, 0)
     env.total_actions = 0

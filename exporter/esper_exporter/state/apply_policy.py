@@ -38,16 +38,8 @@ _BY_RULE = frozenset(
     {"entropy_coef", "learning_rate", "layer_gradient_health", "pre_norm_advantage_std"}
     | {"head_nan_latch", "head_inf_latch", "group_id", "op_q_values", "op_valid_mask"}
 )
-_HISTORIES = (
-    "policy_loss",
-    "value_loss",
-    "entropy",
-    "explained_variance",
-    "grad_norm",
-    "kl_divergence",
-    "clip_fraction",
-    "decision_density",
-)
+_HISTORIES = ("entropy", "clip_fraction")
+"""Whose trends are looked at."""
 
 _HISTORY_FIELDS = tuple(f"{name}_history" for name in _HISTORIES)
 _in_history = attrgetter(*_HISTORIES)
@@ -76,6 +68,7 @@ def _copy_shared(payload: TamiyoPolicyUpdatePayload, tamiyo: TamiyoState) -> Non
     for names, state in zip(_PARTS, states, strict=True):
         # Names first: zip takes no value that it has no name for.
         state.__dict__.update(zip(names, values, strict=False))
+
 
 _ALL_HEADS = (*HEADS, *AUX_HEADS)
 _KNOWN_HEADS, _TAMIYO_HEADS = frozenset(_ALL_HEADS), frozenset(HEADS)
@@ -200,8 +193,6 @@ def apply_policy_update(run: RunState, event: Event, payload: TamiyoPolicyUpdate
     for history, value in zip(_HISTORY_FIELDS, _in_history(payload), strict=True):
         if value is not None:
             state[history].append(value)
-    if payload.explained_variance is None:
-        tamiyo.explained_variance_history.append(0.0)
     _predict_collapse(run)
     run.update = payload
     if payload.kl_divergence_after_update is not None:

@@ -44,7 +44,6 @@ def apply_training_started(run: RunState, event: Event, payload: TrainingStarted
     snapshot.max_epochs = payload.max_epochs
     snapshot.max_batches = payload.max_batches
     snapshot.current_episode = payload.start_episode or 0
-    snapshot.connected = True
     snapshot.start_time = event.timestamp
     snapshot.reward_mode = payload.reward_mode
     snapshot.vitals.host_params = payload.host_params

@@ -199,7 +199,6 @@ def apply_pruned(run: RunState, event: Event, payload: SeedPrunedPayload) -> Non
     seed, env, snapshot = place.seed, place.env, run.snapshot
     came_from, alpha = seed.stage, seed.alpha
     seed.stage = "PRUNED"
-    seed.prune_reason = payload.reason
     seed.improvement = payload.improvement
     seed.auto_pruned = payload.auto_pruned
     seed.epochs_total = payload.epochs_total

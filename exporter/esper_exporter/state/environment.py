@@ -78,7 +78,6 @@ class EnvState:
     best_blueprint_fossilized: dict[str, int] = field(default_factory=dict)
     best_blueprint_prunes: dict[str, int] = field(default_factory=dict)
     lifecycle_events: list[SeedLifecycleEvent] = field(default_factory=list)
-    best_lifecycle_events: list[SeedLifecycleEvent] = field(default_factory=list)
     action_history: deque[str] = field(default_factory=lambda: deque(maxlen=50))
     action_counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(OPS, 0))
     total_actions: int = 0
@@ -159,7 +158,6 @@ class EnvState:
         self.best_blueprint_spawns = dict(self.blueprint_spawns)
         self.best_blueprint_fossilized = dict(self.blueprint_fossilized)
         self.best_blueprint_prunes = dict(self.blueprint_prunes)
-        self.best_lifecycle_events = list(self.lifecycle_events)
 
     def add_action(self, action_name: str) -> None:
         """Take one action in, by the operation it is a variant of (TELE-645)."""

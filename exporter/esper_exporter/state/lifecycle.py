@@ -26,7 +26,6 @@ class SeedState:
     has_exploding: bool | None = False
     epochs_in_stage: int | None = 0
     improvement: float | None = 0.0
-    prune_reason: str = ""
     auto_pruned: bool | None = False
     epochs_total: int | None = 0
     counterfactual: float | None = 0.0
@@ -61,27 +60,3 @@ class SeedLifecycleEvent:
     morphology_mutation_id: str | None = None
     rng_stream: str | None = None
     rng_seed: int | None = None
-
-
-@dataclass(slots=True)
-class MorphologyCausalLogEntry:
-    """One step of a change to a network's shape: who proposed, who approved, what came of it."""
-
-    phase: str
-    env_id: int
-    slot_id: str
-    operation: str
-    action_id: str
-    proposal_id: str
-    verdict_id: str
-    mutation_id: str
-    observation_hash: str
-    rng_stream: str
-    rng_seed: int
-    topology: str
-    blueprint_id: str | None
-    governor_approved: bool | None = None
-    governor_reason: str | None = None
-    governor_blocked_factor: str | None = None
-    watch_window_evidence: float | None = None
-    linked_event_id: str | None = None

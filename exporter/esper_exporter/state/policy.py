@@ -28,9 +28,6 @@ class ValueFunctionMetrics:
     return_p90: float | None = 0.0
     return_skewness: float | None = 0.0
     return_variance: float | None = 0.0
-    value_predictions: deque[float] = field(default_factory=lambda: deque(maxlen=100))
-    actual_returns: deque[float] = field(default_factory=lambda: deque(maxlen=100))
-    td_errors: deque[float] = field(default_factory=lambda: deque(maxlen=100))
 
 
 @dataclass
@@ -107,7 +104,6 @@ class TamiyoState:
     forced_step_ratio: float | None = 0.0
     advantage_std_floored: bool | None = False
     pre_norm_advantage_std: float | None = None
-    decision_density_history: deque[float] = field(default_factory=lambda: deque(maxlen=10))
     dead_layers: int | None = 0
     exploding_layers: int | None = 0
     nan_grad_count: int | None = 0
@@ -133,15 +129,9 @@ class TamiyoState:
     heads: dict[str, HeadState] = field(default_factory=dict)
     """Each head as the last update left it; ``head_{name}_{field}`` reads the same."""
     joint_ratio_max: float | None = 1.0
-    episode_return_history: deque[float] = field(default_factory=lambda: deque(maxlen=20))
     current_episode_return: float = 0.0
     current_episode: int = 0
-    policy_loss_history: deque[float] = field(default_factory=lambda: deque(maxlen=10))
-    value_loss_history: deque[float] = field(default_factory=lambda: deque(maxlen=10))
-    grad_norm_history: deque[float] = field(default_factory=lambda: deque(maxlen=10))
     entropy_history: deque[float] = field(default_factory=lambda: deque(maxlen=10))
-    explained_variance_history: deque[float] = field(default_factory=lambda: deque(maxlen=10))
-    kl_divergence_history: deque[float] = field(default_factory=lambda: deque(maxlen=10))
     clip_fraction_history: deque[float] = field(default_factory=lambda: deque(maxlen=10))
     inner_epoch: int | None = 0
     ppo_batch: int = 0
@@ -167,7 +157,6 @@ class TamiyoState:
     q_spread: float | None = 0.0
     q_aux_loss: float | None = None
     last_action_success: bool = True
-    last_action_op: str = "WAIT"
     infrastructure: InfrastructureMetrics = field(default_factory=InfrastructureMetrics)
     gradient_quality: GradientQualityMetrics = field(default_factory=GradientQualityMetrics)
     value_function: ValueFunctionMetrics = field(default_factory=ValueFunctionMetrics)

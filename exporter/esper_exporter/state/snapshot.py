@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import deque
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -11,8 +10,6 @@ from esper_exporter.health import STALE_SECONDS
 from esper_exporter.state.attribution import CounterfactualSnapshot, ShapleySnapshot
 from esper_exporter.state.environment import EnvState
 from esper_exporter.state.lifecycle import (
-    MorphologyCausalLogEntry,
-    SeedLifecycleEvent,
     SeedState,
 )
 from esper_exporter.state.policy import TamiyoState
@@ -50,7 +47,6 @@ class BestRunRecord:
     seeds: dict[str, SeedState] = field(default_factory=dict)
     slot_ids: list[str] = field(default_factory=list)
     growth_ratio: float | None = 1.0
-    record_id: str = ""
     cumulative_reward: float | None = 0.0
     peak_cumulative_reward: float | None = 0.0
     reward_components: RewardComponents | None = None
@@ -67,23 +63,17 @@ class BestRunRecord:
     blueprint_spawns: dict[str, int] = field(default_factory=dict)
     blueprint_fossilized: dict[str, int] = field(default_factory=dict)
     blueprint_prunes: dict[str, int] = field(default_factory=dict)
-    end_seeds: dict[str, SeedState] = field(default_factory=dict)
-    end_reward_components: RewardComponents | None = None
-    best_lifecycle_events: list[SeedLifecycleEvent] = field(default_factory=list)
-    end_lifecycle_events: list[SeedLifecycleEvent] = field(default_factory=list)
 
 
 @dataclass
 class EventLogEntry:
-    """One line of the event log; details are in ``metadata``."""
+    """One line of the event log."""
 
     timestamp: str
     event_type: str
     env_id: int | None
     message: str
     episode: int = 0
-    relative_time: str = ""
-    metadata: dict[str, str | int | float] = field(default_factory=dict)
 
 
 @dataclass
@@ -105,18 +95,13 @@ class SanctumSnapshot:
     reward_mode: str | None = None
     run_config: RunConfig = field(default_factory=RunConfig)
     start_time: datetime | None = None
-    connected: bool = False
     runtime_seconds: float = 0.0
     staleness_seconds: float = math.inf
-    captured_at: str = ""
     total_events_received: int = 0
-    poll_count: int = 0
-    training_thread_alive: bool | None = None
     aggregate_mean_accuracy: float = 0.0
     aggregate_mean_reward: float = 0.0
     batch_avg_reward: float = 0.0
     batch_total_episodes: int = 0
-    mean_accuracy_history: deque[float] = field(default_factory=lambda: deque(maxlen=50))
     event_log: list[EventLogEntry] = field(default_factory=list)
     best_runs: list[BestRunRecord] = field(default_factory=list)
     cumulative_germinated: int = 0
@@ -129,15 +114,10 @@ class SanctumSnapshot:
     total_slots: int = 0
     active_slots: int = 0
     avg_epochs_in_stage: float = 0.0
-    last_ppo_update: datetime | None = None
-    last_reward_update: datetime | None = None
     seed_lifecycle: SeedLifecycleStats = field(default_factory=SeedLifecycleStats)
     observation_stats: ObservationStats = field(default_factory=ObservationStats)
     episode_stats: EpisodeStats = field(default_factory=EpisodeStats)
     focused_env_id: int = 0
-    last_action_env_id: int | None = None
-    last_action_timestamp: datetime | None = None
-    morphology_causal_log: list[MorphologyCausalLogEntry] = field(default_factory=list)
 
     @property
     def is_stale(self) -> bool:

@@ -45,7 +45,7 @@ _UNKNOWN = object()
 _KEEP_DEFAULT = frozenset(
     {"cumulative_germinated", "cumulative_fossilized", "cumulative_pruned", "focused_env_id"}
     | {"total_actions", "cumulative_total_actions", "runtime_seconds", "staleness_seconds"}
-    | {"total_events_received", "poll_count", "connected", "ppo_data_received"}
+    | {"total_events_received", "ppo_data_received"}
     | {"_previous_risk", "env_id", "throughput_present", "current_episode", "current_epoch"}
     | {"current_batch", "max_batches", "max_epochs", "batch_total_episodes"}
 )

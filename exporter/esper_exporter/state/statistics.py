@@ -10,10 +10,8 @@ class SeedLifecycleStats:
     """Seed life cycles over the whole run. Rates are per episode, the success rate is 0 to 1;
     trends are ``rising``, ``stable`` or ``falling``."""
 
-    germination_count: int = 0
     prune_count: int = 0
     fossilize_count: int = 0
-    active_count: int = 0
     total_slots: int = 0
     germination_rate: float = 0.0
     prune_rate: float = 0.0
@@ -58,12 +56,8 @@ class EpisodeStats:
     length_max: int = 0
     total_episodes: int = 0
     episodes_per_second: float = 0.0
-    timeout_count: int = 0
-    success_count: int = 0
-    early_termination_count: int = 0
     timeout_rate: float = 0.0
     success_rate: float = 0.0
-    early_termination_rate: float = 0.0
     steps_per_germinate: float = 0.0
     steps_per_prune: float = 0.0
     steps_per_fossilize: float = 0.0

@@ -58,7 +58,6 @@ def _log_entry(event: Event, episode: int) -> EventLogEntry:
         env_id=getattr(event.data, "env_id", None),
         message=event.message or event.name,
         episode=episode,
-        metadata={"event_id": event.event_id} if event.event_id else {},
     )
 
 
@@ -120,10 +119,8 @@ def _lifecycle(run: RunState) -> SeedLifecycleStats:
     ended = snapshot.cumulative_fossilized + snapshot.cumulative_pruned
     episodes = max(1, snapshot.current_episode)
     return SeedLifecycleStats(
-        germination_count=snapshot.cumulative_germinated,
         prune_count=snapshot.cumulative_pruned,
         fossilize_count=snapshot.cumulative_fossilized,
-        active_count=snapshot.active_slots,
         total_slots=snapshot.total_slots,
         germination_rate=snapshot.cumulative_germinated / episodes,
         prune_rate=snapshot.cumulative_pruned / episodes,
@@ -158,8 +155,6 @@ def _episode_stats(run: RunState) -> EpisodeStats:
     stats.length_std = _mean([(length - mean) ** 2 for length in lengths]) ** 0.5
     stats.length_min = min(lengths)
     stats.length_max = max(lengths)
-    stats.success_count = told.successes
-    stats.timeout_count = told.timeouts
     stats.success_rate = told.successes / total
     stats.timeout_rate = told.timeouts / total
     stats.steps_per_germinate = steps / max(1, told.germinations or 0)

@@ -31,9 +31,6 @@ class SystemVitals:
     gpu_memory_used_gb: float = 0.0
     gpu_memory_total_gb: float = 0.0
     gpu_utilization: float = 0.0
-    gpu_temperature: float = 0.0
-    gpu_data_present: bool = False
-    cpu_percent: float | None = None
     ram_used_gb: float | None = None
     ram_total_gb: float | None = None
     epochs_per_second: float = 0.0
