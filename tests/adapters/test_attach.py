@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,8 +19,10 @@ from adapters import stand_in
 from adapters.stand_in import HEADS, Hub, VectorizedPPOTrainer, installed
 from esper_exporter import Exporter, attach
 from probes.test_waiting import LateTransfer
+from support.command import environment
 from support.pages import samples, value
 
+TESTS = Path(__file__).parents[1]
 OPTIONS: dict[str, Any] = {
     "port": 0,
     "state_dir": "off",
@@ -260,6 +267,43 @@ def test_an_update_that_arrives_after_its_event_keeps_its_fields(
 def _exporter_of(hub: Hub) -> Exporter:
     found: Exporter = hub.backends[0]._exporter
     return found
+
+
+KILLED = """
+import os, signal, sys
+from adapters.stand_in import Hub, VectorizedPPOTrainer, installed
+from esper_exporter import attach
+
+class Queueing(Hub):
+    def emit(self, kind, **told):  # nothing is delivered before the end
+        if kind == "NUMERICAL_INSTABILITY_DETECTED":
+            os.kill(os.getpid(), signal.SIGKILL)
+
+with installed():
+    hub = Queueing()
+    trainer = VectorizedPPOTrainer(hub, "default", 1, 1.0)
+    attach("night-7", hub=hub, port=0, state_dir=sys.argv[1], gpu_vitals="off", host_vitals="off")
+    trainer._run_batch(batch_idx=0)
+    trainer.agent.policy.fault = ("tempo", float("nan"))
+    trainer._run_batch(batch_idx=1)
+"""
+
+
+def test_a_latch_is_on_disk_when_the_process_is_killed_before_the_hub_delivers(
+    tmp_path: Path,
+) -> None:
+    places = [str(TESTS.parent / "exporter"), str(TESTS)]
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, str(tmp_path)],
+        env=environment(PYTHONPATH=os.pathsep.join(places)),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert len(list(tmp_path.glob("*.latches.json"))) == 1
+    page = (tmp_path / "esper-night-7-rank0.final.prom").read_text()
+    assert value(page, LATCHED, head="tempo", kind="nan") == 1
 
 
 def test_a_gradient_that_is_nan_is_lit_although_the_trainer_raises() -> None:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from support.command import environment
+from support.endings_matrix import WAYS, matrix
 from support.ports import free_port
 from support.programs import end, program, wait_until
 from support.prometheus import prometheus
@@ -132,3 +133,11 @@ def test_ten_of_ten_latches_are_seen_however_it_ends(tmp_path: Path) -> None:
             if how == "raise" and process.stderr is not None
         ]
         assert all("RuntimeError: the loss is not finite" in text for text in tracebacks)
+
+
+def test_each_of_two_scrapers_sees_each_of_eight_endings(tmp_path: Path) -> None:
+    """A server that comes every second does not stand in for one that comes every five."""
+    seen, codes = matrix(tmp_path, ("1s", "5s"), times=1)
+    assert [one for one in seen if (one.ends, one.latches) != (1, 1)] == []
+    assert len(seen) == 2 * len(WAYS)
+    assert codes == {way.how: [way.code] for way in WAYS}

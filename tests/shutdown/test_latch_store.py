@@ -271,3 +271,33 @@ def test_many_processes_at_once_all_leave_their_word(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert {head for head, _ in kept(tmp_path).lit_heads()} == set(heads)
+
+
+def test_a_resumed_run_s_count_holds_that_of_the_process_before_it(tmp_path: Path) -> None:
+    """Both wrote a file: the larger count wins, the earliest moment, the latest moment."""
+    before = lit(2, 3, 4)
+    save(tmp_path, before)
+    resumed = Latches()
+    assert store(tmp_path).load(RUN, resumed)
+    for attempt, minute in enumerate((7, 8)):
+        resumed.light_head("op", "nan", NOON + timedelta(minutes=minute), attempt, 20 + attempt)
+    save(tmp_path, resumed)
+    back = kept(tmp_path).heads["op", "nan"]
+    assert back.updates == 5
+    assert (back.first, back.first_update) == (NOON + timedelta(minutes=2), 1)
+    assert back.last == NOON + timedelta(minutes=8)
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_of_two_processes_the_earliest_and_the_latest_moment_are_kept(
+    tmp_path: Path, order: tuple[int, int]
+) -> None:
+    early, late = lit(1), Latches()
+    for attempt, minute in enumerate((5, 9)):
+        late.light_head("op", "nan", NOON + timedelta(minutes=minute), attempt, 30 + attempt)
+    for place in order:
+        save(tmp_path, (early, late)[place])
+    back = kept(tmp_path).heads["op", "nan"]
+    assert back.updates == 2
+    assert (back.first, back.first_update) == (NOON + timedelta(minutes=1), 1)
+    assert back.last == NOON + timedelta(minutes=9)

@@ -83,3 +83,24 @@ def test_the_names_of_lit_latches_are_heads_by_kind_then_sources() -> None:
     assert latches.lit_names() == ("gradients",)
     latches.light_flags("inf", {"op": True}, NOON, 1, None)
     assert latches.lit_names() == ("op/inf", "log_probs", "gradients")
+
+
+def test_what_earlier_processes_saw_is_added_to_what_this_one_saw() -> None:
+    """This process began to count before it had read what the one before it kept."""
+    mine, earlier = Latches(), Latches()
+    mine.light_head("op", "nan", NOON + timedelta(minutes=9), 0, 40)
+    for attempt in range(3):
+        earlier.light_head("op", "nan", NOON + timedelta(minutes=attempt), attempt, attempt + 1)
+    earlier.light_source("loss", NOON, 5, 6)
+    mine.add(earlier)
+    op, loss = mine.heads["op", "nan"], mine.sources["loss"]
+    assert (op.updates, op.first, op.first_update) == (4, NOON, 1)
+    assert op.last == NOON + timedelta(minutes=9)
+    assert (loss.updates, loss.first, loss.first_update) == (1, NOON, 6)
+
+
+def test_a_head_s_flag_lights_the_log_probabilities_too() -> None:
+    latches = Latches()
+    latches.light_flags("nan", {"op": True}, NOON, 0, 3)
+    source = latches.sources["log_probs"]
+    assert (source.updates, source.first_update) == (1, 3)
