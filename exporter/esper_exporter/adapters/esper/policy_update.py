@@ -290,7 +290,7 @@ class PolicySeams:
             self._see_logits(running)
             nan, inf = minibatch.nonfinite(rows, len(HEADS), seen)
             for place, head in enumerate(HEADS):
-                infinite = head in running.measured.infinite
+                infinite = head in running.measured.sources.infinite
                 found += [(source, head, "nan")] if nan[place] and not infinite else []
                 found += [(source, head, "inf")] if inf[place] else []
         for name, values in (("values", result.value), ("q_values", result.q_value)):
@@ -306,7 +306,7 @@ class PolicySeams:
         """What the heads gave, where the log-probabilities are not finite. Waits for the device:
         the trainer, which has seen it too, has already waited."""
         running.measured.logits(running.logits.last)
-        if infinite := running.measured.infinite:
+        if infinite := running.measured.sources.infinite:
             self._joining.infinite((running.probe.group_id, running.measured.batch), infinite)
 
     def _see_ratios(self, running: _Update, _args: Any, more: Any) -> None:
@@ -334,7 +334,7 @@ class PolicySeams:
             measured.set(trust_region_violations=torch.stack(running.violations).sum())
         if running.probe.on_device and result.get("finiteness_gate_failures"):
             self._see_logits(running)
-        infinite = running.measured.infinite
+        infinite = running.measured.sources.infinite
         told = [each for each in _told(result) if each[2] != "nan" or each[1] not in infinite]
         measured.findings.add(told)
         performed = bool(result.get("ppo_update_performed", True))

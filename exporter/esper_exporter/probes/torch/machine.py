@@ -9,6 +9,9 @@ from typing import Any
 
 import torch
 
+from esper_exporter.probes.torch.emitter import Telling
+from esper_exporter.probes.torch.phases import Phases
+
 GIB = float(1024**3)
 
 
@@ -55,6 +58,26 @@ class Memory:
             found["memory_allocated_delta_gb"] = allocated - self._before
         self._before = allocated
         return found
+
+
+def emit_machine(
+    telling: Telling, memory: Memory, phases: Phases, updates: int, window: int
+) -> None:
+    """Emit the allocator's numbers, compilations and phase times of the last ``window`` updates;
+    ``updates`` is the number of the last one."""
+    times = phases.take()
+    means = {
+        f"avg_{phase}_time_ms": sum(values) / len(values)
+        for phase, values in times.items()
+        if phase != "epoch"
+    }
+    stats = memory.stats()
+    if stats:
+        telling.emit("ALLOCATOR_STATS", {"batch_idx": updates, **memory.allocator(stats)})
+    found: dict[str, Any] = {**memory.fields(stats), **compilation(), **means}
+    if found or times:
+        found |= {"phase_times_ms": times, "batch_window": window}
+        telling.emit("INFRASTRUCTURE_SNAPSHOT", found)
 
 
 def compilation() -> dict[str, int]:

@@ -9,25 +9,18 @@ from datetime import UTC, datetime
 from typing import Any
 
 import torch
-from msgspec import structs
 from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_
 
-from esper_exporter.contract.tamiyo import TamiyoPolicyUpdatePayload
 from esper_exporter.probes.torch.emitter import STARTED, Sink, Telling, host_times
-from esper_exporter.probes.torch.fields import policy_fields, rollout_fields, stability
 from esper_exporter.probes.torch.gradient_fields import (
     Layout,
     Part,
-    gradient_fields,
-    scaler_fields,
 )
 from esper_exporter.probes.torch.gradient_steps import GradientSteps
 from esper_exporter.probes.torch.gradients import (
     Clipped,
-    is_sharded,
     measure,
-    norms_of,
     scale,
     zero_counts,
 )
@@ -36,18 +29,15 @@ from esper_exporter.probes.torch.heads import (
     checked_heads,
     members,
     named_parameters,
-    tell_own_heads,
 )
 from esper_exporter.probes.torch.loop_hooks import ignore, listen
-from esper_exporter.probes.torch.machine import Memory, compilation, place_in_world
+from esper_exporter.probes.torch.loss_scale import LossScale
+from esper_exporter.probes.torch.machine import Memory, emit_machine, place_in_world
 from esper_exporter.probes.torch.phases import Phases
 from esper_exporter.probes.torch.transfer import Arrays, Transfer
 from esper_exporter.probes.torch.update import PolicyUpdate, Setup
-
-_FIELDS = frozenset(TamiyoPolicyUpdatePayload.__struct_fields__)
-_REQUIRED = tuple(
-    field.name for field in structs.fields(TamiyoPolicyUpdatePayload) if field.required
-)
+from esper_exporter.probes.torch.update_reports import UpdateReports
+from esper_exporter.probes.torch.weights import Weights
 
 
 def _utc_now() -> datetime:
@@ -108,8 +98,9 @@ class PolicyProbe:
             members(self._parameters, head_modules or {}, self._heads),
         )
         self._telling = Telling(exporter, group_id, dual_emit, clock, tuple(self._heads))
+        self._reports = UpdateReports(self._telling, self._heads, self._layout, max_grad_norm)
         self._optimizer = optimizer
-        self._scaler = scaler
+        self._loss_scale = LossScale(scaler, optimizer)
         self._max_norm, self._clip_ratio, self._every = max_grad_norm, clip_ratio, every
         self._sampled = sample_minibatches
         self._exact = exact_norms
@@ -120,9 +111,8 @@ class PolicyProbe:
         self._updates = 0
         self._batch: int | None = None
         self._index = 0
-        self._scale: float | None = None
         self._current: PolicyUpdate | None = None
-        self._before: list[Tensor] | None = None
+        self._weights = Weights(self._parameters)
         self._places = {id(parameter): place for place, parameter in self._numbered}
         self._steps = GradientSteps(self._places)
 
@@ -160,10 +150,11 @@ class PolicyProbe:
         update.index, update.batch = self._index, self._updates if batch is None else batch
         update.closely = (self._updates - 1) % self._every == 0
         update.begun = time.perf_counter()
-        self._before, self._steps = None, GradientSteps(self._places)
+        self._weights.forget()
+        self._steps = GradientSteps(self._places)
         if update.closely:
             with update.guarded():
-                self._before = [p.clone() for p in self._local_parameters()]
+                self._weights.remember()
         self._current = update
         listen(self)
 
@@ -178,16 +169,17 @@ class PolicyProbe:
         update.told.setdefault("update_time_ms", (time.perf_counter() - update.begun) * 1000.0)
         update.measure_rows()
         with update.guarded():
-            self._see_weights(update)
-            self._see_scale(update)
-        self._before = None
+            self._weights.see(update)
+            self._loss_scale.see(update)
+        self._weights.forget()
         self._send(update, incomplete)
 
     def drop(self, update: PolicyUpdate) -> None:
         """Forget the running update: there was none."""
         if update is self._current:
             ignore(self)
-            self._current, self._before = None, None
+            self._current = None
+            self._weights.forget()
 
     @property
     def on_device(self) -> bool:
@@ -206,18 +198,6 @@ class PolicyProbe:
     def flush(self) -> None:
         """Wait for what is on its way from the device, and emit it."""
         self._transfer.flush()
-
-    def _see_weights(self, update: PolicyUpdate) -> None:
-        weights = self._local_parameters()
-        update.saw_weights(norms_of(weights), weights)
-        if self._before is not None:
-            # One tensor at a time: all differences at once would be the weights' memory again.
-            norms = [
-                torch.linalg.vector_norm(now - before)
-                for now, before in zip(weights, self._before, strict=True)
-            ]
-            total = torch.linalg.vector_norm(torch.stack([n.double() for n in norms]))
-            update.keep("weight_change", total.reshape(1))
 
     def clip_grad_norm_(
         self,
@@ -284,9 +264,16 @@ class PolicyProbe:
         self, update: PolicyUpdate, clipped: Clipped, limit: float | None, *, before_clipping: bool
     ) -> None:
         number = self._steps.measured(clipped.indices)
-        part = Part(number, clipped.indices, limit, before_clipping, self._scaling, clipped.sharded)
+        part = Part(
+            number,
+            clipped.indices,
+            limit,
+            before_clipping,
+            self._loss_scale.enabled,
+            clipped.sharded,
+        )
         update.saw_gradients(clipped, part)
-        self._see_scale(update)
+        self._loss_scale.see(update)
         if update.closely and not any(piece.kind == "zeros" for piece in update.pieces):
             update.keep("zeros", zero_counts(clipped.gradients))
 
@@ -306,6 +293,7 @@ class PolicyProbe:
         if update is None:
             return
         with update.guarded():
+            self._loss_scale.look()
             used = self._steps.mine(p for group in optimizer.param_groups for p in group["params"])
             found = measure(self._steps.left_to_measure(used))
             if found is not None:
@@ -341,22 +329,11 @@ class PolicyProbe:
         ``times_ms`` gives the time of each phase, ``fields`` further fields of the contract. All
         are plain numbers: reading a tensor of a GPU would wait for it, and is the caller's choice.
         """
-        self._telling.emit(
-            "TOLARIA_EPOCH_COMPLETED",
-            {
-                "env_id": env_id,
-                "inner_epoch": inner_epoch,
-                "val_accuracy": val_accuracy,
-                "val_loss": val_loss,
-                "train_loss": train_loss,
-                "host_train_loss": train_loss,
-                "host_lr": lr,
-                "host_grad_norm_pre_clip": grad_norm_pre_clip,
-                "host_grad_norm": grad_norm_pre_clip,
-                **host_times(times_ms),
-                **fields,
-            },
-        )
+        told = {"env_id": env_id, "inner_epoch": inner_epoch, "host_lr": lr}
+        told |= {"val_accuracy": val_accuracy, "val_loss": val_loss}
+        told |= dict.fromkeys(("train_loss", "host_train_loss"), train_loss)
+        told |= dict.fromkeys(("host_grad_norm", "host_grad_norm_pre_clip"), grad_norm_pre_clip)
+        self._telling.emit("TOLARIA_EPOCH_COMPLETED", {**told, **host_times(times_ms), **fields})
 
     def training_started(self, **fields: Any) -> None:
         """Begin the run: TRAINING_STARTED with what the probe knows (learning rate, clip ratio,
@@ -370,7 +347,7 @@ class PolicyProbe:
                 "clip_ratio": self._clip_ratio,
                 "policy_device": device,
                 "env_devices": (device,),
-                "amp_enabled": self._scaling,
+                "amp_enabled": self._loss_scale.enabled,
                 "action_heads": tuple(self._heads),
                 **place_in_world(),
                 **fields,
@@ -381,7 +358,7 @@ class PolicyProbe:
         """Tell what is still on its way. The one call that waits for the device."""
         try:
             self._transfer.flush()
-            self._tell_machine()
+            emit_machine(self._telling, self._memory, self._phases, self._updates, self._every)
         except Exception:
             self._telling.failed()
 
@@ -391,111 +368,29 @@ class PolicyProbe:
         self._telling.anomaly("nonfinite_detected", detail, update.batch, update.index)
 
     def _send(self, update: PolicyUpdate, incomplete: str | None) -> None:
-        pieces = list(update.pieces)
+        pieces, scale = list(update.pieces), self._loss_scale
 
         def done(arrays: Arrays) -> None:
             received = list(zip(pieces, arrays, strict=True))
             if not self._transfer.at_once:
                 for piece, values in received:
-                    update.look(piece, values)
-            if incomplete is not None:
-                self._telling.incomplete(incomplete, update.batch, update.index)
-            elif update.skipped:
-                self._tell_skip(update)
-            else:
-                self._tell_update(update, received)
+                    update.sources.look(piece, values)
+            self._reports.emit(update, received, incomplete, self._learning_rate(), scale)
 
         with update.guarded():
             self._transfer.send([piece.vector for piece in pieces], done)
             if update.skipped or incomplete is not None:
                 self._transfer.flush()
             elif update.closely:
-                self._tell_machine()
-
-    def _tell_update(self, update: PolicyUpdate, received: list[Any]) -> None:
-        by_kind: dict[str, list[Any]] = {}
-        for piece, values in received:
-            update.resolve(piece, values)
-            by_kind.setdefault(piece.kind, []).append(values)
-        steps = update.steps(received, self._max_norm)
-        found: dict[str, Any] = {
-            name: sum(values) / len(values) for name, values in update.losses.items()
-        }
-        measured = [
-            (piece.about, values) for piece, values in received if piece.kind == "minibatch"
-        ]
-        if measured:
-            found |= policy_fields(self._heads, measured, update.infinite)
-        found |= rollout_fields({kind: last[-1] for kind, last in by_kind.items()}, self._heads)
-        limit = next((step.max_norm for step in steps if step.max_norm), self._max_norm)
-        if steps:
-            found |= gradient_fields(self._layout, steps, limit)
-        found |= self._scaler_fields(by_kind.get("scale", []))
-        if "zeros" in by_kind:
-            zeros, entries = by_kind["zeros"][0].tolist()
-            found["grad_zero_fraction"] = zeros / entries
-        if "weight_change" in by_kind:
-            found["policy_update_magnitude"] = float(by_kind["weight_change"][0][0])
-        found["lr"] = self._learning_rate()
-        found["max_grad_norm"] = limit
-        if steps or measured:
-            found["numerical_stability_score"] = stability(found, bool(update.findings.detail))
-        found |= {"batch": update.batch, "ppo_update_idx": update.index}
-        found |= {name: value for name, value in update.told.items() if name in _FIELDS}
-        told = {name: value for name, value in found.items() if value is not None}
-        told["action_heads"] = tuple(self._heads)
-        told["not_measured"] = tuple(name for name in _REQUIRED if name not in told)
-        tell_own_heads(told, self._heads)
-        self._telling.emit("TAMIYO_POLICY_UPDATE", told)
-
-    def _scaler_fields(self, scales: list[Any]) -> dict[str, Any]:
-        seen = [float(values[0]) for values in scales]
-        if self._scale is not None and seen:
-            seen.insert(0, self._scale)
-        if seen:
-            self._scale = seen[-1]
-        return scaler_fields(seen)
-
-    def _tell_skip(self, update: PolicyUpdate) -> None:
-        detail = update.findings.detail
-        kind = "ppo_finiteness_skip" if detail else "update_skipped"
-        self._telling.anomaly(kind, detail, update.batch, update.index)
-
-    def _tell_machine(self) -> None:
-        times = self._phases.take()
-        means = {
-            f"avg_{phase}_time_ms": sum(values) / len(values)
-            for phase, values in times.items()
-            if phase != "epoch"
-        }
-        stats = self._memory.stats()
-        if stats:
-            allocator = self._memory.allocator(stats)
-            self._telling.emit("ALLOCATOR_STATS", {"batch_idx": self._updates, **allocator})
-        found: dict[str, Any] = {**self._memory.fields(stats), **compilation(), **means}
-        if found or times:
-            found |= {"phase_times_ms": times, "batch_window": self._every}
-            self._telling.emit("INFRASTRUCTURE_SNAPSHOT", found)
+                emit_machine(self._telling, self._memory, self._phases, self._updates, self._every)
 
     # -- small things --------------------------------------------------------------------------
-
-    @property
-    def _scaling(self) -> bool:
-        return self._scaler is not None and bool(self._scaler.is_enabled())
-
-    def _see_scale(self, update: PolicyUpdate) -> None:
-        now = getattr(self._scaler, "_scale", None) if self._scaling else None
-        if now is not None:
-            update.saw_scale(now)
 
     def _learning_rate(self) -> float | None:
         if self._optimizer is None:
             return None
         lr = self._optimizer.param_groups[0]["lr"]
         return float(lr) if not isinstance(lr, Tensor) or lr.device.type == "cpu" else None
-
-    def _local_parameters(self) -> list[Tensor]:
-        return [p.detach().to_local() if is_sharded(p) else p.detach() for p in self._parameters]
 
     def _poll(self) -> None:
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
@@ -19,22 +19,12 @@ from esper_exporter.probes.torch import rollout as sample
 from esper_exporter.probes.torch.gradient_fields import Layout, Part, Step
 from esper_exporter.probes.torch.gradients import Clipped, look_closer
 from esper_exporter.probes.torch.heads import Heads
-from esper_exporter.probes.torch.nonfinite_report import Findings, Found
+from esper_exporter.probes.torch.nonfinite_report import Findings
+from esper_exporter.probes.torch.nonfinite_sources import Piece, Sources
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
 LOSSES = ("policy_loss", "value_loss", "entropy_loss")
-MOST_LAYERS = 8
-"""Layers that one report names: a NaN loss is in all of them."""
-
-
-@dataclass(slots=True)
-class Piece:
-    """One vector of an update: what it is, and what the host needs to know to read it."""
-
-    kind: str
-    vector: Tensor
-    about: Any = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +70,9 @@ class PolicyUpdate:
         self.skipped = False
         self.pieces: list[Piece] = []
         self.told: dict[str, Any] = {}
-        self.infinite: set[str] = set()
-        """Heads whose logits were infinite."""
-        self.losses: dict[str, list[float]] = {}
         self.begun = time.perf_counter()
         self.findings = Findings(self._tell)
+        self.sources = Sources(self.findings, setup.layout)
         self._setup = setup
         self._lifecycle = lifecycle
         self._rows: dict[policy.Given, policy.Rows] = {}
@@ -198,10 +186,7 @@ class PolicyUpdate:
         if isinstance(loss, Tensor) and not self._setup.at_once:
             self._keep("loss", loss.detach().reshape(1), name)
             return
-        value = float(loss)
-        self.losses.setdefault(name, []).append(value)
-        if name != "entropy_loss" and not math.isfinite(value):
-            self.findings.add([("loss", None, _kind(value))])
+        self.sources.loss(name, float(loss))
 
     def logits(self, logits: Mapping[str, Tensor]) -> None:
         """Logits by head, (…, choices), read now: waits for the device. For a loop that has just
@@ -216,7 +201,7 @@ class PolicyUpdate:
             return
         counts = torch.stack(kinds).reshape(-1)
         if wait:
-            self.findings.add(self._in_logits(heads, counts.cpu().double().numpy()))
+            self.sources.logits(heads, counts.cpu().double().numpy())
         else:
             self._keep("logits", counts, heads)
 
@@ -239,7 +224,7 @@ class PolicyUpdate:
         if setup.at_once and not math.isfinite(float(values[: len(heads)].sum())):
             seen = None if valid is None else setup.home(valid).reshape(-1).bool()
             nan, inf = policy.nonfinite(values, len(heads), seen)
-            self.findings.add(self._in_log_probs(heads, nan, inf))
+            self.sources.log_probs(heads, nan, inf)
         if (self._minibatches - 1) % setup.sample_minibatches:
             return
         flags = policy.stack_flags(heads, active, learnable, valid)
@@ -344,61 +329,7 @@ class PolicyUpdate:
         piece = Piece(kind, vector, about)
         self.pieces.append(piece)
         if self._setup.at_once:
-            self.look(piece, vector.double().numpy())
-
-    def look(self, piece: Piece, values: Array) -> None:
-        """Note what is not finite in a vector that has reached the host."""
-        if piece.kind == "minibatch":
-            self.findings.add(self._in_minibatch(piece.about, values))
-        elif piece.kind == "loss":
-            self.losses.setdefault(piece.about, []).append(float(values[0]))
-            if piece.about != "entropy_loss" and not math.isfinite(values[0]):
-                self.findings.add([("loss", None, _kind(values[0]))])
-        elif piece.kind == "logits":
-            self.findings.add(self._in_logits(piece.about, values))
-        elif piece.kind == "gradients":
-            if not piece.about.scaled and not np.isfinite(values[1:]).all():
-                self.findings.add(self._in_layers("gradients", piece.about.indices, values[1:]))
-        elif piece.kind == "weights":
-            if not np.isfinite(values).all():
-                self.findings.add(self._in_layers("weights", range(len(values)), values))
-        elif piece.kind in _SAMPLE_SOURCES and values[-2]:
-            kinds = ["nan"] if values[-1] else []
-            kinds += ["inf"] if values[-2] > values[-1] else []
-            self.findings.add((_SAMPLE_SOURCES[piece.kind], None, kind) for kind in kinds)
-
-    def _in_logits(self, heads: Sequence[str], counts: Array) -> Found:
-        for head, (nan, infinite) in zip(heads, counts.reshape(-1, 2).tolist(), strict=True):
-            if infinite and not nan:
-                self.infinite.add(head)
-                yield "log_probs", head, "inf"
-            elif nan:
-                yield "log_probs", head, "nan"
-
-    def _in_log_probs(self, heads: Sequence[str], nan: Sequence[Any], inf: Sequence[Any]) -> Found:
-        for place, head in enumerate(heads):
-            if nan[place] and head not in self.infinite:
-                yield "log_probs", head, "nan"
-            if inf[place]:
-                yield "log_probs", head, "inf"
-
-    def _in_minibatch(self, given: policy.Given, values: Array) -> Found:
-        count = len(given.heads)
-        table = values[: count * len(policy.PER_HEAD)].reshape(len(policy.PER_HEAD), count)
-        yield from self._in_log_probs(given.heads, table[-2].tolist(), table[-1].tolist())
-        joint = dict(zip(policy.JOINT, values[table.size :].tolist(), strict=True))
-        if joint["steps"] and math.isinf(joint["ratio_max"]):
-            yield "ratio", None, "inf"
-
-    def _in_layers(self, source: str, indices: Iterable[int], norms: Array) -> Found:
-        kinds: dict[tuple[str, str], None] = {}
-        for index, norm in zip(indices, norms.tolist(), strict=True):
-            if not math.isfinite(norm):
-                kinds[self._setup.layout.layer(index), _kind(norm)] = None
-        for kind in sorted({kind for _, kind in kinds}):
-            yield source, None, kind
-        for layer, kind in list(kinds)[:MOST_LAYERS]:
-            yield source, layer, kind
+            self.sources.look(piece, vector.double().numpy())
 
     def _tell(self, detail: str) -> None:
         self._setup.tell(detail, self)
@@ -411,16 +342,3 @@ class PolicyUpdate:
                 step = found.setdefault(piece.about.step, Step())
                 step.add(piece.about, float(values[0]), values[1:], limit)
         return list(found.values())
-
-
-_SAMPLE_SOURCES = {
-    "values": "values",
-    "returns": "returns",
-    "advantages": "advantages",
-    "raw_advantages": "advantages",
-    "td_errors": "td_errors",
-}
-
-
-def _kind(value: float) -> str:
-    return "nan" if math.isnan(value) else "inf"
