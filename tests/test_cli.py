@@ -130,7 +130,7 @@ def test_a_truncated_gzip_gives_its_page_one_warning_and_exit_code_1(tmp_path: P
     assert (value(done.stdout.decode(), EVENTS) or 0) > 1000
     assert done.stderr.decode().splitlines() == [
         f"esper-exporter: warning: {path}: it ends in the middle of its gzip data;"
-        " what came before that was replayed"
+        " replayed the lines before that"
     ]
 
 

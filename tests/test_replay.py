@@ -109,7 +109,7 @@ def test_a_recording_reads_the_same_compressed_plain_and_in_several_gzip_streams
 
 
 @pytest.mark.parametrize("share", [0.0001, 0.3, 0.9, 0.99999])
-def test_what_a_truncated_gzip_holds_is_read_before_the_damage_is_told(
+def test_what_a_truncated_gzip_holds_is_read_before_the_damage_is_reported(
     share: float, tmp_path: Path, stop: Stop
 ) -> None:
     whole = telemetry("run1").read_bytes()

@@ -97,7 +97,7 @@ def test_a_file_that_is_gone_for_a_while_is_not_given_up(tmp_path: Path) -> None
     assert followed(path, *steps) == [b"one", b"two"]
 
 
-def test_what_cannot_be_followed_is_told(tmp_path: Path) -> None:
+def test_what_cannot_be_followed_is_reported(tmp_path: Path) -> None:
     packed = tmp_path / "run.jsonl.gz"
     packed.write_bytes(gzip.compress(b"one\n"))
     with pytest.raises(Damaged, match="compressed"):

@@ -36,7 +36,7 @@ RUN = ("replay", "--recording", "run2b", "--once")
 WRONG = [
     Wrong(("backfill", "good", "--out", "folder"), 1, "--out folder: is a directory; name a file"),
     Wrong(("backfill", "good", "--out", "no/out"), 1, "the directory no does not exist"),
-    Wrong(("backfill", "good", "--out", "good"), 1, "is one of the recordings to read"),
+    Wrong(("backfill", "good", "--out", "good"), 1, "is one of the recordings"),
     Wrong(("backfill", "garbage", "--out", "out"), 1, "none of its 2 lines is an event"),
     Wrong(("backfill", "empty", "--out", "out"), 1, "empty: it is empty; out is not written"),
     Wrong(("backfill", "absent", "--out", "out"), 1, "absent: No such file or directory"),
@@ -47,7 +47,7 @@ WRONG = [
     Wrong(("replay", "empty", "--port", "0"), 1, "empty: it is empty"),
     Wrong(("replay", "garbage", "--once"), 1, "none of its 2 lines is an event"),
     Wrong(("replay", "garbage", "--port", "0", "--speed", "0"), 1, "none of its 2 lines"),
-    Wrong(("replay", "blank", "--once"), 1, "its only line is no event that can be used"),
+    Wrong(("replay", "blank", "--once"), 1, "its only line is not an event that can be used"),
     Wrong(("replay", "binary", "--once"), 1, "is an event that can be used"),
     Wrong(("replay", "cut.gz", "--once"), 1, "it ends in the middle of its gzip data"),
     Wrong(("replay", "folder", "--once"), 1, "folder: is a directory"),

@@ -87,7 +87,7 @@ def test_lines_that_cannot_be_used_are_told_and_the_rest_is_written(tmp_path: Pa
     out = tmp_path / "some.om"
     done = run("backfill", recording, "--out", out)
     assert done.returncode == 1
-    assert b"1 lines could not be used; 1 lines with a time out of order" in done.stderr
+    assert b"1 lines were unusable; 1 lines with a time out of order" in done.stderr
     times = sample_times(out.read_text())
     assert times == sorted(times)
     assert min(times) >= when(RUN1[0]) - 0.001
@@ -107,18 +107,18 @@ def test_a_silence_is_not_filled_with_what_was_true_before_it(tmp_path: Path) ->
     assert offsets == [*range(0, 300, 15), 4 * 3600]
 
 
-def test_a_run_that_comes_twice_is_an_error_and_leaves_nothing(tmp_path: Path) -> None:
+def test_a_run_that_appears_twice_is_an_error_and_leaves_nothing(tmp_path: Path) -> None:
     out = tmp_path / "twice.om"
     done = run("backfill", telemetry("run2b"), telemetry("run2b"), "--out", out)
     assert done.returncode == 1
-    assert re.search(rb"run \S+ comes twice", done.stderr)
+    assert re.search(rb"run \S+ appears twice", done.stderr)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_label_that_the_samples_have_already_is_refused(tmp_path: Path) -> None:
     done = run("backfill", telemetry("run2b"), "--out", tmp_path / "out", "--label", "head=op")
     assert done.returncode == 1
-    assert b"--label head: samples have a label of that name" in done.stderr
+    assert b"--label head: the samples already have this label" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -1,1 +1,1 @@
-"""Feeding recorded events: files, pipes and growing files, in recorded time or at full speed."""
+"""Replay recorded events from files, pipes and growing files, in recorded time or at full speed."""

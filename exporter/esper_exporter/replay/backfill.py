@@ -1,4 +1,4 @@
-"""The command ``esper-exporter backfill``: recordings into a file of samples with their times."""
+"""The command ``esper-exporter backfill``: convert recordings to samples with timestamps."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from esper_exporter.settings import OFF
 
 
 def run(options: argparse.Namespace) -> int:
-    """Do what the checked options say, and return the exit code. Raises CommandError."""
+    """Run the command with checked options; return the exit code. Raises CommandError."""
     check_readable(options.files)
     taken = {name for metric in catalogue().metrics for name in metric.labels} | {"le"}
     if clash := sorted(taken & dict(options.label).keys()):
-        raise CommandError(f"--label {clash[0]}: samples have a label of that name")
+        raise CommandError(f"--label {clash[0]}: the samples already have this label")
     out = Path(options.out)
     _check_writable(out, options.files)
     beside = out.with_name(f".{out.name}.{os.getpid()}.new")
@@ -67,7 +67,7 @@ def _write(options: argparse.Namespace, path: Path, stop: Stop) -> int:
             history.finish()
         except RunTwice as again:
             raise CommandError(
-                f"run {again} comes twice; name its files in the order of time, each once"
+                f"run {again} appears twice; name its files in order of time, each once"
             ) from None
         refused = history.refused
         progress.close()
@@ -75,28 +75,28 @@ def _write(options: argparse.Namespace, path: Path, stop: Stop) -> int:
             raise CommandError(
                 f"{', '.join(options.files)}: {unusable(outcome)}; {options.out} is not written"
             )
-        progress.say(_told(outcome, history, refused, options.out))
+        progress.say(_summary(outcome, history, refused, options.out))
     return FAILED if outcome.damaged or refused or history.odd_times else OK
 
 
 def _check_writable(out: Path, files: list[str]) -> None:
-    """Refuse before an hour of work what could not be written after it. Raises CommandError."""
+    """Check that the output can be written, before an hour of work. Raises CommandError."""
     folder = out.parent
     if out.is_dir():
         raise CommandError(f"--out {out}: is a directory; name a file in it")
     if not folder.is_dir():
         raise CommandError(f"--out {out}: the directory {folder} does not exist")
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise CommandError(f"--out {out}: the directory {folder} cannot be written")
+        raise CommandError(f"--out {out}: no write permission for the directory {folder}")
     for name in files:
         if name != STANDARD_INPUT and out.exists() and out.samefile(name):
-            raise CommandError(f"--out {out}: is one of the recordings to read")
+            raise CommandError(f"--out {out}: is one of the recordings")
 
 
-def _told(outcome: Outcome, history: History, refused: int, out: str) -> str:
-    told = [f"{history.samples:,} samples from {outcome.lines:,} lines in {out}"]
+def _summary(outcome: Outcome, history: History, refused: int, out: str) -> str:
+    parts = [f"{history.samples:,} samples from {outcome.lines:,} lines in {out}"]
     if refused:
-        told.append(f"{refused:,} lines could not be used")
+        parts.append(f"{refused:,} lines were unusable")
     if history.odd_times:
-        told.append(f"{history.odd_times:,} lines with a time out of order")
-    return "; ".join(told)
+        parts.append(f"{history.odd_times:,} lines with a time out of order")
+    return "; ".join(parts)

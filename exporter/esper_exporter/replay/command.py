@@ -1,4 +1,4 @@
-"""The command ``esper-exporter replay``: an exporter, a replay into it, and what is said of it."""
+"""The command ``esper-exporter replay``: replay into an exporter, and show the progress."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _ACCEPT = {"text": None, "openmetrics": "application/openmetrics-text; version=1
 
 
 def run(options: argparse.Namespace) -> int:
-    """Do what the checked options say, and return the exit code. Raises CommandError."""
+    """Run the command with checked options; return the exit code. Raises CommandError."""
     bundled = recording(options.recording) if options.recording else nullcontext()
     with bundled as path, stop_on_signals() as stop:
         files = [str(path)] if path is not None else options.files
@@ -49,7 +49,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def check_readable(files: Sequence[str]) -> None:
-    """Better told before a server is started than after an hour of replay."""
+    """Check the files before the server starts, not after an hour of replay."""
     for name in files:
         if name == STANDARD_INPUT:
             continue
@@ -66,8 +66,8 @@ def check_readable(files: Sequence[str]) -> None:
 
 
 def _exporter(options: argparse.Namespace, port: int | None) -> Exporter:
-    # What a live run keeps for its resumption is not a recording's to read or to write, and what
-    # follows a live run keeps only what it is told to.
+    # A recording must not read or write the state that a live run keeps for its resumption, and
+    # following a live run keeps only what the options name.
     kept = os.environ.get(f"{PREFIX}STATE_DIR") if options.follow else None
     try:
         return Exporter(
@@ -78,12 +78,12 @@ def _exporter(options: argparse.Namespace, port: int | None) -> Exporter:
             allowed_hosts=options.allowed_host,
             strict=True,
             state_dir=kept or OFF,
-            # How this process ends says nothing of the run.
+            # How this process ends says nothing about the run.
             watch_process=False,
-            # Nor are this machine and this process the training's.
+            # This machine and this process are not the training's.
             gpu_vitals=OFF,
             host_vitals=OFF,
-            # A recording has nobody to warn. What follows a live run has.
+            # A recording needs no alarm; following a live run does.
             linger=None if options.follow else 0.0,
         )
     except ValueError as error:
@@ -91,7 +91,7 @@ def _exporter(options: argparse.Namespace, port: int | None) -> Exporter:
 
 
 def _only_run(files: Sequence[str]) -> str | None:
-    """The run of a journal that holds one: its name was given, and no event carries it."""
+    """The run id of a journal with one run: its events do not carry it."""
     if len(files) != 1 or not is_journal(Path(files[0])):
         return None
     from esper_exporter.journal.journal_lines import run_ids
@@ -114,7 +114,7 @@ def _print(exporter: Exporter, plan: Plan, stop: Stop, form: str | None) -> int:
 
 
 def _serve(options: argparse.Namespace, plan: Plan, stop: Stop) -> int:
-    """Replay into an exporter that is served until Ctrl-C; ``options.opened`` gets its address."""
+    """Replay into an exporter and serve it until Ctrl-C; ``options.opened`` gets its address."""
     with shown(plan) as progress:
         exporter = start(
             lambda port: _exporter(options, port),
@@ -131,7 +131,7 @@ def _serve(options: argparse.Namespace, plan: Plan, stop: Stop) -> int:
                 progress.close()
                 if plan.until != 0 and not plan.follow and not exporter.landing().runs:
                     raise CommandError(f"{', '.join(plan.files)}: {unusable(outcome)}")
-                progress.say(_told(outcome, exporter.url))
+                progress.say(_summary(outcome, exporter.url))
 
             if playable(plan):
                 player = Player(
@@ -157,27 +157,27 @@ def _serve(options: argparse.Namespace, plan: Plan, stop: Stop) -> int:
 
 
 def unusable(outcome: Outcome) -> str:
-    """Why a replay showed no run, as the end of a sentence that begins with its files."""
+    """Why a replay showed no run: the end of a sentence that begins with its files."""
     if not outcome.lines:
         return "it is empty"
     lines = (
-        "its only line is no event"
+        "its only line is not an event"
         if outcome.lines == 1
         else (f"none of its {outcome.lines:,} lines is an event")
     )
     return f"{lines} that can be used (telemetry is one JSON object a line)"
 
 
-def _told(outcome: Outcome, url: str | None) -> str:
+def _summary(outcome: Outcome, url: str | None) -> str:
     lines = f"{outcome.lines:,} line" + ("" if outcome.lines == 1 else "s")
     return f"replayed {lines}; still serving {url}/metrics, Ctrl-C ends"
 
 
 @contextmanager
 def shown(plan: Plan) -> Iterator[Progress]:
-    """A progress display, through which warnings are told as well."""
+    """A progress display that also shows logged warnings."""
     progress = progress_for(plan.files, plan.follow)
-    handler = _Told(progress)
+    handler = _ProgressHandler(progress)
     root = logging.getLogger()
     root.addHandler(handler)
     try:
@@ -187,8 +187,8 @@ def shown(plan: Plan) -> Iterator[Progress]:
         progress.close()
 
 
-class _Told(logging.Handler):
-    """Says log records as lines of the command."""
+class _ProgressHandler(logging.Handler):
+    """Prints log records as lines of the command."""
 
     def __init__(self, progress: Progress) -> None:
         super().__init__(logging.WARNING)

@@ -1,12 +1,11 @@
-"""A recording as samples with their times: what a Prometheus would have scraped.
+"""Convert a recording to samples with timestamps, as a Prometheus would have scraped them.
 
-Only what belongs to a run is written: the exporter's own metrics, and those of the machine, would
-tell of this process and not of the training.
+The output has only the runs' metrics: the exporter's and the machine's would describe this
+process, not the training.
 
-The output is in the order of time, one page after the other, so that nothing has to be kept: a
-family's samples do not stand together, as OpenMetrics has it, but come again with each page.
-``promtool tsdb create-blocks-from openmetrics`` wants the samples of each series in the order of
-time and no more.
+The output is in order of time, page after page, so that memory stays flat: a family's samples are
+not grouped, as OpenMetrics requires, but repeat with each page. ``promtool tsdb
+create-blocks-from openmetrics`` needs only each series's samples in order of time.
 """
 
 from __future__ import annotations
@@ -27,13 +26,13 @@ JITTER_SECONDS = 5.0
 """Events of one run arrive out of order by less than this."""
 
 LONGEST_SILENCE_SECONDS = 300.0
-"""A run that says nothing for longer may have been gone: no samples until it speaks again.
+"""A run that is silent for longer may have been down: no samples until its next event.
 
-As long as Prometheus' own lookback, in which a series without new samples still has a value.
+Equal to Prometheus's lookback, during which a series without new samples still has a value.
 """
 
 LONGEST_JUMP_SECONDS = 86400.0
-"""An event so much later than the one before is not believed, unless it begins a run."""
+"""An event this much later than the previous one has a wrong time, unless it begins a run."""
 
 _OF_A_RUN = re.compile(rb'(\w+)\{run_id="((?:[^"\\]|\\.)*)",group_id="((?:[^"\\]|\\.)*)"')
 _REFUSED = re.compile(rb"^esper_exporter_events_rejected_total\{[^}]*\} (\S+)$", re.MULTILINE)
@@ -43,7 +42,7 @@ MakeExporter = Callable[[Callable[[], datetime]], Exporter]
 
 
 class RunTwice(Exception):
-    """A run comes again, earlier than what is already written of it."""
+    """A run appears again, earlier than its samples already written."""
 
 
 def _escaped(value: str) -> str:
@@ -51,10 +50,10 @@ def _escaped(value: str) -> str:
 
 
 class History:
-    """Takes the lines of recordings, and writes a page for each step of recorded time.
+    """Reads the lines of recordings and writes a page for each step of recorded time.
 
-    A series that vanishes simply has no further samples. The text format cannot write Prometheus'
-    marker for that, and a NaN would be a measurement that nobody made. ``labels`` are those that a
+    A series that ends simply has no further samples: the text format cannot express Prometheus's
+    staleness marker, and a NaN would be an invented measurement. ``labels`` are the labels that a
     scrape would add to every sample.
     """
 
@@ -66,8 +65,8 @@ class History:
         labels: Mapping[str, str] | None = None,
     ) -> None:
         self._make = make
-        told = [f'{name}="{_escaped(value)}",' for name, value in (labels or {}).items()]
-        self._labels = "".join(told).encode()
+        pairs = [f'{name}="{_escaped(value)}",' for name, value in (labels or {}).items()]
+        self._labels = "".join(pairs).encode()
         self._step = step
         self._write = write
         self._now = 0.0
@@ -79,64 +78,64 @@ class History:
         self._refused = 0
         self.samples = 0
         self.odd_times = 0
-        """Lines whose time could not be meant; they count for the time of the line before."""
+        """Lines with a wrong time; they take the time of the previous line."""
         self._exporter = self._new()
 
     @property
     def refused(self) -> int:
-        """Lines that were no events that could be used."""
+        """Lines that were not usable events."""
         return self._refused + self._count_refused()
 
     def _new(self) -> Exporter:
         return self._make(lambda: datetime.fromtimestamp(self._now, UTC))
 
     def feed(self, line: bytes) -> None:
-        """Take one line in; pages that are due before it are written first. Raises RunTwice."""
-        told = event_time(line)
-        if told is not None and told > 0:
+        """Write the pages due before this line, then emit it. Raises RunTwice."""
+        moment = event_time(line)
+        if moment is not None and moment > 0:
             begins = _BEGINS in line
             if self._due is None:
-                self._now = self._due = told
+                self._now = self._due = moment
             elif begins:
-                self._begin(told)
-            elif not -JITTER_SECONDS <= told - self._now <= LONGEST_JUMP_SECONDS:
+                self._begin(moment)
+            elif not -JITTER_SECONDS <= moment - self._now <= LONGEST_JUMP_SECONDS:
                 self.odd_times += 1
             else:
-                self._advance(told)
+                self._advance(moment)
         self._exporter.emit_line(line)
 
     def finish(self) -> None:
-        """Write the last page, and the end."""
+        """Write the last page and the end marker."""
         self._sample(self._now)
         self._write(b"# EOF\n")
 
-    def _begin(self, told: float) -> None:
-        """A run begins: how the one before ended is written first, at its own time."""
+    def _begin(self, moment: float) -> None:
+        """Begin a run: first write how the previous one ended, at its time."""
         self._sample(self._now)
-        if told < self._now - JITTER_SECONDS:
+        if moment < self._now - JITTER_SECONDS:
             self._refused += self._count_refused()
             self._before |= self._seen
             self._seen.clear()
-            self._now = self._due = told
+            self._now = self._due = moment
             self._written = 0.0
             self._exporter = self._new()
             return
         for _ in range(PAGES_OF_STRANGERS):
             self._exporter.served(_page_seen())
-        if told - self._now > LONGEST_SILENCE_SECONDS:
-            self._due = told
-        self._advance(told)
+        if moment - self._now > LONGEST_SILENCE_SECONDS:
+            self._due = moment
+        self._advance(moment)
 
-    def _advance(self, told: float) -> None:
-        """Let recorded time go on to a moment; what is due until then is written."""
+    def _advance(self, moment: float) -> None:
+        """Advance recorded time to ``moment``, writing the pages due until then."""
         assert self._due is not None
-        until = min(told, self._now + LONGEST_SILENCE_SECONDS)
+        until = min(moment, self._now + LONGEST_SILENCE_SECONDS)
         while self._due < until:
             self._sample(self._due)
             self._due += self._step
-        if told > until:
-            self._due = told
-        self._now = max(self._now, told)
+        if moment > until:
+            self._due = moment
+        self._now = max(self._now, moment)
 
     def _sample(self, moment: float) -> None:
         moment = round(moment, 3)
@@ -176,7 +175,7 @@ class History:
 
 
 def _page_seen() -> Served:
-    """A scrape that the recording implies: nobody asks while it is replayed."""
+    """A simulated scrape: during a backfill no scraper fetches the page."""
     return Served(
         address="",
         user_agent="",

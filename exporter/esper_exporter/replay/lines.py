@@ -1,4 +1,4 @@
-"""The lines of a recording: a file, a pipe or standard input, compressed with gzip or not."""
+"""Read a recording's lines from a file, a pipe or standard input, plain or gzip."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from esper_exporter.replay.stop import Waiter
 STANDARD_INPUT = "-"
 
 LONGEST_LINE = 16 * 2**20
-"""Bytes of a line that are kept; a longer one is no event, and what is kept shows that."""
+"""Bytes kept of a line; a longer line is not an event, and the kept part shows that."""
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _CHUNK = 16384
 
 OnBytes = Callable[[int], object]
-"""Is told how many bytes of a file, as it is on disk, were read."""
+"""Called with the number of bytes read from a file, as on disk."""
 
 
 class Damaged(Exception):
-    """A recording that cannot be read to its end; the lines before that were given."""
+    """A recording that cannot be read to its end; the lines before that were read."""
 
 
 class LineSplitter:
-    """Cuts a stream of bytes into lines and holds the last one until its end has come."""
+    """Splits a byte stream into lines and buffers the last one until its end arrives."""
 
     def __init__(self) -> None:
         self._parts: list[bytes] = []
@@ -45,7 +45,7 @@ class LineSplitter:
         return ended
 
     def take(self) -> bytes:
-        """The line that has no end yet; it is held no longer."""
+        """Take the unfinished line out of the buffer."""
         line = b"".join(self._parts)
         self._parts.clear()
         self._size = 0
@@ -59,9 +59,9 @@ class LineSplitter:
 
 
 def read_lines(name: str, waiter: Waiter, on_bytes: OnBytes) -> Generator[bytes]:
-    """The lines of a file, or of standard input for ``-``, until its end or a request to stop.
+    """The lines of a file, or of standard input for ``-``, until its end or a stop request.
 
-    Compression is seen from the content, not from the name. The last line needs no line end.
+    The content, not the name, decides about compression. The last line needs no line end.
     Raises Damaged when the file cannot be read to its end.
     """
     splitter = LineSplitter()
@@ -72,7 +72,7 @@ def read_lines(name: str, waiter: Waiter, on_bytes: OnBytes) -> Generator[bytes]
     except OSError as error:
         raise Damaged(error.strerror or str(error)) from error
     except Damaged:
-        # A stream that was left before its end has none, and nothing is wrong with it.
+        # A stream that the reader left early is not damaged.
         if waiter.stopping:
             return
         raise
@@ -85,7 +85,7 @@ def _opened(name: str) -> Iterator[int]:
     if name == STANDARD_INPUT:
         yield 0
         return
-    # A named pipe that nobody writes to would block here, where no request to stop is seen.
+    # Opening a named pipe without a writer would block here and miss a stop request.
     flags = os.O_NONBLOCK if stat.S_ISFIFO(os.stat(name).st_mode) else 0
     descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC | flags)
     try:
@@ -95,7 +95,7 @@ def _opened(name: str) -> Iterator[int]:
 
 
 def _pieces(descriptor: int, waiter: Waiter, on_bytes: OnBytes) -> Iterator[bytes]:
-    """What a file holds, piece by piece, as soon as there is something."""
+    """The content of a file, in pieces as they become available."""
     while not waiter.wait(None, descriptor):
         try:
             piece = os.read(descriptor, _CHUNK)
@@ -108,7 +108,7 @@ def _pieces(descriptor: int, waiter: Waiter, on_bytes: OnBytes) -> Iterator[byte
 
 
 def _decoded(pieces: Iterator[bytes]) -> Iterator[bytes]:
-    """The pieces, decompressed when they are gzip."""
+    """The pieces, decompressed if they are gzip."""
     first = next(pieces, b"")
     if len(first) == 1:
         first += next(pieces, b"")
@@ -117,9 +117,9 @@ def _decoded(pieces: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _unzipped(pieces: Iterator[bytes]) -> Iterator[bytes]:
-    """The content of one gzip stream, or of several in a row.
+    """The content of one or several consecutive gzip streams.
 
-    Raises Damaged when the last one has no end, or where one cannot be decoded.
+    Raises Damaged where the last stream is truncated or one cannot be decoded.
     """
     stream: zlib._Decompress | None = None
     for piece in pieces:
@@ -144,7 +144,7 @@ def _unzipped(pieces: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _sound_part(stream: zlib._Decompress, data: bytes) -> bytes:
-    """What ``data`` holds before the byte that cannot be decoded."""
+    """The content of ``data`` before the first byte that cannot be decoded."""
     content = bytearray()
     try:
         for byte in data:

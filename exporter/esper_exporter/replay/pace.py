@@ -1,4 +1,4 @@
-"""Recorded time: when a recorded event is due."""
+"""Recorded time: compute when a recorded event is due."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from esper_exporter.contract.rejection import Rejected
 from esper_exporter.replay.stop import Waiter
 
 _JITTER_SECONDS = 5.0
-"""Events of one run arrive out of order by less than this; a longer way back is another run."""
+"""Events of one run arrive out of order by less than this; a larger step back is another run."""
 
 
 def event_time(line: bytes) -> float | None:
-    """The time of a recorded event, in seconds since 1970; None where the line tells none."""
+    """The time of a recorded event in Unix seconds; None where the line has none."""
     try:
-        told = parse_line(line).get("timestamp")
+        recorded = parse_line(line).get("timestamp")
     except Rejected:
         return None
-    if isinstance(told, str):
+    if isinstance(recorded, str):
         try:
-            moment = datetime.fromisoformat(told)
+            moment = datetime.fromisoformat(recorded)
             return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
         except (ValueError, OverflowError):
             return None
-    if isinstance(told, int | float) and not isinstance(told, bool):
+    if isinstance(recorded, int | float) and not isinstance(recorded, bool):
         try:
-            seconds = float(told)
+            seconds = float(recorded)
         except OverflowError:
             return None
         return seconds if math.isfinite(seconds) else None
@@ -37,10 +37,10 @@ def event_time(line: bytes) -> float | None:
 
 
 class Pace:
-    """Holds events back until they are due; gaps last as long as recorded, divided by ``speed``.
+    """Delays events until they are due; gaps last as long as recorded, divided by ``speed``.
 
-    The first event is due at once, and so is one recorded before its predecessor. When time
-    goes back by more than a few seconds, another run begins, in its own time.
+    The first event is due at once, and so is one recorded before its predecessor. When time goes
+    back by more than a few seconds, another run begins and resets the clock.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Pace:
         self._latest = -math.inf
 
     def hold(self, line: bytes) -> bool:
-        """Wait until the line is due, and say whether to stop instead."""
+        """Wait until the line is due; return whether to stop instead."""
         recorded = event_time(line)
         if recorded is None:
             return False

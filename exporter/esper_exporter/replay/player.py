@@ -1,7 +1,8 @@
-"""A recording that can be paused, sped up and sought in while it is watched in a browser.
+"""Play a recording with pause, speed and seek, for viewers in a browser.
 
-It is held in memory, and played on the thread that calls `Player.play`; viewers give commands from
-the server's threads. A way back forgets all runs and feeds the recording again up to the place.
+The player holds the recording in memory and plays it on the thread that calls `Player.play`;
+viewers' commands come from the server's threads. Seeking back forgets all runs and feeds the
+recording again up to the new position.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from esper_exporter.replay.stop import Stop
 LOG = logging.getLogger("esper_exporter.replay")
 
 LARGEST_BYTES = 128 * 2**20
-"""On disk; what is larger is replayed as it is read, and has no controls."""
+"""Size on disk; a larger recording is replayed as it is read, without controls."""
 
 MAX_MARKS = 2000
 
@@ -36,7 +37,7 @@ _LATCHED = re.compile(rb'"head_(?:nan|inf)_detected": *\{[^}]*true')
 
 @dataclass(frozen=True, slots=True)
 class PlaceMark:
-    """Something to seek: ``line`` is how many lines are fed once it has happened."""
+    """A place to seek to: ``line`` is the number of lines fed once the event has happened."""
 
     line: int
     kind: str
@@ -44,7 +45,7 @@ class PlaceMark:
 
 
 def playable(plan: Plan) -> bool:
-    """Whether a plan's files can be held and sought in: they are whole, and not too large."""
+    """Whether a plan's files can be held in memory: they are complete and not too large."""
     if plan.follow or STANDARD_INPUT in plan.files:
         return False
     paths = [Path(name) for name in plan.files]
@@ -52,19 +53,19 @@ def playable(plan: Plan) -> bool:
 
 
 def marks_of(lines: Sequence[bytes]) -> list[PlaceMark]:
-    """Every policy update, fault and rollback, by what stands in the line: nothing is parsed.
+    """Find every policy update, fault and rollback by searching the raw lines.
 
-    During the migration of names an event is written under both; the first one seen counts.
+    During the migration of names the trainer writes an event under both; the first one counts.
     """
     found: list[PlaceMark] = []
     update: bytes | None = None
     rollback: bytes | None = None
     number = 0
     for place, line in enumerate(lines, 1):
-        told = next((name for name in _UPDATES if name in line), None)
-        if told is not None:
-            update = update or told
-            if told == update:
+        event = next((name for name in _UPDATES if name in line), None)
+        if event is not None:
+            update = update or event
+            if event == update:
                 number += 1
                 found.append(PlaceMark(place, "update", f"update {number}"))
                 if _LATCHED.search(line):
@@ -75,10 +76,10 @@ def marks_of(lines: Sequence[bytes]) -> list[PlaceMark]:
             found.append(PlaceMark(place, "update", f"update {number}, skipped"))
             found.append(PlaceMark(place, "fault", f"not finite at update {number}"))
             continue
-        told = next((name for name in _ROLLBACKS if name in line), None)
-        if told is not None:
-            rollback = rollback or told
-            if told == rollback:
+        event = next((name for name in _ROLLBACKS if name in line), None)
+        if event is not None:
+            rollback = rollback or event
+            if event == rollback:
                 found.append(PlaceMark(place, "rollback", f"rollback at update {number}"))
     if len(found) > MAX_MARKS:
         rare = [mark for mark in found if mark.kind != "update"][-MAX_MARKS // 2 :]
@@ -141,7 +142,7 @@ class Player:
                         break
             except Damaged as error:
                 self._damaged.append(name)
-                LOG.warning("%s: %s; what came before that was replayed", name, error)
+                LOG.warning("%s: %s; replayed the lines before that", name, error)
             finally:
                 reading.close()
         return lines
@@ -150,7 +151,7 @@ class Player:
 
     @property
     def exhausted(self) -> bool:
-        """Whether every line was fed."""
+        """Whether every line has been fed."""
         return self._position >= len(self._lines) and self._target is None
 
     def version(self) -> object:
@@ -158,7 +159,7 @@ class Player:
         return self._commands, self._position, self._paused, self._speed
 
     def state(self) -> dict[str, object]:
-        """Where it is, how fast it goes, and what can be sought."""
+        """Position, speed, and the places to seek to."""
         position = self._position
         last = self._lines[position - 1] if position else None
         return {
@@ -192,16 +193,16 @@ class Player:
             elif action == "seek":
                 self._target = self._place(value)
             else:
-                raise ValueError("pause, speed and seek are what a replay can do")
+                raise ValueError("unknown command; known are pause, speed and seek")
             self._commands += 1
-        with contextlib.suppress(BlockingIOError):  # it is awake already
+        with contextlib.suppress(BlockingIOError):  # already awake
             os.write(self._wake_write, b"x")
 
     def _place(self, value: str) -> int:
-        kind, _, told = value.partition(":")
-        if not told.isascii() or not told.isdecimal() or len(told) > 12:
+        kind, _, digits = value.partition(":")
+        if not digits.isascii() or not digits.isdecimal() or len(digits) > 12:
             raise ValueError("seek is line:N, update:N or fault:N")
-        number = int(told)
+        number = int(digits)
         if kind == "line":
             return min(number, len(self._lines))
         if kind not in ("update", "fault"):
@@ -214,9 +215,9 @@ class Player:
     # -- playing, on one thread ------------------------------------------------------------
 
     def play(self, at_end: Callable[[Outcome], object]) -> Outcome:
-        """Play until somebody asks to stop. ``at_end`` is called when the last line was fed for
-        the first time; the player then waits for what a viewer asks for."""
-        told = False
+        """Play until a stop request. At the first end of the recording, call ``at_end``, then
+        wait for a viewer's commands."""
+        at_end_called = False
         while not self._stop.stopping:
             self._seek()
             if self._position >= len(self._lines):
@@ -229,13 +230,13 @@ class Player:
                 self._wait(None)
             else:
                 self._go_on()
-        return self._outcome(stopped=not told)
+        return self._outcome(stopped=not at_end_called)
 
     def _outcome(self, stopped: bool) -> Outcome:
         return Outcome(self._position, tuple(self._damaged), stopped)
 
     def _go_on(self) -> None:
-        """Feed in recorded time, until a command comes or the end."""
+        """Feed in recorded time until a command or the end."""
         commands, speed = self._commands, self._speed
         pace = Pace(speed, _Interrupted(self, commands)) if speed > 0 else None
         while self._position < len(self._lines):
@@ -264,20 +265,20 @@ class Player:
             self._take(self._lines[self._position])
 
     def _wait(self, seconds: float | None) -> bool:
-        """Wait for time to pass, a command, or a request to stop; whether to stop."""
+        """Wait for ``seconds``, a command, or a stop request; return whether to stop."""
         stopping = self._stop.wait(seconds, self._wake_read)
         with contextlib.suppress(BlockingIOError):
             os.read(self._wake_read, 4096)
         return stopping
 
     def close(self) -> None:
-        """Give the pipe back; no command may come any more."""
+        """Close the pipe; no command may follow."""
         os.close(self._wake_read)
         os.close(self._wake_write)
 
 
 class _Interrupted:
-    """A Waiter whose waits a command ends, too."""
+    """A Waiter whose waits also end at a command."""
 
     def __init__(self, player: Player, commands: int) -> None:
         self._player = player

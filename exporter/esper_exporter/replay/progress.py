@@ -1,4 +1,4 @@
-"""What a person sees of a replay: a bar on a terminal, lines of text anywhere."""
+"""Show a replay's progress: a bar on a terminal, lines of text elsewhere."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ _USUAL_ROWS = 24
 
 
 class Progress(Protocol):
-    """Shows how far a replay is, and lets text be said without disturbing that."""
+    """Shows a replay's progress and prints text beside it."""
 
     def on_bytes(self, count: int) -> None:
-        """So many bytes of a file, as it is on disk, were read."""
+        """Count bytes read from a file, as on disk."""
 
     def on_line(self) -> None:
-        """One more line was fed."""
+        """Count a line fed."""
 
     def say(self, text: str) -> None:
-        """A line of text for the person who watches."""
+        """Print a line of text for the user."""
 
     def close(self) -> None:
-        """The replay is over."""
+        """End the display: the replay is over."""
 
 
 class Text:
-    """Says what there is to say, and shows nothing else."""
+    """Prints text only."""
 
     def on_bytes(self, count: int) -> None: ...
 
     def on_line(self) -> None: ...
 
     def say(self, text: str) -> None:
-        # Whoever listened may have gone; serving the page goes on.
+        # The reader may have gone; keep serving the page.
         with contextlib.suppress(OSError, ValueError):
             print(text, file=sys.stderr, flush=True)
 
@@ -49,22 +49,22 @@ class Text:
 
 
 class Bar:
-    """A progress bar: the share of the files' bytes where that is known, and the line number."""
+    """A progress bar: the share of the files' bytes, if known, and the line number."""
 
     def __init__(self, total_bytes: int | None, stream: IO[str]) -> None:
         from tqdm import tqdm
 
         form = "{desc} {percentage:3.0f}% |{bar}| {elapsed}<{remaining}"
-        # Some terminals say they are 0 × 0, and a bar of that size is invisible.
-        told = os.get_terminal_size(stream.fileno()).columns > 0
+        # Some terminals report 0 × 0, and a bar of that size is invisible.
+        sized = os.get_terminal_size(stream.fileno()).columns > 0
         self._bar: Any = tqdm(
             total=total_bytes,
             file=stream,
             desc="line 0",
             bar_format=form if total_bytes else "{desc} {elapsed}",
-            ncols=None if told else _USUAL_COLUMNS,
-            nrows=None if told else _USUAL_ROWS,
-            dynamic_ncols=told,
+            ncols=None if sized else _USUAL_COLUMNS,
+            nrows=None if sized else _USUAL_ROWS,
+            dynamic_ncols=sized,
         )
         self._write = tqdm.write
         self._stream = stream
@@ -95,8 +95,8 @@ class Bar:
 
 
 def progress_for(files: Sequence[str], grows: bool) -> Progress:
-    """A bar when standard error is a terminal and tqdm (of the extra ``progress``) is installed,
-    plain text otherwise."""
+    """A bar when standard error is a terminal and tqdm (extra ``progress``) is installed, plain
+    text otherwise."""
     stream = sys.stderr
     if stream is None or not stream.isatty() or importlib.util.find_spec("tqdm") is None:
         return Text()

@@ -1,4 +1,4 @@
-"""One replay: the lines of some recordings, fed in order."""
+"""A replay: feed the lines of recordings in order."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ LOG = logging.getLogger("esper_exporter.replay")
 
 
 class Watcher(Protocol):
-    """Sees a replay go on."""
+    """Follows a replay's progress."""
 
     def on_bytes(self, count: int) -> None:
-        """So many bytes of a file were read."""
+        """Count bytes read from a file."""
 
     def on_line(self) -> None:
-        """One more line was fed."""
+        """Count a line fed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What to replay.
 
-    ``files`` are paths, ``-`` is standard input. ``speed`` divides recorded time; 0 is as fast
-    as possible. ``until`` is the number of the last line, counted over all files, bad and empty
-    ones included; None is all. ``follow``: the last file is read on as it grows.
+    ``files`` are paths, ``-`` is standard input. ``speed`` divides recorded time; 0 is as fast as
+    possible. ``until`` is the number of the last line, counted over all files, bad and empty ones
+    included; None is all. ``follow`` keeps reading the last file as it grows.
     """
 
     files: Sequence[str]
@@ -44,8 +44,8 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a replay ended: lines fed, files that could not be read to their end, and whether
-    somebody asked to stop before it was through."""
+    """How a replay ended: lines fed, files that could not be read to their end, and whether a stop
+    request came before the end."""
 
     lines: int
     damaged: tuple[str, ...]
@@ -65,9 +65,9 @@ def read_journal(name: str, waiter: Waiter, on_bytes: OnBytes) -> Generator[byte
 def replay(
     plan: Plan, feed: Callable[[bytes], object], waiter: Waiter, watcher: Watcher
 ) -> Outcome:
-    """Feed the lines of the plan, each file in its own recorded time, and say how it ended.
+    """Feed the plan's lines, each file in its recorded time, and return the outcome.
 
-    A file that cannot be read to its end is warned about once, and the next one follows.
+    It logs a file that cannot be read to its end once, and goes on with the next.
     """
     count = 0
     damaged = []
@@ -94,7 +94,7 @@ def replay(
                     break
         except Damaged as error:
             damaged.append(name)
-            LOG.warning("%s: %s; what came before that was replayed", name, error)
+            LOG.warning("%s: %s; replayed the lines before that", name, error)
         finally:
             lines.close()
         if waiter.stopping:

@@ -1,4 +1,4 @@
-"""A request to stop that every wait sees at once, and that a signal handler may make."""
+"""Stop requests that end every wait at once, also from a signal handler."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ _LONGEST_WAIT = 3600.0
 
 
 class Waiter(Protocol):
-    """Lets time pass until it is over or somebody asks to stop."""
+    """Waits until a time is over or a stop request arrives."""
 
     @property
     def stopping(self) -> bool:
-        """Whether somebody asked to stop."""
+        """Whether a stop was requested."""
 
     def wait(self, seconds: float | None, readable: int | None = None) -> bool:
-        """Wait, and say whether to stop; ``readable`` ends it early when that file has data."""
+        """Wait, and return whether to stop; data on ``readable`` ends the wait early."""
 
 
 class Stop:
-    """A Waiter whose waits a signal ends.
+    """A Waiter whose waits end at a signal.
 
-    A pipe and not a threading.Event: an Event's lock is not reentrant, so a signal that arrives
-    in the wrong moment of a wait would lock the process up for good.
+    It uses a pipe, not a threading.Event: an Event's lock is not reentrant, so a signal that
+    arrives at the wrong moment of a wait would deadlock the process.
     """
 
     def __init__(self) -> None:
@@ -38,23 +38,23 @@ class Stop:
 
     @property
     def stopping(self) -> bool:
-        """Whether somebody asked to stop."""
+        """Whether a stop was requested."""
         return self._requested
 
     def request(self) -> None:
-        """Ask to stop; from any thread or signal handler, any number of times."""
+        """Request a stop; from any thread or signal handler, idempotent."""
         if not self._requested:
             self._requested = True
             os.write(self._write, b"x")
 
     def wait(self, seconds: float | None, readable: int | None = None) -> bool:
-        """Wait at most ``seconds`` (None: for ever), and say whether to stop.
+        """Wait at most ``seconds`` (None: no limit), and return whether to stop.
 
-        ``readable`` is a file descriptor: when it has something to read, or has ended, the wait
-        is over. A regular file always has.
+        ``readable`` is a file descriptor: the wait ends when it has data or has ended. A regular
+        file always has data.
         """
         if seconds is not None:
-            # poll() takes no more milliseconds than fit an int; the caller looks again anyway.
+            # poll() accepts at most an int of milliseconds; the caller checks again anyway.
             seconds = min(max(seconds, 0.0), _LONGEST_WAIT)
         poll = select.poll()
         poll.register(self._read, select.POLLIN)
@@ -64,9 +64,9 @@ class Stop:
         return self._requested
 
     def catch(self, numbers: Iterable[int]) -> Callable[[], None]:
-        """Let these signals request a stop, and return what undoes that; main thread only.
+        """Make these signals request a stop; return a function that undoes that. Main thread only.
 
-        The second one is not caught: it ends the process in the system's own way.
+        A second signal is not caught: it ends the process with the default action.
         """
         caught = tuple(numbers)
 
@@ -76,9 +76,9 @@ class Stop:
             self.request()
 
         before = {number: signal.signal(number, request) for number in caught}
-        # The system may give a signal to another thread, or just before a wait begins. Either
-        # way Python calls the handler only when the main thread comes out of its wait, and that
-        # is what a byte in the pipe brings about.
+        # The system may deliver a signal to another thread, or just before a wait begins. Either
+        # way Python calls the handler only after the main thread's wait, which a byte in the
+        # pipe ends.
         woken_before = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
 
         def undo() -> None:
@@ -89,7 +89,7 @@ class Stop:
         return undo
 
     def close(self) -> None:
-        """Give the pipe back."""
+        """Close the pipe."""
         os.close(self._read)
         os.close(self._write)
 

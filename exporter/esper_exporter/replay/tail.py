@@ -1,4 +1,4 @@
-"""Following a file that somebody still writes: new lines as they come, rotations survived."""
+"""Follow a growing file: read new lines as they arrive, also across rotations."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from esper_exporter.replay.lines import Damaged, LineSplitter, OnBytes
 from esper_exporter.replay.stop import Waiter
 
 POLL_SECONDS = 0.2
-"""How often a file that has nothing new is looked at; polling works on network file systems too."""
+"""How often to check a file without new data; polling works on network file systems too."""
 
 _CHUNK = 65536
 
@@ -18,12 +18,11 @@ _CHUNK = 65536
 def follow_lines(
     name: str, waiter: Waiter, on_bytes: OnBytes, poll_seconds: float = POLL_SECONDS
 ) -> Generator[bytes]:
-    """The lines of a growing file from its beginning, until a request to stop.
+    """The lines of a growing file from its beginning, until a stop request.
 
-    A file that does not exist yet is waited for. A line is given when its end has been written.
-    A file that became shorter is read from its beginning again; when another file takes the
-    name, the old one is read to its end first. Raises Damaged for what cannot be followed: a
-    compressed file, something that is no file, or one that cannot be read.
+    It waits for a file that does not exist yet, and yields a line once its end is written. It
+    reads a truncated file from its beginning again; when another file takes the name, it first
+    reads the old one to its end. Raises Damaged for a compressed, irregular or unreadable file.
     """
     splitter = LineSplitter()
     descriptor = -1
@@ -58,7 +57,7 @@ def follow_lines(
 
 
 def _open_when_there(name: str, waiter: Waiter, poll_seconds: float) -> int:
-    """A descriptor of the file; -1 when asked to stop before it exists."""
+    """A descriptor of the file; -1 when a stop request comes before the file exists."""
     while True:
         try:
             descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -73,7 +72,7 @@ def _open_when_there(name: str, waiter: Waiter, poll_seconds: float) -> int:
 
 
 def _is_replaced(name: str, descriptor: int) -> bool:
-    """Whether the name now stands for another file; one that is only gone may come back."""
+    """Whether the name now belongs to another file; a missing file may come back."""
     try:
         found = os.stat(name)
     except FileNotFoundError:

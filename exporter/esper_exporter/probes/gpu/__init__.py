@@ -1,1 +1,1 @@
-"""GPUs: what their driver tells, read on a thread of its own and never by a scrape."""
+"""GPU vitals: a separate thread reads them from the driver; a scrape never does."""

@@ -1,4 +1,4 @@
-"""What a GPU and its driver are to the sampler, whoever stands behind them: NVML or a fake."""
+"""The GPU and driver protocols that the sampler uses; NVML and a fake implement them."""
 
 from __future__ import annotations
 
@@ -36,18 +36,18 @@ WHOLE_FIELDS = (
     "retired_pages_double_bit",
     "remapped_rows",
 )
-"""What is read of a GPU as a whole. One call each, so that one failure loses one field."""
+"""The fields of a whole GPU. One call each, so that one failure loses one field."""
 
 OWN_FIELDS = ("process_memory", "process_utilization")
-"""What is read of the training's own share of a GPU."""
+"""The fields of the training's share of a GPU."""
 
 SLOW_FIELDS = ("pcie_throughput",)
-"""What takes tens of milliseconds a GPU, and is read only when asked for."""
+"""The fields that take tens of milliseconds per GPU; read only on request."""
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Which GPU it is: the driver's index, UUID, model, and place on the PCI bus."""
+    """Identifies a GPU: the driver's index, UUID, model, and PCI bus id."""
 
     gpu: str
     uuid: str
@@ -57,7 +57,7 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class MigInstance:
-    """A part of a GPU that stands for a GPU; memory in bytes, None where it is not told."""
+    """A part of a GPU that acts as a GPU; memory in bytes, None where unknown."""
 
     mig: str
     uuid: str
@@ -70,7 +70,7 @@ class MigInstance:
 
 @dataclass(frozen=True, slots=True)
 class Versions:
-    """Versions of the driver and of the newest CUDA it can do; empty where not told."""
+    """Versions of the driver and of the newest CUDA it supports; empty where unknown."""
 
     driver: str = ""
     cuda: str = ""
@@ -78,8 +78,8 @@ class Versions:
 
 @dataclass(frozen=True, slots=True)
 class CudaDevice:
-    """A GPU under the number that CUDA gives it in this process, which CUDA_VISIBLE_DEVICES
-    chooses. ``holds_memory``: torch's allocator has memory there."""
+    """A GPU under its CUDA ordinal in this process, which depends on CUDA_VISIBLE_DEVICES.
+    ``holds_memory``: torch's allocator has memory on it."""
 
     ordinal: int
     uuid: str
@@ -88,8 +88,8 @@ class CudaDevice:
 
 
 class ReadError(Exception):
-    """A field could not be read, or not all of it: ``error`` names why, from a fixed vocabulary;
-    ``cells`` is what could be read all the same."""
+    """Reading a field failed, wholly or in part: ``error`` is the reason, from a fixed vocabulary;
+    ``cells`` are the values that were read all the same."""
 
     def __init__(self, error: str, cells: Cells | None = None) -> None:
         super().__init__(error)
@@ -98,15 +98,15 @@ class ReadError(Exception):
 
 
 class GpuLost(ReadError):
-    """The GPU does not answer any more: it fell off the bus."""
+    """The GPU no longer answers: it fell off the bus."""
 
 
 class DriverGone(ReadError):
-    """The driver went away under us: it was unloaded or replaced. Open it again."""
+    """The driver was unloaded or replaced while in use. Open it again."""
 
 
 class NoDriver(Exception):
-    """There is no driver to ask. ``for_good``: nor will there be one in this process' life."""
+    """No driver is available; with ``for_good``, none will be in this process's lifetime."""
 
     def __init__(self, reason: str, *, for_good: bool) -> None:
         super().__init__(reason)
@@ -114,36 +114,36 @@ class NoDriver(Exception):
 
 
 class Gpu(Protocol):
-    """One GPU. A call may take as long as it likes, and may never return."""
+    """One GPU. A call may take any time, and may never return."""
 
     @property
     def identity(self) -> Identity: ...
 
     def read(self, field: str) -> Cells:
-        """The numbers of a field; none for what the GPU says it does not know. Raises ReadError,
-        ``not_supported`` for what it cannot tell."""
+        """Read a field's values; empty where the GPU reports "not known". Raises ReadError, with
+        ``not_supported`` for a field that the GPU lacks."""
         ...
 
     def instances(self) -> Sequence[MigInstance]:
-        """Its MIG instances; none when it is not split. Raises ReadError."""
+        """The GPU's MIG instances; empty when MIG is off. Raises ReadError."""
         ...
 
 
 class XidWatch(Protocol):
-    """Waits for the driver to tell of errors."""
+    """Waits for the driver to report errors."""
 
     @property
     def watched(self) -> Sequence[Identity]:
-        """The GPUs whose errors are told."""
+        """The GPUs whose errors the driver reports."""
         ...
 
     @property
     def refused(self) -> Mapping[str, str]:
-        """UUID → error of each GPU whose errors are not."""
+        """UUID → error for each GPU whose errors the driver cannot report."""
         ...
 
     def wait(self, seconds: float) -> tuple[str, int] | None:
-        """The next error, as UUID and code (XID); None when there was none for so long. Raises
+        """The next error as UUID and code (XID); None after ``seconds`` without one. Raises
         ReadError."""
         ...
 
@@ -151,33 +151,33 @@ class XidWatch(Protocol):
 
 
 class Driver(Protocol):
-    """The driver of all GPUs of the machine. One that is given to an exporter is used by two of its
-    threads: one samples, one watches."""
+    """The driver of all GPUs of the machine. Two threads of the exporter use it: one samples, one
+    waits for XIDs."""
 
     @property
     def source(self) -> str:
-        """``nvml``, or ``fake`` when the numbers are made up."""
+        """``nvml``, or ``fake`` for simulated GPUs."""
         ...
 
     def open(self) -> None:
-        """Begin to use it. Raises NoDriver."""
+        """Start using the driver. Raises NoDriver."""
         ...
 
     def close(self) -> None:
-        """Use it no more; harmless when it is not open."""
+        """Stop using the driver; harmless when it is not open."""
         ...
 
     def versions(self) -> Versions: ...
 
     def gpus(self) -> tuple[Sequence[Gpu], Sequence[str]]:
-        """The GPUs there are now, and the error of each that is listed and does not answer. Raises
+        """The GPUs present now, and the error of each listed GPU that does not answer. Raises
         ReadError."""
         ...
 
     def watch(self) -> XidWatch:
-        """Begin to wait for errors of all GPUs there are now. Raises ReadError."""
+        """Start watching all GPUs present now for errors. Raises ReadError."""
         ...
 
     def cuda_devices(self) -> Sequence[CudaDevice]:
-        """The GPUs that this process uses through CUDA; none while it has not begun to."""
+        """The GPUs that this process uses through CUDA; empty before it initialises CUDA."""
         ...

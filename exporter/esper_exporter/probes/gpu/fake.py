@@ -1,8 +1,6 @@
-"""Made-up GPUs, for demonstrations and tests: they say so in ``esper_gpu_info{source="fake"}``.
+"""Simulated GPUs for demos and tests, marked by ``esper_gpu_info{source="fake"}``.
 
-    Exporter(gpu_driver=FakeDriver(2))
-
-is all that a demonstration needs.
+``Exporter(gpu_driver=FakeDriver(2))`` is all that a demo needs.
 """
 
 from __future__ import annotations
@@ -37,10 +35,10 @@ MIG_SHARE = 7
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Something that happens to a GPU, so many seconds after the driver was made.
+    """A fault of a GPU, so many seconds after the driver's construction.
 
-    ``hot``: it overheats and is throttled until ``until``. ``lost``: it is off the bus until
-    ``until``. ``xid``: the driver tells of an error with ``code``, once.
+    ``hot``: the GPU overheats and is throttled until ``until``. ``lost``: it is off the bus until
+    ``until``. ``xid``: the driver reports an error with ``code``, once.
     """
 
     kind: Literal["hot", "lost", "xid"]
@@ -50,16 +48,15 @@ class Fault:
     code: int = 79
 
     def lasts(self, gpu: int, now: float) -> bool:
-        """Whether a GPU has it now."""
+        """Whether a GPU has the fault now."""
         return self.gpu == gpu and self.at <= now < self.until
 
 
 class FakeDriver:
-    """A driver with ``count`` GPUs under a load that comes and goes. ``clock`` is in seconds.
+    """A driver with ``count`` GPUs under a varying load. ``clock`` is in seconds.
 
-    ``mig`` is the number of instances that each GPU is split into, ``unsupported`` are fields
-    that they do not have. ``in_use``: the training is made to use them all through CUDA, in the
-    same order. Safe to use from several threads.
+    Each GPU is split into ``mig`` instances and lacks the fields ``unsupported``. ``in_use``: the
+    training seems to use all of them through CUDA, in the same order. Thread-safe.
     """
 
     source = "fake"
@@ -112,7 +109,7 @@ class FakeDriver:
 
 
 class FakeGpu:
-    """One made-up GPU: its numbers follow from the time alone."""
+    """A simulated GPU: its values depend on the time only."""
 
     def __init__(
         self,
@@ -125,7 +122,7 @@ class FakeGpu:
         self.identity = Identity(
             str(index),
             f"GPU-00000000-0000-0000-0000-{index:012d}",
-            "Made-up GPU",
+            "Simulated GPU",
             f"00000000:{index + 1:02x}:00.0",
         )
         self._index = index
@@ -139,7 +136,7 @@ class FakeGpu:
         return any(f.kind == kind and f.lasts(self._index, now) for f in self._faults)
 
     def read(self, field: str) -> Cells:
-        """The numbers of a field, as of now."""
+        """A field's current values."""
         if self._has("lost"):
             raise GpuLost("gpu_is_lost")
         if field in self._unsupported or field not in READERS:
@@ -147,7 +144,7 @@ class FakeGpu:
         return READERS[field](State(self._now(), self._index, self._has("hot")))
 
     def instances(self) -> list[MigInstance]:
-        """Its MIG instances, of a seventh of the memory each."""
+        """The MIG instances, with a seventh of the memory each."""
         if self._has("lost"):
             raise GpuLost("gpu_is_lost")
         share = int(TOTAL / MIG_SHARE)
@@ -155,7 +152,7 @@ class FakeGpu:
             MigInstance(
                 str(number),
                 f"MIG-00000000-0000-0000-{self._index:04d}-{number:012d}",
-                "Made-up GPU MIG 1g.10gb",
+                "Simulated GPU MIG 1g.10gb",
                 str(number + 7),
                 "0",
                 share // 4,
@@ -166,7 +163,7 @@ class FakeGpu:
 
 
 class FakeWatch:
-    """Tells of the errors that were planned, each once."""
+    """Reports each planned error once."""
 
     refused: Mapping[str, str]
 
@@ -180,7 +177,7 @@ class FakeWatch:
         self._closed = threading.Event()
 
     def wait(self, seconds: float) -> tuple[str, int] | None:
-        """The next of them, when its time has come."""
+        """The next error, once it is due."""
         left = self._planned[0].at - self._now() if self._planned else math.inf
         if left > 0:
             self._closed.wait(min(seconds, left))
@@ -190,13 +187,13 @@ class FakeWatch:
         return None
 
     def close(self) -> None:
-        """End a wait that goes on."""
+        """End a wait in progress."""
         self._closed.set()
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What the numbers of a GPU follow from."""
+    """The simulated state behind a GPU's values."""
 
     now: float
     index: int
@@ -204,13 +201,13 @@ class State:
 
     @property
     def load(self) -> float:
-        """0 to 1: busy for most of a period, each GPU a little after the one before."""
+        """0 to 1: busy for most of a period, each GPU a little later than the previous one."""
         wave = math.sin(2 * math.pi * self.now / PERIOD_SECONDS - self.index)
         return min(1.0, max(0.0, 0.7 + 0.5 * wave)) * (0.4 if self.hot else 1.0)
 
     @property
     def used(self) -> float:
-        """Bytes: fills up within some minutes."""
+        """Used memory in bytes: fills up within some minutes."""
         return float(int(GIB * (4 + 30 * (1 - math.exp(-self.now / 120)) + 2 * self.index)))
 
     @property

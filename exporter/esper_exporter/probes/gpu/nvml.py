@@ -1,4 +1,4 @@
-"""The driver through NVML (nvidia-ml-py): every error becomes one of a fixed vocabulary."""
+"""NVML (nvidia-ml-py) as a driver; maps its errors to a fixed vocabulary."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def _import() -> Any:
 
 
 class Nvml:
-    """NVML as a driver. ``load`` gives the module ``pynvml``, or what behaves like it.
+    """NVML as a driver. ``load`` returns the module ``pynvml`` or a stand-in.
 
-    ``ours`` says whether a process id is this training's.
+    ``ours`` returns whether a process id belongs to this training.
     """
 
     source = "nvml"
@@ -53,7 +53,7 @@ class Nvml:
         self._errors: dict[int, str] = {}
 
     def open(self) -> None:
-        """Load the library and begin. Raises NoDriver."""
+        """Load and initialise the library. Raises NoDriver."""
         if self._library is not None:
             return
         try:
@@ -69,19 +69,19 @@ class Nvml:
             with self._translated(library):
                 library.nvmlInit()
         except ReadError as failed:
-            told = failed.__cause__ or failed
-            raise NoDriver(f"NVML: {told}", for_good=failed.error in NEVER) from failed
+            cause = failed.__cause__ or failed
+            raise NoDriver(f"NVML: {cause}", for_good=failed.error in NEVER) from failed
         self._library = library
 
     def close(self) -> None:
-        """Give the library back. Raises ReadError."""
+        """Shut the library down. Raises ReadError."""
         library, self._library = self._library, None
         if library is not None:
             with self._translated(library):
                 library.nvmlShutdown()
 
     def versions(self) -> Versions:
-        """Empty where the driver does not tell. Raises DriverGone."""
+        """Versions; empty where the driver does not report them. Raises DriverGone."""
         library = self._opened()
         driver = self._or_none(library.nvmlSystemGetDriverVersion)
         number = self._or_none(lambda: library.nvmlSystemGetCudaDriverVersion_v2())
@@ -89,7 +89,7 @@ class Nvml:
         return Versions(_text(driver), cuda)
 
     def gpus(self) -> tuple[list[NvmlGpu], list[str]]:
-        """All GPUs that answer to their name, and the errors of the others. Raises ReadError."""
+        """The GPUs that report their name, and the errors of the others. Raises ReadError."""
         library = self._opened()
         with self._translated(library):
             count = library.nvmlDeviceGetCount()
@@ -122,7 +122,7 @@ class Nvml:
         return NvmlWatch(library, gpus, self._translated)
 
     def cuda_devices(self) -> Sequence[CudaDevice]:
-        """What torch sees, once the training has begun to use CUDA."""
+        """The devices that torch sees, once the training uses CUDA."""
         return cuda_devices()
 
     def _opened(self) -> Any:
@@ -141,7 +141,7 @@ class Nvml:
 
     @contextmanager
     def _translated(self, library: Any) -> Iterator[None]:
-        """Turn the library's errors into ours."""
+        """Translate the library's errors into ReadError and its subclasses."""
         try:
             yield
         except ReadError:
@@ -175,12 +175,12 @@ class NvmlGpu:
         self._asked = Handle(library, handle, ours, self._code)
 
     def read(self, field: str) -> Cells:
-        """The numbers of a field. Raises ReadError."""
+        """A field's values. Raises ReadError."""
         with self._translated(self._library):
             return READERS[field](self._asked)
 
     def instances(self) -> Sequence[MigInstance]:
-        """Its MIG instances; none when the mode is off. Raises ReadError."""
+        """The GPU's MIG instances; empty when MIG is off. Raises ReadError."""
         library = self._library
         with self._translated(library):
             current, _ = library.nvmlDeviceGetMigMode(self.handle)
@@ -190,7 +190,7 @@ class NvmlGpu:
         return [found for index in range(most) if (found := self._instance(index)) is not None]
 
     def _instance(self, index: int) -> MigInstance | None:
-        """One instance; None for a number that is not taken."""
+        """One MIG instance; None for an unused index."""
         library = self._library
         try:
             with self._translated(library):
@@ -201,7 +201,7 @@ class NvmlGpu:
                 return None
             raise
 
-        def told(call: Callable[[], Any]) -> Any:
+        def optional(call: Callable[[], Any]) -> Any:
             try:
                 with self._translated(library):
                     return call()
@@ -210,19 +210,19 @@ class NvmlGpu:
             except ReadError:
                 return None
 
-        memory = told(lambda: library.nvmlDeviceGetMemoryInfo(handle))
+        memory = optional(lambda: library.nvmlDeviceGetMemoryInfo(handle))
         return MigInstance(
             str(index),
             uuid,
-            _text(told(lambda: library.nvmlDeviceGetName(handle))),
-            _text(told(lambda: library.nvmlDeviceGetGpuInstanceId(handle))),
-            _text(told(lambda: library.nvmlDeviceGetComputeInstanceId(handle))),
+            _text(optional(lambda: library.nvmlDeviceGetName(handle))),
+            _text(optional(lambda: library.nvmlDeviceGetGpuInstanceId(handle))),
+            _text(optional(lambda: library.nvmlDeviceGetComputeInstanceId(handle))),
             None if memory is None else known(memory.used),
             None if memory is None else known(memory.total),
         )
 
     def _code(self, status: int) -> str:
-        """The name of an error that a call returns instead of raising it."""
+        """The name of an error status that a call returned instead of raising."""
         try:
             with self._translated(self._library):
                 raise self._library.NVMLError(status)
@@ -257,7 +257,7 @@ class NvmlWatch:
         self.refused = refused
 
     def wait(self, seconds: float) -> tuple[str, int] | None:
-        """The next XID, or None after so many seconds. Raises ReadError."""
+        """The next XID, or None after ``seconds``. Raises ReadError."""
         library = self._library
         try:
             with self._translated(library):
@@ -272,7 +272,7 @@ class NvmlWatch:
             with self._translated(library):
                 uuid = _text(library.nvmlDeviceGetUUID(event.device))
         except ReadError:
-            # A GPU that is off the bus (XID 79) may not tell its name any more.
+            # A GPU that is off the bus (XID 79) may no longer report its UUID.
             uuid = self.watched[0].uuid if len(self.watched) == 1 else ""
         return uuid, int(event.eventData)
 
@@ -282,12 +282,12 @@ class NvmlWatch:
             self._library.nvmlEventSetFree(self._events)
 
 
-def _text(told: Any) -> str:
+def _text(value: Any) -> str:
     """A name or a number as a label; older bindings return bytes. Raises TypeError."""
-    if told is None:
+    if value is None:
         return ""
-    if isinstance(told, bytes):
-        return told.decode("utf-8", "replace")
-    if not isinstance(told, str | int):
-        raise TypeError(f"no text: {told!r}")
-    return str(told)
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    if not isinstance(value, str | int):
+        raise TypeError(f"not text: {value!r}")
+    return str(value)

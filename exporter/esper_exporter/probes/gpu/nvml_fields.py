@@ -1,7 +1,7 @@
-"""How each field is read through NVML, and turned into base units.
+"""Read each field through NVML, in base units.
 
-What NVML writes for "not known" (all bits set) is no number. Sources: NVML API reference; the
-values of `nvml.h` stand here where an older nvidia-ml-py has no name for them.
+NVML's "not known" (all bits set) becomes no sample. Sources: NVML API reference; constants from
+`nvml.h` for which an older nvidia-ml-py has no name.
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ THROTTLE_TIMES = {
 NVLINK_ERRORS = {38: "crc_flit", 45: "crc_data", 52: "replay", 59: "recovery"}
 
 _VALUES = ("dVal", "uiVal", "ulVal", "ullVal", "sllVal", "siVal", "usVal")
-"""Where a field's value lies, by its type."""
+"""The union member that holds a field's value, by type."""
 
 
 def known(value: Any) -> Any:
-    """A number, or None for what NVML writes when it has none."""
+    """The number, or None for NVML's "not known"."""
     return None if value is None or value in UNKNOWN else value
 
 
 class Handle:
-    """One GPU's handle, and what must be remembered from one reading to the next."""
+    """A GPU's handle, and the state kept between two readings."""
 
     def __init__(
         self, library: Any, handle: Any, ours: Callable[[int], bool], code: Callable[[int], str]
@@ -61,8 +61,8 @@ class Handle:
         self.reasons: int | None = None
 
     def ask(self, *names: str, with_: tuple[Any, ...] = ()) -> Any:
-        """Call the first of these functions that binding and driver have. Raises what it raises,
-        AttributeError where there is none."""
+        """Call the first of these functions that binding and driver support. Raises that call's
+        errors, and AttributeError where no function exists."""
         for name in names:
             function = getattr(self.library, name, None)
             if function is None:
@@ -76,17 +76,17 @@ class Handle:
         raise AttributeError(" or ".join(names))
 
     def fields(self, ids: Iterable[int]) -> tuple[dict[int, float], str | None]:
-        """Values of field ids, and the error of one that has none: the call as a whole succeeds."""
+        """Values by field id, and the error of one field that failed; the call itself succeeds."""
         wanted = list(ids)
         found: dict[int, float] = {}
         error = None
-        for told in self.library.nvmlDeviceGetFieldValues(self.handle, wanted):
-            if told.nvmlReturn != 0:
-                error = self.code(told.nvmlReturn)
-            elif not 0 <= told.valueType < len(_VALUES):
+        for result in self.library.nvmlDeviceGetFieldValues(self.handle, wanted):
+            if result.nvmlReturn != 0:
+                error = self.code(result.nvmlReturn)
+            elif not 0 <= result.valueType < len(_VALUES):
                 error = "unknown"
-            elif (value := known(getattr(told.value, _VALUES[told.valueType]))) is not None:
-                found[told.fieldId] = value
+            elif (value := known(getattr(result.value, _VALUES[result.valueType]))) is not None:
+                found[result.fieldId] = value
         return found, error
 
 
@@ -107,33 +107,33 @@ def _simple(name: str, function: str, *more: Any, scale: float = 1.0) -> Callabl
 
 
 def _utilization(gpu: Handle) -> Cells:
-    told = gpu.ask("nvmlDeviceGetUtilizationRates")
+    rates = gpu.ask("nvmlDeviceGetUtilizationRates")
     return {
-        **_one("utilization_ratio", told.gpu, PERCENT),
-        **_one("memory_bandwidth_utilization_ratio", told.memory, PERCENT),
+        **_one("utilization_ratio", rates.gpu, PERCENT),
+        **_one("memory_bandwidth_utilization_ratio", rates.memory, PERCENT),
     }
 
 
 def _memory(gpu: Handle) -> Cells:
-    """Version 2 tells apart what is used from what driver and firmware keep; version 1 does not."""
+    """Version 2 separates used memory from that reserved by the driver; version 1 does not."""
     library = gpu.library
     version = getattr(library, "nvmlMemory_v2", MEMORY_V2)
     try:
-        told = library.nvmlDeviceGetMemoryInfo(gpu.handle, version=version)
-        reserved = _one("memory_reserved_bytes", told.reserved)
+        memory = library.nvmlDeviceGetMemoryInfo(gpu.handle, version=version)
+        reserved = _one("memory_reserved_bytes", memory.reserved)
     except TypeError:
-        told, reserved = library.nvmlDeviceGetMemoryInfo(gpu.handle), {}
+        memory, reserved = library.nvmlDeviceGetMemoryInfo(gpu.handle), {}
     except library.NVMLError as failed:
         if gpu.code(getattr(failed, "value", -1)) not in MISSING:
             raise
-        told, reserved = library.nvmlDeviceGetMemoryInfo(gpu.handle), {}
-    used, total = known(told.used), known(told.total)
+        memory, reserved = library.nvmlDeviceGetMemoryInfo(gpu.handle), {}
+    used, total = known(memory.used), known(memory.total)
     alarm: Cells = {}
     if used is not None and total:
         alarm = {("esper_gpu_memory_alarm",): float(used / total > MEMORY_CRITICAL)}
     return {
         **_one("memory_used_bytes", used),
-        **_one("memory_free_bytes", told.free),
+        **_one("memory_free_bytes", memory.free),
         **_one("memory_total_bytes", total),
         **reserved,
         **alarm,
@@ -192,9 +192,9 @@ def _performance_state(gpu: Handle) -> Cells:
 def _pcie_throughput(gpu: Handle) -> Cells:
     cells: dict[tuple[str, ...], float] = {}
     for direction, counter in (("transmit", PCIE_TRANSMIT), ("receive", PCIE_RECEIVE)):
-        told = known(gpu.ask("nvmlDeviceGetPcieThroughput", with_=(counter,)))
-        if told is not None:
-            cells["esper_gpu_pcie_throughput_bytes", direction] = told * KILO
+        value = known(gpu.ask("nvmlDeviceGetPcieThroughput", with_=(counter,)))
+        if value is not None:
+            cells["esper_gpu_pcie_throughput_bytes", direction] = value * KILO
     return cells
 
 
@@ -231,19 +231,19 @@ def _remapped_rows(gpu: Handle) -> Cells:
 
 
 def _process_memory(gpu: Handle) -> Cells:
-    """Absent unless the driver names a process of ours: in a container it may name none."""
+    """Absent unless the driver lists a process of this training; in a container it may not."""
     processes = gpu.ask("nvmlDeviceGetComputeRunningProcesses")
     used = [known(each.usedGpuMemory) for each in processes if gpu.ours(each.pid)]
-    told = [memory for memory in used if memory is not None]
-    return {("esper_gpu_process_memory_bytes",): float(sum(told))} if told else {}
+    known_sizes = [memory for memory in used if memory is not None]
+    return {("esper_gpu_process_memory_bytes",): float(sum(known_sizes))} if known_sizes else {}
 
 
 def _process_utilization(gpu: Handle) -> Cells:
-    """Mean of the driver's samples since the last reading, over all processes of ours."""
+    """Mean of the driver's samples since the last reading, over this training's processes."""
     try:
         samples = gpu.ask("nvmlDeviceGetProcessUtilization", with_=(gpu.seen_until,))
     except gpu.library.NVMLError as failed:
-        # Nothing ran: told as an error, and by the binding as the error "success".
+        # Nothing ran: an error, which the binding reports as the error "success".
         value = getattr(failed, "value", -1)
         if value == 0 or gpu.code(value) == "not_found":
             return {}

@@ -1,4 +1,4 @@
-"""The numbers that CUDA gives GPUs in this process, by what does not change: UUID and PCI bus."""
+"""Map this process's CUDA ordinals to GPUs by UUID and PCI bus id, which do not change."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from esper_exporter.probes.gpu.driver import CudaDevice
 
 
 def cuda_devices(modules: Mapping[str, ModuleType] = sys.modules) -> tuple[CudaDevice, ...]:
-    """The GPUs that torch sees, once the training itself has begun to use CUDA through it.
+    """The GPUs that torch sees, once the training itself uses CUDA through torch.
 
-    Neither imports torch nor initialises CUDA: that would take memory on a GPU. Waits for none.
+    Neither imports torch nor initialises CUDA: that would allocate GPU memory. Never waits for a
+    GPU.
     """
     torch = modules.get("torch")
     if torch is None:
@@ -23,24 +24,24 @@ def cuda_devices(modules: Mapping[str, ModuleType] = sys.modules) -> tuple[CudaD
             return ()
         found = []
         for ordinal in range(cuda.device_count()):
-            told = cuda.get_device_properties(ordinal)
+            properties = cuda.get_device_properties(ordinal)
             found.append(
                 CudaDevice(
                     ordinal,
-                    str(getattr(told, "uuid", "")),
-                    _bus_id(told),
+                    str(getattr(properties, "uuid", "")),
+                    _bus_id(properties),
                     bool(cuda.memory_reserved(ordinal)),
                 )
             )
         return tuple(found)
     except Exception:
-        # Not our code: half imported, built without CUDA, or without a device after all.
+        # Foreign code: half imported, built without CUDA, or without a device after all.
         return ()
 
 
-def _bus_id(told: object) -> str:
+def _bus_id(properties: object) -> str:
     domain, bus, device = (
-        getattr(told, f"pci_{name}_id", None) for name in ("domain", "bus", "device")
+        getattr(properties, f"pci_{name}_id", None) for name in ("domain", "bus", "device")
     )
     if domain is None or bus is None or device is None:
         return ""
@@ -48,8 +49,8 @@ def _bus_id(told: object) -> str:
 
 
 def driver_uuid(device: CudaDevice, known: Iterable[tuple[str, str]]) -> str | None:
-    """The driver's UUID of a CUDA device, from the (UUID, PCI bus id) pairs that the driver lists;
-    None if it is none of them. torch writes UUIDs without the driver's ``GPU-`` or ``MIG-``."""
+    """The driver's UUID of a CUDA device, from the driver's (UUID, PCI bus id) pairs; None without
+    a match. torch writes UUIDs without the driver's prefix ``GPU-`` or ``MIG-``."""
     pairs = list(known)
     wanted = _bare(device.uuid)
     for uuid, _ in pairs:
@@ -62,9 +63,9 @@ def driver_uuid(device: CudaDevice, known: Iterable[tuple[str, str]]) -> str | N
 
 
 def ordinals_of(devices: Sequence[str], seen: Sequence[CudaDevice]) -> set[int]:
-    """The ordinals of a run whose devices are told as torch writes them (``cuda:1``).
+    """The ordinals of a run's devices, given as torch writes them (``cuda:1``).
 
-    Where none is told by number, those on which the process holds memory.
+    Where no device has a number, the ordinals on which the process holds memory.
     """
     named = {
         int(number)

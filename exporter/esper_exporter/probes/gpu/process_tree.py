@@ -1,4 +1,4 @@
-"""Which processes are this training's: the process itself and what it started."""
+"""The training's processes: this process and its descendants."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ MOST_KNOWN = 4096
 
 
 class Family:
-    """Answers for process ids as this process sees them. In a container that hides the machine's
-    process ids, the driver's ids mean nothing here, and none of them is ours."""
+    """Decides by process ids as this process sees them. In a container that hides the machine's
+    process ids, the driver's ids mean nothing here, and no process matches."""
 
     def __init__(self) -> None:
         self._own = os.getpid()
         self._known: dict[int, bool] = {}
 
     def includes(self, pid: int) -> bool:
-        """Whether a process is this one or descends from it."""
+        """Whether a process is this process or a descendant."""
         if pid == self._own:
             return True
         known = self._known.get(pid)

@@ -1,4 +1,4 @@
-"""What a sampler has found so far: immutable, so that a scrape reads it while the next is made."""
+"""The samplers' reports: immutable, so that a scrape can read one while the next is built."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FieldErrors = Mapping[tuple[str, str], int]
 
 @dataclass(frozen=True, slots=True)
 class GpuSample:
-    """One GPU: its last numbers, none once it is lost, and when it last answered (Unix time)."""
+    """One GPU: its last values (empty once it is lost), and when it last answered (Unix time)."""
 
     identity: Identity
     cells: Cells = field(default_factory=dict)
@@ -24,7 +24,7 @@ class GpuSample:
 
 @dataclass(frozen=True, slots=True)
 class GpuReport:
-    """All GPUs. ``whole``: this process tells of whole GPUs, not only of its own share of them."""
+    """All GPUs. ``whole``: this process reports whole GPUs, not only its share of them."""
 
     source: str
     whole: bool = True
@@ -37,9 +37,9 @@ class GpuReport:
 
 @dataclass(frozen=True, slots=True)
 class XidReport:
-    """Errors that the driver told of, by GPU and code: how many, and when the last came.
+    """Errors that the driver reported, by GPU and code: their count and the last one's time.
 
-    A GPU that is watched has an entry for each code that means broken hardware, from the start.
+    A watched GPU has an entry for each code that means broken hardware from the start.
     """
 
     counts: Mapping[tuple[str, str, str], int] = field(default_factory=dict)

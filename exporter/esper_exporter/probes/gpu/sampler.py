@@ -1,4 +1,4 @@
-"""Reads all GPUs, one field at a time; whatever fails costs that field and nothing else."""
+"""Sample all GPUs, one field at a time; a failure loses that field only."""
 
 from __future__ import annotations
 
@@ -26,25 +26,25 @@ from esper_exporter.probes.samples import Cell
 logger = logging.getLogger("esper_exporter")
 
 RETRY_SECONDS = 30.0
-"""How long a driver that is away, or a GPU that is lost, is left alone before the next try."""
+"""How long to wait before retrying a missing driver or a lost GPU."""
 
 LASTING = frozenset({"not_supported", "function_not_found", "no_permission"})
-"""Errors that stay: counted once, and not asked for again until the GPUs are listed anew."""
+"""Permanent errors: counted once, and not retried until the next listing of the GPUs."""
 
 
 class GpuSampler:
-    """Owns what is known of the GPUs; `step` is one pass over them, on a thread of its own.
+    """Owns the GPUs' last values; `step` samples all GPUs once, on a separate thread.
 
-    ``tell`` is called with a report after each GPU, so that one that hangs holds up no others'
-    numbers. ``whole`` False: only this process' own share of each GPU is read.
-    ``slow_every`` are the seconds between two readings of the slow fields, 0 for never.
-    ``clock`` is Unix time, ``timer`` never goes back.
+    It calls ``publish`` with a report after each GPU, so that a GPU that hangs does not delay the
+    others' samples. ``whole`` False reads only this process's share of each GPU. ``slow_every``
+    is the time in seconds between two readings of the slow fields, 0 for never. ``clock`` is Unix
+    time, ``timer`` is monotonic.
     """
 
     def __init__(
         self,
         driver: Driver,
-        tell: Callable[[GpuReport], None],
+        publish: Callable[[GpuReport], None],
         *,
         whole: bool = True,
         slow_every: float = 0.0,
@@ -52,7 +52,7 @@ class GpuSampler:
         timer: Callable[[], float] = time.monotonic,
     ) -> None:
         self._driver = driver
-        self._tell = tell
+        self._publish = publish
         self._whole = whole
         self._slow_every = slow_every
         self._clock = clock
@@ -60,7 +60,7 @@ class GpuSampler:
         self._fields = (*(WHOLE_FIELDS if whole else ()), *OWN_FIELDS)
         self._open = False
         self._done = False
-        self._told: set[str] = set()
+        self._logged: set[str] = set()
         self._next_open = self._next_list = self._next_slow = float("-inf")
         self._present: bool | None = None
         self._versions = Versions()
@@ -75,22 +75,22 @@ class GpuSampler:
 
     @property
     def done(self) -> bool:
-        """Whether there is nothing to come any more: the machine has no driver."""
+        """Whether sampling is over for good: the machine has no driver."""
         return self._done
 
     def step(self) -> None:
-        """One pass. Never raises."""
+        """Sample once. Never raises."""
         try:
             self._pass()
         except DriverGone as gone:
             self._driver_gone(gone.error)
         except Exception as error:
-            self._say(f"GPUs cannot be read: {type(error).__name__}: {error}")
+            self._log_once(f"GPUs cannot be read: {type(error).__name__}: {error}")
             self._driver_gone("unexpected")
         self._report()
 
     def close(self) -> None:
-        """Give the driver back. Never raises."""
+        """Close the driver. Never raises."""
         self._open = False
         try:
             self._driver.close()
@@ -108,13 +108,13 @@ class GpuSampler:
                 self._present = False
                 self._done = reason.for_good
                 self._next_open = now + RETRY_SECONDS
-                self._say(f"no GPU vitals: {reason}")
+                self._log_once(f"no GPU vitals: {reason}")
                 return
             self._open = True
             self._next_list = now
         if now >= self._next_list:
             self._list()
-            # Without a GPU, and while one is lost, the list may change.
+            # Without a GPU, or while one is lost, the list may change.
             complete = self._gpus and not self._lost
             self._next_list = float("inf") if complete else now + RETRY_SECONDS
         slow = self._slow_every > 0 and now >= self._next_slow
@@ -129,7 +129,7 @@ class GpuSampler:
         self._cuda = tuple(self._driver.cuda_devices())
 
     def _list(self) -> None:
-        """Find the GPUs there are. What was lost stays known, and is back if it is listed again."""
+        """List the GPUs. A lost GPU stays on record, and returns once it is listed again."""
         try:
             found, errors = self._driver.gpus()
         except DriverGone:
@@ -141,7 +141,7 @@ class GpuSampler:
             self._count("", "list", error)
         self._versions = self._driver.versions()
         self._gpus = {gpu.identity.uuid: gpu for gpu in found}
-        # One that is off the bus is there; one that a container may not use is not.
+        # A GPU off the bus still counts; one that the container may not use does not.
         self._present = bool(found) or "gpu_is_lost" in errors
         self._lost.clear()
         self._lasting.clear()
@@ -154,7 +154,7 @@ class GpuSampler:
                 self._samples[uuid] = GpuSample(gpu.identity, answered_at=answered)
         if not self._present:
             why = f" that answers ({', '.join(sorted(set(errors)))})" if errors else ""
-            self._say(f"no GPU vitals: the driver lists no GPU{why}")
+            self._log_once(f"no GPU vitals: the driver lists no GPU{why}")
 
     def _sample(self, uuid: str, gpu: Gpu, slow: bool) -> None:
         cells: dict[Cell, float] = {}
@@ -182,7 +182,7 @@ class GpuSampler:
         self._lost.add(uuid)
 
     def _read(self, uuid: str, gpu: Gpu, field: str) -> dict[Cell, float]:
-        """A field's numbers, what there are of them."""
+        """A field's values, as far as they could be read."""
         if (uuid, field) in self._lasting:
             return {}
         try:
@@ -231,13 +231,13 @@ class GpuSampler:
             self._counted.add((uuid, field, error))
         self._errors[field, error] = self._errors.get((field, error), 0) + 1
 
-    def _say(self, text: str) -> None:
-        if text not in self._told:
-            self._told.add(text)
+    def _log_once(self, text: str) -> None:
+        if text not in self._logged:
+            self._logged.add(text)
             logger.info("%s", text)
 
     def _report(self) -> None:
-        self._tell(
+        self._publish(
             GpuReport(
                 self._driver.source,
                 self._whole,

@@ -1,5 +1,5 @@
-"""Errors that the driver tells of by a code (XID): counted as they come, so that none is missed
-between two samples and a repeat is seen."""
+"""Count the errors that the driver reports by code (XID) as they arrive, so that none is missed
+between two samples and repeats count."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ HARDWARE_XIDS = (48, 61, 62, 63, 64, 74, 79, 92, 94, 95, 119, 120)
 of XID errors."""
 
 MOST_CODES = 64
-"""Codes of one GPU that are told apart; further ones are counted as ``other``."""
+"""Distinct codes per GPU; further ones count as ``other``."""
 
 WAIT_SECONDS = 5.0
 RETRY_SECONDS = 30.0
 
 
 class XidWatcher:
-    """Owns the counts. `step` waits for one error and counts it, on a thread of its own, and
-    returns the seconds to let pass before the next.
+    """Owns the counts. `step` waits for one error and counts it, on a separate thread, and returns
+    the seconds to wait before the next call.
 
-    ``tell`` is called with a report when something changed. ``clock`` is Unix time.
+    It calls ``publish`` with a report on every change. ``clock`` is Unix time.
     """
 
     def __init__(
         self,
         driver: Driver,
-        tell: Callable[[XidReport], None],
+        publish: Callable[[XidReport], None],
         *,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._driver = driver
-        self._tell = tell
+        self._publish = publish
         self._clock = clock
         self._watch: XidWatch | None = None
         self._indexes: dict[str, str] = {}
@@ -51,7 +51,7 @@ class XidWatcher:
 
     @property
     def done(self) -> bool:
-        """Whether nothing can come any more: the machine has no driver."""
+        """Whether watching is over for good: the machine has no driver."""
         return self._done
 
     def step(self) -> float:
@@ -73,7 +73,7 @@ class XidWatcher:
         return RETRY_SECONDS
 
     def close(self) -> None:
-        """Give the driver back. Never raises."""
+        """Close the driver. Never raises."""
         watch, self._watch = self._watch, None
         for close in (*(() if watch is None else (watch.close,)), self._driver.close):
             try:
@@ -92,7 +92,7 @@ class XidWatcher:
             self._error(uuid, error)
         self._report()
         if not watch.watched:
-            raise NoDriver("no GPU tells of its errors", for_good=False)
+            raise NoDriver("no GPU reports its errors", for_good=False)
         return watch
 
     def _count(self, uuid: str, code: int) -> None:
@@ -107,11 +107,11 @@ class XidWatcher:
         self._report()
 
     def _error(self, uuid: str, error: str) -> None:
-        """Count an error of the watch itself, once for each GPU: it is tried again for ever."""
+        """Count an error of the watch itself, once per GPU: the watch retries indefinitely."""
         if (uuid, error) not in self._counted:
             self._counted.add((uuid, error))
             self._errors["xid", error] = self._errors.get(("xid", error), 0) + 1
             self._report()
 
     def _report(self) -> None:
-        self._tell(XidReport(dict(self._counts), dict(self._last), dict(self._errors)))
+        self._publish(XidReport(dict(self._counts), dict(self._last), dict(self._errors)))

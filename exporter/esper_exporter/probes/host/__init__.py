@@ -1,1 +1,1 @@
-"""The machine and this process: CPU, memory, disks, limits, read on threads of their own."""
+"""Vitals of the machine and this process: CPU, memory, disks, limits, read on separate threads."""

@@ -1,4 +1,4 @@
-"""What a container may use, and uses: control groups, version 2 and version 1.
+"""A container's limits and usage: control groups, version 2 and version 1.
 
 Sources: the kernel's `Documentation/admin-guide/cgroup-v2.rst` and `cgroup-v1/memory.rst`.
 """
@@ -14,10 +14,10 @@ NO_LIMIT = 1 << 60
 
 
 def read_cgroup(root: Path = Path("/sys/fs/cgroup"), proc: Path = Path("/proc/self")) -> Cells:
-    """Limits and use of this process' control group; what there is not has no cell.
+    """Limits and usage of this process's control group; missing values have no cell.
 
-    A limit may be set on any group above; the smallest of them holds. ``root`` and ``proc`` are
-    where the kernel shows them.
+    Any ancestor group may set a limit; the smallest one applies. ``root`` and ``proc`` are the
+    kernel's mount points.
     """
     groups = _groups(proc)
     if "" in groups and (root / "cgroup.controllers").exists():
@@ -32,7 +32,7 @@ def read_cgroup(root: Path = Path("/sys/fs/cgroup"), proc: Path = Path("/proc/se
 
 
 def _groups(proc: Path) -> dict[str, str]:
-    """Controller → path of this process' group; version 2's one group is under ""."""
+    """Controller → path of this process's group; version 2's single group has the key ""."""
     found = {}
     for line in (_text(proc / "cgroup") or "").splitlines():
         _, controllers, path = line.split(":", 2)
@@ -42,8 +42,8 @@ def _groups(proc: Path) -> dict[str, str]:
 
 
 def _chain(mount: Path, path: str) -> list[Path]:
-    """The group's folder and those above it. In a container, whose own group is what is mounted,
-    the path may be the machine's and lead nowhere."""
+    """The group's folder and its ancestors. In a container, where the mount begins at the
+    container's group, the path may be the machine's and not exist."""
     group = mount / path.lstrip("/")
     if not group.is_dir():
         group = mount
@@ -100,8 +100,8 @@ def _quota_1(group: Path) -> float | None:
 
 
 def _smallest(name: str, limits: list[float | None]) -> dict[tuple[str, ...], float]:
-    told = [limit for limit in limits if limit is not None]
-    return {(name,): min(told)} if told else {}
+    known = [limit for limit in limits if limit is not None]
+    return {(name,): min(known)} if known else {}
 
 
 def _text(path: Path) -> str | None:
@@ -112,7 +112,7 @@ def _text(path: Path) -> str | None:
 
 
 def _number(path: Path) -> float | None:
-    """The number in a file; None for none, and for ``max`` and -1, which mean no limit."""
+    """The number in a file; None without one, and for ``max`` and -1, which mean no limit."""
     text = (_text(path) or "").strip()
     return float(text) if text.isdecimal() else None
 

@@ -1,4 +1,4 @@
-"""Reads the machine and this process; what the platform does not tell is left out."""
+"""Sample the machine and this process; values that the platform lacks are absent."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ IDLE = ("idle", "iowait")
 
 @dataclass(frozen=True, slots=True)
 class HostReport:
-    """The machine's numbers, and those of this process and its container."""
+    """The machine's values, and those of this process and its container."""
 
     host: Cells = field(default_factory=dict)
     process: Cells = field(default_factory=dict)
 
 
 class HostSampler:
-    """One pass over machine and process a `step`, on a thread of its own.
+    """Samples machine and process at each `step`, on a separate thread.
 
-    ``tell`` is called with each report. ``whole`` False: the machine is another process' to tell.
-    ``cgroup`` reads the container's limits. psutil does the rest, and prometheus_client's own
-    collectors the process' CPU, memory, files and garbage.
+    It calls ``publish`` with each report. ``whole`` False leaves the machine to another process.
+    ``cgroup`` reads the container's limits; prometheus_client's collectors read the process's CPU,
+    memory, files and garbage; psutil reads the rest.
     """
 
     def __init__(
         self,
-        tell: Callable[[HostReport], None],
+        publish: Callable[[HostReport], None],
         *,
         whole: bool = True,
         cgroup: Callable[[], Cells] = read_cgroup,
     ) -> None:
-        self._tell = tell
+        self._publish = publish
         self._cgroup = cgroup
         self._cpu_before: Any = None
         self._failed: set[str] = set()
@@ -49,7 +49,7 @@ class HostSampler:
 
     def step(self) -> None:
         """Read everything once. Never raises."""
-        self._tell(HostReport(self._gather(self._host), self._gather(self._process)))
+        self._publish(HostReport(self._gather(self._host), self._gather(self._process)))
 
     def _gather(self, readings: tuple[Callable[[], Cells], ...]) -> Cells:
         cells: dict[Cell, float] = {}
@@ -64,7 +64,7 @@ class HostSampler:
         return cells
 
     def _cpu(self) -> Cells:
-        """The share since the reading before; none the first time."""
+        """CPU share since the previous reading; empty the first time."""
         import psutil
 
         now = psutil.cpu_times()
@@ -88,20 +88,20 @@ class HostSampler:
     def _memory(self) -> Cells:
         import psutil
 
-        told = psutil.virtual_memory()
+        memory = psutil.virtual_memory()
         return {
-            ("esper_host_memory_total_bytes",): float(told.total),
-            ("esper_host_memory_available_bytes",): float(told.available),
-            ("esper_host_memory_used_bytes",): float(told.used),
+            ("esper_host_memory_total_bytes",): float(memory.total),
+            ("esper_host_memory_available_bytes",): float(memory.available),
+            ("esper_host_memory_used_bytes",): float(memory.used),
         }
 
     def _swap(self) -> Cells:
         import psutil
 
-        told = psutil.swap_memory()
+        memory = psutil.swap_memory()
         return {
-            ("esper_host_swap_total_bytes",): float(told.total),
-            ("esper_host_swap_used_bytes",): float(told.used),
+            ("esper_host_swap_total_bytes",): float(memory.total),
+            ("esper_host_swap_used_bytes",): float(memory.used),
         }
 
     def _load(self) -> Cells:
@@ -111,12 +111,12 @@ class HostSampler:
         return {(f"esper_host_load{minutes}",): load for minutes, load in loads}
 
     def _limits(self) -> Cells:
-        """What the container may use, and whether memory runs out, there or on the machine."""
+        """The container's limits, and whether memory runs out in it or on the machine."""
         import psutil
 
         cells = dict(self._cgroup())
-        told = psutil.virtual_memory()
-        shares = [told.used / told.total] if told.total else []
+        memory = psutil.virtual_memory()
+        shares = [memory.used / memory.total] if memory.total else []
         used = cells.get(("esper_host_cgroup_memory_used_bytes",))
         limit = cells.get(("esper_host_cgroup_memory_limit_bytes",))
         if used is not None and limit:
@@ -150,16 +150,17 @@ def _samples(collector: Any) -> Cells:
 
 
 class DiskSampler:
-    """Reads the space that is left where the training writes, apart from everything else: a file
-    system on a network may hang.
+    """Reads the free space where the training writes, on a separate thread: a network file system
+    may hang.
 
-    ``directories`` are by what they are for; one that does not exist yet is looked for above.
+    ``directories`` maps a purpose to a path; for one that does not exist yet, it checks the nearest
+    existing parent.
     """
 
     def __init__(
-        self, tell: Callable[[Mapping[str, Cells]], None], directories: Mapping[str, Path]
+        self, publish: Callable[[Mapping[str, Cells]], None], directories: Mapping[str, Path]
     ) -> None:
-        self._tell = tell
+        self._publish = publish
         self._directories = dict(directories)
         self._found: dict[str, Cells] = {}
         self._failed: set[str] = set()
@@ -172,13 +173,13 @@ class DiskSampler:
             self._found.pop(name, None)
             try:
                 there = next(each for each in (path, *path.absolute().parents) if each.exists())
-                told = psutil.disk_usage(str(there))
+                usage = psutil.disk_usage(str(there))
                 self._found[name] = {
-                    ("esper_host_disk_total_bytes",): float(told.total),
-                    ("esper_host_disk_free_bytes",): float(told.free),
+                    ("esper_host_disk_total_bytes",): float(usage.total),
+                    ("esper_host_disk_free_bytes",): float(usage.free),
                 }
             except Exception as error:
                 if name not in self._failed:
                     self._failed.add(name)
                     logger.info("host vitals: no disk space of the %s directory: %s", name, error)
-            self._tell(dict(self._found))
+            self._publish(dict(self._found))
