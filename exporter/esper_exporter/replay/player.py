@@ -222,8 +222,8 @@ class Player:
             self._seek()
             if self._position >= len(self._lines):
                 self._end()
-                if not told:
-                    told = True
+                if not at_end_called:
+                    at_end_called = True
                     at_end(self._outcome(stopped=False))
                 self._wait(None)
             elif self._paused:
