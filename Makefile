@@ -8,6 +8,8 @@ MAKEFLAGS += --no-print-directory
 PYTHON ?=
 VENV := .venv
 BIN := $(VENV)/bin
+# Two processes, each with whole files of tests: no two tests of a file compete, and both cores are used.
+PARALLEL := -n 2 --dist loadfile
 # PACKAGE:COMMAND:WHY, what the tests run beside the package itself.
 SERVERS := 'prometheus:prometheus:scrapes the exporter and evaluates the rules' \
            'prometheus:promtool:checks and tests the rules' \
@@ -56,7 +58,7 @@ test:
 	@scripts/debian-packages $(SERVERS)
 	@$(MAKE) lint
 	@echo "· pytest ($$($(BIN)/python --version))"
-	@$(BIN)/python -m pytest -q $(ARGS)
+	@$(BIN)/python -m pytest -q $(PARALLEL) $(ARGS)
 
 test-adapters:
 	$(SETUP) dev $(PYTHON)

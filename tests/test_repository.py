@@ -129,16 +129,21 @@ def test_the_links_of_the_documents_lead_somewhere() -> None:
         "deploy/README.md",
     ):
         path = ROOT / document
-        text = path.read_text()
-        anchors = {
-            re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
-            for heading in re.findall(r"^#+ (.*)$", text, re.MULTILINE)
-        }
-        for target in re.findall(r"\]\(([^)]+)\)", text):
-            if target.startswith("#"):
-                assert target[1:] in anchors, f"{document}: {target}"
-            elif not target.startswith("http"):
-                assert (path.parent / target).exists(), f"{document}: {target}"
+        for target in re.findall(r"\]\(([^)]+)\)", path.read_text()):
+            if target.startswith("http"):
+                continue
+            file, _, anchor = target.partition("#")
+            linked = path.parent / file if file else path
+            assert linked.exists(), f"{document}: {target}"
+            assert not anchor or anchor in anchors(linked), f"{document}: {target}"
+
+
+def anchors(document: Path) -> set[str]:
+    """What a link can name of a Markdown file: its headings."""
+    return {
+        re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
+        for heading in re.findall(r"^#+ (.*)$", document.read_text(), re.MULTILINE)
+    }
 
 
 def test_the_page_in_the_readme_is_a_page_of_the_exporter() -> None:

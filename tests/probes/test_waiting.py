@@ -156,7 +156,10 @@ def test_parameters_of_ddp_and_of_fsdp_are_measured() -> None:
     assert done.stdout.split() == ["ddp", "fsdp"]
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device here")
+@pytest.mark.skipif(
+    not torch.cuda.is_available(),
+    reason="not proven here, for want of a CUDA device: that the probe waits for none",
+)
 def test_on_cuda_nothing_waits_for_the_device() -> None:
     sink, policy = Told(), Policy().cuda()
     measured = probe(sink, policy)
