@@ -20,9 +20,6 @@ from grafana.generator.queries import (
 )
 
 WORST_SIX = " Shown are the six worst at the end, and the median of all."
-BY_VALUE = "continuous-BlPu"
-"""Neither red nor green, which would say that an environment is ill or well."""
-
 ENV_NAME = f"env {{{{env_id}}}} {RUN_NAME}"
 SLOT_NAME = f"{{{{slot_id}}}} env {{{{env_id}}}} {RUN_NAME}"
 STAGE_NUMBERS = {stage: number for stage, (number, _, _) in STAGES.items()}
@@ -46,6 +43,6 @@ def _per_env(
         (Target(lines, ENV_NAME), Target(middle, f"median {RUN_NAME}")),
         description + WORST_SIX,
         unit=unit,
-        color=BY_VALUE,
+        things=True,
         **more,  # type: ignore[arg-type]
     )

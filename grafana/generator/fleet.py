@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from grafana.generator.environment_panels import BY_VALUE
 from grafana.generator.fleet_queries import (
     EXPORTERS,
     FIRING,
@@ -339,7 +338,7 @@ ROWS = (
                 unit="percentunit",
                 maximum=1.0,
                 step=True,
-                color=BY_VALUE,
+                things=True,
             ),
             series(
                 "Mean return",
@@ -347,7 +346,7 @@ ROWS = (
                 "Mean return of the last batch's episodes. Good: rising. Runs of different reward"
                 " modes cannot be compared.",
                 unit="short",
-                color=BY_VALUE,
+                things=True,
             ),
             series(
                 "Rolling accuracy",
@@ -356,7 +355,7 @@ ROWS = (
                 " allows.",
                 unit="percentunit",
                 decimals=1,
-                color=BY_VALUE,
+                things=True,
             ),
         ),
     ),
@@ -368,7 +367,7 @@ ROWS = (
                 Target(f"60 * {rates('esper_tamiyo_updates_total', scope=EVERY_RUN)}", RUN_NAME),
                 "Good: steady. A fall to 0 with the process alive is a stalled trainer.",
                 unit="opm",
-                color=BY_VALUE,
+                things=True,
             ),
             series(
                 "Host epochs a second",
@@ -376,7 +375,7 @@ ROWS = (
                 "Epochs of host training a second, all environments. Good: steady. A slow decline"
                 " goes with growing networks; look at the phases on the GPU dashboard.",
                 unit="ops",
-                color=BY_VALUE,
+                things=True,
             ),
             series(
                 "Events a second",
@@ -384,7 +383,7 @@ ROWS = (
                 "Telemetry events that came in. 0 with a live process means that the trainer is"
                 " silent or its hub drops events.",
                 unit="eps",
-                color=BY_VALUE,
+                things=True,
             ),
         ),
     ),

@@ -30,6 +30,21 @@ HEAD_COLORS = {
 }
 """Okabe and Ito's palette, which all kinds of colour vision can tell apart; grey for black."""
 
+THING_COLORS = (
+    "#3f7fd0",
+    "#e69f00",
+    "#56b4e9",
+    "#cc79a7",
+    "#f0e442",
+    "#8e6bd0",
+    "#b0b4bd",
+    "#a0693a",
+    "#00b8b8",
+    "#7a86c8",
+)
+"""Of runs and environments, by the last character of the name: ten digits, ten colours, and neither
+red nor green, which would say that one is ill or well."""
+
 OP_COLORS = {
     "WAIT": "#8a8d96",
     "GERMINATE": "#009e73",

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import string
 from typing import Any
 
-from grafana.generator.look import DIM, MISSING, NO_DATA, PLAIN, Steps, absent
+from grafana.generator.look import DIM, MISSING, NO_DATA, PLAIN, THING_COLORS, Steps, absent
 from grafana.generator.model import Json, Override, Panel, Target
 
 RUN_NAME = "{{run_id}}/{{group_id}}"
@@ -97,12 +98,13 @@ def series(
     step: bool = False,
     shorten: Json | None = None,
     repeat: str = "",
-    color: str = "palette-classic",
+    things: bool = False,
     links: tuple[Json, ...] = (),
 ) -> Panel:
     """Lines over time. ``bounds`` are drawn dashed; gaps stay gaps, for absent is not 0.
 
-    ``shorten`` is the transformation that takes out of the names what says nothing.
+    ``shorten`` is the transformation that takes out of the names what says nothing; ``things``
+    colours lines that are runs or environments.
     """
     custom: dict[str, Any] = {
         "drawStyle": "bars" if bars else "line",
@@ -127,6 +129,8 @@ def series(
         )
         for name, color in (colors or {}).items()
     )
+    if things:
+        by_name = (*by_name, *_colors_of_things())
     if shorten is None:
         shortened: tuple[Json, ...] = (WITHOUT_DEFAULT_GROUP, *WITHOUT_THE_RUN)
     else:
@@ -158,9 +162,18 @@ def series(
         transformations=shortened,
         interval=EVENT_INTERVAL if bars else "",
         repeat=repeat,
-        color={"mode": color},
         links=links,
     )
+
+
+def _colors_of_things() -> tuple[Override, ...]:
+    characters = string.digits + string.ascii_letters
+    found = []
+    for number, color in enumerate(THING_COLORS):
+        last = "".join(each for each in characters if ord(each) % len(THING_COLORS) == number)
+        properties = (("color", {"mode": "fixed", "fixedColor": color}),)
+        found.append(Override(f"/[{last}]$/", properties, regex=True))
+    return tuple(found)
 
 
 def timeline(
