@@ -11,11 +11,11 @@ from esper_exporter.contract.event_table import (
     ALIASES,
     BY_NAME,
     TYPES,
-    EventType,
     IncompleteEventType,
     build,
     canonical,
 )
+from esper_exporter.contract.event_type import EventType
 from esper_exporter.state.aggregator import handler_of
 
 

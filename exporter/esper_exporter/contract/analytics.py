@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from esper_exporter.contract.event_type import EventType
 from esper_exporter.contract.fields import EnvId, Seed, Text, TextFloat, Whole
 from esper_exporter.contract.vocabulary import CHOSEN_IN, HEADS, SPELLINGS
 
@@ -217,3 +218,13 @@ class CounterfactualMatrixPayload(msgspec.Struct, frozen=True, gc=False):
     episode_idx: Whole | None = None
     strategy: str | None = None
     compute_time_ms: float | None = None
+
+
+EVENTS = (
+    EventType("ANALYTICS_SNAPSHOT", AnalyticsSnapshotPayload, "apply_analytics.apply_analytics"),
+    EventType(
+        "COUNTERFACTUAL_MATRIX_COMPUTED",
+        CounterfactualMatrixPayload,
+        "apply_analytics.apply_counterfactual",
+    ),
+)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from esper_exporter.contract.event_type import EventType
 from esper_exporter.contract.fields import Count, Whole
 
 
@@ -74,3 +75,21 @@ class InfrastructureSnapshotPayload(msgspec.Struct, frozen=True, gc=False):
     avg_data_transfer_time_ms: float | None = None
     batch_window: Whole | None = None
     phase_times_ms: dict[str, tuple[float, ...]] | None = None
+
+
+EVENTS = (
+    EventType("PHASE_PROFILE_COMPLETED", PhaseProfileReport, "apply_run.apply_phase_profile"),
+    EventType(
+        "MEMORY_WARNING",
+        MemoryWarningPayload,
+        "apply_run.apply_memory_warning",
+        latest="memory_warning",
+    ),
+    EventType("ALLOCATOR_STATS", AllocatorStatsPayload, "apply_run.apply_allocator_stats"),
+    EventType(
+        "INFRASTRUCTURE_SNAPSHOT",
+        InfrastructureSnapshotPayload,
+        "apply_run.apply_infrastructure",
+        latest="infrastructure",
+    ),
+)

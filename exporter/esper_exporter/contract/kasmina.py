@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from esper_exporter.contract.event_type import EventType
 from esper_exporter.contract.fields import EnvId, Seed, Text, Whole
 
 
@@ -153,3 +154,18 @@ class TopologyManifestPayload(msgspec.Struct, frozen=True, gc=False):
     replay_episode_idx: Whole | None = None
     replayed_topology_manifest_hash: str | None = None
     manifest_match: bool | None = None
+
+
+EVENTS = (
+    EventType("SEED_GERMINATED", SeedGerminatedPayload, "apply_seed.apply_germinated"),
+    EventType("SEED_STAGE_CHANGED", SeedStageChangedPayload, "apply_seed.apply_stage_changed"),
+    EventType("SEED_GATE_EVALUATED", SeedGateEvaluatedPayload, "apply_seed.apply_gate_evaluated"),
+    EventType("SEED_FOSSILIZED", SeedFossilizedPayload, "apply_seed.apply_fossilized"),
+    EventType("SEED_PRUNED", SeedPrunedPayload, "apply_seed.apply_pruned"),
+    EventType("MORPHOLOGY_CAUSAL_LOG", MorphologyCausalLogPayload, "apply_run.apply_morphology"),
+    EventType(
+        "TOPOLOGY_MANIFEST_RECORDED",
+        TopologyManifestPayload,
+        "apply_run.apply_topology_manifest",
+    ),
+)

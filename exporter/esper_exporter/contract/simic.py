@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from esper_exporter.contract.event_type import EventType
 from esper_exporter.contract.fields import EnvId, Seed, Text, Whole
 
 
@@ -127,3 +128,55 @@ class EpisodeOutcomePayload(msgspec.Struct, frozen=True, gc=False):
     germinate_count: Whole | None = None
     prune_count: Whole | None = None
     fossilize_count: Whole | None = None
+
+
+def _anomaly(name: str, *, reports_faults: bool = False) -> EventType:
+    return EventType(
+        name, AnomalyDetectedPayload, "apply_run.apply_anomaly", reports_faults=reports_faults
+    )
+
+
+def _trend(name: str) -> EventType:
+    return EventType(name, TrendDetectedPayload, "apply_run.apply_trend", latest="trend")
+
+
+EVENTS = (
+    EventType(
+        "TRAINING_STARTED",
+        TrainingStartedPayload,
+        "apply_run.apply_training_started",
+        latest="started",
+        begins_run=True,
+    ),
+    EventType(
+        "CHECKPOINT_LOADED",
+        CheckpointLoadedPayload,
+        "apply_run.apply_checkpoint_loaded",
+        latest="checkpoint",
+        payload_optional=True,
+        resumes_run=True,
+    ),
+    _trend("PLATEAU_DETECTED"),
+    _trend("DEGRADATION_DETECTED"),
+    _trend("IMPROVEMENT_DETECTED"),
+    _anomaly("GRADIENT_ANOMALY"),
+    _anomaly("GRADIENT_PATHOLOGY_DETECTED"),
+    _anomaly("RATIO_EXPLOSION_DETECTED"),
+    _anomaly("RATIO_COLLAPSE_DETECTED"),
+    _anomaly("VALUE_COLLAPSE_DETECTED"),
+    _anomaly("NUMERICAL_INSTABILITY_DETECTED", reports_faults=True),
+    EventType(
+        "PERFORMANCE_DEGRADATION",
+        PerformanceDegradationPayload,
+        "apply_run.apply_performance_degradation",
+        latest="degradation",
+    ),
+    EventType(
+        "REWARD_HACKING_SUSPECTED",
+        RewardHackingSuspectedPayload,
+        "apply_run.apply_reward_hacking",
+        latest="hacking",
+        group_unreliable=True,
+    ),
+    EventType("EPISODE_OUTCOME", EpisodeOutcomePayload, "apply_run.apply_episode_outcome"),
+)

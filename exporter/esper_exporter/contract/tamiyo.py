@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, get_type_hints
 
 import msgspec
 
+from esper_exporter.contract.event_type import EventType
 from esper_exporter.contract.fields import EnvId, GradientState, Head, Whole
 from esper_exporter.contract.vocabulary import AUX_HEADS, HEADS
 
@@ -273,3 +274,25 @@ class TamiyoInitiatedPayload(msgspec.Struct, frozen=True, gc=False):
     stabilization_epochs: Whole
     val_loss: float
     episode_idx: Whole | None = None
+
+
+EVENTS = (
+    EventType(
+        "TAMIYO_POLICY_UPDATE",
+        TamiyoPolicyUpdatePayload,
+        "apply_policy.apply_policy_update",
+        aliases=("PPO_UPDATE_COMPLETED",),
+        identity=(
+            *("batch", "ppo_update_idx", "policy_loss", "value_loss", "entropy"),
+            *("kl_divergence", "clip_fraction"),
+        ),
+        latest="update",
+        reports_faults=True,
+    ),
+    EventType(
+        "TAMIYO_INITIATED",
+        TamiyoInitiatedPayload,
+        "apply_policy.apply_tamiyo_initiated",
+        group_unreliable=True,
+    ),
+)

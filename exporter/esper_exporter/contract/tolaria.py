@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from esper_exporter.contract.analytics import ObservationStatsTelemetry
+from esper_exporter.contract.event_type import EventType
 from esper_exporter.contract.fields import EnvId, Whole
 
 
@@ -82,3 +83,31 @@ class TolariaRollbackPayload(msgspec.Struct, frozen=True, gc=False):
     watch_window_evidence: float | None = None
     missing_keys: tuple[str, ...] | None = None
     unexpected_keys: tuple[str, ...] | None = None
+
+
+EVENTS = (
+    EventType(
+        "TOLARIA_EPOCH_COMPLETED",
+        TolariaEpochPayload,
+        "apply_host.apply_epoch",
+        aliases=("EPOCH_COMPLETED",),
+        identity=("env_id", "inner_epoch", "episode_idx", "val_accuracy", "val_loss"),
+    ),
+    EventType(
+        "TOLARIA_BATCH_COMPLETED",
+        TolariaBatchPayload,
+        "apply_host.apply_batch",
+        aliases=("BATCH_EPOCH_COMPLETED",),
+        identity=("batch_idx", "episodes_completed", "avg_accuracy", "avg_reward"),
+        latest="batch",
+    ),
+    EventType(
+        "TOLARIA_ROLLBACK",
+        TolariaRollbackPayload,
+        "apply_host.apply_rollback",
+        aliases=("GOVERNOR_ROLLBACK",),
+        identity=("env_id", "reason", "episode_idx", "loss_at_panic"),
+        latest="rollback",
+        group_unreliable=True,
+    ),
+)

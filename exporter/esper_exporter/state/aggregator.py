@@ -6,7 +6,8 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
-from esper_exporter.contract.event_table import BY_NAME, TYPES, EventType, IncompleteEventType
+from esper_exporter.contract.event_table import BY_NAME, TYPES, IncompleteEventType
+from esper_exporter.contract.event_type import EventType
 from esper_exporter.contract.events import Event
 from esper_exporter.contract.simic import AnomalyDetectedPayload
 from esper_exporter.contract.tamiyo import TamiyoPolicyUpdatePayload
