@@ -195,12 +195,17 @@ class PPOAgent:
         self.max_grad_norm, self.clip_ratio = 0.25, 0.2
         self.epochs = epochs
         self.raises = False
+        self.samples = False
+        """Whether an action is drawn first, which raises for logits that are not finite."""
 
     def update(self, clear_buffer: bool = True) -> dict[str, Any]:
         this = sys.modules["esper.simic.agent.ppo_agent"]
         self.buffer.normalize_advantages()
         data = self.buffer.get_batched_sequences(device="cpu")
         valid = data["valid_mask"]
+        if self.samples:
+            logits = self.policy.network.op_head(self.policy.network(data["states"][:1, 0]))
+            torch.multinomial(logits.softmax(-1), 1)
         actions = {head: data[f"{head}_actions"] for head in HEADS}
         with torch.no_grad():
             anchor = self.policy.evaluate_actions(data["states"], actions)

@@ -232,6 +232,26 @@ def test_infinite_logits_are_named_inf_though_the_trainer_sees_nan(epochs: int, 
     assert value(page, "esper_exporter_internal_errors_total", where="probe") == 0
 
 
+def test_infinite_logits_are_named_though_the_update_raises_before_it_evaluates() -> None:
+    hub = Hub()
+    trainer = VectorizedPPOTrainer(hub, "default", 1, 1.0)
+    trainer.agent.samples = True
+    exporter = attach("night-7", hub=hub, **OPTIONS)
+    trainer._run_batch(batch_idx=0)
+    trainer.agent.policy.network.op_head.register_forward_hook(
+        lambda _module, _given, logits: logits * float("inf")
+    )
+    with pytest.raises(RuntimeError, match="probability tensor"):
+        trainer._run_batch(batch_idx=1)
+    page = exporter.render().decode()
+    exporter.close()
+    assert value(page, LATCHED, head="op", kind="inf") == 1
+    assert value(page, LATCHED, head="op", kind="nan") == 0
+    assert (
+        value(page, "esper_tamiyo_head_nonfinite_first_update", head="op", kind="inf") is not None
+    )
+
+
 @pytest.mark.parametrize("events", [True, False])
 def test_an_update_that_arrives_after_its_event_keeps_its_fields(
     events: bool, monkeypatch: pytest.MonkeyPatch

@@ -16,11 +16,11 @@ class HeadOutputs:
 
     An infinite logit is NaN after the softmax, in the log-probability and in the loss: only here
     do both differ. The tensors are kept by reference until the next pass, and nothing is computed.
-    The hooks are in for the pass alone, so that no compiled part of the network sees them.
     """
 
     def __init__(self, network: nn.Module) -> None:
         inner = getattr(network, "_orig_mod", network)
+        self._compiled = inner is not network
         self._modules: Mapping[str, nn.Module] = {
             head: module
             for head in HEADS
@@ -29,9 +29,13 @@ class HeadOutputs:
         self.last: dict[str, Tensor] = {}
 
     @contextmanager
-    def watched(self) -> Iterator[None]:
-        """Keep what the heads give inside the block."""
-        self.last = {}
+    def watched(self, compiled: bool) -> Iterator[None]:
+        """Keep what the heads give inside the block, if whether the network is compiled is
+        ``compiled``: a compiled one is watched in eager passes only, any other all through an
+        update, in which a forward pass may raise before the first evaluation."""
+        if compiled is not self._compiled:
+            yield
+            return
         hooks = [
             module.register_forward_hook(self._keep(head)) for head, module in self._modules.items()
         ]

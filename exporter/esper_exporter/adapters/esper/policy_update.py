@@ -97,7 +97,6 @@ class _Update:
         self.valid: Tensor | None = None
         self.data: Mapping[str, Tensor] = {}
         self.violations: list[Tensor] = []
-        self.epochs = 0
         self.anchor: tuple[Any, Any, dict[str, Tensor]] | None = None
         self.logits = logits
 
@@ -162,9 +161,11 @@ class PolicySeams:
             policy.evaluate_actions = self._evaluation(inner, running)
             context.update = running
             try:
-                result = original(agent, *args, **more)
+                with running.logits.watched(compiled=False):
+                    result = original(agent, *args, **more)
             except BaseException as error:
                 context.update = None
+                self._guard(self._see_logits)(running)
                 self._guard(running.probe.end)(running.measured, error)
                 raise
             finally:
@@ -183,7 +184,7 @@ class PolicySeams:
 
         def evaluate_actions(*args: Any, **more: Any) -> Any:
             training = torch.is_grad_enabled()
-            with running.logits.watched():
+            with running.logits.watched(compiled=True):
                 result = inner(*args, **more)
             look(running, training, (args, more), result)
             return result
@@ -316,7 +317,6 @@ class PolicySeams:
         running.violations.append((joint.expm1().abs() > more["clip_ratio"]).sum())
 
     def _see_losses(self, running: _Update, _args: Any, more: Any, result: Any) -> None:
-        running.epochs += 1
         free = ~more["forced_mask"]
         share = (more["entropy"]["op"].detach().double() * free).sum() / free.sum().clamp(min=1)
         running.measured.set(policy_determinism=1.0 - share)
