@@ -8,6 +8,7 @@ import pytest
 
 from esper_exporter.contract.vocabulary import (
     BLUEPRINTS,
+    HEAD_ENTROPY_COEFFICIENTS,
     HEADS,
     OPS,
     canonical_head,
@@ -57,3 +58,10 @@ def test_a_slot_head_without_a_choice_has_no_entropy(n_slots: int) -> None:
 def test_the_curve_head_has_one_name() -> None:
     assert canonical_head("curve") == "alpha_curve"
     assert [canonical_head(head) for head in HEADS] == list(HEADS)
+
+
+def test_the_policy_s_entropy_weighs_its_heads() -> None:
+    apart = {"blueprint": 1.3, "tempo": 1.3, "style": 1.2}
+    apart |= {"alpha_target": 1.2, "alpha_speed": 1.2, "alpha_curve": 1.2}
+    assert {h: w for h, w in HEAD_ENTROPY_COEFFICIENTS.items() if w != 1.0} == apart
+    assert list(HEAD_ENTROPY_COEFFICIENTS) == list(HEADS)

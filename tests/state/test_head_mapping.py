@@ -85,6 +85,20 @@ def test_entropies_are_shares_whichever_scale_a_run_reports(
     assert {head: state.entropy for head, state in heads.items()} == pytest.approx(share)
 
 
+def test_the_scale_of_a_policy_s_own_head_says_nothing_of_tamiyo_s() -> None:
+    mine = {"action_heads": ["op", "mine"], "head_updates": {"mine": {"entropy": 5.0}}}
+    heads = state_after(started(), update(head_op_entropy=0.5, **mine)).snapshot.tamiyo.heads
+    assert (heads["op"].entropy, heads["mine"].entropy) == (0.5, 5.0)
+
+
+@pytest.mark.parametrize("order", [("curve", "alpha_curve"), ("alpha_curve", "curve")])
+@pytest.mark.parametrize("up", ["curve", "alpha_curve"])
+def test_a_flag_that_is_up_under_either_spelling_is_up(order: tuple[str, str], up: str) -> None:
+    flags = {name: name == up for name in order}
+    run = state_after(started(), update(head_nan_detected=flags))
+    assert list(run.latches.lit_heads()) == [("alpha_curve", "nan")]
+
+
 def test_a_foreign_snapshot_s_heads_are_read_from_its_flat_fields() -> None:
     told = {"head_op_entropy": 0.5, "head_op_ratio_max": "x", "head_q_gradient_state": "missing"}
     found = read_snapshot({"tamiyo": told}, None)
