@@ -168,3 +168,12 @@ def test_a_recording_that_stops_short_of_its_last_batch_has_ended_with_its_last_
 def test_no_recording_is_no_end(pages: Pages) -> None:
     pages.exporter.end_recordings()
     assert pages.exporter.landing().runs == ()
+
+
+def test_the_first_reason_that_a_run_failed_for_stays(pages: Pages) -> None:
+    pages.emit("A", STARTED, UPDATE)
+    die(pages.exporter, MemoryError("nothing left"))
+    die(pages.exporter, RuntimeError("while cleaning up"))
+    page = pages.exporter.render().decode()
+    assert value(page, "esper_run_failed", group_id="A", reason="oom") == 1.0
+    assert value(page, "esper_run_failed", group_id="A", reason="exception") == 0.0
