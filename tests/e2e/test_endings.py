@@ -40,6 +40,7 @@ class Trainers:
                     PYTHONPATH=os.pathsep.join([str(TESTS.parent / "exporter"), str(TESTS)]),
                     TRAINER_GO="1",
                     ESPER_EXPORTER_LINGER="45",
+                    ESPER_EXPORTER_TERM_LINGER="45",
                     ESPER_EXPORTER_STATE_DIR=str(folder / "state"),
                     ESPER_EXPORTER_TEXTFILE_DIR=str(folder / "textfile") if how == "kill" else "",
                 ),
@@ -137,7 +138,7 @@ def test_ten_of_ten_latches_are_seen_however_it_ends(tmp_path: Path) -> None:
 
 def test_each_of_two_scrapers_sees_each_of_eight_endings(tmp_path: Path) -> None:
     """A server that comes every second does not stand in for one that comes every five."""
-    seen, codes = matrix(tmp_path, ("1s", "5s"), times=1)
+    seen, codes = matrix(tmp_path, ("1s", "5s"), times=1, term_linger=45.0)
     assert [one for one in seen if (one.ends, one.latches) != (1, 1)] == []
     assert len(seen) == 2 * len(WAYS)
     assert codes == {way.how: [way.code] for way in WAYS}
