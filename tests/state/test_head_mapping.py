@@ -75,6 +75,7 @@ def test_the_norm_before_is_that_of_the_update_before() -> None:
         ({"op": 0.5}, {"op": 0.5}),
         ({"op": 1.0}, {"op": 1.0}),
         ({"op": math.log(6), "style": math.log(2)}, {"op": 1.0, "style": 0.5}),
+        ({"op": 1.25}, {"op": 1.25 / math.log(6)}),
     ],
 )
 def test_entropies_are_shares_whichever_scale_a_run_reports(
@@ -83,6 +84,12 @@ def test_entropies_are_shares_whichever_scale_a_run_reports(
     fields = {f"head_{head}_entropy": value for head, value in reported.items()}
     heads = state_after(started(), update(**fields)).snapshot.tamiyo.heads
     assert {head: state.entropy for head, state in heads.items()} == pytest.approx(share)
+
+
+def test_a_slot_head_without_a_choice_has_no_share() -> None:
+    fields = {"head_op_entropy": 1.5, "head_slot_entropy": 0.0}
+    heads = state_after(started(slot_ids=["r0c0"]), update(**fields)).snapshot.tamiyo.heads
+    assert heads["slot"].entropy is None
 
 
 def test_the_scale_of_a_policy_s_own_head_says_nothing_of_tamiyo_s() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from esper_exporter import health
 from support.pages import value
 from support.states import emitted, event, lit_sources, started, state_after, update
 
@@ -137,3 +138,9 @@ def test_a_malformed_finiteness_anomaly_keeps_its_latches() -> None:
     run = state_after(started(), anomaly)
     assert list(run.latches.lit_heads()) == [("tempo", "nan")]
     assert lit_sources(run) == {"log_probs"}
+
+
+@pytest.mark.parametrize(("factor", "count"), [(1.0, 0), (1.001, 1)])
+def test_an_explosion_is_above_the_threshold(factor: float, count: int) -> None:
+    page = emitted(started(), update(grad_norm=health.GRAD_NORM_CRITICAL * factor)).render()
+    assert value(page.decode(), "esper_tamiyo_gradient_explosions_total") == count
