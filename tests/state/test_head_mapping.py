@@ -15,7 +15,8 @@ from esper_exporter.metrics.catalogue import catalogue
 from esper_exporter.state.head_state import HEAD_VIEW
 from esper_exporter.state.latches import Latches
 from esper_exporter.state.snapshot_import import read_snapshot
-from support.states import NOON, event, started, state_after, update
+from support.pages import value
+from support.states import NOON, emitted, event, started, state_after, update
 
 WORDS = {"gradient_state": "finite"}
 
@@ -84,6 +85,13 @@ def test_entropies_are_shares_whichever_scale_a_run_reports(
     fields = {f"head_{head}_entropy": value for head, value in reported.items()}
     heads = state_after(started(), update(**fields)).snapshot.tamiyo.heads
     assert {head: state.entropy for head, state in heads.items()} == pytest.approx(share)
+
+
+def test_the_norms_of_a_policy_s_own_head_are_a_histogram_too() -> None:
+    mine = {"action_heads": ["mine"], "head_updates": {"mine": {"grad_norm": 0.5}}}
+    page = emitted(started(), update(**mine), update(2.0, **mine)).render().decode()
+    assert value(page, "esper_tamiyo_head_update_grad_norm_count", head="mine") == 2
+    assert value(page, "esper_tamiyo_head_update_grad_norm_sum", head="mine") == 1.0
 
 
 def test_a_slot_head_without_a_choice_has_no_share() -> None:
