@@ -15,6 +15,11 @@ from support.pages import value
 MISSING = importlib.util.find_spec("stable_baselines3") is None
 pytestmark = pytest.mark.skipif(MISSING, reason="not run: pip install stable-baselines3")
 
+STEPS = 512
+"""Two rollouts of two environments; each algorithm trains twice, with and without."""
+SHORT = {"n_steps": 128, "n_epochs": 3}
+LATE = {"learning_starts": STEPS - 60}
+
 
 def dice() -> Any:
     import gymnasium as gym
@@ -47,19 +52,43 @@ def learn(algorithm: str, env: Any, exporter: Exporter | None, **options: Any) -
     model = getattr(sb3, algorithm)(
         "MlpPolicy", make_vec_env(env, 2, seed=1), seed=1, device="cpu", **options
     )
-    model.learn(600, callback=EsperCallback(exporter) if exporter else None)
+    model.learn(STEPS, callback=EsperCallback(exporter) if exporter else None)
     return model
 
 
 @pytest.mark.parametrize(
     ("algorithm", "env", "options", "heads", "shown"),
     [
-        ("PPO", "CartPole-v1", {"n_steps": 128}, {"action"}, {"policy_loss", "value_loss"}),
-        ("PPO", "dice", {"n_steps": 128}, {"action_0", "action_1"}, {"policy_loss", "value_loss"}),
-        ("PPO", "Pendulum-v1", {"n_steps": 128}, set(), {"policy_loss", "value_loss"}),
+        (
+            "PPO",
+            "CartPole-v1",
+            SHORT,
+            {"action"},
+            {"policy_loss", "value_loss"},
+        ),
+        (
+            "PPO",
+            "dice",
+            SHORT,
+            {"action_0", "action_1"},
+            {"policy_loss", "value_loss"},
+        ),
+        (
+            "PPO",
+            "Pendulum-v1",
+            SHORT,
+            set(),
+            {"policy_loss", "value_loss"},
+        ),
         ("A2C", "CartPole-v1", {}, {"action"}, {"policy_loss", "value_loss"}),
         ("DQN", "CartPole-v1", {"learning_starts": 100}, set(), {"value_loss"}),
-        ("SAC", "Pendulum-v1", {"learning_starts": 500}, set(), {"policy_loss", "value_loss"}),
+        (
+            "SAC",
+            "Pendulum-v1",
+            LATE,
+            set(),
+            {"policy_loss", "value_loss"},
+        ),
     ],
 )
 def test_an_algorithm_is_measured_and_trains_the_same(
