@@ -45,13 +45,14 @@ def run(rounds: int) -> list[Result]:
     for _ in range(max(2, rounds // 2)):
         for form, given in forms.items():
             spent: dict[str, list[float]] = defaultdict(list)
-            exporter = Exporter(port=0)
-            begun = time.perf_counter()
+            # As `replay` does: what a live run keeps on disk at its end is not a recording's.
+            exporter = Exporter(port=0, state_dir="off", share="off", watch_process=False)
+            begun = time.thread_time()
             for event, thing in zip(events, given, strict=True):
                 start = time.perf_counter()
                 exporter.emit(thing)
                 spent[_kind(event)].append(time.perf_counter() - start)
-            replays.append((time.perf_counter() - begun) / len(events))
+            replays.append((time.thread_time() - begun) / len(events))
             for kind in LIMITS:
                 medians[form, kind].append(median(spent[kind]))
     results = [
@@ -68,4 +69,10 @@ def run(rounds: int) -> list[Result]:
         for kind, limit in LIMITS.items()
         for form in forms
     ]
-    return [*results, Result("an event of a replay", min(replays), None, None, "s")]
+    return [
+        *results,
+        Result(
+            *("an event of a replay", min(replays), None, None, "s"),
+            note="CPU of this thread, mean over a recorded run, best of its replays",
+        ),
+    ]

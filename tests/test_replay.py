@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from esper_exporter.replay.lines import LONGEST_LINE, Damaged, LineSplitter, read_lines
-from esper_exporter.replay.pace import Pace, event_time
+from esper_exporter.replay.pace import Pace, Recorded, event_time
 from esper_exporter.replay.session import Outcome, Plan, replay
 from esper_exporter.replay.stop import Stop, stop_on_signals
 from support.recordings import telemetry, telemetry_lines
@@ -294,12 +294,24 @@ def test_only_the_first_signal_is_caught_and_handlers_are_given_back() -> None:
 # -- a whole replay -----------------------------------------------------------------------------
 
 
-def outcome_of(plan: Plan, stop: Stop) -> tuple[list[bytes], Outcome]:
-    fed: list[bytes] = []
+def outcome_of(plan: Plan, stop: Stop) -> tuple[list[Recorded], Outcome]:
+    fed: list[Recorded] = []
     seen = Seen()
     outcome = replay(plan, fed.append, stop, seen)
     assert seen.lines == outcome.lines
     return fed, outcome
+
+
+def test_a_line_that_was_parsed_for_its_time_is_fed_as_its_event(
+    tmp_path: Path, stop: Stop
+) -> None:
+    recorded = tmp_path / "a.jsonl"
+    recorded.write_bytes(b'{"timestamp": 1, "n": 1}\n{bad\n[1]\n{"timestamp": 1, "n": 2}\n')
+    paced, _ = outcome_of(Plan((str(recorded),), 1000.0), stop)
+    events = [{"timestamp": 1, "n": 1}, {"timestamp": 1, "n": 2}]
+    assert paced == [events[0], b"{bad", b"[1]", events[1]]
+    at_once, _ = outcome_of(Plan((str(recorded),), 0.0), stop)
+    assert at_once == recorded.read_bytes().splitlines()
 
 
 def test_until_counts_bad_and_empty_lines_over_all_files(tmp_path: Path, stop: Stop) -> None:
@@ -349,7 +361,7 @@ def test_all_bytes_of_a_file_are_reported(stop: Stop) -> None:
 def test_a_request_to_stop_ends_the_replay_at_that_line(stop: Stop) -> None:
     fed = 0
 
-    def feed(line: bytes) -> None:
+    def feed(line: Recorded) -> None:
         nonlocal fed
         fed += 1
         if fed == 10:

@@ -23,6 +23,7 @@ from esper_exporter.demo.bundled import recording
 from esper_exporter.exporter import Exporter
 from esper_exporter.journal.sources import is_journal
 from esper_exporter.replay.lines import STANDARD_INPUT
+from esper_exporter.replay.pace import feed_into
 from esper_exporter.replay.player import Player, playable
 from esper_exporter.replay.progress import Progress, progress_for
 from esper_exporter.replay.session import Outcome, Plan, replay
@@ -102,7 +103,7 @@ def _only_run(files: Sequence[str]) -> str | None:
 
 def _print(exporter: Exporter, plan: Plan, stop: Stop, form: str | None) -> int:
     with shown(plan) as progress:
-        outcome = replay(plan, exporter.emit_line, stop, progress)
+        outcome = replay(plan, feed_into(exporter.emit, exporter.emit_line), stop, progress)
     if outcome.stopped:
         return INTERRUPTED
     if plan.until is None:
@@ -136,7 +137,7 @@ def _serve(options: argparse.Namespace, plan: Plan, stop: Stop) -> int:
             if playable(plan):
                 player = Player(
                     plan,
-                    exporter.emit_line,
+                    feed_into(exporter.emit, exporter.emit_line),
                     exporter.forget_runs,
                     exporter.end_recordings,
                     stop,
@@ -145,7 +146,7 @@ def _serve(options: argparse.Namespace, plan: Plan, stop: Stop) -> int:
                 exporter.page.replay = player
                 outcome = player.play(at_end)
             else:
-                outcome = replay(plan, exporter.emit_line, stop, progress)
+                outcome = replay(plan, feed_into(exporter.emit, exporter.emit_line), stop, progress)
                 if not plan.follow:
                     exporter.end_recordings()
                 if not outcome.stopped:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
 from esper_exporter.exporter import Exporter
-from esper_exporter.replay.pace import event_time
+from esper_exporter.replay.pace import Recorded, event_time, parsed
 from esper_exporter.serve.interfaces import Served
 from esper_exporter.shutdown.scrape_tracker import PAGES_OF_STRANGERS
 
@@ -36,7 +36,7 @@ LONGEST_JUMP_SECONDS = 86400.0
 
 _OF_A_RUN = re.compile(rb'(\w+)\{run_id="((?:[^"\\]|\\.)*)",group_id="((?:[^"\\]|\\.)*)"')
 _REFUSED = re.compile(rb"^esper_exporter_events_rejected_total\{[^}]*\} (\S+)$", re.MULTILINE)
-_BEGINS = b'"TRAINING_STARTED"'
+_BEGINS = "TRAINING_STARTED"
 
 MakeExporter = Callable[[Callable[[], datetime]], Exporter]
 
@@ -89,11 +89,12 @@ class History:
     def _new(self) -> Exporter:
         return self._make(lambda: datetime.fromtimestamp(self._now, UTC))
 
-    def feed(self, line: bytes) -> None:
+    def feed(self, line: Recorded) -> None:
         """Write the pages due before this line, then emit it. Raises RunTwice."""
-        moment = event_time(line)
+        event = parsed(line) if isinstance(line, bytes) else line
+        moment = event_time(event) if isinstance(event, dict) else None
         if moment is not None and moment > 0:
-            begins = _BEGINS in line
+            begins = isinstance(event, dict) and event.get("event_type") == _BEGINS
             if self._due is None:
                 self._now = self._due = moment
             elif begins:
@@ -102,7 +103,10 @@ class History:
                 self.odd_times += 1
             else:
                 self._advance(moment)
-        self._exporter.emit_line(line)
+        if isinstance(event, bytes):
+            self._exporter.emit_line(event)
+        else:
+            self._exporter.emit(event)
 
     def finish(self) -> None:
         """Write the last page and the end marker."""

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Any
 
 from esper_exporter.contract.jsonlines import parse_line
 from esper_exporter.contract.rejection import Rejected
@@ -15,12 +16,35 @@ _JITTER_SECONDS = 5.0
 """Events of one run arrive out of order by less than this; a larger step back is another run."""
 
 
-def event_time(line: bytes) -> float | None:
-    """The time of a recorded event in Unix seconds; None where the line has none."""
+Recorded = bytes | dict[str, Any]
+"""A line of a recording, or the event on it where the line was parsed already."""
+
+Feed = Callable[[Recorded], object]
+
+
+def parsed(line: bytes) -> Recorded:
+    """The event on a line; the line itself where it is no JSON object."""
     try:
-        recorded = parse_line(line).get("timestamp")
+        return parse_line(line)
     except Rejected:
+        return line
+
+
+def feed_into(emit: Callable[[object], object], emit_line: Callable[[bytes], object]) -> Feed:
+    """Feeds lines that were parsed as events, and others as the lines that they are."""
+
+    def feed(recorded: Recorded) -> object:
+        return emit_line(recorded) if isinstance(recorded, bytes) else emit(recorded)
+
+    return feed
+
+
+def event_time(line: Recorded) -> float | None:
+    """The time of a recorded event in Unix seconds; None where it has none."""
+    event = parsed(line) if isinstance(line, bytes) else line
+    if isinstance(event, bytes):
         return None
+    recorded = event.get("timestamp")
     if isinstance(recorded, str):
         try:
             moment = datetime.fromisoformat(recorded)
@@ -52,9 +76,9 @@ class Pace:
         self._began: tuple[float, float] | None = None
         self._latest = -math.inf
 
-    def hold(self, line: bytes) -> bool:
-        """Wait until the line is due; return whether to stop instead."""
-        recorded = event_time(line)
+    def hold(self, event: Recorded) -> bool:
+        """Wait until the event is due; return whether to stop instead."""
+        recorded = event_time(event)
         if recorded is None:
             return False
         now = self._clock()

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from esper_exporter.replay.lines import STANDARD_INPUT, Damaged, read_lines
-from esper_exporter.replay.pace import Pace, event_time
+from esper_exporter.replay.pace import Feed, Pace, Recorded, event_time, parsed
 from esper_exporter.replay.session import Outcome, Plan, Watcher
 from esper_exporter.replay.stop import Stop
 
@@ -90,8 +90,8 @@ def marks_of(lines: Sequence[bytes]) -> list[PlaceMark]:
 
 
 class Player:
-    """Plays a plan's files. ``feed`` takes a line, ``forget`` forgets every run, ``end`` ends the
-    runs each time that the last line was fed.
+    """Plays a plan's files. ``feed`` gets a line or its event, ``forget`` forgets every run,
+    ``end`` ends the runs each time that the last line was fed.
 
     All three are called on the thread of `play` only.
     """
@@ -99,7 +99,7 @@ class Player:
     def __init__(
         self,
         plan: Plan,
-        feed: Callable[[bytes], object],
+        feed: Feed,
         forget: Callable[[], object],
         end: Callable[[], object],
         stop: Stop,
@@ -241,16 +241,19 @@ class Player:
         pace = Pace(speed, _Interrupted(self, commands)) if speed > 0 else None
         while self._position < len(self._lines):
             line = self._lines[self._position]
-            if pace is not None and pace.hold(line):
-                return
+            event: Recorded = line
+            if pace is not None:
+                event = parsed(line)
+                if isinstance(event, dict) and pace.hold(event):
+                    return
             if self._stop.stopping or self._commands != commands:
                 return
-            self._take(line)
+            self._take(line, event)
             self._watcher.on_line()
 
-    def _take(self, line: bytes) -> None:
+    def _take(self, line: bytes, event: Recorded) -> None:
         if line and not line.isspace():
-            self._feed(line)
+            self._feed(event)
         self._position += 1
 
     def _seek(self) -> None:
@@ -262,7 +265,7 @@ class Player:
             self._forget()
             self._position = 0
         while self._position < target and not self._stop.stopping:
-            self._take(self._lines[self._position])
+            self._take(self._lines[self._position], self._lines[self._position])
 
     def _wait(self, seconds: float | None) -> bool:
         """Wait for ``seconds``, a command, or a stop request; return whether to stop."""

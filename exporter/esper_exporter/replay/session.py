@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from esper_exporter.journal.sources import is_journal
 from esper_exporter.replay.lines import Damaged, OnBytes, read_lines
-from esper_exporter.replay.pace import Pace
+from esper_exporter.replay.pace import Feed, Pace, Recorded, parsed
 from esper_exporter.replay.stop import Waiter
 from esper_exporter.replay.tail import follow_lines
 
@@ -62,9 +62,7 @@ def read_journal(name: str, waiter: Waiter, on_bytes: OnBytes) -> Generator[byte
         raise Damaged(str(error)) from error
 
 
-def replay(
-    plan: Plan, feed: Callable[[bytes], object], waiter: Waiter, watcher: Watcher
-) -> Outcome:
+def replay(plan: Plan, feed: Feed, waiter: Waiter, watcher: Watcher) -> Outcome:
     """Feed the plan's lines, each file in its recorded time, and return the outcome.
 
     It logs a file that cannot be read to its end once, and goes on with the next.
@@ -82,13 +80,16 @@ def replay(
         lines = read(name, waiter, watcher.on_bytes)
         try:
             for line in lines:
-                if pace is not None and pace.hold(line):
-                    break
+                event: Recorded = line
+                if pace is not None:
+                    event = parsed(line)
+                    if isinstance(event, dict) and pace.hold(event):
+                        break
                 if waiter.stopping:
                     break
                 count += 1
                 if not line.isspace() and line:
-                    feed(line)
+                    feed(event)
                 watcher.on_line()
                 if plan.until is not None and count >= plan.until:
                     break
