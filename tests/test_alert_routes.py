@@ -346,8 +346,18 @@ def test_a_link_that_is_an_address_already_stays(tmp_path: Path) -> None:
     assert f"Dashboard: {link}?from=" in text
 
 
-def test_the_end_of_a_latch_is_told_to_nobody() -> None:
+def test_whose_end_is_sent_is_written_by_hand() -> None:
     example = yaml.safe_load((ALERTS / "receivers.example.yml").read_text())["receivers"]
-    (latched,) = (one for one in example if one["name"] == "on-call-latched")
-    assert latched.pop("name")
-    assert [each["send_resolved"] for kind in latched.values() for each in kind] == [False]
+    sent = {
+        receiver["name"]: each["send_resolved"]
+        for receiver in example
+        for kind, configs in receiver.items()
+        if kind != "name"
+        for each in configs
+    }
+    assert sent == {
+        "team": True,
+        "on-call": True,
+        "on-call-latched": False,
+        "dead-mans-switch": False,
+    }

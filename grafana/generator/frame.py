@@ -57,15 +57,22 @@ def of_a_run(name: str, label: str, metric: str, tag: str, description: str) -> 
 
 
 def alerts(scope: str = "") -> Annotation:
-    """Firing alerts; those of a run only for chosen runs, the others always."""
+    """When alerts began to fire; those of a run only for chosen runs, the others always.
+
+    Only the beginning is marked: latches fire for a day, and a shade would cover what is drawn.
+    """
+    selector = (
+        'ALERTS{alertstate="firing",alertname=~"Esper.*",severity!="none",cluster=~"$cluster|"'
+        f"{scope}}}"
+    )
+    labels = "max by (alertname, severity, run_id, head, instance)"
     return Annotation(
         "Alerts",
-        "max by (alertname, severity, run_id, head, instance) ("
-        'ALERTS{alertstate="firing",alertname=~"Esper.*",severity!="none",cluster=~"$cluster|"'
-        f"{scope}}})",
+        f"{labels} ({selector}) unless {labels} ({selector} offset 1m)",
         "{{alertname}} {{run_id}} {{head}}",
         "#d4403a",
         "severity,instance",
+        step="1m",
     )
 
 
