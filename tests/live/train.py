@@ -188,7 +188,11 @@ def inject(fault: str) -> None:
         module = getattr(network(agent), f"{head}_head")
         handles = []
         if where == "logits":
-            handles.append(module.register_forward_hook(lambda _m, _i, out: out * number))
+            # First of all hooks: whoever listens to the head sees what the head gives.
+            broken_head = module.register_forward_hook(
+                lambda _m, _i, out: out * number, prepend=True
+            )
+            handles.append(broken_head)
         elif where == "grad":
             weight = next(iter(module.parameters()))
             handles.append(weight.register_hook(lambda gradient: gradient * number))
