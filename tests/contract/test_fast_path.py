@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import collections
 import math
+import os
+import subprocess
+import sys
 import types
 from decimal import Decimal
 from enum import StrEnum
@@ -199,3 +202,40 @@ def test_a_required_field_of_another_type_is_rejected_by_the_lenient_way() -> No
     assert read_at_once(plan.payload, source) is None
     with pytest.raises(Rejected):
         read_fields(plan, source, [])
+
+
+FIRST_EVENTS = """
+import sys, threading
+from datetime import UTC, datetime
+sys.setswitchinterval(1e-6)
+from esper_exporter.contract.event_table import TYPES
+from esper_exporter.contract.reader import read
+together = threading.Barrier(8)
+
+def first_events():
+    for name in TYPES:
+        together.wait()
+        for _ in range(20):
+            try:
+                read({"event_type": name, "data": {"env_id": 0, "slot_id": "r0c0"}}, now)
+            except Exception:
+                pass
+
+now = lambda: datetime.now(UTC)
+threads = [threading.Thread(target=first_events) for _ in range(8)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+"""
+
+
+def test_threads_that_read_their_first_events_at_once_do_not_crash() -> None:
+    for _ in range(5):
+        done = subprocess.run(
+            [sys.executable, "-c", FIRST_EVENTS],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr

@@ -7,6 +7,7 @@ that applies it. A row that lacks something is an error when the table, or the s
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from itertools import chain
 
 import msgspec
@@ -48,8 +49,22 @@ BY_NAME: Mapping[str, EventType] = build(
 )
 """Event types by every name that they come under."""
 
+
+def _prepare(payloads: Iterable[type[msgspec.Struct]]) -> None:
+    """Let msgspec work out every payload class here, while one thread imports this.
+
+    It does so at a class' first conversion, and a second thread that converts into the same class
+    meanwhile ends the process with SIGSEGV (msgspec 0.22).
+    """
+    for payload in payloads:
+        with suppress(msgspec.ValidationError):
+            msgspec.convert({}, payload)
+
+
 TYPES: Mapping[str, EventType] = {row.name: row for row in BY_NAME.values()}
 """Event types by their present name."""
+
+_prepare(row.payload for row in TYPES.values())
 
 ALIASES: Mapping[str, str] = {alias: row.name for row in TYPES.values() for alias in row.aliases}
 """Older name → present name."""
