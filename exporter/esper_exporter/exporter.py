@@ -37,37 +37,28 @@ def _utc_now() -> datetime:
 
 
 class Exporter:
-    """An in-process Prometheus exporter for one training process.
+    """An in-process Prometheus exporter for one training process. Thread-safe.
 
-    It is a backend for esper's hub (``start``, ``emit``, ``close``), a context manager, and can be
-    fed by hand: ``emit`` takes live events or dicts, ``emit_line`` JSON lines as the real system
-    writes them, ``observe_snapshot`` an aggregated snapshot. Nothing it does raises into the
-    training once it is made; bad settings raise when it is made.
+    It is a backend of esper's hub (``start``, ``emit``, ``close``) and a context manager. Without a
+    hub, feed it: ``emit`` takes live events or dicts, ``emit_line`` JSON lines, `observe_snapshot`
+    an aggregated snapshot. It raises ValueError for a bad setting and TypeError for an unknown
+    argument when it is made, and nothing into the training after that.
 
-    All settings are keyword arguments and environment variables (``ESPER_EXPORTER_PORT`` …), see
-    `esper_exporter.settings.Settings`; ``settings`` is such an object, used instead of the
-    environment, and keyword arguments win over it. ``host`` is the address served on (the loopback
-    unless said otherwise), ``port`` 0 takes a free one, ``run_id`` names the run (else the event's
-    id and start time), ``web_config`` is a Prometheus web configuration file, ``allowed_hosts`` are
-    further names that requests may give as their ``Host`` (see `esper_exporter.serve.hosts`).
+    Every setting is a keyword argument and an environment variable (``ESPER_EXPORTER_PORT`` …);
+    ``settings`` replaces the environment, and keyword arguments win over it.
 
-    For the end: ``state_dir`` is where latches and the last page are kept (the user's state
-    directory unless said otherwise, "off" for nowhere), ``textfile_dir`` the directory of a
-    node_exporter's textfile collector for the last page, ``linger`` the seconds to stay at most
-    for the end to be scraped (0: not at all), ``term_linger`` the same after a SIGTERM;
-    ``watch_process`` False: how this process ends says nothing of the run. ``file_sd`` is a
-    directory for a target file of Prometheus' file_sd. ``clock`` tells the time, for tests.
+    - Serving: ``host`` (the loopback by default), ``port`` (0: any free one, "off": none),
+      ``unix_socket``, ``allowed_hosts``, ``web_config`` (TLS and passwords), ``file_sd``, ``share``
+      (the directory that a node agent reads, "off": none).
+    - The run: ``run_id`` (by default the event's id and start time), ``rank``,
+      ``explosion_norm`` (for trainers that do not report what they clip to), ``journal``.
+    - The end: ``state_dir`` for latches and the last page ("off": none), ``textfile_dir``,
+      ``linger`` and ``term_linger`` (seconds to wait for scrapers at most; after a SIGTERM),
+      ``watch_process`` False where this process is not the training.
+    - The machine: ``gpu_vitals`` and ``host_vitals`` ("auto", "on", "off"), ``vitals_interval`` and
+      ``gpu_slow_interval`` in seconds, ``telemetry_dir`` and ``checkpoint_dir`` for free space.
 
-    For the machine: ``gpu_vitals`` and ``host_vitals`` are "auto" (the first process of a machine
-    tells of it), "on" or "off", sampled every ``vitals_interval`` seconds from `start` to `close`;
-    ``gpu_slow_interval`` are the seconds between two readings of what is slow to read, 0: never.
-    ``telemetry_dir`` and ``checkpoint_dir`` are directories whose free space is told.
-    ``explosion_norm`` is the gradient norm above which an update counts as exploding, for trainers
-    that do not report what they clip to. ``journal`` is a directory in which every accepted event
-    is kept, for SQL and `explain`; ``journal_max_bytes`` and ``journal_max_age`` (seconds) limit
-    it. ``gpu_driver`` stands in for the GPUs' driver.
-
-    Thread-safe. Raises ValueError for a bad setting, TypeError for an argument that is none.
+    ``gpu_driver`` replaces NVML and ``clock`` the time, for tests.
     """
 
     def __init__(
@@ -326,7 +317,6 @@ class Exporter:
 
         Give what the loop has after the all-reduce, as numbers on the host. Never raises.
         """
-
         self._lock.submit(lambda: self._runs.check_ranks(step, loss, gradient_norm))
 
     def end_recordings(self) -> None:
