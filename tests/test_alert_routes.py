@@ -227,7 +227,9 @@ def test_what_follows_from_a_cause_is_not_sent_beside_it_and_all_else_is(tmp_pat
         server.post(causes)
         wait_until(lambda: all(map(server.knows, causes)), "the causes have arrived")
         server.post(quiet + loud)
-        wait_until(lambda: all(map(arrived, loud)), "what is a fault beside the other is sent")
+        wait_until(
+            lambda: all(map(arrived, loud)), "what is a fault beside the other is sent", 60.0, 0.2
+        )
         assert [labels for labels in quiet if arrived(labels)] == []
 
 
