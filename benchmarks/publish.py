@@ -1,4 +1,4 @@
-"""CPU time of bringing collected values onto the page: one policy update, and all slots.
+"""CPU time of publishing collected values: one policy update, and all slots.
 
 Both sides get the same lists, one a row; theirs has its children at hand.
 """

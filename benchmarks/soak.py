@@ -155,11 +155,11 @@ def run(seconds: int, only: str = "") -> list[tuple[str, str, str, str, str]]:
         return told
 
     ways: tuple[tuple[str, Callable[[], ExitStack | object], int], ...] = (
-        ("nobody else", lambda: _held(port, 0, b""), seconds),
+        ("none", lambda: _held(port, 0, b""), seconds),
         ("500 idle connections", lambda: _held(port, 500, b""), seconds),
         ("100 headers at a byte a second", lambda: _drip(port, 100), seconds),
-        ("100 readers that take nothing", lambda: _held(port, 100, GET * 4), seconds),
-        ("1,000 idle connections, 300 readers that take nothing",
+        ("100 readers that read nothing", lambda: _held(port, 100, GET * 4), seconds),
+        ("1,000 idle connections, 300 readers that read nothing",
          lambda: _idle_and_greedy(port, 1000, 300), seconds),
         ("200 scrapes at once, over and over",
          lambda: _repeated(lambda: _scrape(port), 200, 0.0), seconds),
