@@ -1,4 +1,4 @@
-"""Bad input: the run goes on, good events count, nothing bad becomes a value, all told once."""
+"""Bad input: the run goes on, good events count, bad ones publish no value and log once per kind."""
 
 from __future__ import annotations
 
@@ -225,7 +225,7 @@ def test_events_before_any_beginning_are_shown() -> None:
     assert not exporter.ready()
 
 
-def test_each_kind_of_trouble_is_told_once(
+def test_each_kind_of_problem_is_logged_once(
     exporter: Exporter, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING, logger="esper_exporter"):

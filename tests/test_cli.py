@@ -118,7 +118,7 @@ def test_bad_lines_are_counted_and_change_nothing_else(tmp_path: Path) -> None:
     clean = run("replay", telemetry("run2b"), "--once").stdout.decode()
     assert wall_clock_free(page) == wall_clock_free(clean)
     said = done.stderr.decode().splitlines()
-    assert 0 < len(said) <= 8, "what was wrong is told once per kind"
+    assert 0 < len(said) <= 8, "each kind of problem is logged once"
     assert all(line.startswith("esper-exporter: warning: ") for line in said)
 
 
@@ -150,12 +150,12 @@ def test_a_recording_neither_reads_nor_writes_what_a_live_run_keeps(tmp_path: Pa
         (["replay"], "nothing to replay: name a FILE, or --recording run1 or run2b"),
         (["replay", "x", "--recording", "run1"], "exclude each other"),
         (["replay", "-", "-"], "only once"),
-        (["replay", "x", "--speed", "-1"], "--speed: -1 is no speed"),
-        (["replay", "x", "--speed", "nan"], "--speed: nan is no speed"),
+        (["replay", "x", "--speed", "-1"], "--speed: -1 is not a speed"),
+        (["replay", "x", "--speed", "nan"], "--speed: nan is not a speed"),
         (["replay", "x", "--speed", "fast"], "'fast' is not a number"),
         (["replay", "x", "--until", "-3"], "--until: -3 is negative"),
         (["replay", "x", "--until", "few"], "'few' is not a whole number"),
-        (["replay", "x", "--port", "70000"], "70000 is no port"),
+        (["replay", "x", "--port", "70000"], "70000 is not a port"),
         (["replay", "x", "--once", "--port", "1"], "--port has no meaning"),
         (["replay", "x", "--once", "--host", "::1"], "--host has no meaning"),
         (["replay", "x", "--once", "--web-config", "w"], "--web-config has no meaning"),

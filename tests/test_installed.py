@@ -105,7 +105,7 @@ def test_it_yields_exactly_the_files_of_the_repository(installed: Path, tmp_path
     (folder / "docker-compose.yml").write_text("mine")
     again = command(installed, "assets", folder)
     assert again.returncode == 1
-    assert "docker-compose.yml is there and differs; --force replaces it" in again.stderr
+    assert "docker-compose.yml exists and differs; --force replaces it" in again.stderr
     assert (folder / "docker-compose.yml").read_text() == "mine"
     assert command(installed, "assets", folder, "--force").returncode == 0
     assert (folder / "docker-compose.yml").read_text() != "mine"

@@ -95,7 +95,7 @@ def load(
         }
         connection = duckdb.connect(config=config)
         if not build(connection, parts, comments=comments):
-            raise SourceError("no line is an event of the telemetry that can be used")
+            raise SourceError("no line is a usable telemetry event")
         lock(connection)
     except BaseException:
         shutil.rmtree(scratch, ignore_errors=True)

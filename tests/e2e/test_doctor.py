@@ -97,9 +97,9 @@ def test_it_prints_a_sentence_and_a_remedy_each() -> None:
     ("name", "make", "sentence"),
     [
         ("textfile_dir", lambda path: None, "does not exist"),
-        ("textfile_dir", lambda path: path.touch(), "is no directory"),
-        ("state_dir", lambda path: path.touch(), "is no directory"),
-        ("file_sd", lambda path: path.touch(), "is no directory"),
+        ("textfile_dir", lambda path: path.touch(), "is not a directory"),
+        ("state_dir", lambda path: path.touch(), "is not a directory"),
+        ("file_sd", lambda path: path.touch(), "is not a directory"),
     ],
 )
 def test_a_folder_that_cannot_be_used_is_a_problem(

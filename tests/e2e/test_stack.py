@@ -180,9 +180,9 @@ def test_prometheus_in_an_unpacked_folder_is_used(tmp_path: Path) -> None:
         (("--prometheus", "absent"), {}, "--prometheus absent: does not exist", 1),
         (("--prometheus", "."), {}, "--prometheus .: no program prometheus there", 1),
         (("--alertmanager-config", "absent"), {}, "absent: No such file or directory", 1),
-        (("--target", "9108"), {}, "'9108' is no address; write HOST:PORT", 2),
+        (("--target", "9108"), {}, "'9108' is not an address; write HOST:PORT", 2),
         (("--interval", "often"), {}, "'often' is not a number", 2),
-        (("--prometheus-port", "70000"), {}, "70000 is no port", 2),
+        (("--prometheus-port", "70000"), {}, "70000 is not a port", 2),
     ],
 )
 def test_a_stack_that_cannot_start_says_why_in_a_sentence(

@@ -190,7 +190,7 @@ def test_a_hostile_file_is_counted_and_not_believed(tmp_path: Path) -> None:
 
 def test_a_source_that_holds_no_event_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.jsonl").write_text("hello\n")
-    with pytest.raises(SourceError, match="no line is an event"):
+    with pytest.raises(SourceError, match="no line is a usable telemetry event"):
         connect(tmp_path / "x.jsonl")
     with pytest.raises(SourceError, match="No such file"):
         connect(tmp_path / "missing")

@@ -1,1 +1,1 @@
-"""The commands of ``esper-exporter``: a module adds one, with its arguments and what it starts."""
+"""The commands of ``esper-exporter``: each module defines one with its arguments."""

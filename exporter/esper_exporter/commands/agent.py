@@ -16,7 +16,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     agent = commands.add_parser(
         "agent",
         help="serve the pages of all training processes of this machine on one port",
-        description="Serve the pages that training processes of this machine share, on one port."
+        description="Serve the pages shared by this machine's training processes on one port."
         " A process that dies stays on the page, with its latches and the reason, until every"
         " regular scraper has fetched them. Runs in the foreground until Ctrl-C or SIGTERM.",
     )
@@ -25,13 +25,18 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         metavar="DIR",
         nargs="*",
         type=Path,
-        help="directory of Exporter(share=DIR); this user's share under /dev/shm if none is given",
+        help="directory of Exporter(share=DIR) (default: this user's share under /dev/shm)",
     )
     agent.add_argument("--host", default="127.0.0.1", help="address to serve on (%(default)s)")
     agent.add_argument("--port", type=port, default=9108, help="0: any free port (%(default)s)")
-    agent.add_argument("--unix-socket", type=Path, metavar="PATH", help="serve on a socket, too")
     agent.add_argument(
-        "--web-config", type=Path, metavar="FILE", help="TLS and passwords, as Prometheus has them"
+        "--unix-socket", type=Path, metavar="PATH", help="also serve on a unix socket"
+    )
+    agent.add_argument(
+        "--web-config",
+        type=Path,
+        metavar="FILE",
+        help="TLS and passwords, a Prometheus web configuration file",
     )
     agent.add_argument(
         "--allowed-host",
@@ -39,17 +44,17 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         action="append",
         default=[],
         metavar="NAME",
-        help="a host name that requests may ask for, beside this machine's own; repeatable",
+        help="a further host name that requests may use, beside this machine's; repeatable",
     )
     agent.add_argument(
-        "--file-sd", type=Path, metavar="DIR", help="write a target file for Prometheus' file_sd"
+        "--file-sd", type=Path, metavar="DIR", help="write a target file for Prometheus's file_sd"
     )
     agent.add_argument(
         "--keep",
         type=seconds,
         default=900.0,
         metavar="SECONDS",
-        help="how long the page of a process that is gone stays (%(default)g)",
+        help="how long to keep the page of an ended process (%(default)g)",
     )
     agent.add_argument(
         "--no-vitals", action="store_true", help="do not sample this machine and its GPUs"

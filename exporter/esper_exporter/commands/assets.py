@@ -17,10 +17,8 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         description="Write dashboards, alerting rules, Grafana provisioning, the compose stack and"
         " the Kubernetes files of this version into DIR, and the wheel that the image installs.",
     )
-    assets.add_argument("directory", metavar="DIR", help="made when it is not there")
-    assets.add_argument(
-        "--force", action="store_true", help="replace files that are there and differ"
-    )
+    assets.add_argument("directory", metavar="DIR", help="created if missing")
+    assets.add_argument("--force", action="store_true", help="replace existing files that differ")
     assets.add_argument(
         "--grafana-url",
         metavar="URL",
@@ -29,13 +27,13 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     assets.add_argument(
         "--runbook-url",
         metavar="URL",
-        help="where DIR can be read, put in front of the alerts' runbook links",
+        help="URL at which DIR is readable, put in front of the alerts' runbook links",
     )
     assets.add_argument(
         "--cluster-label",
         default="cluster",
         metavar="LABEL",
-        help="label that tells clusters apart in a global view (default: %(default)s)",
+        help="label that identifies a cluster in a global view (default: %(default)s)",
     )
     assets.add_argument(
         "--selector",
@@ -57,7 +55,7 @@ def _run(options: argparse.Namespace) -> int:
         raise CommandError(str(error)) from error
     directory = Path(options.directory)
     if directory.exists() and not directory.is_dir():
-        raise CommandError(f"{directory}: is no directory")
+        raise CommandError(f"{directory}: is not a directory")
     try:
         wanted = {
             directory / name: chosen.applied(
@@ -69,7 +67,7 @@ def _run(options: argparse.Namespace) -> int:
             wanted[directory / wheel[0]] = wheel[1]
         for path, content in wanted.items():
             if path.exists() and not options.force and path.read_bytes() != content:
-                raise CommandError(f"{path} is there and differs; --force replaces it")
+                raise CommandError(f"{path} exists and differs; --force replaces it")
         modes = {directory / name: source.stat().st_mode for name, source in assets().items()}
         for path, content in wanted.items():
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -77,7 +75,7 @@ def _run(options: argparse.Namespace) -> int:
             path.chmod(modes.get(path, 0o644))
     except OSError as error:
         raise CommandError(f"{error.filename}: {error.strerror}") from error
-    write_out(f"{len(wanted)} files in {directory}; deploy/README.md says what is what\n".encode())
+    write_out(f"{len(wanted)} files in {directory}; deploy/README.md describes them\n".encode())
     return OK
 
 

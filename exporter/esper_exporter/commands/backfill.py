@@ -13,12 +13,12 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command to the parser's commands."""
     backfill = commands.add_parser(
         "backfill",
-        help="recorded telemetry as samples with their times, for a Prometheus to take in",
+        help="convert recorded telemetry to samples with timestamps, to import into Prometheus",
         description="Write what a Prometheus would have scraped while the recording was made, as"
         " OpenMetrics with timestamps. 'promtool tsdb create-blocks-from openmetrics OUT DATA'"
-        " makes blocks of it.",
-        epilog="Exit codes: 0 done, 1 something could not be read, used or written (what could be"
-        " was), 2 wrong usage, 130 interrupted (nothing is left).",
+        " makes blocks from it.",
+        epilog="Exit codes: 0 done, 1 reading, using or writing something failed (the rest is"
+        " written), 2 wrong usage, 130 interrupted (no output).",
     )
     backfill.add_argument(
         "files",
@@ -44,7 +44,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="label for all samples, as a scrape adds them: job=esper; as often as wanted",
+        help="label for all samples, as a scrape adds it: job=esper; repeatable",
     )
 
     def run(options: argparse.Namespace) -> int:

@@ -11,9 +11,9 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command to the parser's commands."""
     catalog = commands.add_parser(
         "catalog",
-        help="every metric there is",
+        help="list every metric",
         description="List every metric there is: name, type and meaning. json and markdown also"
-        " tell unit, labels and source, and every field that is not exported with its reason.",
+        " include unit, labels and source, and the reason for every field that is not exported.",
     )
     catalog.add_argument(
         "--format",

@@ -16,12 +16,12 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command to the parser's commands."""
     compare = commands.add_parser(
         "compare",
-        help="two runs side by side: configuration, results, where they part",
+        help="compare two runs: configuration, results, where they diverge",
         description="Compare two runs. Each is a source, or a source and a run in it as"
         " SOURCE#RUN_ID or SOURCE#RUN_ID/GROUP.",
     )
     compare.add_argument("first", metavar="RUN", help="telemetry, a folder or a journal")
-    compare.add_argument("second", metavar="RUN", help="what to compare it with")
+    compare.add_argument("second", metavar="RUN", help="the run to compare it with")
     compare.add_argument("--format", choices=FORMATS, default="markdown", help="of the report")
     compare.set_defaults(run=_run)
 
@@ -31,13 +31,13 @@ def _run(options: argparse.Namespace) -> int:
     from esper_exporter.journal.report import as_json
 
     one, other = (_one(name) for name in (options.first, options.second))
-    told = compare.compare(one, other)
+    comparison = compare.compare(one, other)
     if options.format == "json":
-        text = as_json(told) + "\n"
+        text = as_json(comparison) + "\n"
     elif options.format == "html":
-        text = compare.html(told)
+        text = compare.html(comparison)
     else:
-        text = compare.markdown(told)
+        text = compare.markdown(comparison)
     write_out(text.encode())
     return OK
 

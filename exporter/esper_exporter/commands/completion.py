@@ -1,4 +1,4 @@
-"""The command ``esper-exporter completion``: what makes a shell complete the command line."""
+"""The command ``esper-exporter completion``: print a shell's completion script."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from esper_exporter.commands.console import OK, write_out
 
 SHELLS = ("bash", "zsh", "fish")
 
-INSTALL = """where it goes:
+INSTALL = """where to put it:
   bash   esper-exporter completion bash > ~/.local/share/bash-completion/completions/esper-exporter
   zsh    esper-exporter completion zsh > ~/.zfunc/_esper-exporter   (a directory of $fpath)
   fish   esper-exporter completion fish > ~/.config/fish/completions/esper-exporter.fish
@@ -21,7 +21,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     completion = commands.add_parser(
         "completion",
         help="print the completion script of a shell",
-        description="Print the script with which a shell completes commands, options and files.",
+        description="Print the script that makes a shell complete commands, options and files.",
         epilog=INSTALL,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -1,4 +1,4 @@
-"""What every command has in common: its name, exit codes, errors and standard output."""
+"""What all commands share: program name, exit codes, errors and standard output."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ PROGRAM = "esper-exporter"
 
 OK = 0
 FAILED = 1
-"""Something could not be read, served or written; a line on standard error says what."""
+"""Reading, serving or writing failed; a line on standard error explains."""
 INTERRUPTED = 130
-"""Ended by Ctrl-C before there was a result."""
+"""Interrupted by Ctrl-C before there was a result."""
 
 
 class CommandError(Exception):
-    """Something that ends a command; the message is one line for the user."""
+    """An error that ends a command; the message is one line for the user."""
 
 
 def write_out(data: bytes) -> None:
-    """Write to standard output; a reader that has gone away has all it wanted.
+    """Write to standard output; a reader that closed the pipe is not an error.
 
     Raises CommandError when it cannot be written.
     """
@@ -30,7 +30,7 @@ def write_out(data: bytes) -> None:
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
     except BrokenPipeError:
-        # The interpreter flushes once more at its end, and would complain.
+        # The interpreter flushes once more at exit, and would report an error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
         raise CommandError(f"standard output: {error.strerror}") from error

@@ -11,23 +11,23 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command to the parser's commands."""
     doctor = commands.add_parser(
         "doctor",
-        help="check what a run on this machine needs to be watched",
+        help="check what this machine needs to monitor a run",
         description="Check Python, torch, the GPU driver, the port, the state and share folders,"
-        " and whether Prometheus answers, scrapes the run and has the rules: a sentence each, and"
-        " a remedy where something is in the way. The environment's ESPER_EXPORTER_… settings"
+        " and whether Prometheus answers, scrapes the run and has the rules. Print a sentence"
+        " for each, with a remedy for each problem. The environment's ESPER_EXPORTER_… settings"
         " count.",
-        epilog="Exit codes: 0 nothing is in the way, 1 there is a problem, 2 wrong usage.",
+        epilog="Exit codes: 0 no problem, 1 there is a problem, 2 wrong usage.",
     )
     doctor.add_argument(
         "--prometheus",
         metavar="URL",
         default="http://127.0.0.1:9090",
-        help="the Prometheus that should watch, off for none (default: %(default)s)",
+        help="the Prometheus server to check, off for none (default: %(default)s)",
     )
     doctor.add_argument(
         "--target",
         metavar="HOST:PORT",
-        help="the running exporter that it should scrape; its port is then not checked to be free",
+        help="the running exporter that it should scrape; skips the check for a free port",
     )
     doctor.add_argument("--port", type=port, metavar="P", help="port to check (default: 9108)")
     doctor.add_argument("--host", help="address to check (default: 127.0.0.1)")
@@ -37,7 +37,9 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         if options.prometheus != "off" and not options.prometheus.startswith(
             ("http://", "https://")
         ):
-            doctor.error(f"--prometheus {options.prometheus}: an address begins with http://")
+            doctor.error(
+                f"--prometheus {options.prometheus}: a URL begins with http:// or https://"
+            )
         from esper_exporter.doctor.examination import run
 
         return run(options)

@@ -18,10 +18,10 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command to the parser's commands."""
     explain = commands.add_parser(
         "explain",
-        help="say why a run died, and what happened first",
-        description="Read a run from telemetry, or a journal or a Prometheus server, and"
-        " say what went wrong first, what came before, what followed and what to try.",
-        epilog="Exit codes: 0 a report was written, whatever it says; 1 nothing could be read,"
+        help="explain why a run died, and what happened first",
+        description="Read a run from telemetry, a journal or a Prometheus server, and report"
+        " what went wrong first, what came before, what followed and what to try.",
+        epilog="Exit codes: 0 wrote a report, whatever its findings; 1 could not read a run;"
         " 2 wrong usage.",
     )
     explain.add_argument(
@@ -34,9 +34,12 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     explain.add_argument("--run-id", metavar="ID", help="which run (default: the newest)")
     explain.add_argument("--group-id", metavar="ID", help="which of its groups")
     explain.add_argument("--rank", type=int, metavar="N", help="which of its ranks")
-    explain.add_argument("--all", action="store_true", help="every run, the oldest first")
+    explain.add_argument("--all", action="store_true", help="every run, oldest first")
     explain.add_argument(
-        "--format", choices=FORMATS, default="markdown", help="of the report (default: markdown)"
+        "--format",
+        choices=FORMATS,
+        default="markdown",
+        help="format of the report (default: markdown)",
     )
     explain.add_argument("--json", action="store_true", help="the same as --format json")
 
@@ -60,14 +63,14 @@ def read(sources: list[str]) -> list[RunRecord]:
     for warning in warnings:
         print(f"{PROGRAM}: warning: {warning}", file=sys.stderr)
     if not runs:
-        raise CommandError("no line is an event of the telemetry that can be used")
+        raise CommandError("no line is a usable telemetry event")
     return runs
 
 
 def chosen(
     runs: list[RunRecord], run_id: str | None, group_id: str | None, rank: int | None
 ) -> list[RunRecord]:
-    """The runs that were asked for. Raises CommandError, with what there is, for none."""
+    """The requested runs. Raises CommandError that lists the known runs if none matches."""
     found = [
         run
         for run in runs
@@ -77,7 +80,7 @@ def chosen(
     ]
     if not found:
         known = ", ".join(dict.fromkeys(f"{run.run_id} ({run.group_id})" for run in runs))
-        raise CommandError(f"no such run; there are {known}")
+        raise CommandError(f"no such run; known are {known}")
     return found
 
 
@@ -110,7 +113,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _worst(runs: list[RunRecord]) -> RunRecord:
-    """Of the newest run id the group and rank in which something went wrong first."""
+    """The group and rank of the newest run id in which something went wrong first."""
     from esper_exporter.journal.causes import find, first_cause
 
     newest = [run for run in runs if run.source == runs[-1].source]

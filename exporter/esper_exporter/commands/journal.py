@@ -20,8 +20,8 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     actions = journal.add_subparsers(dest="action", required=True, metavar="ACTION")
 
-    bring = actions.add_parser("import", help="bring telemetry files into a journal")
-    bring.add_argument("directory", metavar="DIR", help="the journal; made if it is not there")
+    bring = actions.add_parser("import", help="import telemetry files into a journal")
+    bring.add_argument("directory", metavar="DIR", help="the journal; created if missing")
     bring.add_argument("files", metavar="FILE", nargs="+", help="telemetry, folders, globs")
     bring.set_defaults(run=_import)
 
@@ -43,10 +43,14 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def _limits(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--max-age", type=float, default=0.0, metavar="SECONDS", help="remove what is older"
+        "--max-age", type=float, default=0.0, metavar="SECONDS", help="remove older runs"
     )
     parser.add_argument(
-        "--max-bytes", type=whole_number, default=0, metavar="N", help="remove the oldest beyond"
+        "--max-bytes",
+        type=whole_number,
+        default=0,
+        metavar="N",
+        help="remove the oldest beyond this size",
     )
 
 

@@ -1,4 +1,4 @@
-"""The command ``esper-exporter page``: the page as it was at a moment of a run."""
+"""The command ``esper-exporter page``: print the page as it was at a moment of a run."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     page = commands.add_parser(
         "page",
         help="print the page as it was at a moment of a run",
-        description="Print the page as it was at a time, or when a policy update was known: the"
-        " same as `replay --once --until` that line.",
+        description="Print the page as it was at a time, or after a policy update; equals"
+        " `replay --once --until` that line.",
     )
     page.add_argument("source", metavar="SOURCE", help="a telemetry file or a journal")
     page.add_argument("--run-id", metavar="ID", help="which run of a journal (default: the newest)")
-    page.add_argument("--group-id", metavar="ID", help="whose update --update counts")
+    page.add_argument("--group-id", metavar="ID", help="group whose updates --update counts")
     moment = page.add_mutually_exclusive_group(required=True)
     moment.add_argument(
         "--at", type=_time, metavar="TIME", help="a time, as 2026-11-21T00:45:11Z or unix seconds"
@@ -47,10 +47,12 @@ def _time(text: str) -> datetime:
     except (ValueError, OverflowError, OSError):
         pass
     try:
-        told = datetime.fromisoformat(text)
+        moment = datetime.fromisoformat(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no time; write 2026-11-21T00:45Z") from None
-    return told.replace(tzinfo=UTC) if told.tzinfo is None else told
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a time; write 2026-11-21T00:45Z"
+        ) from None
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -88,7 +90,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _lines(options: argparse.Namespace) -> tuple[Lines, str | None]:
-    """The lines of the source, to be read as often as wanted, and the run's name."""
+    """The source's lines, readable repeatedly, and the run's name."""
     from esper_exporter.journal.sources import Reading, SourceError, chunks, find, is_journal
 
     path = Path(options.source)
@@ -97,17 +99,17 @@ def _lines(options: argparse.Namespace) -> tuple[Lines, str | None]:
 
         known = run_ids(path)
         if not known:
-            raise CommandError(f"{path}: no event in it")
+            raise CommandError(f"{path}: contains no event")
         wanted = options.run_id or known[-1]
         if wanted not in known:
-            raise CommandError(f"{path}: no run {wanted!r}; there are {', '.join(known)}")
+            raise CommandError(f"{path}: no run {wanted!r}; known are {', '.join(known)}")
         return partial(journal_lines, path, wanted), wanted
     try:
         found = find([options.source])
     except SourceError as problem:
         raise CommandError(str(problem)) from None
     if len(found.files) != 1:
-        raise CommandError(f"{options.source}: holds several files; name one")
+        raise CommandError(f"{options.source}: contains several files; name one")
 
     def lines() -> Iterator[bytes]:
         for held in chunks(found.files[0], Reading(), 4096):

@@ -14,7 +14,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "prune",
         help="remove the target files of processes that have ended",
         description="Remove from DIR the target files of this host's processes that have ended."
-        " Those of other hosts are left alone: run it there.",
+        " Files of other hosts stay: run the command there.",
     )
     prune.add_argument("directory", metavar="DIR", help="the directory of Exporter(file_sd=DIR)")
     prune.set_defaults(run=_run)

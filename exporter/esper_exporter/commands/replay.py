@@ -13,10 +13,10 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     bundled = "; ".join(f"{name}: {what}" for name, what in RECORDINGS.items())
     replay = commands.add_parser(
         "replay",
-        help="serve recorded or growing telemetry as a scraped page",
-        description="Feed recorded events to an exporter and serve its page, while they are"
-        " replayed and after, until Ctrl-C.",
-        epilog="Exit codes: 0 done, 1 something could not be read or served (what could be was),"
+        help="serve recorded or growing telemetry as a page to scrape",
+        description="Feed recorded events to an exporter and serve its page, during the replay"
+        " and afterwards, until Ctrl-C.",
+        epilog="Exit codes: 0 done, 1 reading or serving something failed (the rest is shown),"
         " 2 wrong usage, 130 interrupted before --once was done.",
     )
     replay.add_argument(
@@ -26,7 +26,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         help="telemetry, one JSON object a line, gzip or not; - is standard input",
     )
     replay.add_argument(
-        "--recording", choices=tuple(RECORDINGS), help=f"a recording that is built in ({bundled})"
+        "--recording", choices=tuple(RECORDINGS), help=f"a built-in recording ({bundled})"
     )
     replay.add_argument(
         "--speed",
@@ -44,7 +44,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     replay.add_argument(
         "--follow",
         action="store_true",
-        help="go on reading the last FILE as it grows, like tail -F",
+        help="keep reading the last FILE as it grows, like tail -F",
     )
     replay.add_argument(
         "--once", action="store_true", help="print the final page instead of serving"
@@ -52,7 +52,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     replay.add_argument(
         "--format",
         choices=("text", "openmetrics"),
-        help="of the page that --once prints (default: text)",
+        help="format of the page that --once prints (default: text)",
     )
     replay.add_argument("--host", help="address to serve on (default: 127.0.0.1)")
     replay.add_argument(
@@ -62,11 +62,13 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "--allowed-host",
         metavar="NAME",
         action="append",
-        help="answer requests for this host name too, as often as wanted; .example.org for all"
-        " names below it (default: localhost, the address served on, this machine's name)",
+        help="also answer requests for this host name; .example.org for all names below it;"
+        " repeatable (default: localhost, the listening address, this machine's name)",
     )
     replay.add_argument(
-        "--web-config", metavar="FILE", help="TLS and passwords, as Prometheus' exporters take them"
+        "--web-config",
+        metavar="FILE",
+        help="TLS and passwords, a Prometheus web configuration file",
     )
     replay.add_argument(
         "--run-id", metavar="ID", help="name of the run (default: from its first event)"
@@ -82,7 +84,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
-    """End with a usage error where options contradict each other."""
+    """Exit with a usage error if options contradict each other."""
     files: list[str] = options.files
     if bool(files) == bool(options.recording):
         parser.error(

@@ -1,4 +1,4 @@
-"""The command ``esper-exporter run``: runs a training program with an exporter attached."""
+"""The command ``esper-exporter run``: run a training program with an exporter attached."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     run = commands.add_parser(
         "run",
         help="run a training program with an exporter attached, and report how it ended",
-        description="Run COMMAND; where it imports esper's telemetry hub, an exporter is attached"
-        " and the trainer is measured. Arguments, standard streams, signals and the exit code pass"
-        " through unchanged. When the program ends, the page says how (esper_run_failed{reason}):"
-        " an exception, an exit code, a signal, SIGKILL, or the kernel for want of memory. The"
-        " program itself ends at once; this machine's agent, or this command where there is none,"
-        " keeps its last page up until every regular scraper has fetched it. All settings of the"
-        " exporter are environment variables, ESPER_EXPORTER_PORT and so on.",
+        description="Run COMMAND; if it imports esper's telemetry hub, attach an exporter"
+        " and measure the trainer. Arguments, standard streams, signals and the exit code pass"
+        " through unchanged. When the program ends, the page shows how (esper_run_failed{reason}):"
+        " an exception, an exit code, a signal, SIGKILL, or the kernel's OOM killer. The"
+        " program itself ends at once; this machine's agent, or this command without an agent,"
+        " keeps its last page up until every regular scraper has fetched it. Environment variables"
+        " (ESPER_EXPORTER_PORT and so on) set all options of the exporter.",
         epilog="Examples: esper-exporter run --run-id night-7 -- python -m esper.scripts.train ppo;"
         " for each rank: torchrun --no-python esper-exporter run -- python train.py, or srun"
-        " esper-exporter run -- python train.py. Exit codes: the command's; 126 it cannot be run,"
-        " 127 it was not found.",
+        " esper-exporter run -- python train.py. Exit codes: the command's; 126 not executable,"
+        " 127 not found.",
     )
     run.add_argument("--run-id", metavar="ID", help="the label run_id of the run")
     run.add_argument("--host", metavar="ADDRESS", help="address to serve on")
@@ -40,7 +40,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "--agent",
         type=Path,
         metavar="DIR",
-        help="the share of this machine's agent; this user's share unless given",
+        help="the share of this machine's agent (default: this user's share)",
     )
     run.add_argument(
         "--nproc",
@@ -77,7 +77,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def environment(options: argparse.Namespace, ours: os._Environ[str]) -> dict[str, str]:
-    """The environment of the program: ours, and what attaches there."""
+    """The program's environment: this process's, with the variables that attach the exporter."""
     path = [str(AUTOATTACH), *filter(None, [ours.get("PYTHONPATH")])]
     found = {**ours, "PYTHONPATH": os.pathsep.join(path)}
     for name in ("run_id", "host", "port"):

@@ -1,4 +1,4 @@
-"""How a command starts to serve: on the port asked for, or beside whoever has the usual one."""
+"""Start serving for a command: on the requested port, or on a free one if the default is taken."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ def start(
     *,
     elsewhere: bool = True,
 ) -> Exporter:
-    """A started exporter; ``make`` makes one for a port, strict about it (None: the default).
+    """Start an exporter that ``make`` builds for a port, strictly (None: the default port).
 
-    Where nobody asked for a port and the default one is taken, it serves on a free one and says
-    who has the other; not with ``elsewhere`` False, where a scraper expects the default one.
+    If the user requested no port and the default one is taken, it serves on a free port and prints
+    which process holds the default; ``elsewhere`` False turns that off, for a scraper that expects
+    the default port.
 
-    Raises CommandError when it cannot be made or cannot serve.
+    Raises CommandError when the exporter cannot be built or cannot serve.
     """
     try:
         exporter = make(port)

@@ -30,11 +30,11 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         help="telemetry (JSON lines, plain, gzip or zstd), folders, journals, globs; a last word"
         " with a blank in it is the query",
     )
-    sql.add_argument("--query", metavar="SQL", help="the query, whatever it looks like")
+    sql.add_argument("--query", metavar="SQL", help="the query, also one without a blank")
     sql.add_argument(
-        "--format", choices=FORMATS, default="table", help="of the result (default: table)"
+        "--format", choices=FORMATS, default="table", help="format of the result (default: table)"
     )
-    sql.add_argument("--output", metavar="FILE", help="write the result there")
+    sql.add_argument("--output", metavar="FILE", help="write the result to FILE")
     sql.add_argument("--list", action="store_true", help="list the views")
     sql.add_argument("--describe", metavar="VIEW", help="the columns of a view, with units")
     sql.add_argument(
@@ -55,14 +55,14 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 def _parted(
     parser: argparse.ArgumentParser, options: argparse.Namespace
 ) -> tuple[list[str], str | None]:
-    """The sources and the query among the words."""
+    """Split the words into sources and query."""
     sources: list[str] = list(options.words)
     query: str | None = options.query
     if query is None and sources and _is_query(sources[-1]):
         query = sources.pop()
     wanted = [options.list, options.describe, options.example, query]
     if sum(bool(each) for each in wanted) > 1:
-        parser.error("only one of QUERY, --list, --describe and --example can be asked for")
+        parser.error("give only one of QUERY, --list, --describe and --example")
     if options.example and not sources:
         return [], EXAMPLES[options.example].query
     if not sources:

@@ -13,12 +13,12 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command to the parser's commands."""
     stack = commands.add_parser(
         "stack",
-        help="run Prometheus, Alertmanager and Grafana of this machine, without Docker",
+        help="run this machine's Prometheus, Alertmanager and Grafana, without Docker",
         description="Run the Prometheus, Alertmanager and Grafana that are installed or unpacked on"
         " this machine, on the loopback, with the rules, routes, data sources and dashboards of"
         " this package, in the foreground. One Ctrl-C ends all of them.",
-        epilog="A server that is missing is named with where it comes from; only Prometheus is"
-        " needed. Exit codes: 0 ended by Ctrl-C or SIGTERM, 1 it could not start or a server"
+        epilog="For a missing server, the command prints where to get it; only Prometheus is"
+        " required. Exit codes: 0 ended by Ctrl-C or SIGTERM, 1 it could not start or a server"
         " ended, 2 wrong usage.",
     )
     stack.add_argument(
@@ -27,21 +27,21 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         default=[],
         metavar="HOST:PORT",
         type=_target,
-        help="an exporter to scrape, as often as wanted (default: 127.0.0.1:9108)",
+        help="an exporter to scrape; repeatable (default: 127.0.0.1:9108)",
     )
     stack.add_argument(
         "--targets-dir",
         action="append",
         default=[],
         metavar="DIR",
-        help="a directory of target files, that of Exporter(file_sd=DIR)",
+        help="a directory of target files, as in Exporter(file_sd=DIR)",
     )
     stack.add_argument(
         "--interval",
         type=seconds,
         default=15.0,
         metavar="S",
-        help="seconds from scrape to scrape, and between evaluations of the rules (default: 15)",
+        help="seconds between scrapes, and between evaluations of the rules (default: 15)",
     )
     for name, number in PORTS.items():
         stack.add_argument(
@@ -54,17 +54,17 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
             type=port,
             default=number,
             metavar="P",
-            help=f"port on 127.0.0.1; another one where it is taken (default: {number})",
+            help=f"port on 127.0.0.1; another one if it is taken (default: {number})",
         )
     stack.add_argument(
         "--alertmanager-config",
         metavar="FILE",
-        help="your own routes and receivers instead of the shipped ones, which notify nobody",
+        help="your routes and receivers instead of the shipped ones, which send nothing",
     )
     stack.add_argument(
         "--data",
         metavar="DIR",
-        help="keep what the servers store there (default: gone at the end)",
+        help="keep the servers' data in DIR (default: deleted at the end)",
     )
     stack.add_argument("--with-parent", action="store_true", help=argparse.SUPPRESS)
 
@@ -79,5 +79,5 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 def _target(text: str) -> str:
     host, colon, number = text.rpartition(":")
     if not colon or not host or not number.isdigit() or not 0 < int(number) <= 65535:
-        raise argparse.ArgumentTypeError(f"{text!r} is no address; write HOST:PORT")
+        raise argparse.ArgumentTypeError(f"{text!r} is not an address; write HOST:PORT")
     return text

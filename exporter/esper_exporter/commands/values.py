@@ -1,4 +1,4 @@
-"""Kinds of values that arguments have, and what is said when a value is not of its kind."""
+"""Types of command-line values, and their error messages."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ def label(text: str) -> tuple[str, str]:
     """A label that a server would add to what it scrapes: ``job=esper``."""
     found = _LABEL.fullmatch(text)
     if found is None or found[1].startswith("__"):
-        raise argparse.ArgumentTypeError(f"{text!r} is no label; write NAME=VALUE")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a label; write NAME=VALUE")
     return found[1], found[2]
 
 
 def whole_number(text: str) -> int:
-    """A number that is not negative and has no fraction."""
+    """A non-negative whole number."""
     try:
         number = int(text)
     except ValueError:
@@ -32,7 +32,7 @@ def port(text: str) -> int:
     """A TCP port; 0 stands for any free one."""
     number = whole_number(text)
     if number > 65535:
-        raise argparse.ArgumentTypeError(f"{number} is no port; ports end at 65535")
+        raise argparse.ArgumentTypeError(f"{number} is not a port; ports end at 65535")
     return number
 
 
@@ -43,16 +43,16 @@ def speed(text: str) -> float:
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
     if not math.isfinite(speed) or speed < 0:
-        raise argparse.ArgumentTypeError(f"{text} is no speed; 1 is recorded time, 0 full speed")
+        raise argparse.ArgumentTypeError(f"{text} is not a speed; 1 is recorded time, 0 full speed")
     return speed
 
 
 def seconds(text: str) -> float:
-    """A time span in seconds, longer than none."""
+    """A positive time span in seconds."""
     try:
         number = float(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
     if not math.isfinite(number) or number < 0.001:
-        raise argparse.ArgumentTypeError(f"{text} is no time span; samples have milliseconds")
+        raise argparse.ArgumentTypeError(f"{text} is not a time span; samples have milliseconds")
     return number

@@ -26,9 +26,9 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command to the parser's commands."""
     watch = commands.add_parser(
         "watch",
-        help="open a run in the browser: a recorded one, or one that trains elsewhere",
-        description="Show a run in the browser. A FILE of telemetry (or the name of a built-in"
-        f" recording: {', '.join(RECORDINGS)}) is played back, with pause, speed and seek; a URL"
+        help="open a recorded or a remote run in the browser",
+        description="Show a run in the browser. A telemetry FILE (or the name of a built-in"
+        f" recording: {', '.join(RECORDINGS)}) plays back, with pause, speed and seek; a URL"
         " is an exporter's address.",
     )
     watch.add_argument("what", metavar="FILE|URL", help="telemetry, or an exporter's address")
@@ -42,7 +42,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "--port", type=port, default=0, metavar="P", help="port to serve on (default: any free)"
     )
     watch.add_argument(
-        "--no-browser", action="store_true", help="print the address and open nothing"
+        "--no-browser", action="store_true", help="print the address without opening a browser"
     )
 
     def run(options: argparse.Namespace) -> int:
@@ -55,23 +55,25 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def page_address(url: str) -> str:
-    """Where an exporter has its page, from its address or that of its metrics."""
+    """The address of an exporter's page, from its address or that of its metrics."""
     parts = urlsplit(url)
     path = parts.path.removesuffix("/").removesuffix("/metrics")
     return urlunsplit((parts.scheme, parts.netloc, f"{path}/", "", ""))
 
 
 def _watch_url(url: str, opened: Opener | None) -> int:
-    """Open an exporter's page, once it is known to be one."""
+    """Open an exporter's page after checking that it is one."""
     try:
         address = page_address(url)
         with urllib.request.urlopen(f"{address}api/v1/state", timeout=ANSWER_SECONDS) as answer:
             json.load(answer)["version"]
     except urllib.error.HTTPError as error:
         if error.code != 401:  # the browser asks for the password
-            raise CommandError(f"{url}: answers {error.code}, so it is no page") from error
+            raise CommandError(
+                f"{url}: answers {error.code}, so it is not an exporter's page"
+            ) from error
     except urllib.error.URLError as error:
-        # A certificate of the house's own is for the browser to ask about.
+        # A self-signed certificate: the browser asks the user.
         if not isinstance(error.reason, ssl.SSLError):
             raise CommandError(f"{url}: {error.reason}") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -83,7 +85,7 @@ def _watch_url(url: str, opened: Opener | None) -> int:
 
 
 def _watch_file(options: argparse.Namespace, opened: Opener | None) -> int:
-    """The same as ``replay`` of the file, which is opened in the browser too."""
+    """Replay the file as ``replay`` does, and open it in the browser."""
     parser = argparse.ArgumentParser()
     replay.add(parser.add_subparsers())
     given = ["replay", f"--port={options.port}"]

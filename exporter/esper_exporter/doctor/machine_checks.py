@@ -150,7 +150,7 @@ def _check_folder(subject: str, setting: str, folder: Path, *, is_made: bool) ->
             )
         place = next(parent for parent in folder.parents if parent.exists())
     if not place.is_dir():
-        return problem(subject, f"{place} is no directory", f"change {PREFIX}{setting}")
+        return problem(subject, f"{place} is not a directory", f"change {PREFIX}{setting}")
     if not _can_write(place):
         return problem(
             subject,
