@@ -37,7 +37,7 @@ def test_what_is_asked_for_is_understood(text: str, expected: Fault) -> None:
         ("nan:op@3:half", "is not of the form"),
         ("nam:op@3", "unknown fault 'nam'; known are nan, inf"),
         ("nan:curve@3", "unknown head 'curve'; known are slot"),
-        ("crash:op@3", "crash is of no head"),
+        ("crash:op@3", "crash takes no head"),
         ("oom@3:full", "has no :full"),
         ("entropy-collapse:op@3:full", "has no :full"),
         ("nan@0", "updates count from 1"),

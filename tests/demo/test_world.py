@@ -98,7 +98,7 @@ def test_every_blueprint_keeps_the_shape_and_learns_unless_it_has_nothing_to(
     assert (parameters_of(module) == 0) == (blueprint == "noop")
 
 
-def test_a_seed_in_training_hears_the_loss_and_is_not_heard(digits: Digits) -> None:
+def test_a_seed_in_training_learns_from_the_loss_and_leaves_the_output(digits: Digits) -> None:
     host = trainer(digits)
     images = digits.images[:8]
     alone = host.host(images)

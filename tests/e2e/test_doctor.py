@@ -113,7 +113,7 @@ def test_a_folder_that_cannot_be_used_is_a_problem(
 
 def test_a_folder_that_can_be_made_is_none(tmp_path: Path) -> None:
     (one,) = machine_checks.check_folders(Settings(state_dir=tmp_path / "new" / "state"))
-    assert "made at the first start" in one.sentence
+    assert "created at the first start" in one.sentence
     assert list(tmp_path.iterdir()) == []
 
 
@@ -136,7 +136,7 @@ def test_a_clock_that_differs_and_an_old_server_are_problems(
     found: dict[str, Finding] = {
         one.subject: one for one in prometheus_checks.check_prometheus("http://x", None)
     }
-    assert "version 2.30.1, which the rules are not tested with" in found["Prometheus"].sentence
+    assert "version 2.30.1, on which the rules are untested" in found["Prometheus"].sentence
     assert "s behind this machine's" in found["clock"].sentence
     assert "time service" in found["clock"].remedy
-    assert found["scraping"].sentence == "no target of esper's is scraped"
+    assert found["scraping"].sentence == "Prometheus scrapes no esper target"

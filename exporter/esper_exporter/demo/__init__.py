@@ -1,1 +1,1 @@
-"""Something to look at without a cluster: the recordings that come with the package."""
+"""The demo: a small training and bundled recordings, to try the exporter without a cluster."""

@@ -1,4 +1,4 @@
-"""The factored action: eight heads, which of them matter for an operation, and what is legal."""
+"""The factored action: eight heads, which heads an operation uses, and what is legal."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MATTERS: dict[str, frozenset[str]] = {
     "alpha_speed": frozenset({"SET_ALPHA_TARGET", "PRUNE"}),
     "alpha_curve": frozenset({"SET_ALPHA_TARGET", "PRUNE"}),
 }
-"""Head → operations whose effect it has a say in."""
+"""Head → operations that use its choice."""
 
 
 def choices(slot_ids: Sequence[str]) -> dict[str, tuple[str, ...]]:
@@ -58,7 +58,7 @@ class Action:
 
 
 def legal_slots(op: str, slots: Sequence[Slot], may_germinate: bool) -> tuple[bool, ...]:
-    """In which slots an operation can be done; WAIT needs none and fits them all."""
+    """The slots in which an operation is possible; WAIT needs no slot and fits all."""
     if op == "WAIT":
         return (True,) * len(slots)
     if op == "GERMINATE":

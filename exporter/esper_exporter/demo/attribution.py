@@ -1,4 +1,4 @@
-"""What each seed is worth: accuracies with every choice of seeds, and Shapley values of those."""
+"""Each seed's contribution: accuracies with every subset of seeds, and their Shapley values."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from itertools import product
 from esper_exporter.demo.host import HostTrainer
 
 MAX_FACTORIAL = 5
-"""Seeds up to which all choices are tried; with more, all, none, and each one left out."""
+"""Up to this many seeds, test all subsets; beyond it all, none, and each one left out."""
 
 
 @dataclass(frozen=True, slots=True)
 class Matrix:
-    """Accuracy (percent) by which of the seeds are on; the time it took in milliseconds."""
+    """Accuracy (percent) by the enabled seeds; the measurement's time in milliseconds."""
 
     slot_ids: tuple[str, ...]
     accuracies: dict[tuple[bool, ...], float]
@@ -25,7 +25,7 @@ class Matrix:
 
 
 def counterfactual(trainer: HostTrainer, slot_ids: Sequence[str]) -> Matrix:
-    """Measure a host with choices of its seeds switched off."""
+    """Measure a host with subsets of its seeds switched off."""
     begun = time.perf_counter()
     names = tuple(slot_ids)
     if len(names) <= MAX_FACTORIAL:
@@ -44,7 +44,7 @@ def counterfactual(trainer: HostTrainer, slot_ids: Sequence[str]) -> Matrix:
 
 
 def shapley(matrix: Matrix) -> dict[str, dict[str, float]]:
-    """Exact Shapley values (percent points) of a full factorial; else nothing.
+    """Exact Shapley values (percent points) from a full factorial, else empty.
 
     ``std`` is the spread of a seed's marginal contributions over the orders in which seeds may
     join, ``n_samples`` how many contributions were measured.

@@ -1,6 +1,6 @@
-"""The blueprints: thirteen small modules that a seed can grow into, all of one shape to the next.
+"""The blueprints: thirteen small modules that a seed can grow into; all keep the shape.
 
-Each takes feature maps (N, C, H, W) and returns what it would change of them, in the same shape.
+Each takes feature maps (N, C, H, W) and returns its change to them, in the same shape.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class LowRank(nn.Module):
 
 
 class Attention(nn.Module):
-    """Single-head attention between the places of a feature map; with ``reach`` only near ones."""
+    """Single-head attention over the positions of a feature map; ``reach`` limits the distance."""
 
     def __init__(self, channels: int, side: int, reach: int | None = None) -> None:
         super().__init__()
@@ -114,5 +114,5 @@ def grow(blueprint: str, channels: int, side: int) -> nn.Module:
 
 
 def parameters_of(module: nn.Module) -> int:
-    """How many numbers it learns."""
+    """The number of its learnable parameters."""
     return sum(parameter.numel() for parameter in module.parameters())

@@ -1,4 +1,4 @@
-"""Recordings of real trainings that are part of the installed package."""
+"""Recordings of real trainings in the installed package."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ RECORDINGS = {
     "run1": "a healthy training: 2 environments, 3 slots, 14 policy updates, all six operations",
     "run2b": "a training that NaN ends: first in the tempo head, then in the op head",
 }
-"""What there is, by name."""
+"""The recordings by name."""
 
 
 @contextmanager

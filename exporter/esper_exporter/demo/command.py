@@ -1,4 +1,4 @@
-"""The command ``esper-exporter demo``: a training, an exporter in it, and what is said of both."""
+"""The command ``esper-exporter demo``: run a training with an exporter, and show the progress."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from esper_exporter.probes.gpu.fake import FakeDriver
 from esper_exporter.settings import OFF, ON, PREFIX
 
 TRAINING_FAILED = 3
-"""Exit code when the training died, as opposed to what never began."""
+"""Exit code when the training failed after it began."""
 
 
 def run(options: argparse.Namespace) -> int:
-    """Train until it is over or Ctrl-C comes, and return the exit code. Raises CommandError."""
+    """Train until the end or Ctrl-C, and return the exit code. Raises CommandError."""
     with _telemetry(options.telemetry_file) as file:
         display = Display(sys.stderr)
         exporter = start(lambda port: _exporter(options, port), options.port, display.say)
@@ -37,21 +37,21 @@ def run(options: argparse.Namespace) -> int:
         except KeyboardInterrupt:
             return OK
         except Exception:
-            return TRAINING_FAILED  # told already, before the page was kept up for it
+            return TRAINING_FAILED  # reported before the wait for the scrapes
     return OK
 
 
 def _train(
     options: argparse.Namespace, exporter: Exporter, file: IO[str] | None, display: Display
 ) -> None:
-    # Loaded when the page is up: torch alone takes seconds.
+    # Imported once the page is up: torch alone takes seconds.
     import torch
 
     from esper_exporter.demo.faults import Faults
     from esper_exporter.demo.stream import Stream
     from esper_exporter.demo.training import Options, Training
 
-    # Networks this small are no faster on more; the other cores are for whoever watches.
+    # Networks this small are no faster on more threads; leave the other cores free.
     torch.set_num_threads(1)
     training = Training(
         Options(
@@ -92,7 +92,7 @@ def _end(options: argparse.Namespace) -> str:
 
 
 def _latches(exporter: Exporter) -> list[str]:
-    """The lit latches of heads and of sources, as the landing page shows them."""
+    """The set latches of heads and sources, as the landing page shows them."""
     return [latch for run in exporter.landing().runs for latch in run.latches]
 
 
@@ -106,7 +106,7 @@ def _exporter(options: argparse.Namespace, port: int | None) -> Exporter:
         else None,
         gpu_vitals=ON if options.fake_gpus else None,
         gpu_driver=FakeDriver(options.fake_gpus) if options.fake_gpus else None,
-        # A demo leaves nothing behind unless it is told where.
+        # A demo leaves no files unless an option names a place.
         state_dir=os.environ.get(f"{PREFIX}STATE_DIR") or OFF,
     )
 

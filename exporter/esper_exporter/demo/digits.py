@@ -17,7 +17,7 @@ NOISE = 0.35
 
 @dataclass(frozen=True, slots=True)
 class Digits:
-    """Images (N, 1, 8, 8) and labels (N,), once to learn from and once to be measured on."""
+    """Images (N, 1, 8, 8) and labels (N,), for training and for validation."""
 
     images: Tensor
     labels: Tensor
@@ -26,7 +26,7 @@ class Digits:
 
 
 def load(seed: int) -> Digits:
-    """The digits with noise on them, shuffled and divided; the same for the same seed."""
+    """The digits with noise, shuffled and split; deterministic for a seed."""
     bunch = load_digits()
     generator = torch.Generator().manual_seed(seed)
     images = torch.tensor(bunch.images, dtype=torch.float32)[:, None] / 16.0

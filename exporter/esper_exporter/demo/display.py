@@ -1,4 +1,4 @@
-"""What a person sees of the demo: one live line on a terminal, a line an update anywhere else."""
+"""Show the demo's progress: a live line on a terminal, a line per update elsewhere."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _CLEAR = "\r\x1b[K"
 
 
 class Display:
-    """Writes to a stream. Whoever watched may have gone; the training goes on."""
+    """Writes to a stream. If the reader is gone, the training goes on."""
 
     def __init__(self, stream: IO[str]) -> None:
         self._stream = stream
@@ -23,11 +23,11 @@ class Display:
         self._latches: tuple[str, ...] = ()
 
     def say(self, text: str) -> None:
-        """A line that stays."""
+        """Print a permanent line."""
         self._write(f"{_CLEAR}{text}\n{self._line}" if self._line else f"{text}\n")
 
     def update(self, batch: Batch, latches: Iterable[str]) -> None:
-        """A batch is done; ``latches`` are all that are lit, a word or two each."""
+        """Show a finished batch; ``latches`` are all that are set, a word or two each."""
         lit = tuple(latches)
         if new := [latch for latch in lit if latch not in self._latches]:
             self.say(f"update {batch.number}: latched: {', '.join(new)}")
@@ -48,7 +48,7 @@ class Display:
             self._write(line + "\n")
 
     def close(self) -> None:
-        """No more live line; what it said last stays."""
+        """End the live line; its last content stays."""
         if self._line:
             self._line = ""
             self._write("\n")

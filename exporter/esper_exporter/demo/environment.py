@@ -1,4 +1,4 @@
-"""One environment: a host that trains, a policy that grows and prunes it, and what came of it."""
+"""One environment: a host that trains, a policy that grows and prunes it, and the rewards."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ REWARD_MODE = "shaped"
 
 @dataclass(frozen=True, slots=True)
 class Legal:
-    """Legal operations, and for each the slots it can be done in."""
+    """Legal operations, and the legal slots for each."""
 
     ops: tuple[bool, ...]
     slots: tuple[tuple[bool, ...], ...]
@@ -60,7 +60,7 @@ class Environment:
         self.begin(episode=env_id)
 
     def begin(self, episode: int) -> None:
-        """A new episode: a new host, every slot empty."""
+        """Begin an episode: a new host, every slot empty."""
         self.episode = episode
         slots = [Slot(slot_id) for slot_id in self._slot_ids]
         self.trainer = HostTrainer(slots, self._digits, self._generator)
@@ -74,7 +74,7 @@ class Environment:
         self.op_counts = dict.fromkeys(OPS, 0)
 
     def observe(self) -> Features:
-        """What the policy sees now."""
+        """The policy's current observation."""
         return observe(
             self.accuracy,
             self._accuracy_before,
@@ -86,13 +86,13 @@ class Environment:
         )
 
     def legal(self) -> Legal:
-        """What may be done now."""
+        """The currently legal operations."""
         may_germinate = self.epoch >= STABLE_EPOCHS
         slots = tuple(legal_slots(op, self.trainer.slots, may_germinate) for op in OPS)
         return Legal(tuple(any(row) for row in slots), slots)
 
     def step(self, action: Action) -> dict[str, Any]:
-        """Act, train an epoch, and be judged; the reward's components."""
+        """Act, train an epoch, and return the reward's components."""
         seeds, trainer = self.seeds, self.trainer
         self.epoch += 1
         self.op_counts[action.op] += 1
@@ -126,8 +126,8 @@ class Environment:
             episode_idx=self.episode,
         )
         if self.epoch == STABLE_EPOCHS:
-            self._tell_stable()
-        heard = seeds.present()
+            self._emit_stable()
+        present = seeds.present()
         judged = components(
             Step(
                 op=action.op,
@@ -135,7 +135,7 @@ class Environment:
                 advanced=action.op == "ADVANCE" and success,
                 accuracy=self.accuracy,
                 accuracy_before=before,
-                contributions=[s.seed.contribution or 0.0 for s in heard if s.seed is not None],
+                contributions=[s.seed.contribution or 0.0 for s in present if s.seed is not None],
                 growth=seeds.growth(),
                 alpha_shock=shock,
                 fossilized_contribution=fossilizing.contribution
@@ -152,12 +152,12 @@ class Environment:
         return judged
 
     def end(self, batch: int) -> None:
-        """The episode is over: what each seed was worth, and the outcome."""
+        """End the episode: emit each seed's contribution and the outcome."""
         seeds, stream = self.seeds, self._stream
         place = {"env_id": self.env_id, "episode_idx": self.episode}
         matrix = counterfactual(self.trainer, [slot.slot_id for slot in seeds.present()])
         if matrix.slot_ids:
-            stream.tell(
+            stream.record(
                 "COUNTERFACTUAL_MATRIX_COMPUTED",
                 {
                     **place,
@@ -171,7 +171,7 @@ class Environment:
                 },
             )
         if values := shapley(matrix):
-            stream.tell(
+            stream.record(
                 "ANALYTICS_SNAPSHOT",
                 {
                     **place,
@@ -183,7 +183,7 @@ class Environment:
             )
         steps = zip(self.accuracies, self.accuracies[1:], strict=False)
         falls = sum(max(0.0, before - after) for before, after in steps)
-        stream.tell(
+        stream.record(
             "EPISODE_OUTCOME",
             {
                 **place,
@@ -225,7 +225,7 @@ class Environment:
             if slot.stage in LIVE:
                 self.seeds.prune(slot, self.epoch, panic.reason, "governor")
         self._governor.restore()
-        self._stream.tell(
+        self._stream.record(
             "TOLARIA_ROLLBACK",
             {
                 "env_id": self.env_id,
@@ -242,8 +242,8 @@ class Environment:
         )
         self.accuracy, self.loss = self.trainer.validate()
 
-    def _tell_stable(self) -> None:
-        self._stream.tell(
+    def _emit_stable(self) -> None:
+        self._stream.record(
             "TAMIYO_INITIATED",
             {
                 "env_id": self.env_id,

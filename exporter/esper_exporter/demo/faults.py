@@ -1,4 +1,4 @@
-"""Faults on request: real ones, in real tensors, so that alerts and red panels can be seen."""
+"""Inject real faults into real tensors, to see alerts and red panels."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from torch import Tensor, nn
 from esper_exporter.demo.injection import OF_A_MINIBATCH, Fault
 
 EXPLOSION = 1e4
-"""What the loss is multiplied by, and with it every gradient."""
+"""The factor on the loss, and so on every gradient."""
 COLLAPSE = 30.0
-"""Added to the logit of a head's first choice, for good."""
+"""Added permanently to the logit of a head's first choice."""
 IMPOSSIBLE = 2**58
 """Numbers of four bytes: more than any machine has memory for."""
 
 
 class Crash(RuntimeError):
-    """The error that was asked for."""
+    """The injected crash."""
 
 
 class Faults:
-    """Puts faults into the updates that they were asked for; ``stall`` returns when it is over."""
+    """Injects faults into the requested updates; ``stall`` returns when the stall is over."""
 
     def __init__(self, faults: Iterable[Fault], stall: Callable[[], object]) -> None:
         self._all = tuple(faults)
@@ -32,7 +32,7 @@ class Faults:
         self._minibatches = 0
 
     def before_rollout(self, update: int, heads: Mapping[str, nn.Module]) -> None:
-        """An update comes next, and first its rollout."""
+        """An update begins with its rollout."""
         self._now = tuple(fault for fault in self._all if fault.first <= update <= fault.last)
         self._minibatches = 0
         for _ in self._of("stall"):
@@ -47,7 +47,7 @@ class Faults:
         for _ in self._of("oom"):
             torch.empty(IMPOSSIBLE)
         for _ in self._of("crash"):
-            raise Crash("a crash, asked for by --inject")
+            raise Crash("a crash, injected by --inject")
 
     def in_log_probs(self, log_probs: dict[str, Tensor]) -> None:
         """A minibatch's log-probabilities by head (nats) have just been computed."""
@@ -63,7 +63,7 @@ class Faults:
         return loss
 
     def in_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """The gradients, before they are measured and clipped."""
+        """The gradients, before measuring and clipping."""
         for _ in self._of("grad-nan"):
             gradient = next(p.grad for p in parameters if p.grad is not None)
             gradient.view(-1)[0] = math.nan

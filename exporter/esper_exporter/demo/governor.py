@@ -12,7 +12,7 @@ from esper_exporter.demo.host import HostTrainer
 from esper_exporter.demo.seeds import Slot
 
 LOBOTOMY_LOSS = 1.5 * math.log(10)
-"""Half as much again as the loss (nats) of guessing: the host is worse than ignorant."""
+"""1.5 times the loss (nats) of guessing: the host is worse than chance."""
 DIVERGENCE = 2.0
 """Times its best loss so far; ``MARGIN`` nats on top."""
 MARGIN = 0.7
@@ -36,7 +36,7 @@ class Governor:
         self._kept: dict[nn.Module, list[Tensor]] = {}
 
     def judge(self, loss: float) -> Panic | None:
-        """Look at the validation loss of an epoch; a good one's weights are kept."""
+        """Check the validation loss of an epoch; save the weights if it is good."""
         threshold = max(LOBOTOMY_LOSS, DIVERGENCE * self._best + MARGIN)
         if math.isinf(self._best):
             threshold = 2 * LOBOTOMY_LOSS
@@ -52,7 +52,7 @@ class Governor:
 
     @torch.no_grad()
     def restore(self) -> None:
-        """Give the host, and seeds that are part of it, their last good weights back."""
+        """Restore the last good weights of the host and its seeds."""
         for module in self._modules():
             kept = self._kept.get(module)
             if kept is not None:

@@ -1,4 +1,4 @@
-"""The host: a narrow convolutional network with places for seeds, and how it is trained."""
+"""The host: a narrow convolutional network with slots for seeds, and its training."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Host(nn.Module):
         ]
 
     def forward(self, images: Tensor, without: frozenset[str] = frozenset()) -> Tensor:
-        """Logits (N, 10); ``without`` names slots whose seeds are not heard."""
+        """Logits (N, 10); ``without`` names slots with disabled seeds."""
         x = images
         for convolution, slots in zip(self.convolutions, self.stages, strict=True):
             x = functional.relu(convolution(x))
@@ -62,10 +62,10 @@ class Host(nn.Module):
 def _through(slot: Slot, seed: Seed, x: Tensor) -> Tensor:
     """The feature maps behind a slot.
 
-    While a seed trains by itself the host does not hear it, yet it hears the host's loss: what it
-    adds is nothing forward, and its gradient backward.
+    While a seed trains in isolation it learns from the host's loss without changing the output: it
+    adds zero in the forward pass, and its gradient in the backward pass.
     """
-    if slot.heard:
+    if slot.contributing:
         change = seed.module(x)
         if seed.style == "LINEAR_MULTIPLY":
             return x * (1.0 + seed.alpha * change.tanh())
@@ -91,7 +91,7 @@ class Epoch:
 
 
 class HostTrainer:
-    """A host, its optimizer, and the seeds' parameters as they come and go."""
+    """A host, its optimizer, and the parameters of its current seeds."""
 
     def __init__(self, slots: list[Slot], digits: Digits, generator: torch.Generator) -> None:
         self.slots = slots
@@ -102,20 +102,20 @@ class HostTrainer:
         self.params = sum(parameter.numel() for parameter in self.host.parameters())
 
     def add(self, seed: Seed) -> None:
-        """Train a new seed's module along."""
+        """Add a new seed's parameters to the optimizer."""
         if seed.params:
             group = {"params": list(seed.module.parameters()), "seed_id": seed.seed_id}
             self.optimizer.add_param_group(group)
 
     def remove(self, seed: Seed) -> None:
-        """Forget a seed's parameters and what the optimizer knew of them."""
+        """Remove a seed's parameters and their optimizer state."""
         groups = self.optimizer.param_groups
         groups[:] = [group for group in groups if group.get("seed_id") != seed.seed_id]
         for parameter in seed.module.parameters():
             self.optimizer.state.pop(parameter, None)
 
     def train(self) -> Epoch:
-        """A few minibatches. The gradients' norm is that of the host alone, in the last one."""
+        """Train a few minibatches. The gradient norm is the host's, in the last one."""
         digits, losses, right = self.digits, [], 0
         clock = time.perf_counter
         times = dict.fromkeys(("data_transfer", "forward", "backward", "optimizer"), 0.0)

@@ -1,4 +1,4 @@
-"""How a fault is asked for: ``KIND[:HEAD][@UPDATE[-LAST]][:full]``."""
+"""Parse the request for a fault: ``KIND[:HEAD][@UPDATE[-LAST]][:full]``."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ _FORM = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One fault, in each of the updates from ``first`` to ``last``, which count from 1; ``head``
-    is empty where a kind has none."""
+    """A fault in each update from ``first`` to ``last``, counting from 1; ``head`` is empty for
+    kinds without one."""
 
     kind: str
     head: str
@@ -34,7 +34,7 @@ class Fault:
 
 
 def fault(text: str) -> Fault:
-    """Read a fault. Raises ValueError with a line for the user."""
+    """Parse a fault. Raises ValueError with a line for the user."""
     match = _FORM.fullmatch(text)
     if match is None:
         raise ValueError(f"{text!r} is not of the form {FORM}")
@@ -42,11 +42,11 @@ def fault(text: str) -> Fault:
     if kind not in KINDS:
         raise ValueError(f"unknown fault {kind!r}; known are {', '.join(KINDS)}")
     if head is not None and kind not in OF_A_HEAD:
-        raise ValueError(f"{kind} is of no head")
+        raise ValueError(f"{kind} takes no head")
     if head is not None and head not in HEADS:
         raise ValueError(f"unknown head {head!r}; known are {', '.join(HEADS)}")
     if full and kind not in OF_A_MINIBATCH:
-        raise ValueError(f"{kind} is not of a minibatch: it has no :full")
+        raise ValueError(f"{kind} does not hit a minibatch: it has no :full")
     first = int(match["first"] or USUAL_UPDATE)
     last = int(match["last"] or first)
     if first < 1:

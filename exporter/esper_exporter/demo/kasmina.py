@@ -1,4 +1,4 @@
-"""What is done to seeds: germinating, advancing, blending, fossilizing, pruning; and its events."""
+"""Operate on seeds (germinate, advance, blend, fossilize, prune) and emit their events."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ class Kasmina:
         self._episode = episode
         self.slots = {slot.slot_id: slot for slot in trainer.slots}
         self.accuracy = 0.0
-        """Validation accuracy (percent) of the last epoch; for what an epoch changed."""
+        """Validation accuracy (percent) of the last epoch, to compute the change."""
         self.germinated = self.pruned = self.fossilized = self.contributing = 0
         self.fossilized_params = 0
 
     # -- what the policy does ------------------------------------------------------------------
 
     def act(self, action: Action, epoch: int) -> bool:
-        """Do a legal action; False if a gate was shut."""
+        """Carry out a legal action; False if a gate refused."""
         slot = self.slots[action.slot]
         if action.op == "GERMINATE":
             self._germinate(slot, action, epoch)
@@ -78,7 +78,7 @@ class Kasmina:
         slot.seed = seed
         slot.enter("GERMINATED")
         self._trainer.add(seed)
-        self._tell(
+        self._emit(
             "SEED_GERMINATED",
             slot,
             epoch,
@@ -94,7 +94,7 @@ class Kasmina:
         seed = slot.seed
         assert seed is not None
         found = gate(slot)
-        self._tell(
+        self._emit(
             "SEED_GATE_EVALUATED",
             slot,
             epoch,
@@ -119,7 +119,7 @@ class Kasmina:
         self.contributing += (seed.contribution or 0.0) > 0.0
         self.fossilized_params += seed.params
         self._enter(slot, "FOSSILIZED", epoch)
-        self._tell(
+        self._emit(
             "SEED_FOSSILIZED",
             slot,
             epoch,
@@ -132,13 +132,13 @@ class Kasmina:
         )
 
     def prune(self, slot: Slot, epoch: int, reason: str, initiator: str) -> None:
-        """Take a live seed out of its slot, which is embargoed for a while."""
+        """Remove a live seed from its slot, and embargo the slot for a while."""
         seed = slot.seed
         assert seed is not None and slot.stage in LIVE
         self.pruned += 1
         self._trainer.remove(seed)
         self._enter(slot, "PRUNED", epoch)
-        self._tell(
+        self._emit(
             "SEED_PRUNED",
             slot,
             epoch,
@@ -155,7 +155,7 @@ class Kasmina:
     # -- what an epoch does --------------------------------------------------------------------
 
     def tick(self, epoch: int) -> float:
-        """One epoch passes: alphas move, embargoes end. The sum of squared changes of alpha."""
+        """Advance alphas and embargoes one epoch; returns the sum of squared alpha changes."""
         shock = 0.0
         for slot in self.slots.values():
             slot.epochs_in_stage += 1
@@ -181,8 +181,8 @@ class Kasmina:
             self._enter(slot, "DORMANT", epoch)
 
     def present(self) -> list[Slot]:
-        """Slots whose seed the host hears."""
-        return [slot for slot in self.slots.values() if slot.heard]
+        """Slots with a seed that changes the host's output."""
+        return [slot for slot in self.slots.values() if slot.contributing]
 
     def growth(self) -> float:
         """Parameters of all seeds beside the host's."""
@@ -190,7 +190,7 @@ class Kasmina:
         return grown / self._trainer.params
 
     def telemetry(self) -> dict[str, dict[str, Any]]:
-        """All slots that hold something, as an epoch's event tells them."""
+        """All occupied slots, as an epoch's event reports them."""
         return {
             slot_id: self._seed_telemetry(slot)
             for slot_id, slot in self.slots.items()
@@ -198,9 +198,9 @@ class Kasmina:
         }
 
     def _seed_telemetry(self, slot: Slot) -> dict[str, Any]:
-        told: dict[str, Any] = {"stage": slot.stage, "epochs_in_stage": slot.epochs_in_stage}
+        fields: dict[str, Any] = {"stage": slot.stage, "epochs_in_stage": slot.epochs_in_stage}
         if (seed := slot.seed) is not None:
-            told |= {
+            fields |= {
                 "blueprint_id": seed.blueprint,
                 "accuracy_delta": self.accuracy - seed.accuracy_before,
                 "alpha": seed.alpha,
@@ -210,14 +210,14 @@ class Kasmina:
             }
             if seed.contribution is not None and seed.previous_contribution is not None:
                 velocity = seed.contribution - seed.previous_contribution
-                told["contribution_velocity"] = velocity
-        return told
+                fields["contribution_velocity"] = velocity
+        return fields
 
     def _enter(self, slot: Slot, stage: str, epoch: int) -> None:
         seed, stayed = slot.seed, slot.epochs_in_stage
-        told: dict[str, Any] = {}
+        fields: dict[str, Any] = {}
         if seed is not None:
-            told = {
+            fields = {
                 "alpha": seed.alpha,
                 "accuracy_delta": self.accuracy - seed.accuracy_before,
                 "grad_ratio": seed.grad_ratio,
@@ -226,18 +226,18 @@ class Kasmina:
                 "alpha_curve": seed.ramp.curve,
             }
         before = slot.enter(stage)
-        self._tell(
+        self._emit(
             "SEED_STAGE_CHANGED",
             slot,
             epoch,
             from_stage=before,
             to_stage=stage,
             epochs_in_stage=stayed,
-            **told,
+            **fields,
         )
 
-    def _tell(self, name: str, slot: Slot, epoch: int, **data: Any) -> None:
-        self._stream.tell(
+    def _emit(self, name: str, slot: Slot, epoch: int, **data: Any) -> None:
+        self._stream.record(
             name,
             {
                 "slot_id": slot.slot_id,

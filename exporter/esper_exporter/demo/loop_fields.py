@@ -1,4 +1,4 @@
-"""What the training loop knows of an update and the probe does not, by the contract's names."""
+"""Fields of an update that the training loop reports and the probe cannot measure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from esper_exporter.demo.rollout import Rollout
 
 
 def of_the_rollout(rollout: Rollout) -> dict[str, Any]:
-    """Operation values, how often there was a choice at all, and the memory's state at the end.
+    """Operation values, the share of steps with a choice, and the LSTM's final state.
 
     An operation's value is the mean over the steps in which it was legal, NaN if it never was.
     """

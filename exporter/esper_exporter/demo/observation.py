@@ -13,7 +13,7 @@ from esper_exporter.demo.seeds import Seed, Slot
 HOST_FEATURES = 6
 SLOT_FEATURES = len(STAGES) + len(BLUEPRINTS) + 6
 CLIP = 5.0
-"""Features are cut off there."""
+"""The bound at which features are clipped."""
 
 _STAGE = {stage: place for place, stage in enumerate(STAGES)}
 _BLUEPRINT = {blueprint: place for place, blueprint in enumerate(BLUEPRINTS)}
@@ -66,7 +66,7 @@ def _describe(row: Features, seed: Seed) -> None:
 
 
 def statistics(batch: Sequence[Features]) -> dict[str, float | int]:
-    """Health of the observations of one step, as an event tells it."""
+    """Health of one step's observations, as an event reports it."""
     table = np.stack(batch)
     host, slots = table[:, :HOST_FEATURES], table[:, HOST_FEATURES:]
     nans, infs = int(np.isnan(table).sum()), int(np.isinf(table).sum())

@@ -21,7 +21,7 @@ State = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True, slots=True)
 class Outputs:
-    """What the policy says of a sequence; all (T, E), logits and q with one axis more."""
+    """The policy's outputs for a sequence; all (T, E), logits and q with one more axis."""
 
     logits: dict[str, Tensor]
     value: Tensor
@@ -33,8 +33,8 @@ class Policy(nn.Module):
     """Encoder, LSTM, and a head for each part of the action.
 
     The operation comes first: the other heads know it. Illegal operations are masked, and slots in
-    which the operation cannot be done. A head that the operation gives no say is left one choice,
-    its first: as in the real system, its log-probability and entropy are then 0.
+    which the operation is impossible. A head that the operation does not use keeps one choice, its
+    first: as in the real system, its log-probability and entropy are then 0.
     """
 
     def __init__(self, observed: int, choices: Mapping[str, int]) -> None:
@@ -58,7 +58,7 @@ class Policy(nn.Module):
             matters = torch.tensor([op in MATTERS[head] for op in OPS])
             self.register_buffer(f"{head}_matters", matters, persistent=False)
         for head in self.heads.values():
-            # Near to uniform at first, so that every choice is tried.
+            # Near uniform at first, so that the policy tries every choice.
             head[-1].weight.data.mul_(0.1)
 
     def begin(self, count: int) -> State:
@@ -68,7 +68,7 @@ class Policy(nn.Module):
         return zeros, zeros
 
     def remember(self, observations: Tensor, state: State) -> tuple[Tensor, State]:
-        """What the LSTM makes of observations (T, E, F)."""
+        """The LSTM's output for observations (T, E, F)."""
         seen, (hidden, cell) = self.memory(self.encoder(observations), state)
         return seen, (hidden, cell)
 
@@ -112,7 +112,7 @@ def log_prob_and_entropy(logits: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor
 def causal_masks(
     policy: Policy, ops: Tensor, legal_ops: Tensor, legal_slots: Tensor
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Head → where it mattered for what was done, and where it also had more than one choice."""
+    """Head → the steps whose operation used it, and those in which it also had a choice."""
     active = {head: getattr(policy, f"{head}_matters")[ops] for head in policy.choices}
     learnable = dict(active)
     learnable["op"] = legal_ops.sum(-1) > 1

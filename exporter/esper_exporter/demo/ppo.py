@@ -25,7 +25,7 @@ MAX_GRAD_NORM = 0.5
 LEARNING_RATE = 3e-3
 VALUE_WEIGHT, Q_WEIGHT, ENTROPY_WEIGHT = 0.25, 0.1, 0.08
 SMALLEST_STD = 1e-6
-"""Advantages that vary less are not blown up to a standard deviation of 1."""
+"""Advantages with a smaller spread are not scaled up to a standard deviation of 1."""
 
 _MOST_SKIPPED_IN_A_ROW = 3
 
@@ -51,7 +51,7 @@ def advantages(rewards: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class Learner:
-    """Updates the policy; an update of which nothing was finite is skipped."""
+    """Updates the policy; skips an update without any finite minibatch."""
 
     def __init__(
         self,
@@ -75,7 +75,7 @@ class Learner:
         self._skipped_in_a_row = 0
 
     def update(self, batch: int, rollout: Rollout) -> Learned:
-        """Learn from a rollout. Raises FloatingPointError for the third skipped in a row."""
+        """Learn from a rollout. Raises FloatingPointError at the third skipped update in a row."""
         raw, errors = advantages(rollout.rewards, rollout.values)
         returns, spread = raw + rollout.values, float(raw.std())
         floored = not spread > SMALLEST_STD
@@ -133,7 +133,7 @@ class Learner:
             new = {head: log_prob for head, (log_prob, _) in found.items()}
             entropies = {head: entropy for head, (_, entropy) in found.items()}
             self._faults.in_log_probs(new)
-            # A product and no choice: what is not finite anywhere is not finite in the sum.
+            # A product, not a where(): any nonfinite value must reach the sum.
             log_ratio = torch.stack([(new[h] - old[h]) * active[h] for h in new]).sum(0)
             advantage, ratio = scaled[:, chosen], log_ratio.exp()
             bounded = ratio.clamp(1.0 - CLIP, 1.0 + CLIP)
@@ -167,7 +167,7 @@ class Learner:
         finite = bool(norm.isfinite())
         with self._probe.phase("optimizer"):
             if finite or self._scaler.is_enabled():
-                # A scaler leaves a step out by itself, and has to see it for its scale to fall.
+                # The scaler skips such a step itself, and must see it to lower its scale.
                 self._scaler.step(self._optimizer)
                 self._scaler.update()
         if not finite:

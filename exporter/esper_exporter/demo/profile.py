@@ -1,4 +1,4 @@
-"""Where the training's time goes, by phase: on the clock, and on this thread's CPU."""
+"""Measure the training's time by phase: wall time, and this thread's CPU time."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 
 class Profile:
-    """Adds times up until they are taken. A phase within another is not taken out of it."""
+    """Sums times until `take`. An inner phase also counts for the outer one."""
 
     def __init__(self) -> None:
         self._wall: dict[str, float] = {}

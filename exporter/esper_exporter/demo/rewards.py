@@ -1,4 +1,4 @@
-"""The reward of one step, taken apart into the components that are told."""
+"""The reward of one step, split into the reported components."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ ACCURACY_WEIGHT = 0.05
 """Reward for one percent point of accuracy gained in the step."""
 ATTRIBUTION_WEIGHT = 0.05
 ATTRIBUTION_BOUND = 10.0
-"""Percent points of a seed's contribution that are rewarded at most, each epoch."""
+"""Upper bound of a seed's rewarded contribution per epoch, in percent points."""
 RENT = 0.03
 SHOCK = 0.2
 STAGE_BONUS = 0.05

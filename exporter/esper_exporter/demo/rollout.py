@@ -1,4 +1,4 @@
-"""A batch of episodes: the policy acts in every environment side by side, and each step is told."""
+"""A batch of episodes: the policy acts in all environments in parallel and emits each step."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from esper_exporter.demo.stream import Stream
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
-    """Whole episodes: steps by environments (T, E), and by head where it says so.
+    """Whole episodes: steps by environments (T, E), some fields also by head.
 
-    ``legal_slots`` are those of the operation that was done; ``q`` and ``legal_ops`` have the
-    operations as a further axis. ``memory`` is the LSTM's state after the last step.
+    ``legal_slots`` are those of the chosen operation; ``q`` and ``legal_ops`` have the operations
+    as a further axis. ``memory`` is the LSTM's state after the last step.
     """
 
     observations: Tensor
@@ -56,7 +56,7 @@ class _Decision:
 
 
 class Collector:
-    """Lets the policy act; its own generator, so that the same seed acts the same."""
+    """Lets the policy act, with a separate generator, so that a seed gives the same actions."""
 
     def __init__(
         self,
@@ -137,7 +137,7 @@ class Collector:
         return drawn.reshape(logits.shape[:-1]).to(logits.device)
 
     def _act(self, decision: _Decision) -> list[dict[str, Any]]:
-        """Do what was decided, and tell it; the rewards' components."""
+        """Carry out the decisions and emit them; returns the rewards' components."""
         chosen = {head: drawn[0].tolist() for head, drawn in decision.actions.items()}
         confidence = {head: lp[0].exp().tolist() for head, lp in decision.log_probs.items()}
         entropy = {
@@ -153,7 +153,7 @@ class Collector:
             slot_states = environment.slot_states()
             reward = environment.step(Action(**words))
             rewards.append(reward)
-            self._stream.tell(
+            self._stream.record(
                 "ANALYTICS_SNAPSHOT",
                 {
                     "kind": "last_action",
@@ -163,13 +163,13 @@ class Collector:
                     "action_name": words["op"],
                     "action_confidence": confidence["op"][place],
                     "head_telemetry": {
-                        _told(head, what): values_of[head][place]
+                        _field_name(head, what): values_of[head][place]
                         for what, values_of in (("confidence", confidence), ("entropy", entropy))
                         for head in self._choices
                     },
                     "value_estimate": values[place],
                     "slot_id": words["slot"],
-                    **_choices_told(words),
+                    **_choice_fields(words),
                     "action_success": reward["action_success"],
                     "reward_components": reward,
                     "slot_states": slot_states,
@@ -184,12 +184,12 @@ class Collector:
 
 
 def _shares(nats: Tensor, choices: int) -> Tensor:
-    """Entropies as shares of the largest possible; 0 where there is nothing to choose."""
+    """Entropies as shares of the maximum; 0 without a choice."""
     return nats / np.log(choices) if choices > 1 else torch.zeros_like(nats)
 
 
-def _choices_told(words: Mapping[str, str]) -> dict[str, Any]:
-    """What the heads chose, None and masked where the operation gave them no say."""
+def _choice_fields(words: Mapping[str, str]) -> dict[str, Any]:
+    """The heads' choices; None and masked for heads that the operation does not use."""
     said = {head: word for head, word in words.items() if words["op"] in MATTERS[head]}
     tempo, target = said.get("tempo"), said.get("alpha_target")
     return {
@@ -203,12 +203,12 @@ def _choices_told(words: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
-def _told(head: str, what: str) -> str:
-    """The contract calls one head by half its name in decisions."""
+def _field_name(head: str, what: str) -> str:
+    """The field's name in decisions, where the contract shortens one head's name."""
     return f"{'curve' if head == 'alpha_curve' else head}_{what}"
 
 
 def _alternatives(chances: Sequence[float], done: str) -> list[tuple[str, float]]:
-    """The two operations that were most likely besides what was done."""
+    """The two most likely operations besides the chosen one."""
     others = [(op, chance) for op, chance in zip(OPS, chances, strict=True) if op != done]
     return sorted(others, key=lambda each: -each[1])[:2]

@@ -9,16 +9,16 @@ from dataclasses import dataclass, field
 from torch import nn
 
 TEMPO_EPOCHS = {"FAST": 1, "STANDARD": 2, "SLOW": 4}
-"""Epochs that a seed trains by itself before it may be blended."""
+"""Epochs that a seed trains in isolation before blending may begin."""
 SPEED_EPOCHS = {"INSTANT": 1, "FAST": 2, "MEDIUM": 3, "SLOW": 5}
-"""Epochs that alpha takes to its target."""
+"""Epochs that alpha needs to reach its target."""
 TARGETS = {"HALF": 0.5, "SEVENTY": 0.7, "FULL": 1.0}
 EMBARGO_EPOCHS = 1
 HOLDING_EPOCHS = 1
 LIVE = frozenset({"GERMINATED", "TRAINING", "BLENDING", "HOLDING"})
-"""Stages of a seed that can still be pruned."""
+"""Stages in which a seed can be pruned."""
 HEARD = frozenset({"BLENDING", "HOLDING", "FOSSILIZED"})
-"""Stages in which the host hears a seed."""
+"""Stages in which a seed changes the host's output."""
 
 
 def _sigmoid(steepness: float) -> Callable[[float], float]:
@@ -42,7 +42,7 @@ CURVES: dict[str, Callable[[float], float]] = {
 
 @dataclass(slots=True)
 class Ramp:
-    """Alpha on its way: from where, to where, over how many epochs, along which curve."""
+    """Alpha's transition: start, target, number of epochs, curve."""
 
     start: float = 0.0
     target: float = 1.0
@@ -51,7 +51,7 @@ class Ramp:
     elapsed: int = 0
 
     def step(self) -> float:
-        """Alpha one epoch later."""
+        """Advance one epoch; returns alpha."""
         self.elapsed = min(self.elapsed + 1, self.epochs)
         share = CURVES[self.curve](self.elapsed / self.epochs)
         return self.start + (self.target - self.start) * share
@@ -93,18 +93,18 @@ class Slot:
     seed: Seed | None = None
 
     def enter(self, stage: str) -> str:
-        """Go to a stage; the one before."""
+        """Enter a stage; returns the previous one."""
         before, self.stage, self.epochs_in_stage = self.stage, stage, 0
         return before
 
     @property
-    def heard(self) -> bool:
+    def contributing(self) -> bool:
         return self.seed is not None and self.stage in HEARD
 
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """What a gate between two stages said, in the contract's terms."""
+    """A gate's decision between two stages, in the contract's terms."""
 
     name: str
     target_stage: str
@@ -144,7 +144,7 @@ def gate(slot: Slot) -> Gate:
 
 
 def vanishing(seed: Seed) -> bool:
-    """Its gradients are next to nothing beside the host's."""
+    """Its gradients are tiny compared with the host's."""
     return seed.grad_ratio is not None and seed.grad_ratio < 0.01
 
 

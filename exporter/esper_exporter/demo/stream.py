@@ -1,4 +1,4 @@
-"""Where the demo's events go: to the exporter, and to a telemetry file."""
+"""Send the demo's events to the exporter and to a telemetry file."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _OLD_NAMES = {new: old for old, new in ALIASES.items()}
 
 
 class Sink(Protocol):
-    """What takes events in: an Exporter."""
+    """A receiver of events: an Exporter."""
 
     def emit(self, event: object) -> None:
-        """Take in one event."""
+        """Receive an event."""
 
     def probe_failed(self) -> None:
         """Count an error of the probe."""
@@ -26,8 +26,8 @@ class Sink(Protocol):
 class Stream:
     """Completes events to the form of the real system's telemetry and passes them on.
 
-    ``file`` gets one JSON object a line, NaN and infinities as bare tokens. It is what the probe
-    emits to as well.
+    It writes one JSON object per line to ``file``, NaN and infinities as bare tokens. The probe
+    emits to it as well.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class Stream:
         self._dual_emit = dual_emit
 
     def emit(self, event: object) -> None:
-        """Take in one event of the probe, which has a type, a time and data."""
+        """Receive an event of the probe, which has a type, a time and data."""
         assert isinstance(event, dict)
         full = {
             "event_id": str(uuid.uuid4()),
@@ -60,8 +60,8 @@ class Stream:
     def probe_failed(self) -> None:
         self._sink.probe_failed()
 
-    def tell(self, name: str, data: Mapping[str, Any], **envelope: Any) -> None:
-        """Emit an event of the demo's own, as of now; ``envelope`` gives slot, seed, epoch …"""
+    def record(self, name: str, data: Mapping[str, Any], **envelope: Any) -> None:
+        """Emit an event of the demo, now; ``envelope`` has slot, seed, epoch …"""
         event = {
             "timestamp": datetime.now(UTC),
             "group_id": "default",
@@ -73,6 +73,6 @@ class Stream:
             self.emit({"event_type": _OLD_NAMES[name], **event})
 
     def flush(self) -> None:
-        """Bring what was written to the file."""
+        """Flush the file."""
         if self._file is not None:
             self._file.flush()

@@ -1,4 +1,4 @@
-"""The demo's training: batches of episodes, an update after each, and all of it told."""
+"""The demo's training: batches of episodes, an update after each, and all their events."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ from esper_exporter.demo.trends import Trends
 
 TASK = "digits"
 SCALE_GROWS_AFTER = 20
-"""Steps without overflow; torch's 2000 would be beyond what anybody watches."""
+"""Steps without overflow before the scale grows; torch's default of 2000 outlasts a demo."""
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What to train. ``updates`` None is until somebody ends it."""
+    """What to train. ``updates`` None trains until Ctrl-C."""
 
     seed: int = 1
     envs: int = 4
     slots: int = 3
     epochs: int = 24
-    """Host epochs in an episode, each of them one step of the policy."""
+    """Host epochs per episode, each one step of the policy."""
     updates: int | None = None
     compile: bool = False
     amp: bool = False
@@ -49,7 +49,7 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """One batch of episodes and its update, which was carried out or skipped.
+    """One batch of episodes and its update, applied or skipped.
 
     Accuracy is percent; ``entropy`` is the mean of the heads' shares of the largest possible.
     """
@@ -121,8 +121,8 @@ class Training:
         self._trends = Trends()
 
     def batches(self) -> Iterator[Batch]:
-        """Train, batch by batch. Raises whatever the training dies of."""
-        self._tell_started()
+        """Train, batch by batch. Raises the training's error."""
+        self._emit_started()
         number = 0
         try:
             while self._options.updates is None or number < self._options.updates:
@@ -146,7 +146,7 @@ class Training:
         with self._profile.time("ppo_update"):
             learned = self._learner.update(number, rollout)
         returns = [environment.episode_return for environment in environments]
-        self._tell_batch(number, learned.carried_out, acting)
+        self._emit_batch(number, learned.carried_out, acting)
         return Batch(
             number,
             sum(returns) / len(returns),
@@ -162,9 +162,9 @@ class Training:
     def _mean_accuracy(self) -> float:
         return sum(each.accuracy for each in self._environments) / len(self._environments)
 
-    # -- what is told --------------------------------------------------------------------------
+    # -- events ----------------------------------------------------------------------------------
 
-    def _tell_started(self) -> None:
+    def _emit_started(self) -> None:
         options, updates = self._options, self._options.updates or 0
         self._probe.training_started(
             n_envs=options.envs,
@@ -186,16 +186,16 @@ class Training:
             compile_mode="default" if options.compile else None,
         )
 
-    def _tell_batch(self, number: int, carried_out: bool, seconds: float) -> None:
+    def _emit_batch(self, number: int, carried_out: bool, seconds: float) -> None:
         """``seconds`` is the time of the batch's steps, host training included."""
         environments, epochs = self._environments, self._options.epochs
-        told = {"episodes_completed": number * len(environments)}
+        progress = {"episodes_completed": number * len(environments)}
         accuracies = [each.accuracy for each in environments]
         trends = self._trends.see(accuracies)
-        self._stream.tell(
+        self._stream.record(
             "ANALYTICS_SNAPSHOT",
             {
-                **told,
+                **progress,
                 "kind": "batch_stats",
                 "batch": number,
                 "inner_epoch": epochs,
@@ -208,10 +208,10 @@ class Training:
                 "skipped_update": not carried_out,
             },
         )
-        self._stream.tell(
+        self._stream.record(
             "TOLARIA_BATCH_COMPLETED",
             {
-                **told,
+                **progress,
                 "batch_idx": number,
                 "avg_accuracy": self._mean_accuracy(),
                 "avg_reward": sum(e.episode_return for e in environments) / len(environments),
@@ -222,10 +222,10 @@ class Training:
             },
         )
         phases = {"phases": self._profile.take(), "epoch": epochs, "batch_idx": number}
-        self._stream.tell("PHASE_PROFILE_COMPLETED", phases)
+        self._stream.record("PHASE_PROFILE_COMPLETED", phases)
         for name, trend in trends:
-            self._stream.tell(name, trend)
-        self._stream.tell(
+            self._stream.record(name, trend)
+        self._stream.record(
             "ANALYTICS_SNAPSHOT",
             {
                 "kind": "action_distribution",

@@ -1,4 +1,4 @@
-"""How accuracy goes from batch to batch: what counts as better, as worse, as standing still."""
+"""Track accuracy from batch to batch: improvement, degradation, plateau."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import Any
 
 ROLLING_BATCHES = 10
 CHANGE = 0.5
-"""Percent points by which the rolling mean has to change in one batch to be news."""
+"""Change of the rolling mean in one batch, in percent points, that emits an event."""
 STANDSTILL = 0.05
 """Percent points; less than that is a plateau."""
 DROP_PERCENT = 10.0
-"""By how much of the rolling mean an environment falls short to be told of by itself."""
+"""Relative shortfall below the rolling mean at which an environment gets an event."""
 
 
 class Trends:
-    """The rolling mean of the batches' accuracies (percent), and the events it gives rise to."""
+    """The rolling mean of the batches' accuracies (percent), and the resulting events."""
 
     def __init__(self) -> None:
         self._accuracies: deque[float] = deque(maxlen=ROLLING_BATCHES)
@@ -23,14 +23,14 @@ class Trends:
         self.rolling: float | None = None
 
     def see(self, accuracies: list[float]) -> list[tuple[str, dict[str, Any]]]:
-        """The accuracies of a batch's environments, by their number; the events to tell."""
+        """Add a batch's accuracies, by environment number; returns the events to emit."""
         before = self.rolling
         self._accuracies.append(sum(accuracies) / len(accuracies))
         now = self.rolling = sum(self._accuracies) / len(self._accuracies)
         self._batches += 1
         if not before:
             return []
-        told: list[tuple[str, dict[str, Any]]] = []
+        events: list[tuple[str, dict[str, Any]]] = []
         if name := _trend(now - before):
             trend = {
                 "batch_idx": self._batches,
@@ -39,7 +39,7 @@ class Trends:
                 "rolling_avg_accuracy": now,
                 "prev_rolling_avg_accuracy": before,
             }
-            told.append((name, trend))
+            events.append((name, trend))
         for env_id, accuracy in enumerate(accuracies):
             drop = 100.0 * (before - accuracy) / before
             if drop > DROP_PERCENT:
@@ -50,8 +50,8 @@ class Trends:
                     "drop_percent": drop,
                     "threshold_percent": DROP_PERCENT,
                 }
-                told.append(("PERFORMANCE_DEGRADATION", fallen))
-        return told
+                events.append(("PERFORMANCE_DEGRADATION", fallen))
+        return events
 
 
 def _trend(change: float) -> str | None:

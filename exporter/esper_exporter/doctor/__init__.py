@@ -1,1 +1,1 @@
-"""What a machine and its Prometheus need for a run to be watched, checked one by one."""
+"""Check one by one what a machine and its Prometheus need to monitor a run."""

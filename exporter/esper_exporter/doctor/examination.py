@@ -1,4 +1,4 @@
-"""The command ``esper-exporter doctor``: runs the checks and prints what they found."""
+"""The command ``esper-exporter doctor``: run the checks and print their findings."""
 
 from __future__ import annotations
 
@@ -64,5 +64,5 @@ def _line(finding: Finding) -> str:
 
 def _total(problems: int) -> str:
     if not problems:
-        return "nothing is in the way"
+        return "no problems"
     return f"{problems} problem{'s' * (problems != 1)}"

@@ -1,4 +1,4 @@
-"""What one check found: good, worth knowing, or in the way, with a remedy."""
+"""The result of one check: good, a note, or a problem with a remedy."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ GOOD, NOTE, PROBLEM = "good", "note", "problem"
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One sentence on one subject; ``remedy`` says what to do about it, empty when nothing."""
+    """One sentence on one subject; ``remedy`` says what to do, empty if nothing."""
 
     subject: str
     level: str
@@ -18,15 +18,15 @@ class Finding:
 
 
 def good(subject: str, sentence: str) -> Finding:
-    """All is as it should be."""
+    """A check that passed."""
     return Finding(subject, GOOD, sentence)
 
 
 def note(subject: str, sentence: str, remedy: str = "") -> Finding:
-    """Not in the way, but worth knowing."""
+    """Worth knowing, but not a problem."""
     return Finding(subject, NOTE, sentence, remedy)
 
 
 def problem(subject: str, sentence: str, remedy: str) -> Finding:
-    """A run would not be watched as it should be."""
+    """A problem: a run would not be monitored properly."""
     return Finding(subject, PROBLEM, sentence, remedy)

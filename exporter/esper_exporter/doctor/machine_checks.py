@@ -18,11 +18,11 @@ from esper_exporter.settings import PREFIX, Settings
 
 OLDEST_PYTHON = (3, 11)
 LITTLE_SPACE = 200 * 2**20
-"""Bytes below which latches, pages and telemetry may soon find no room."""
+"""Free bytes below which latches, pages and telemetry may soon fill the disk."""
 
 
 def check_python() -> Finding:
-    """The interpreter's version, and where it runs."""
+    """The interpreter's version and platform."""
     version = platform.python_version()
     if sys.version_info < OLDEST_PYTHON:
         return problem("Python", f"{version} is too old", "use Python 3.11 or newer")
@@ -34,17 +34,17 @@ def check_python() -> Finding:
 
 
 def check_torch() -> Finding:
-    """torch's version, without loading it; it is needed by PolicyProbe and the demo alone."""
+    """torch's version, without importing it; only PolicyProbe and the demo need it."""
     if util.find_spec("torch") is None:
         return note(
             "torch",
-            "not installed; the exporter needs none, PolicyProbe and the demo do",
-            "pip install torch, where a policy is to be measured",
+            "not installed; only PolicyProbe and the demo need it",
+            "pip install torch, to measure a policy",
         )
     try:
         version = metadata.version("torch")
     except metadata.PackageNotFoundError:
-        return note("torch", "a module of that name is there, without metadata")
+        return note("torch", "a module of that name exists, without metadata")
     oldest = (2, 1)
     numbers = tuple(int(part) for part in version.split("+")[0].split(".")[:2] if part.isdigit())
     if numbers < oldest:
@@ -65,11 +65,11 @@ def check_driver() -> Finding:
         if present or shutil.which("nvidia-smi"):
             return problem(
                 "GPU driver",
-                f"a driver is installed, but does not answer: {error}",
+                f"a driver is installed but does not answer: {error}",
                 "run nvidia-smi; in a container, pass the GPUs and NVIDIA_DRIVER_CAPABILITIES="
                 "compute,utility",
             )
-        return note("GPU driver", "no NVIDIA driver here: pages will have no GPU metrics")
+        return note("GPU driver", "no NVIDIA driver: pages will have no GPU metrics")
     try:
         gpus, failed = nvml.gpus()
         versions = nvml.versions()
@@ -88,14 +88,14 @@ def check_driver() -> Finding:
 
 
 def check_port(settings: Settings) -> Finding:
-    """Whether the port is free, or else who has it."""
+    """Whether the port is free, else which process holds it."""
     from esper_exporter.serve.listening import holder
 
     where = f"{settings.host}:{settings.port}"
     if settings.port is None:
         return good("port", "off: a node agent serves the page, or a unix socket")
     if settings.port == 0:
-        return good("port", "0: any free one is taken; a target file or the log says which")
+        return good("port", "0: the exporter takes any free one; a target file or the log shows it")
     try:
         found = socket.getaddrinfo(
             settings.host or None, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -122,11 +122,11 @@ def check_port(settings: Settings) -> Finding:
 
 
 def check_folders(settings: Settings) -> Iterator[Finding]:
-    """The state directory and each shared folder that is set: there, writable, with room."""
+    """The state directory and each configured shared folder: exists, writable, with free space."""
     if settings.state_dir is None:
         yield note(
             "state directory",
-            "off: what a run latched is lost when its process is killed",
+            "off: a run's latches are lost when its process is killed",
             f"set {PREFIX}STATE_DIR",
         )
     else:
@@ -146,7 +146,7 @@ def _check_folder(subject: str, setting: str, folder: Path, *, is_made: bool) ->
     if not folder.exists():
         if not is_made:
             return problem(
-                subject, f"{folder} does not exist", f"make it, or change {PREFIX}{setting}"
+                subject, f"{folder} does not exist", f"create it, or change {PREFIX}{setting}"
             )
         place = next(parent for parent in folder.parents if parent.exists())
     if not place.is_dir():
@@ -154,20 +154,20 @@ def _check_folder(subject: str, setting: str, folder: Path, *, is_made: bool) ->
     if not _can_write(place):
         return problem(
             subject,
-            f"{place} cannot be written by this user",
-            f"give it write permission there, or change {PREFIX}{setting}",
+            f"{place} is not writable for this user",
+            f"grant write permission, or change {PREFIX}{setting}",
         )
     free = shutil.disk_usage(place).free
     if free < LITTLE_SPACE:
         return problem(
-            subject, f"{folder} has {free / 2**20:,.0f} MiB left", "make room on that disk"
+            subject, f"{folder} has {free / 2**20:,.0f} MiB left", "free space on that disk"
         )
-    there = "" if folder.exists() else ", made at the first start"
-    return good(subject, f"{folder} can be written, {free / 2**30:,.0f} GiB free{there}")
+    there = "" if folder.exists() else ", created at the first start"
+    return good(subject, f"{folder} is writable, {free / 2**30:,.0f} GiB free{there}")
 
 
 def _can_write(folder: Path) -> bool:
-    """Tried, not asked: root passes every permission check of a read-only file system."""
+    """Try to write: root passes every permission check, even on a read-only file system."""
     if not os.access(folder, os.W_OK | os.X_OK):
         return False
     try:

@@ -1,4 +1,4 @@
-"""Checks of the Prometheus that should watch: reachable, scraping, rules loaded, clock."""
+"""Checks of the Prometheus server: reachable, scraping, rules loaded, clock."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from esper_exporter.doctor.finding import Finding, good, note, problem
 TIMEOUT_SECONDS = 5.0
 OLDEST = (2, 42)
 LONGEST_INTERVAL_SECONDS = 20.0
-"""An exporter stays for two scrapes, for 45 s at most: a slower scraper misses a sudden end."""
+"""An exporter waits for two scrapes, at most 45 s: a slower scraper misses a sudden end."""
 CLOCK_SECONDS = 2.0
 _ALERT = re.compile(r"^\s*- alert: (\w+)", re.MULTILINE)
 
 
 def check_prometheus(address: str, wanted: str | None) -> Iterator[Finding]:
-    """All that can be asked of the server at ``address``.
+    """Run all checks of the server at ``address``.
 
-    ``wanted`` is the HOST:PORT that it should scrape, None: any exporter of esper's.
+    ``wanted`` is the HOST:PORT that it should scrape, None: any esper exporter.
     """
     try:
         build = _ask(address, "status/buildinfo")
@@ -34,7 +34,7 @@ def check_prometheus(address: str, wanted: str | None) -> Iterator[Finding]:
         yield problem(
             "Prometheus",
             f"{address} does not answer ({_reason(error)})",
-            "start it (`esper-exporter stack` runs the one of this machine), or name another with"
+            "start it (`esper-exporter stack` runs this machine's), or name another with"
             " --prometheus URL",
         )
         return
@@ -52,7 +52,7 @@ def _ask(address: str, path: str, **parameters: str) -> Any:
     ) as answer:
         found = json.load(answer)
     if not isinstance(found, dict) or "data" not in found:
-        raise ValueError("it is no Prometheus")
+        raise ValueError("it is not a Prometheus")
     return found["data"]
 
 
@@ -61,7 +61,7 @@ def _reason(error: Exception) -> str:
         return f"HTTP {error.code}"
     if isinstance(error, urllib.error.URLError):
         return str(getattr(error.reason, "strerror", None) or error.reason)
-    return "it is no Prometheus" if isinstance(error, ValueError) else str(error)
+    return "it is not a Prometheus" if isinstance(error, ValueError) else str(error)
 
 
 def _version(address: str, version: str) -> Finding:
@@ -69,7 +69,7 @@ def _version(address: str, version: str) -> Finding:
     if numbers and numbers < OLDEST:
         return problem(
             "Prometheus",
-            f"{address} is version {version}, which the rules are not tested with",
+            f"{address} is version {version}, on which the rules are untested",
             "use 2.42 or newer",
         )
     return good("Prometheus", f"{address} answers, version {version or 'unknown'}")
@@ -80,7 +80,7 @@ def _clock(address: str) -> Finding:
     try:
         _, theirs = _ask(address, "query", query="time()")["result"]
     except (OSError, ValueError, KeyError) as error:
-        return note("clock", f"{address} did not say its time ({_reason(error)})")
+        return note("clock", f"{address} did not report its time ({_reason(error)})")
     ours = (before + time.time()) / 2
     difference = float(theirs) - ours
     if abs(difference) > CLOCK_SECONDS:
@@ -110,7 +110,7 @@ def _scraping(address: str, wanted: str | None) -> Iterator[Finding]:
     if not ours:
         yield problem(
             "scraping",
-            f"Prometheus has no target {wanted}" if wanted else "no target of esper's is scraped",
+            f"Prometheus has no target {wanted}" if wanted else "Prometheus scrapes no esper target",
             "add a scrape job (examples/prometheus.yml), or let runs register themselves:"
             " ESPER_EXPORTER_FILE_SD",
         )
@@ -146,7 +146,7 @@ def _seconds(duration: str) -> float:
 
 
 def shipped_alerts() -> set[str]:
-    """The names of the alerts that come with the package."""
+    """The names of the package's alerts."""
     return {
         name
         for path, file in assets().items()
@@ -181,6 +181,6 @@ def _rules(address: str) -> Finding:
         return problem(
             "rules",
             f"{failing[0]['name']} cannot be evaluated: {failing[0].get('lastError', '')[:120]}",
-            "look at the server's page of rules",
+            "see the server's rules page",
         )
     return good("rules", f"all {len(wanted)} alerts are loaded")

@@ -1,1 +1,1 @@
-"""Prometheus, Alertmanager and Grafana as programs of this machine, without containers."""
+"""Run this machine's Prometheus, Alertmanager and Grafana, without containers."""

@@ -1,4 +1,4 @@
-"""The command ``esper-exporter stack``: the servers that are there, together, until Ctrl-C."""
+"""The command ``esper-exporter stack``: run the installed servers together until Ctrl-C."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ GRAPHS = (
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """A program that is there, and the port that it gets."""
+    """An installed program, and its port."""
 
     kind: Kind
     program: Path
@@ -59,9 +59,9 @@ class Chosen:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Run the servers until a signal, or the end of standard input with ``--with-parent``.
+    """Run the servers until a signal or, with ``--with-parent``, the end of standard input.
 
-    Raises CommandError when Prometheus is missing or a given program or file is not one.
+    Raises CommandError when Prometheus is missing, or a given program or file does not exist.
     """
     with stop_on_signals() as stop, _folders(options) as (folder, targets):
         stopping = threading.Event()
@@ -93,13 +93,13 @@ def run(options: argparse.Namespace) -> int:
 
 
 def say(text: str) -> None:
-    """A line for the user; above a live line that somebody else draws on the same terminal."""
+    """Print a line, above a live line that another process draws on the same terminal."""
     clear = "\r\x1b[K" if sys.stderr.isatty() else ""
     print(f"{clear}{text}", file=sys.stderr, flush=True)
 
 
 def _choose(options: argparse.Namespace) -> dict[Kind, Chosen]:
-    """The programs that are there. Raises CommandError without Prometheus."""
+    """The installed programs. Raises CommandError without Prometheus."""
     chosen = {}
     for kind in KINDS:
         program = find(kind, getattr(options, kind.option))
@@ -110,14 +110,14 @@ def _choose(options: argparse.Namespace) -> dict[Kind, Chosen]:
         wanted = getattr(options, f"{kind.option}_port")
         port, held_by = free_port(wanted)
         if held_by is not None:
-            say(f"{kind.title:13} port {wanted} is taken by {held_by}; it gets {port} instead")
+            say(f"{kind.title:13} port {wanted} is taken by {held_by}; using {port} instead")
         chosen[kind] = Chosen(kind, program, port)
     return chosen
 
 
 @contextmanager
 def _one_at_a_time() -> Iterator[None]:
-    """Of two stacks that start at once, the second chooses its ports when the first listens."""
+    """Serialise the start of stacks: the second chooses its ports once the first listens."""
     descriptor = os.open(tempfile.gettempdir(), os.O_RDONLY | os.O_CLOEXEC)
     try:
         with suppress(OSError):
@@ -128,7 +128,7 @@ def _one_at_a_time() -> Iterator[None]:
 
 
 def _wait_for_ports(threads: list[threading.Thread], stop: Stop) -> None:
-    """Until all servers answer or have ended, some seconds at most."""
+    """Wait until all servers answer or have ended, some seconds at most."""
     for _ in range(50):
         if not any(thread.is_alive() for thread in threads) or stop.wait(0.1):
             return
@@ -190,8 +190,8 @@ def _start(
 
 
 def _grafana(one: Chosen, provisioning: Path, store: Path) -> tuple[list[str], dict[str, str]]:
-    """Arguments and environment of Grafana: looking needs no login, its admin's password is
-    nobody's."""
+    """Arguments and environment of Grafana: viewers need no login; the admin's password is
+    random."""
     home = grafana_home(one.program)
     command = ["server"] if one.program.name == "grafana" else []
     if home is not None:
@@ -215,7 +215,7 @@ def _grafana(one: Chosen, provisioning: Path, store: Path) -> tuple[list[str], d
 
 
 def _let_exporter_speak(folders: Sequence[Path], stopping: threading.Event) -> None:
-    """Wait for a target file: the address of the exporter's own page is said first."""
+    """Wait for a target file, to print the exporter's address first."""
     for _ in range(50):
         if any(any(folder.glob("*.json")) for folder in folders) or stopping.wait(0.1):
             break
@@ -225,7 +225,7 @@ def _let_exporter_speak(folders: Sequence[Path], stopping: threading.Event) -> N
 def _announce(
     server: Server, kind: Kind, folders: Sequence[Path], stopping: threading.Event
 ) -> None:
-    """Say the server's address, once it answers there."""
+    """Print the server's address once it answers."""
     url = f"http://{server.address}"
     if folders:
         _let_exporter_speak(folders, stopping)
@@ -234,7 +234,7 @@ def _announce(
             say(f"{server.title:13} does not answer on {url}: {server.last_words()}")
         return
     if kind is PROMETHEUS:
-        # Debian's build has the classic pages only.
+        # Debian's build has only the classic pages.
         classic = not answers(f"{url}/alerts")
         front = f"{url}/classic" if classic else url
         say(f"{server.title:13} {front}/alerts  (EsperWatchdog always fires: alerting works)")
@@ -242,13 +242,13 @@ def _announce(
             query = {"g0.expr": expression, "g0.tab": "0", "g0.range_input": "5m"}
             say(f"  {what}: {front}/graph?{urllib.parse.urlencode(query)}")
     elif kind is GRAFANA:
-        say(f"{server.title:13} {url}/dashboards  (no login needed to look; folder esper)")
+        say(f"{server.title:13} {url}/dashboards  (no login for viewing; folder esper)")
     else:
-        say(f"{server.title:13} {url}  (who is notified of what: its routes)")
+        say(f"{server.title:13} {url}  (routes of the notifications)")
 
 
 def _watch(servers: list[Server], stop: Stop, with_parent: bool) -> int:
-    """Wait for the end; a server that ends by itself ends everything."""
+    """Wait for the end; if one server ends, stop all."""
     while True:
         if stop.wait(WATCH_SECONDS, 0 if with_parent else None):
             return OK
@@ -261,15 +261,15 @@ def _watch(servers: list[Server], stop: Stop, with_parent: bool) -> int:
 
 
 def _closed(descriptor: int) -> bool:
-    """Whether a pipe whose other end the parent holds has ended; what it says is not read."""
+    """Whether the parent has closed its end of the pipe; ignores the content."""
     return bool(select.select([descriptor], [], [], 0)[0]) and os.read(descriptor, 4096) == b""
 
 
 @contextmanager
 def _folders(options: argparse.Namespace) -> Iterator[tuple[Path, list[Path]]]:
-    """A folder for configuration and data, gone at the end, and those of the target files.
+    """A temporary folder for configuration and data, and the folders of target files.
 
-    A target folder that is not there is made, and gone at the end as well.
+    Creates a missing target folder, and removes it at the end.
     """
     made = []
     with tempfile.TemporaryDirectory(prefix="esper-stack-", ignore_cleanup_errors=True) as name:

@@ -1,4 +1,4 @@
-"""Where Prometheus, Alertmanager and Grafana are found on this machine, and where to get them."""
+"""Find this machine's Prometheus, Alertmanager and Grafana, or name where to get them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from esper_exporter.commands.console import CommandError
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A server of the stack: its option, the names of its program, and where it comes from."""
+    """A server of the stack: its option, its program's names, and where to get it."""
 
     option: str
     title: str
@@ -47,7 +47,7 @@ KINDS = (PROMETHEUS, ALERTMANAGER, GRAFANA)
 def find(kind: Kind, given: str | None) -> Path | None:
     """The program: the given file, the one in the given folder, or the one on PATH, else None.
 
-    Raises CommandError when something is given that holds no such program.
+    Raises CommandError when the given path contains no such program.
     """
     if given is None:
         found = next(filter(None, map(shutil.which, kind.names)), None)
@@ -62,11 +62,11 @@ def find(kind: Kind, given: str | None) -> Path | None:
     if not path.exists():
         raise CommandError(f"--{kind.option} {given}: does not exist")
     wanted = " or ".join(kind.names)
-    raise CommandError(f"--{kind.option} {given}: no program {wanted} there that can be run")
+    raise CommandError(f"--{kind.option} {given}: contains no executable {wanted}")
 
 
 def grafana_home(program: Path) -> Path | None:
-    """The folder with Grafana's own files: that of an unpacked release, or a package's."""
+    """The folder with Grafana's files: an unpacked release's or a package's."""
     for home in (program.parent.parent, program.parent, Path("/usr/share/grafana")):
         if (home / "conf" / "defaults.ini").is_file():
             return home

@@ -1,7 +1,7 @@
-"""Configuration of the stack's servers: what is scraped, the rules, the routes, the dashboards.
+"""Configure the stack's servers: scrape targets, rules, routes, dashboards.
 
-Rules, routes and dashboards are those that come with the package, used where they lie; only
-addresses and folders are of this machine. JSON is YAML, so nothing here needs a YAML library.
+Rules, routes and dashboards are the package's files, used in place; only addresses and folders
+are specific to this machine. JSON is YAML, so this needs no YAML library.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from esper_exporter.assets import assets
 
 @dataclass(frozen=True, slots=True)
 class Scraped:
-    """What Prometheus scrapes: addresses, folders of target files, and every how many seconds."""
+    """What Prometheus scrapes: addresses, folders of target files, and the interval in seconds."""
 
     targets: Sequence[str]
     folders: Sequence[Path]
@@ -24,7 +24,7 @@ class Scraped:
 
 
 def _shipped(name: str) -> Path:
-    """Where a file that comes with the package lies."""
+    """The path of a file of the package."""
     return assets()[PurePosixPath(name)]
 
 
@@ -34,7 +34,7 @@ def rules_folder() -> Path:
 
 
 def prometheus_config(scraped: Scraped, prometheus: str, alertmanager: str | None) -> str:
-    """prometheus.yml; ``prometheus`` and ``alertmanager`` are the servers' own HOST:PORT."""
+    """prometheus.yml; ``prometheus`` and ``alertmanager`` are the servers' HOST:PORT."""
     duration = f"{scraped.interval * 1000:.0f}ms"
     esper: dict[str, object] = {
         "job_name": "esper",
@@ -66,7 +66,7 @@ def prometheus_config(scraped: Scraped, prometheus: str, alertmanager: str | Non
 
 
 def alertmanager_config(own: Path | None = None) -> str:
-    """alertmanager.yml: the shipped routes, or the given file of the user's own as it is."""
+    """alertmanager.yml: the shipped routes, or the user's file unchanged."""
     if own is not None:
         return own.read_text(encoding="utf-8")
     templates = _shipped("alerts/templates/esper.tmpl").parent
@@ -75,7 +75,7 @@ def alertmanager_config(own: Path | None = None) -> str:
 
 
 def write_grafana(folder: Path, prometheus: str, alertmanager: str | None) -> None:
-    """Grafana's provisioning folder: the data sources by their addresses, and the dashboards."""
+    """Write Grafana's provisioning folder: data sources by address, and the dashboards."""
     dashboards = _shipped("grafana/dashboards/esper-fleet.json").parent
     sources = _shipped("grafana/provisioning/datasources/esper.yml").read_text(encoding="utf-8")
     sources = sources.replace("http://prometheus:9090", f"http://{prometheus}")

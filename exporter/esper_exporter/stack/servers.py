@@ -1,4 +1,4 @@
-"""A server of the stack as a process: its port, its start, whether it answers, its end."""
+"""A server of the stack as a process: its port, start, readiness and end."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ END_SECONDS = 10.0
 
 
 def free_port(wanted: int) -> tuple[int, str | None]:
-    """The wanted port of the loopback, or a free one and who holds the wanted one."""
+    """The wanted loopback port, or a free one with the process that holds the wanted one."""
     for port in (wanted, 0):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -48,10 +48,10 @@ class Server:
         self._log = log
         arguments = list(command)
         if setpriv := shutil.which("setpriv"):
-            # So that it ends with this process even when that is killed.
+            # Ends the server with this process, even after SIGKILL.
             arguments = [setpriv, "--pdeathsig", "TERM", *arguments]
         with log.open("wb") as file:
-            # A session of its own: Ctrl-C is for whoever started the stack, which ends it in turn.
+            # A separate session: Ctrl-C goes to the stack, which then ends the servers.
             self._process = subprocess.Popen(
                 arguments,
                 stdin=subprocess.DEVNULL,
@@ -63,11 +63,11 @@ class Server:
 
     @property
     def running(self) -> bool:
-        """Whether the process is there."""
+        """Whether the process is running."""
         return self._process.poll() is None
 
     def wait_until_ready(self, path: str, stopping: threading.Event) -> bool:
-        """Wait until it answers ``path``; False when it ended, a minute passed, or stopping."""
+        """Wait until it answers ``path``; False if it ended, a minute passed, or a stop came."""
         waited = 0.0
         while self.running and waited < START_SECONDS and not stopping.is_set():
             if answers(f"http://{self.address}{path}"):
@@ -92,7 +92,7 @@ class Server:
 
 
 def answers(url: str) -> bool:
-    """Whether there is an answer of success, without following it elsewhere."""
+    """Whether the address answers with success, without following redirects."""
     try:
         with _OPENER.open(url, timeout=2) as answer:
             return bool(200 <= answer.status < 300)
@@ -105,5 +105,5 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
         return None
 
 
-# Loopback: never through a proxy that the environment names.
+# Loopback: never through a proxy from the environment.
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirect)

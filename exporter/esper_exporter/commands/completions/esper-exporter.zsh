@@ -10,25 +10,25 @@
 
 _shtab_esper_exporter_commands() {
   local _commands=(
-    agent:'Serve the pages that training processes of this machine share, on one port. A process that dies stays on the page, with its latches and the reason, until every regular scraper has fetched them. Runs in the foreground until Ctrl-C or SIGTERM.'
+    agent:'Serve the pages shared by this machine'"'"'s training processes on one port. A process that dies stays on the page, with its latches and the reason, until every regular scraper has fetched them. Runs in the foreground until Ctrl-C or SIGTERM.'
     assets:'Write dashboards, alerting rules, Grafana provisioning, the compose stack and the Kubernetes files of this version into DIR, and the wheel that the image installs.'
-    backfill:'Write what a Prometheus would have scraped while the recording was made, as OpenMetrics with timestamps. '"'"'promtool tsdb create-blocks-from openmetrics OUT DATA'"'"' makes blocks of it.'
-    catalog:'List every metric there is: name, type and meaning. json and markdown also tell unit, labels and source, and every field that is not exported with its reason.'
+    backfill:'Write what a Prometheus would have scraped while the recording was made, as OpenMetrics with timestamps. '"'"'promtool tsdb create-blocks-from openmetrics OUT DATA'"'"' makes blocks from it.'
+    catalog:'List every metric there is: name, type and meaning. json and markdown also include unit, labels and source, and the reason for every field that is not exported.'
     compare:'Compare two runs. Each is a source, or a source and a run in it as SOURCE#RUN_ID or SOURCE#RUN_ID/GROUP.'
-    completion:'Print the script with which a shell completes commands, options and files.'
+    completion:'Print the script that makes a shell complete commands, options and files.'
     demo:'Train a recurrent policy of eight heads that grows and prunes small networks on scikit-learn'"'"'s handwritten digits, on the CPU, and serve its page meanwhile.'
-    doctor:'Check Python, torch, the GPU driver, the port, the state and share folders, and whether Prometheus answers, scrapes the run and has the rules: a sentence each, and a remedy where something is in the way. The environment'"'"'s ESPER_EXPORTER_… settings count.'
-    explain:'Read a run from telemetry, or a journal or a Prometheus server, and say what went wrong first, what came before, what followed and what to try.'
+    doctor:'Check Python, torch, the GPU driver, the port, the state and share folders, and whether Prometheus answers, scrapes the run and has the rules. Print a sentence for each, with a remedy for each problem. The environment'"'"'s ESPER_EXPORTER_… settings count.'
+    explain:'Read a run from telemetry, a journal or a Prometheus server, and report what went wrong first, what came before, what followed and what to try.'
     journal:'Work on a journal: the directory in which an exporter keeps every event that it accepted (Exporter(journal=DIR)).'
     mcp:'An MCP server on standard input and output with the tools runs, explain, query (read-only SQL) and compare over some sources. It writes nothing.'
-    page:'Print the page as it was at a time, or when a policy update was known: the same as `replay --once --until` that line.'
-    prune:'Remove from DIR the target files of this host'"'"'s processes that have ended. Those of other hosts are left alone: run it there.'
-    replay:'Feed recorded events to an exporter and serve its page, while they are replayed and after, until Ctrl-C.'
-    run:'Run COMMAND; where it imports esper'"'"'s telemetry hub, an exporter is attached and the trainer is measured. Arguments, standard streams, signals and the exit code pass through unchanged. When the program ends, the page says how (esper_run_failed{reason}): an exception, an exit code, a signal, SIGKILL, or the kernel for want of memory. The program itself ends at once; this machine'"'"'s agent, or this command where there is none, keeps its last page up until every regular scraper has fetched it. All settings of the exporter are environment variables, ESPER_EXPORTER_PORT and so on.'
+    page:'Print the page as it was at a time, or after a policy update; equals `replay --once --until` that line.'
+    prune:'Remove from DIR the target files of this host'"'"'s processes that have ended. Files of other hosts stay: run the command there.'
+    replay:'Feed recorded events to an exporter and serve its page, during the replay and afterwards, until Ctrl-C.'
+    run:'Run COMMAND; if it imports esper'"'"'s telemetry hub, attach an exporter and measure the trainer. Arguments, standard streams, signals and the exit code pass through unchanged. When the program ends, the page shows how (esper_run_failed{reason}): an exception, an exit code, a signal, SIGKILL, or the kernel'"'"'s OOM killer. The program itself ends at once; this machine'"'"'s agent, or this command without an agent, keeps its last page up until every regular scraper has fetched it. Environment variables (ESPER_EXPORTER_PORT and so on) set all options of the exporter.'
     sql:'Query the events of recorded runs with SQL: telemetry files, folders of runs, journals. Without a QUERY an interactive shell opens.'
     stack:'Run the Prometheus, Alertmanager and Grafana that are installed or unpacked on this machine, on the loopback, with the rules, routes, data sources and dashboards of this package, in the foreground. One Ctrl-C ends all of them.'
     version:'Print the version.'
-    watch:'Show a run in the browser. A FILE of telemetry (or the name of a built-in recording: run1, run2b) is played back, with pause, speed and seek; a URL is an exporter'"'"'s address.'
+    watch:'Show a run in the browser. A telemetry FILE (or the name of a built-in recording: run1, run2b) plays back, with pause, speed and seek; a URL is an exporter'"'"'s address.'
   )
   _describe 'esper-exporter commands' _commands
 }
@@ -36,7 +36,7 @@ _shtab_esper_exporter_commands() {
 _shtab_esper_exporter_journal_commands() {
   local _commands=(
     compact:'turn closed segments into Parquet'
-    import:'bring telemetry files into a journal'
+    import:'import telemetry files into a journal'
     prune:'remove the oldest parts'
     verify:'read every byte and check it'
   )
@@ -55,13 +55,13 @@ _shtab_esper_exporter_agent_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--host[address to serve on (127.0.0.1)]:host:"
   "--port[0\: any free port (9108)]:port:"
-  "--unix-socket[serve on a socket, too]:PATH:_files"
-  "--web-config[TLS and passwords, as Prometheus has them]:FILE:_files"
-  "*--allowed-host[a host name that requests may ask for, beside this machine\'s own\; repeatable]:NAME:"
-  "--file-sd[write a target file for Prometheus\' file_sd]:DIR:_files -/"
-  "--keep[how long the page of a process that is gone stays (900)]:SECONDS:"
+  "--unix-socket[also serve on a unix socket]:PATH:_files"
+  "--web-config[TLS and passwords, a Prometheus web configuration file]:FILE:_files"
+  "*--allowed-host[a further host name that requests may use, beside this machine\'s\; repeatable]:NAME:"
+  "--file-sd[write a target file for Prometheus\'s file_sd]:DIR:_files -/"
+  "--keep[how long to keep the page of an ended process (900)]:SECONDS:"
   "--no-vitals[do not sample this machine and its GPUs]"
-  "(*)::directory of Exporter(share\=DIR)\; this user\'s share under \/dev\/shm if none is given:_files -/"
+  "(*)::directory of Exporter(share\=DIR) (default\: this user\'s share under \/dev\/shm):_files -/"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -69,12 +69,12 @@ _shtab_esper_exporter_agent_defaults_added=0
 
 _shtab_esper_exporter_assets_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
-  "--force[replace files that are there and differ]"
+  "--force[replace existing files that differ]"
   "--grafana-url[address of your Grafana, put in front of the alerts\' dashboard links]:URL:"
-  "--runbook-url[where DIR can be read, put in front of the alerts\' runbook links]:URL:"
-  "--cluster-label[label that tells clusters apart in a global view (default\: cluster)]:LABEL:"
+  "--runbook-url[URL at which DIR is readable, put in front of the alerts\' runbook links]:URL:"
+  "--cluster-label[label that identifies a cluster in a global view (default\: cluster)]:LABEL:"
   "--selector[matchers for every series that the rules read, such as \'env\=\"prod\"\']:MATCHERS:"
-  ":made when it is not there:_files -/"
+  ":created if missing:_files -/"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -85,7 +85,7 @@ _shtab_esper_exporter_backfill_options=(
   "--out[file to write]:OUT:_files"
   "--step[seconds of recorded time from sample to sample (default\: 15)]:S:"
   "--run-id[name of the run (default\: from its first event)]:ID:"
-  "*--label[label for all samples, as a scrape adds them\: job\=esper\; as often as wanted]:NAME=VALUE:"
+  "*--label[label for all samples, as a scrape adds it\: job\=esper\; repeatable]:NAME=VALUE:"
   "(*):telemetry, one JSON object a line, gzip or not, each once\; - is standard input:_files"
 )
 
@@ -104,7 +104,7 @@ _shtab_esper_exporter_compare_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--format[of the report]:format:(markdown html json)"
   ":telemetry, a folder or a journal:"
-  ":what to compare it with:"
+  ":the run to compare it with:"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -120,19 +120,19 @@ _shtab_esper_exporter_completion_defaults_added=0
 
 _shtab_esper_exporter_demo_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
-  "--seed[of all chance (default\: 1)]:N:"
-  "--envs[environments side by side (4)]:N:"
+  "--seed[random seed (default\: 1)]:N:"
+  "--envs[parallel environments (4)]:N:"
   "--slots[places for seeds in each network (3)]:N:"
-  "--epochs[epochs of an episode, each one decision (24)]:N:"
-  "--updates[end after N (default\: with Ctrl-C)]:N:"
+  "--epochs[epochs per episode, one decision each (24)]:N:"
+  "--updates[end after N updates (default\: at Ctrl-C)]:N:"
   "--port[port to serve on, 0 for any free (default\: 9108)]:P:"
-  "*--allowed-host[answer requests for this host name too, as often as wanted\; .example.org for all names below it (default\: localhost, the address served on, this machine\'s name)]:NAME:"
-  "--telemetry-file[write all events there, one JSON object a line]:FILE:_files"
-  "*--inject[put a fault into an update (10 unless said), as often as wanted\; kinds\: nan, inf, entropy-collapse, grad-explode, grad-nan, crash, oom, stall\; \:full is for all minibatches of the update]:KIND[:HEAD][@UPDATE[-LAST]][:full]:"
-  "--dual-emit[emit events under their old names as well]"
+  "*--allowed-host[also answer requests for this host name\; .example.org for all names below it\; repeatable (default\: localhost, the listening address, this machine\'s name)]:NAME:"
+  "--telemetry-file[write all events to FILE, one JSON object per line]:FILE:_files"
+  "*--inject[inject a fault into an update (default\: 10)\; repeatable\; kinds\: nan, inf, entropy-collapse, grad-explode, grad-nan, crash, oom, stall\; \:full hits all minibatches of the update]:KIND[:HEAD][@UPDATE[-LAST]][:full]:"
+  "--dual-emit[also emit events under their old names]"
   "--compile[compile the policy]"
   "--amp[bfloat16, with a loss scale]"
-  "--fake-gpus[so many made-up GPUs on the page, which says that they are]:N:"
+  "--fake-gpus[show N simulated GPUs on the page, labelled as such]:N:"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -140,8 +140,8 @@ _shtab_esper_exporter_demo_defaults_added=0
 
 _shtab_esper_exporter_doctor_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
-  "--prometheus[the Prometheus that should watch, off for none (default\: http\:\/\/127.0.0.1\:9090)]:URL:"
-  "--target[the running exporter that it should scrape\; its port is then not checked to be free]:HOST:PORT:"
+  "--prometheus[the Prometheus server to check, off for none (default\: http\:\/\/127.0.0.1\:9090)]:URL:"
+  "--target[the running exporter that it should scrape\; skips the check for a free port]:HOST:PORT:"
   "--port[port to check (default\: 9108)]:P:"
   "--host[address to check (default\: 127.0.0.1)]:host:"
   "--json[print a JSON array instead]"
@@ -156,8 +156,8 @@ _shtab_esper_exporter_explain_options=(
   "--run-id[which run (default\: the newest)]:ID:"
   "--group-id[which of its groups]:ID:"
   "--rank[which of its ranks]:N:"
-  "--all[every run, the oldest first]"
-  "--format[of the report (default\: markdown)]:format:(markdown html json)"
+  "--all[every run, oldest first]"
+  "--format[format of the report (default\: markdown)]:format:(markdown html json)"
   "--json[the same as --format json]"
   "(*)::telemetry (JSON lines, plain, gzip or zstd), folders, journals, globs:"
 )
@@ -174,8 +174,8 @@ _shtab_esper_exporter_journal_defaults_added=0
 
 _shtab_esper_exporter_journal_compact_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
-  "--max-age[remove what is older]:SECONDS:"
-  "--max-bytes[remove the oldest beyond]:N:"
+  "--max-age[remove older runs]:SECONDS:"
+  "--max-bytes[remove the oldest beyond this size]:N:"
   "--quiet[say nothing]"
   ":DIR:_files -/"
 )
@@ -185,7 +185,7 @@ _shtab_esper_exporter_journal_compact_defaults_added=0
 
 _shtab_esper_exporter_journal_import_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
-  ":the journal\; made if it is not there:_files -/"
+  ":the journal\; created if missing:_files -/"
   "(*):telemetry, folders, globs:_files"
 )
 
@@ -194,8 +194,8 @@ _shtab_esper_exporter_journal_import_defaults_added=0
 
 _shtab_esper_exporter_journal_prune_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
-  "--max-age[remove what is older]:SECONDS:"
-  "--max-bytes[remove the oldest beyond]:N:"
+  "--max-age[remove older runs]:SECONDS:"
+  "--max-bytes[remove the oldest beyond this size]:N:"
   ":DIR:_files -/"
 )
 
@@ -221,7 +221,7 @@ _shtab_esper_exporter_mcp_defaults_added=0
 _shtab_esper_exporter_page_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--run-id[which run of a journal (default\: the newest)]:ID:"
-  "--group-id[whose update --update counts]:ID:"
+  "--group-id[group whose updates --update counts]:ID:"
   "--at[a time, as 2026-11-21T00\:45\:11Z or unix seconds]:TIME:"
   "--update[a policy update, from 1]:N:"
   "--format[of the page]:format:(text openmetrics)"
@@ -241,16 +241,16 @@ _shtab_esper_exporter_prune_defaults_added=0
 
 _shtab_esper_exporter_replay_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
-  "--recording[a recording that is built in (run1\: a healthy training\: 2 environments, 3 slots, 14 policy updates, all six operations\; run2b\: a training that NaN ends\: first in the tempo head, then in the op head)]:recording:(run1 run2b)"
+  "--recording[a built-in recording (run1\: a healthy training\: 2 environments, 3 slots, 14 policy updates, all six operations\; run2b\: a training that NaN ends\: first in the tempo head, then in the op head)]:recording:(run1 run2b)"
   "--speed[X times recorded time\; 0 is as fast as possible (default\: 1\; 0 with --once and --follow)]:X:"
   "--until[stop after line N, counted over all files, bad lines included]:N:"
-  "--follow[go on reading the last FILE as it grows, like tail -F]"
+  "--follow[keep reading the last FILE as it grows, like tail -F]"
   "--once[print the final page instead of serving]"
-  "--format[of the page that --once prints (default\: text)]:format:(text openmetrics)"
+  "--format[format of the page that --once prints (default\: text)]:format:(text openmetrics)"
   "--host[address to serve on (default\: 127.0.0.1)]:host:"
   "--port[port to serve on, 0 for any free (default\: 9108)]:P:"
-  "*--allowed-host[answer requests for this host name too, as often as wanted\; .example.org for all names below it (default\: localhost, the address served on, this machine\'s name)]:NAME:"
-  "--web-config[TLS and passwords, as Prometheus\' exporters take them]:FILE:_files"
+  "*--allowed-host[also answer requests for this host name\; .example.org for all names below it\; repeatable (default\: localhost, the listening address, this machine\'s name)]:NAME:"
+  "--web-config[TLS and passwords, a Prometheus web configuration file]:FILE:_files"
   "--run-id[name of the run (default\: from its first event)]:ID:"
   "(*)::telemetry, one JSON object a line, gzip or not\; - is standard input:_files"
 )
@@ -263,7 +263,7 @@ _shtab_esper_exporter_run_options=(
   "--run-id[the label run_id of the run]:ID:"
   "--host[address to serve on]:ADDRESS:"
   "--port[TCP port to serve on\; 0 takes a free one]:PORT:"
-  "--agent[the share of this machine\'s agent\; this user\'s share unless given]:DIR:_files -/"
+  "--agent[the share of this machine\'s agent (default\: this user\'s share)]:DIR:_files -/"
   "--nproc[ranks to start, each with RANK, LOCAL_RANK and WORLD_SIZE set (1)]:N:"
   "(-)*::the program to run:"
 )
@@ -273,9 +273,9 @@ _shtab_esper_exporter_run_defaults_added=0
 
 _shtab_esper_exporter_sql_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
-  "--query[the query, whatever it looks like]:SQL:"
-  "--format[of the result (default\: table)]:format:(table csv json parquet arrow)"
-  "--output[write the result there]:FILE:_files"
+  "--query[the query, also one without a blank]:SQL:"
+  "--format[format of the result (default\: table)]:format:(table csv json parquet arrow)"
+  "--output[write the result to FILE]:FILE:_files"
   "--list[list the views]"
   "--describe[the columns of a view, with units]:VIEW:"
   "--example[run a ready query\: runs, latches, skipped, gradient-norm, head-entropy, head-states, actions, rewards, seeds, accuracy, anomalies, time]:NAME:(accuracy actions anomalies gradient-norm head-entropy head-states latches rewards runs seeds skipped time)"
@@ -288,17 +288,17 @@ _shtab_esper_exporter_sql_defaults_added=0
 
 _shtab_esper_exporter_stack_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
-  "*--target[an exporter to scrape, as often as wanted (default\: 127.0.0.1\:9108)]:HOST:PORT:"
-  "*--targets-dir[a directory of target files, that of Exporter(file_sd\=DIR)]:DIR:_files -/"
-  "--interval[seconds from scrape to scrape, and between evaluations of the rules (default\: 15)]:S:"
+  "*--target[an exporter to scrape\; repeatable (default\: 127.0.0.1\:9108)]:HOST:PORT:"
+  "*--targets-dir[a directory of target files, as in Exporter(file_sd\=DIR)]:DIR:_files -/"
+  "--interval[seconds between scrapes, and between evaluations of the rules (default\: 15)]:S:"
   "--prometheus[its program, or the folder it was unpacked to (default\: prometheus on PATH)]:PATH:_files"
-  "--prometheus-port[port on 127.0.0.1\; another one where it is taken (default\: 9090)]:P:"
+  "--prometheus-port[port on 127.0.0.1\; another one if it is taken (default\: 9090)]:P:"
   "--alertmanager[its program, or the folder it was unpacked to (default\: alertmanager on PATH)]:PATH:_files"
-  "--alertmanager-port[port on 127.0.0.1\; another one where it is taken (default\: 9093)]:P:"
+  "--alertmanager-port[port on 127.0.0.1\; another one if it is taken (default\: 9093)]:P:"
   "--grafana[its program, or the folder it was unpacked to (default\: grafana on PATH)]:PATH:_files"
-  "--grafana-port[port on 127.0.0.1\; another one where it is taken (default\: 3000)]:P:"
-  "--alertmanager-config[your own routes and receivers instead of the shipped ones, which notify nobody]:FILE:_files"
-  "--data[keep what the servers store there (default\: gone at the end)]:DIR:_files -/"
+  "--grafana-port[port on 127.0.0.1\; another one if it is taken (default\: 3000)]:P:"
+  "--alertmanager-config[your routes and receivers instead of the shipped ones, which send nothing]:FILE:_files"
+  "--data[keep the servers\' data in DIR (default\: deleted at the end)]:DIR:_files -/"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -315,7 +315,7 @@ _shtab_esper_exporter_watch_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--speed[X times recorded time\; 0 is as fast as possible (default\: 1)]:X:"
   "--port[port to serve on (default\: any free)]:P:"
-  "--no-browser[print the address and open nothing]"
+  "--no-browser[print the address without opening a browser]"
   ":telemetry, or an exporter\'s address:"
 )
 
