@@ -75,13 +75,13 @@ def main() -> None:
     print()
     print(table(results))
     if options.json is not None:
-        told = {
+        reported = {
             "date": datetime.now(UTC).date().isoformat(),
             "python": platform.python_version(),
             "machine": platform.machine(),
             "results": [{**asdict(result), "met": result.met} for result in results],
         }
-        options.json.write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n")
+        options.json.write_text(json.dumps(reported, indent=1, ensure_ascii=False) + "\n")
 
 
 if __name__ == "__main__":

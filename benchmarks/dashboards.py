@@ -191,9 +191,9 @@ def measure(programs: dict[str, str], runs: int, hours: float, step: int) -> Non
                 slowest.setdefault(uid, []).append((best, title))
             for uid, found in slowest.items():
                 found.sort(reverse=True)
-                told = ", ".join(f"{title} {1000 * taken:.0f} ms" for taken, title in found[:3])
+                reported = ", ".join(f"{title} {1000 * taken:.0f} ms" for taken, title in found[:3])
                 together = sum(taken for taken, _ in found)
-                print(f"{uid:15} {len(found):3} queries {together:6.2f} s together; {told}")
+                print(f"{uid:15} {len(found):3} queries {together:6.2f} s together; {reported}")
         finally:
             process.terminate()
             process.wait(60)

@@ -174,8 +174,8 @@ def measure(program: str, runs: int, interval: float, seconds: float) -> dict[st
             process.terminate()
             process.wait(60)
         metas = list(folder.glob("data/snapshots/*/*/meta.json"))
-        told = [json.loads(path.read_text())["stats"] for path in metas]
-        samples = sum(stats["numSamples"] for stats in told)
+        reported = [json.loads(path.read_text())["stats"] for path in metas]
+        samples = sum(stats["numSamples"] for stats in reported)
         chunks = sum(p.stat().st_size for m in metas for p in (m.parent / "chunks").iterdir())
         index = sum((m.parent / "index").stat().st_size for m in metas)
         return found | {

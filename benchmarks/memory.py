@@ -13,8 +13,8 @@ import gc, sys
 from benchmarks import content
 def rss():
     gc.collect()
-    with open('/proc/self/statm') as told:
-        return int(told.read().split()[1]) * 4096
+    with open('/proc/self/statm') as reported:
+        return int(reported.read().split()[1]) * 4096
 values = content.values(); labels = content.label_sets()
 before = rss()
 kept = content.{kind}()

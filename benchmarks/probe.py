@@ -135,9 +135,11 @@ def _update(rounds: int) -> Result:
     values, returns = torch.randn(2, 512).unbind()
 
     def update(measured: bool) -> None:
-        with probe.update() if measured else nullcontext() as told:
+        with probe.update() if measured else nullcontext() as measurement:
             if measured:
-                told.rollout(values=values, returns=returns, advantages=returns, actions=actions)
+                measurement.rollout(
+                    values=values, returns=returns, advantages=returns, actions=actions
+                )
             for at in torch.arange(512).chunk(4):
                 features = policy.body(observations[at])
                 mine = {h: Categorical(logits=m(features)) for h, m in policy.heads.items()}
@@ -148,7 +150,7 @@ def _update(rounds: int) -> Result:
                 policy_loss = -(ratio.clamp(0.8, 1.2) * returns[at]).mean()
                 value_loss = (policy.critic(features)[:, 0] - returns[at]).square().mean()
                 if measured:
-                    told.minibatch(
+                    measurement.minibatch(
                         log_probs=new,
                         old_log_probs=before,
                         entropy=entropy,

@@ -87,13 +87,13 @@ def _turn(server: str, job: str, scrapes: int) -> list[float]:
     give_up = time.monotonic() + TURN_SECONDS_AT_MOST
     while time.monotonic() < give_up:
         try:
-            told = _durations(server, job)
+            reported = _durations(server, job)
         except OSError:  # it is still starting
-            told = []
+            reported = []
         else:
-            before = len(told) if before is None else before
-            if len(told) >= before + FIRST_SCRAPES + scrapes:
-                return told[before + FIRST_SCRAPES :]
+            before = len(reported) if before is None else before
+            if len(reported) >= before + FIRST_SCRAPES + scrapes:
+                return reported[before + FIRST_SCRAPES :]
         time.sleep(INTERVAL_SECONDS / 2)
     raise TimeoutError(f"Prometheus has not scraped {job} {scrapes} times")
 
@@ -178,7 +178,7 @@ def _scraped(
                 "--log.level=error",
             ],
         )
-        told: dict[str, list[float]] = {name: [] for name in targets}
+        reported: dict[str, list[float]] = {name: [] for name in targets}
         try:
             for turn in list(targets) * turns:
                 for name, number in targets.items():
@@ -186,8 +186,8 @@ def _scraped(
                     beside = Path(folder) / f"{name}.new"
                     beside.write_text(json.dumps(shown))
                     beside.replace(Path(folder) / f"{name}.json")
-                told[turn] += _turn(f"http://127.0.0.1:{port}", turn, scrapes)
-            one, other = (median(durations) for durations in told.values())
+                reported[turn] += _turn(f"http://127.0.0.1:{port}", turn, scrapes)
+            one, other = (median(durations) for durations in reported.values())
             return one, other
         finally:
             process.terminate()

@@ -151,8 +151,8 @@ def run(seconds: int, only: str = "") -> list[tuple[str, str, str, str, str]]:
 
     def ask() -> Told:
         here.send("how are you?")
-        told: Told = here.recv()
-        return told
+        reported: Told = here.recv()
+        return reported
 
     ways: tuple[tuple[str, Callable[[], ExitStack | object], int], ...] = (
         ("none", lambda: _held(port, 0, b""), seconds),
@@ -176,15 +176,15 @@ def run(seconds: int, only: str = "") -> list[tuple[str, str, str, str, str]]:
                 for _ in range(length):
                     scrapes.append(_scrape(port))
                     time.sleep(1.0)
-                told = ask()
-            share = 1 - told.steps / told.seconds / quiet
+                reported = ask()
+            share = 1 - reported.steps / reported.seconds / quiet
             rows.append(
                 (
                     name,
                     f"{1000 * median(scrapes):.0f} / {1000 * max(scrapes):.0f} ms",
                     f"{100 * max(0.0, share):.1f} %",
-                    str(told.threads),
-                    f"{told.rss / 1e6:.0f} MB",
+                    str(reported.threads),
+                    f"{reported.rss / 1e6:.0f} MB",
                 )
             )
             print("·", *rows[-1], flush=True)
@@ -197,8 +197,8 @@ def run(seconds: int, only: str = "") -> list[tuple[str, str, str, str, str]]:
 def _steps_a_second(ask: Callable[[], Told], seconds: float) -> float:
     ask()
     time.sleep(seconds)
-    told = ask()
-    return told.steps / told.seconds
+    reported = ask()
+    return reported.steps / reported.seconds
 
 
 def main() -> None:

@@ -11,8 +11,8 @@ from benchmarks.measure import Result
 _PROBE = """
 import time, numpy
 def rss():
-    with open('/proc/self/statm') as told:
-        return int(told.read().split()[1]) * 4096
+    with open('/proc/self/statm') as reported:
+        return int(reported.read().split()[1]) * 4096
 before, begun = rss(), time.perf_counter()
 from esper_exporter import Exporter
 exporter = Exporter(port=0)
@@ -24,17 +24,17 @@ exporter.close()
 
 
 def run(rounds: int) -> list[Result]:
-    told = []
+    reported = []
     for _ in range(min(rounds, 5)):
         done = subprocess.run(
             [sys.executable, "-c", _PROBE], capture_output=True, text=True, check=True
         )
         seconds, grown = done.stdout.split()
-        told.append((float(seconds), float(grown)))
+        reported.append((float(seconds), float(grown)))
     return [
         Result(
             "start: time",
-            median(s for s, _ in told),
+            median(s for s, _ in reported),
             None,
             None,
             "s",
@@ -44,7 +44,7 @@ def run(rounds: int) -> list[Result]:
         ),
         Result(
             "start: memory",
-            median(g for _, g in told),
+            median(g for _, g in reported),
             None,
             None,
             "bytes",

@@ -48,20 +48,20 @@ exporter's page; a column's comment says which. What was not measured is NULL, w
 
 def main() -> None:
     """Write the page."""
-    told = [HEAD, "| view | also | shows |\n|---|---|---|\n"]
+    reported = [HEAD, "| view | also | shows |\n|---|---|---|\n"]
     for view in views(("TRAINING_STARTED",)):
         also = ", ".join(f"`{alias}`" for alias in view.aliases)
-        told.append(f"| `{view.name}` | {also} | {view.about} |\n")
-    told.append("\n## Examples\n\nEach with its answer on the recording `run1`.\n")
+        reported.append(f"| `{view.name}` | {also} | {view.about} |\n")
+    reported.append("\n## Examples\n\nEach with its answer on the recording `run1`.\n")
     with recording("run1") as path:
         connection = connect(path)
     for name, example in EXAMPLES.items():
         answer = as_table(run_query(connection, example.query))
-        told.append(
+        reported.append(
             f"\n### `--example {name}`\n\n{example.question}\n\n"
             f"```sql\n{example.query}\n```\n\n```\n{answer}```\n"
         )
-    HERE.write_text("".join(told), encoding="utf-8")
+    HERE.write_text("".join(reported), encoding="utf-8")
 
 
 if __name__ == "__main__":

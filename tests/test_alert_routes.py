@@ -1,4 +1,4 @@
-"""Who is told of what: the shipped routes, inhibition and message templates, by Alertmanager."""
+"""Alertmanager with the shipped routes: receivers, inhibition and message templates."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ def test_amtool_finds_nothing_wrong(receivers: str, tmp_path: Path) -> None:
 def test_routes(labels: str, receiver: str, tmp_path: Path) -> None:
     path = tmp_path / "alertmanager.yml"
     path.write_text(yaml.safe_dump(shipped()))
-    told = amtool("config", "routes", "test", f"--config.file={path}", *labels.split())
-    assert told.split() == [receiver]
+    reported = amtool("config", "routes", "test", f"--config.file={path}", *labels.split())
+    assert reported.split() == [receiver]
 
 
 ROUTES = [
@@ -222,7 +222,7 @@ def test_what_follows_from_a_cause_is_not_sent_beside_it_and_all_else_is(tmp_pat
         receivers = ("team", "on-call", "on-call-latched", "nobody")
 
         def arrived(labels: dict[str, str]) -> bool:
-            return any(server.told(receiver, **labels) for receiver in receivers)
+            return any(server.notified(receiver, **labels) for receiver in receivers)
 
         server.post(causes)
         wait_until(lambda: all(map(server.knows, causes)), "the causes have arrived")

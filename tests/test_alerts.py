@@ -219,7 +219,7 @@ def test_every_alert_leads_to_a_dashboard_and_chooses_there_what_it_is_about() -
             assert {name for name, _ in chosen} <= variables, rule["alert"]
 
 
-def test_nobody_is_woken_by_what_is_no_fault() -> None:
+def test_what_is_not_a_fault_pages_nobody() -> None:
     for rule in ALERTING:
         assert "explained_variance" not in rule["expr"]
         assert "numerical_instability" not in rule["expr"]
@@ -240,7 +240,7 @@ def test_assets_are_written_with_the_addresses_of_dashboards_and_runbooks(tmp_pa
         if "alert" in rule
     }
     for rule in ALERTING:
-        told = links[rule["alert"]]
-        assert told["dashboard_url"] == grafana + rule["annotations"]["dashboard_url"]
-        assert told["runbook_url"] == runbooks + rule["annotations"]["runbook_url"]
+        reported = links[rule["alert"]]
+        assert reported["dashboard_url"] == grafana + rule["annotations"]["dashboard_url"]
+        assert reported["runbook_url"] == runbooks + rule["annotations"]["runbook_url"]
     promtool("check", "rules", *files)

@@ -1,4 +1,4 @@
-"""Bad input: the run goes on, good events count, bad ones publish no value and log once per kind."""
+"""Bad input: the run goes on, good events count, bad ones publish nothing and log once per kind."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ def test_numerical_instability_lights_nothing(exporter: Exporter) -> None:
     assert total(page, "esper_simic_anomalies_total", type="numerical_instability") == 1
 
 
-def test_an_update_told_in_two_ways_counts_once_in_its_latch(exporter: Exporter) -> None:
+def test_an_update_reported_twice_counts_once_in_its_latch(exporter: Exporter) -> None:
     exporter.emit(with_data("PPO_UPDATE_COMPLETED", head_nan_detected={"op": True}))
     exporter.emit(
         with_data(

@@ -36,11 +36,11 @@ NAMES = {
 }
 
 
-def test_the_benchmarks_run_and_tell_every_figure(tmp_path: Path) -> None:
-    told = tmp_path / "bench.json"
+def test_the_benchmarks_run_and_print_every_figure(tmp_path: Path) -> None:
+    reported = tmp_path / "bench.json"
     paths = [str(ROOT), str(ROOT / "exporter")]
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks", "--quick", "--json", str(told)],
+        [sys.executable, "-m", "benchmarks", "--quick", "--json", str(reported)],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
         capture_output=True,
@@ -48,6 +48,6 @@ def test_the_benchmarks_run_and_tell_every_figure(tmp_path: Path) -> None:
         timeout=900,
     )
     assert done.returncode == 0, done.stderr
-    names = {result["name"] for result in json.loads(told.read_text())["results"]}
+    names = {result["name"] for result in json.loads(reported.read_text())["results"]}
     assert names >= NAMES
     assert all(name in done.stdout for name in NAMES)

@@ -94,7 +94,7 @@ def test_several_files_are_replayed_one_after_the_other(tmp_path: Path) -> None:
     assert wall_clock_free(split) == wall_clock_free(whole)
 
 
-def test_openmetrics_is_printed_when_asked_for() -> None:
+def test_openmetrics_is_printed_on_request() -> None:
     done = run("replay", telemetry("run2b"), "--once", "--format", "openmetrics")
     page = done.stdout.decode()
     assert page.endswith("# EOF\n")
@@ -144,7 +144,7 @@ def test_a_recording_neither_reads_nor_writes_what_a_live_run_keeps(tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "reported"),
     [
         (["fly"], "invalid choice: 'fly'"),
         (["replay"], "nothing to replay: name a FILE, or --recording run1 or run2b"),
@@ -167,36 +167,36 @@ def test_a_recording_neither_reads_nor_writes_what_a_live_run_keeps(tmp_path: Pa
         (["catalog", "--format", "xml"], "invalid choice: 'xml'"),
     ],
 )
-def test_wrong_usage_is_told_in_one_line_with_exit_code_2(
-    arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]
+def test_wrong_usage_prints_one_line_and_exits_with_code_2(
+    arguments: list[str], reported: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as ended:
         main(arguments)
     assert ended.value.code == 2
-    assert told in capsys.readouterr().err.splitlines()[-1]
+    assert reported in capsys.readouterr().err.splitlines()[-1]
 
 
 @pytest.mark.parametrize(
-    ("name", "told"), [("missing.jsonl", "No such file or directory"), (".", "is a directory")]
+    ("name", "reported"), [("missing.jsonl", "No such file or directory"), (".", "is a directory")]
 )
-def test_a_file_that_cannot_be_read_is_told_before_anything_is_served(
-    name: str, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_an_unreadable_file_is_reported_before_anything_is_served(
+    name: str, reported: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / name
     assert main(["replay", str(path)]) == 1
-    assert capsys.readouterr().err == f"esper-exporter: error: {path}: {told}\n"
+    assert capsys.readouterr().err == f"esper-exporter: error: {path}: {reported}\n"
 
 
-def test_a_taken_port_is_told_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_port_in_use_is_reported_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         assert main(["replay", "--recording", "run2b", "--port", str(port)]) == 1
-    told = capsys.readouterr().err
-    assert told.startswith(f"esper-exporter: error: port {port} on 127.0.0.1 is taken by ")
-    assert told.count("\n") == 1
+    reported = capsys.readouterr().err
+    assert reported.startswith(f"esper-exporter: error: port {port} on 127.0.0.1 is taken by ")
+    assert reported.count("\n") == 1
 
 
-def test_a_bad_environment_variable_is_told_by_name() -> None:
+def test_a_bad_environment_variable_is_reported_by_name() -> None:
     done = run("replay", "--recording", "run2b", "--once", ESPER_EXPORTER_MAX_SERIES="many")
     assert done.returncode == 1
     assert done.stderr.startswith(b"esper-exporter: error: ESPER_EXPORTER_MAX_SERIES must be ")
@@ -271,7 +271,7 @@ def test_looking_at_help_loads_no_exporter() -> None:
 # -- serving ------------------------------------------------------------------------------------
 
 
-def test_a_replay_is_served_and_still_served_after_its_last_line_until_asked_to_end() -> None:
+def test_a_replay_is_served_until_a_stop_request_even_after_its_last_line() -> None:
     with serving("--recording", "run2b", "--speed", 0) as running:
         running.wait_for(r"replayed 776 lines; still serving http://127\.0\.0\.1:\d+/metrics")
         page = running.page()

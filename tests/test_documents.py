@@ -287,7 +287,7 @@ def test_the_site_is_built_and_loads_nothing_from_elsewhere(tmp_path: Path) -> N
 
 
 def test_nothing_says_to_install_the_package_by_its_name() -> None:
-    """It is on no index: whoever owns the name there could serve anything."""
+    """It is not on any index: the owner of the name there could serve anything."""
     wrong = []
     listed = subprocess.run(
         ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True

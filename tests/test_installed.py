@@ -54,11 +54,11 @@ def test_it_serves(installed: Path) -> None:
     )
     try:
         assert process.stderr is not None
-        told = re.search(r"serving (\S+)", process.stderr.readline().decode())
-        assert told is not None
-        with urllib.request.urlopen(told[1], timeout=10) as answer:
+        reported = re.search(r"serving (\S+)", process.stderr.readline().decode())
+        assert reported is not None
+        with urllib.request.urlopen(reported[1], timeout=10) as answer:
             assert b"esper_exporter_build_info" in answer.read()
-        page = told[1].removesuffix("metrics")
+        page = reported[1].removesuffix("metrics")
         for path, has in (
             ("", b"page/app.js"),
             ("page/app.js", b"import"),
@@ -100,7 +100,7 @@ def test_it_yields_exactly_the_files_of_the_repository(installed: Path, tmp_path
     for name, path in written.items():
         assert path.read_bytes() == (ROOT / name).read_bytes(), name
     assert os.access(folder / "deploy" / "up", os.X_OK)
-    # Once more changes nothing; what somebody has changed is not lost.
+    # A second run changes nothing and keeps the user's edits.
     assert command(installed, "assets", folder).returncode == 0
     (folder / "docker-compose.yml").write_text("mine")
     again = command(installed, "assets", folder)
@@ -129,5 +129,7 @@ def test_the_wheel_that_it_writes_holds_what_the_built_one_holds(
 
 def test_the_deployment_files_name_this_version() -> None:
     for name in ("docker-compose.yml", "deploy/kubernetes/trainer.yaml"):
-        told = re.findall(r"esper-exporter(?:\[demo\])?[:=]=?(\d[\d.]*)", (ROOT / name).read_text())
-        assert set(told) == {__version__}, name
+        reported = re.findall(
+            r"esper-exporter(?:\[demo\])?[:=]=?(\d[\d.]*)", (ROOT / name).read_text()
+        )
+        assert set(reported) == {__version__}, name

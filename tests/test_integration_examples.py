@@ -1,4 +1,4 @@
-"""The examples of the documents and of examples/ are run, and do what is said of them."""
+"""The examples in the documents and in examples/ run and do what the text says."""
 
 from __future__ import annotations
 

@@ -140,7 +140,7 @@ def test_lines_up_to_a_flipped_bit_are_read(tmp_path: Path, stop: Stop) -> None:
 
 
 @pytest.mark.parametrize("name", ["missing.jsonl", "."])
-def test_what_cannot_be_opened_is_told_with_the_system_s_reason(
+def test_an_open_error_is_reported_with_the_system_s_reason(
     name: str, tmp_path: Path, stop: Stop
 ) -> None:
     with pytest.raises(Damaged, match=r"No such file|directory"):
@@ -186,9 +186,11 @@ def test_a_request_to_stop_ends_reading_from_a_silent_pipe(tmp_path: Path, stop:
 # -- recorded time ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("told", ["2026-06-01T00:00:01+00:00", "2026-06-01T00:00:01", 1780272001])
-def test_the_time_of_an_event_is_read_as_utc(told: object) -> None:
-    line = json.dumps({"timestamp": told}).encode()
+@pytest.mark.parametrize(
+    "reported", ["2026-06-01T00:00:01+00:00", "2026-06-01T00:00:01", 1780272001]
+)
+def test_the_time_of_an_event_is_read_as_utc(reported: object) -> None:
+    line = json.dumps({"timestamp": reported}).encode()
     assert event_time(line) == 1780272001.0
 
 
@@ -208,7 +210,7 @@ def test_the_time_of_an_event_is_read_as_utc(told: object) -> None:
         b"\xff\xfe",
     ],
 )
-def test_a_line_that_tells_no_time_is_due_at_once(line: bytes) -> None:
+def test_a_line_without_a_time_is_due_at_once(line: bytes) -> None:
     clock = Clock()
     pace = Pace(1.0, clock, clock)
     pace.hold(at(0))
@@ -246,8 +248,8 @@ def test_a_run_recorded_before_the_one_it_follows_keeps_its_own_time() -> None:
 def test_no_recorded_time_whatever_stops_a_replay_with_an_error(times: list[object]) -> None:
     clock = Clock()
     pace = Pace(1.0, clock, clock)
-    for told in times:
-        assert pace.hold(json.dumps({"timestamp": told}).encode()) is False
+    for reported in times:
+        assert pace.hold(json.dumps({"timestamp": reported}).encode()) is False
 
 
 # -- a request to stop --------------------------------------------------------------------------
@@ -263,7 +265,7 @@ def test_a_wait_ends_at_once_when_a_stop_was_or_is_requested(stop: Stop) -> None
     assert stop.stopping
 
 
-def test_a_wait_that_nobody_ends_says_so(stop: Stop) -> None:
+def test_a_wait_without_a_stop_returns_false(stop: Stop) -> None:
     assert stop.wait(0.0) is False
     assert stop.wait(-5.0) is False
 

@@ -46,7 +46,7 @@ def torch_choice(
     return called, said
 
 
-def test_a_machine_with_a_gpu_gets_cuda_and_is_told_the_size(
+def test_a_machine_with_a_gpu_gets_cuda_and_prints_the_size(
     installer: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     called, said = torch_choice(installer, monkeypatch, gpu=True)

@@ -129,7 +129,7 @@ def test_the_page_says_what_ended_the_training(
     assert not list(share.glob("[0-9]*")) and not list(share.glob("exits/*"))
 
 
-def test_a_good_end_is_fast_and_silent_where_nobody_scrapes(share: Path) -> None:
+def test_a_good_end_is_fast_and_silent_without_scrapers(share: Path) -> None:
     run = Run(share, [sys.executable, "-c", "print('hello')"])
     assert run.ended() == (0, "hello\n")
     assert run.errors == ""

@@ -1,4 +1,4 @@
-"""The command ``esper-exporter demo`` as users run it: a process of its own, served and ended."""
+"""The command ``esper-exporter demo`` as users run it: a separate process, served and ended."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def training(*arguments: object, **variables: str) -> Iterator[Serving]:
         running.end()
 
 
-def test_a_crash_is_told_waits_for_two_scrapes_and_leaves_a_whole_file(tmp_path: Path) -> None:
+def test_a_crash_is_reported_waits_for_two_scrapes_and_leaves_a_whole_file(tmp_path: Path) -> None:
     file = tmp_path / "telemetry.jsonl"
     arguments = ("--inject", "crash@2", "--telemetry-file", file)
     with training(*arguments, ESPER_EXPORTER_LINGER="60") as running:
@@ -68,20 +68,20 @@ def test_a_stalled_training_is_served_until_ctrl_c_which_ends_it_cleanly() -> No
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "reported"),
     [
         (("--inject", "nan:curve"), "unknown head 'curve'"),
         (("--envs", "0"), "at least 1"),
         (("--updates", "-1"), "-1 is negative"),
     ],
 )
-def test_wrong_usage_is_told_before_anything_starts(
-    arguments: tuple[str, ...], told: str, capsys: pytest.CaptureFixture[str]
+def test_wrong_usage_is_reported_before_anything_starts(
+    arguments: tuple[str, ...], reported: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["demo", *arguments])
     assert ended.value.code == 2
-    assert told in capsys.readouterr().err
+    assert reported in capsys.readouterr().err
 
 
 def test_what_it_trains_with_may_be_missing(
@@ -92,7 +92,7 @@ def test_what_it_trains_with_may_be_missing(
     assert "pip install torch scikit-learn" in capsys.readouterr().err
 
 
-def test_a_telemetry_file_that_cannot_be_written_is_told(
+def test_an_unwritable_telemetry_file_is_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["demo", "--telemetry-file", str(tmp_path)]) == 1

@@ -65,7 +65,7 @@ def test_a_live_line_never_wraps(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(shown(stream.getvalue())[-1]) == 39
 
 
-def test_nobody_left_to_read_ends_no_training() -> None:
+def test_a_training_survives_a_closed_output() -> None:
     stream = io.StringIO()
     display = Display(stream)
     stream.close()

@@ -1,4 +1,4 @@
-"""Every fault that can be asked for ends in its metric; each training here is a real one."""
+"""Every injected fault reaches its metric; each training here is real."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How faults are asked for on the command line."""
+"""The syntax of --inject on the command line."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from esper_exporter.demo.injection import Fault, fault
         ("stall@100", Fault("stall", "", 100, 100)),
     ],
 )
-def test_what_is_asked_for_is_understood(text: str, expected: Fault) -> None:
+def test_a_requested_fault_is_parsed(text: str, expected: Fault) -> None:
     assert fault(text) == expected
 
 
@@ -45,6 +45,6 @@ def test_what_is_asked_for_is_understood(text: str, expected: Fault) -> None:
         ("nan@7-", "is not of the form"),
     ],
 )
-def test_what_makes_no_sense_is_told(text: str, why: str) -> None:
+def test_an_invalid_fault_is_reported(text: str, why: str) -> None:
     with pytest.raises(ValueError, match=why):
         fault(text)

@@ -62,7 +62,7 @@ def trained() -> Trained:
     return train(updates=3, epochs=8, envs=2, amp=True)
 
 
-def told(trained: Trained, name: str) -> list[dict[str, Any]]:
+def reported(trained: Trained, name: str) -> list[dict[str, Any]]:
     events = [json.loads(line) for line in trained.file.getvalue().splitlines()]
     return [event["data"] for event in events if event["event_type"] == name]
 
@@ -86,7 +86,7 @@ def test_every_field_has_a_metric() -> None:
 
 
 def test_the_policys_fields_move_or_are_constant_for_a_reason(trained: Trained) -> None:
-    updates = told(trained, "TAMIYO_POLICY_UPDATE")
+    updates = reported(trained, "TAMIYO_POLICY_UPDATE")
     assert {field for field in MOVING if len(seen(updates, field)) < 2} == set()
     by_head = {f"head_{head}_{what}" for head in HEADS for what in BY_HEAD}
     assert {field for field in (*CONSTANT, *LATER, *by_head) if not seen(updates, field)} == set()
@@ -97,18 +97,18 @@ def test_the_policys_fields_move_or_are_constant_for_a_reason(trained: Trained) 
 
 
 def test_the_hosts_fields_move(trained: Trained) -> None:
-    epochs = told(trained, "TOLARIA_EPOCH_COMPLETED")
+    epochs = reported(trained, "TOLARIA_EPOCH_COMPLETED")
     assert {field for field in OF_THE_HOST if len(seen(epochs, field)) < 2} == set()
     assert all(len(seen(epochs, field)) == 1 for field in CONSTANT_OF_THE_HOST)
 
 
-def test_the_loss_scale_is_told_with_mixed_precision(trained: Trained) -> None:
-    updates = told(trained, "TAMIYO_POLICY_UPDATE")
+def test_mixed_precision_reports_the_loss_scale(trained: Trained) -> None:
+    updates = reported(trained, "TAMIYO_POLICY_UPDATE")
     assert {field for field in OF_THE_LOSS_SCALE if not seen(updates, field)} == set()
 
 
 def test_what_a_cpu_does_not_have_is_absent(trained: Trained) -> None:
-    found = told(trained, "INFRASTRUCTURE_SNAPSHOT")
+    found = reported(trained, "INFRASTRUCTURE_SNAPSHOT")
     assert found
     assert {field for field in OF_THE_PHASES if not seen(found, field)} == set()
     assert {field for field in ABSENT_ON_A_CPU if seen(found, field)} == set()
@@ -118,5 +118,5 @@ def test_what_a_cpu_does_not_have_is_absent(trained: Trained) -> None:
 
 def test_layers_whose_gradient_is_not_finite_are_named() -> None:
     faulty = train("grad-nan@2")
-    named = [update.get("grad_nan_layers") for update in told(faulty, "TAMIYO_POLICY_UPDATE")]
+    named = [update.get("grad_nan_layers") for update in reported(faulty, "TAMIYO_POLICY_UPDATE")]
     assert [bool(layers) for layers in named] == [False, True, False]

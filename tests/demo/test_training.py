@@ -1,4 +1,4 @@
-"""A healthy training: all that it tells is taken, is right, and comes again with the same seed."""
+"""A healthy training: the exporter accepts its events, values match, a seed repeats it."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ def events(trained: Trained, name: str | None = None) -> list[dict[str, Any]]:
     return [event for event in found if name in (None, event["event_type"])]
 
 
-def test_all_that_is_told_is_taken_in(trained: Trained) -> None:
+def test_the_exporter_accepts_every_emitted_event(trained: Trained) -> None:
     assert sum(trained.values("esper_exporter_events_rejected_total")) == 0
     assert trained.value("esper_exporter_fields_ignored_total") == 0
     assert sum(trained.values("esper_exporter_internal_errors_total")) == 0
-    told = Counter(event["event_type"] for event in events(trained))
-    assert told["TRAINING_STARTED"] == 1
-    assert told["TAMIYO_POLICY_UPDATE"] == told["TOLARIA_BATCH_COMPLETED"] == 4
-    assert told["TOLARIA_EPOCH_COMPLETED"] == 4 * 2 * 12
-    assert told["EPISODE_OUTCOME"] == 4 * 2
-    assert {"SEED_GERMINATED", "SEED_STAGE_CHANGED", "SEED_GATE_EVALUATED"} <= set(told)
+    reported = Counter(event["event_type"] for event in events(trained))
+    assert reported["TRAINING_STARTED"] == 1
+    assert reported["TAMIYO_POLICY_UPDATE"] == reported["TOLARIA_BATCH_COMPLETED"] == 4
+    assert reported["TOLARIA_EPOCH_COMPLETED"] == 4 * 2 * 12
+    assert reported["EPISODE_OUTCOME"] == 4 * 2
+    assert {"SEED_GERMINATED", "SEED_STAGE_CHANGED", "SEED_GATE_EVALUATED"} <= set(reported)
 
 
-def test_the_page_tells_of_a_healthy_run(trained: Trained) -> None:
+def test_the_page_shows_a_healthy_run(trained: Trained) -> None:
     assert trained.value("esper_tamiyo_updates_total") == 4
     assert trained.value("esper_run_finished") == 1
     assert sum(trained.values("esper_tamiyo_head_nonfinite_latched")) == 0
@@ -76,8 +76,8 @@ def test_the_reward_is_the_sum_of_its_parts_and_the_return_the_sum_of_the_reward
     }
     assert outcomes == pytest.approx(dict(returns))
     means = [batch.mean_return for batch in trained.batches]
-    told = [event["data"]["avg_reward"] for event in events(trained, "TOLARIA_BATCH_COMPLETED")]
-    assert told == pytest.approx(means)
+    reported = [event["data"]["avg_reward"] for event in events(trained, "TOLARIA_BATCH_COMPLETED")]
+    assert reported == pytest.approx(means)
 
 
 def test_seeds_go_from_stage_to_stage_without_a_leap(trained: Trained) -> None:
@@ -102,7 +102,7 @@ def test_seeds_go_from_stage_to_stage_without_a_leap(trained: Trained) -> None:
     assert len(set(at.values())) > 2
 
 
-def test_a_decision_is_told_as_it_was_made(trained: Trained) -> None:
+def test_a_decision_is_emitted_as_made(trained: Trained) -> None:
     decisions = [
         event["data"]
         for event in events(trained, "ANALYTICS_SNAPSHOT")
@@ -113,10 +113,10 @@ def test_a_decision_is_told_as_it_was_made(trained: Trained) -> None:
         heads = decision["head_telemetry"]
         assert all(0.0 <= share <= 1.0 + 1e-6 for share in heads.values())
         for head in HEADS:
-            told = "curve" if head == "alpha_curve" else head
+            reported = "curve" if head == "alpha_curve" else head
             assert decision[f"{head}_masked"] == (decision["action_name"] not in MATTERS[head])
             if decision[f"{head}_masked"]:
-                assert heads[f"{told}_entropy"] == 0 and heads[f"{told}_confidence"] == 1
+                assert heads[f"{reported}_entropy"] == 0 and heads[f"{reported}_confidence"] == 1
         assert (decision["blueprint_id"] is None) == (decision["action_name"] != "GERMINATE")
         rest = sum(chance for _, chance in decision["alternatives"])
         assert decision["action_confidence"] + rest <= 1.0 + 1e-6
@@ -135,12 +135,12 @@ def test_updates_are_numbered_and_measured(trained: Trained) -> None:
 def test_the_same_seed_trains_the_same_and_another_does_not(trained: Trained) -> None:
     again = train(updates=2, epochs=12, envs=2)
     other = train(updates=2, epochs=12, envs=2, seed=2)
-    told = [
+    reported = [
         [(batch.mean_return, batch.accuracy, batch.entropy) for batch in each.batches[:2]]
         for each in (trained, again, other)
     ]
-    assert told[0] == told[1]
-    assert told[0] != told[2]
+    assert reported[0] == reported[1]
+    assert reported[0] != reported[2]
 
 
 def test_the_telemetry_file_replays_to_the_same_state(trained: Trained) -> None:
@@ -189,7 +189,7 @@ def test_one_slot_is_no_choice_and_one_environment_is_enough() -> None:
     assert sum(lone.values("esper_exporter_internal_errors_total")) == 0
 
 
-def test_a_compiled_policy_tells_of_its_compilation(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_compiled_policy_reports_its_compilation(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training, "compiler", lambda: "eager")
     compiled = train(updates=1, compile=True, slots=1, epochs=2)
     assert compiled.batches[0].carried_out

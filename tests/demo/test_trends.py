@@ -21,11 +21,11 @@ def test_the_rolling_mean_rises_falls_or_stands_still() -> None:
     assert names([50.0], [50.5]) == [[], []]
 
 
-def test_an_environment_that_fell_behind_is_told_by_its_number() -> None:
+def test_an_environment_that_fell_behind_is_reported_by_number() -> None:
     trends = Trends()
     trends.see([50.0, 50.0])
-    told = dict(trends.see([44.0, 56.0]))
-    fallen = told["PERFORMANCE_DEGRADATION"]
+    reported = dict(trends.see([44.0, 56.0]))
+    fallen = reported["PERFORMANCE_DEGRADATION"]
     assert fallen["env_id"] == 0
     assert fallen["drop_percent"] == 12.0
     assert fallen["rolling_avg_acc"] == 50.0

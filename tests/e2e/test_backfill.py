@@ -77,7 +77,7 @@ def test_a_server_filled_from_a_recording_answers_with_its_values_at_their_times
         assert shown('{__name__=~"esper_exporter.*"}', ended) == []
 
 
-def test_lines_that_cannot_be_used_are_told_and_the_rest_is_written(tmp_path: Path) -> None:
+def test_unusable_lines_are_reported_and_the_rest_is_written(tmp_path: Path) -> None:
     lines = list(telemetry_lines("run1")[:200])
     odd = json.loads(lines[100]) | {"timestamp": "2021-01-01T00:00:00+00:00"}
     lines[100] = json.dumps(odd).encode()

@@ -1,4 +1,4 @@
-"""Of each fault of the demo, and of a made-up GPU, somebody is told, and of nothing else."""
+"""Each fault of the demo and of a simulated GPU sends exactly the expected notifications."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from support.programs import wait_until
 from support.prometheus import Prometheus, prometheus
 
 RULES = sorted((Path(__file__).parents[2] / "alerts" / "rules").glob("*.yml"))
-TOLD = {
+EXPECTED = {
     "clean": set(),
     "nan:op@2": {"EsperHeadNonFiniteLatched"},
     "inf:tempo@2:full": {"EsperHeadNonFiniteLatched"},
@@ -32,13 +32,13 @@ TOLD = {
     "crash@2": {"EsperRunFailed"},
     "xid": {"EsperGpuXid"},
 }
-"""Faults → what somebody is told of. What takes minutes is measured in alerts/README.md."""
+"""Faults → notifications. alerts/README.md has the measurements that take minutes."""
 
 
 def train(exporter: Exporter, faults: str, server: Prometheus) -> None:
     """A training with faults, whose exporter stays until two scrapes have seen how it ended."""
     injected = [] if faults in ("clean", "xid") else [fault(text) for text in faults.split()]
-    # What ends the training is what it is about: the exporter tells of it.
+    # The training's end is the subject: the exporter reports it.
     with suppress(Exception), exporter:
         training = Training(
             SMALL,
@@ -48,22 +48,22 @@ def train(exporter: Exporter, faults: str, server: Prometheus) -> None:
         for _ in training.batches():
             pass
         if faults == "xid":
-            # A run that has ended well waits for nobody.
+            # A run that finished well does not wait.
             server.wait_for("sum(esper_gpu_xid_errors_total)", 1.0)
 
 
-def test_of_each_fault_its_alert_is_told_and_nothing_else(tmp_path: Path) -> None:
+def test_each_fault_sends_its_notification_and_no_other(tmp_path: Path) -> None:
     exporters = {
         faults: Exporter(
             port=0,
             run_id=f"run-{number}",
             state_dir="off",
             linger=60,
-            # One process of a node tells of its GPUs.
+            # One process of a node reports its GPUs.
             gpu_vitals="on" if faults == "xid" else "off",
             gpu_driver=FakeDriver(1, faults=[GpuFault("xid", code=79)]),
         )
-        for number, faults in enumerate(TOLD)
+        for number, faults in enumerate(EXPECTED)
     }
     for exporter in exporters.values():
         exporter.start()
@@ -80,7 +80,7 @@ def test_of_each_fault_its_alert_is_told_and_nothing_else(tmp_path: Path) -> Non
         list(pool.map(train, exporters.values(), exporters, repeat(server)))
         server.wait_for("sum(up)", 0.0)
 
-        def told() -> dict[str, set[str]]:
+        def reported() -> dict[str, set[str]]:
             alerts = [
                 alert["labels"] for _, who, alert in list(receiver.received) if who != "nobody"
             ]
@@ -88,15 +88,15 @@ def test_of_each_fault_its_alert_is_told_and_nothing_else(tmp_path: Path) -> Non
                 faults: {
                     labels["alertname"] for labels in alerts if labels.get("instance") == address
                 }
-                for faults, address in zip(TOLD, addresses, strict=True)
+                for faults, address in zip(EXPECTED, addresses, strict=True)
             }
 
-        # The slowest are those of the group that waits: what is told by then is all.
+        # The slowest notifications wait for their group: by then all have arrived.
         wait_until(
-            lambda: all(expected <= told()[faults] for faults, expected in TOLD.items()),
-            "everything expected is told",
+            lambda: all(expected <= reported()[faults] for faults, expected in EXPECTED.items()),
+            "every expected notification",
             40.0,
         )
-        assert told() == TOLD
+        assert reported() == EXPECTED
         raised = server.query('count by (severity) (ALERTS{alertstate="firing"})')
         assert dict(raised)[("severity", "none"),] > 1.0

@@ -50,7 +50,7 @@ def test_a_watched_run_has_no_problem(tmp_path: Path) -> None:
         assert levels(found)[subject] == {"good"}, found[subject]
 
 
-def test_a_prometheus_that_watches_nothing_is_told_subject_by_subject(tmp_path: Path) -> None:
+def test_a_prometheus_that_scrapes_nothing_is_reported_subject_by_subject(tmp_path: Path) -> None:
     down = f"127.0.0.1:{free_port()}"
     slow = {"scrape_interval": "30s"}
     with prometheus(tmp_path / "server", [down], scrape=slow) as server:

@@ -26,7 +26,7 @@ kernel sends it when memory runs out."""
 
 
 class Trainers:
-    """Ten processes for each way to end, waiting to be told to latch."""
+    """Ten processes for each way to end, waiting for the command to latch."""
 
     def __init__(self, folder: Path) -> None:
         self.processes = {
@@ -124,8 +124,8 @@ def test_ten_of_ten_latches_are_seen_however_it_ends(tmp_path: Path) -> None:
         finished = 'esper_run_finished{run_id=~"exit-.*"}[10m]'
         assert server.value(f"count(max_over_time({finished}) == 1)") == TIMES
         assert server.value("max_over_time(node_textfile_scrape_error[10m])") == 0
-        told = (tmp_path / "node.log").read_text().splitlines()
-        errors = [line for line in told if "level=error" in line]
+        reported = (tmp_path / "node.log").read_text().splitlines()
+        errors = [line for line in reported if "level=error" in line]
         # A scrape that Prometheus gave up, on a machine that is busy, is none of the page's.
         assert [line for line in errors if not line.endswith(GIVEN_UP)] == []
         tracebacks = [

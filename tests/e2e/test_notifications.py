@@ -19,7 +19,7 @@ RULES = sorted((TESTS.parent / "alerts" / "rules").glob("*.yml"))
 RUNS = [f"night-{number}" for number in range(10)]
 
 
-def test_a_trainer_that_latches_and_raises_is_told_of_every_time_and_goes_on_firing(
+def test_a_trainer_that_latches_and_raises_always_notifies_and_keeps_firing(
     tmp_path: Path,
 ) -> None:
     processes = [
@@ -55,13 +55,13 @@ def test_a_trainer_that_latches_and_raises_is_told_of_every_time_and_goes_on_fir
                     process.stdin.write("go\n")
                     process.stdin.flush()
                     wait_until(
-                        lambda run=run: receiver.told(  # type: ignore[misc]
+                        lambda run=run: receiver.notified(  # type: ignore[misc]
                             "on-call-latched", run_id=run, head="op", kind="nan"
                         ),
-                        f"{run} is told",
+                        f"a notification for {run}",
                         30.0,
                     )
-                    (first, *_) = receiver.told("on-call-latched", run_id=run, head="op")
+                    (first, *_) = receiver.notified("on-call-latched", run_id=run, head="op")
                     took.append(first - began)
                 print(f"notified after median {median(took):.2f} s, max {max(took):.2f} s")
                 for process in processes:

@@ -148,9 +148,11 @@ def numbered_updates() -> Iterator[bytes]:
 
 
 def shown_numbers(page: str) -> set[float]:
-    """The numbers of all updates of which a page shows something; 0 before the first."""
-    told = [line for line in page.splitlines() if re.match(rf"({'|'.join(SAME_VALUE)})[{{ ]", line)]
-    return set(samples("\n".join(told) + "\n").values())
+    """The numbers of all updates that a page shows; 0 before the first."""
+    reported = [
+        line for line in page.splitlines() if re.match(rf"({'|'.join(SAME_VALUE)})[{{ ]", line)
+    ]
+    return set(samples("\n".join(reported) + "\n").values())
 
 
 def test_no_scrape_sees_half_an_update_while_a_replay_runs_at_full_speed(tmp_path: Path) -> None:

@@ -112,10 +112,10 @@ def test_a_taken_port_is_named_with_its_holder_and_another_one_is_used(tmp_path:
         port = taken.getsockname()[1]
         ports = ("--prometheus-port", port, "--alertmanager-port", 0)
         with started(stack(*ports), tmp_path / "temporary") as running:
-            told = running.wait_for(
+            reported = running.wait_for(
                 rf"^Prometheus +port {port} is taken by pid {os.getpid()} .*; using (\d+) instead"
             )
-            running.wait_for(rf"^Prometheus +http://127\.0\.0\.1:{told[1]}/")
+            running.wait_for(rf"^Prometheus +http://127\.0\.0\.1:{reported[1]}/")
 
 
 GRAFANA = """#!{python}

@@ -138,31 +138,31 @@ class Tab:
     # -- what went wrong -------------------------------------------------------------------
 
     def requests(self) -> list[dict[str, Any]]:
-        """Every answer that came since this was asked last: URL, status, bytes on the wire."""
+        """Every answer since the last call: URL, status, bytes on the wire."""
         found: dict[str, dict[str, Any]] = {}
         for entry in self.driver.get_log("performance"):
             message = json.loads(entry["message"])["message"]
-            told = message["params"]
+            reply = message["params"]
             if message["method"] == "Network.requestWillBeSent":
-                found[told["requestId"]] = {"url": told["request"]["url"], "bytes": 0}
-            elif message["method"] == "Network.responseReceived" and told["requestId"] in found:
-                found[told["requestId"]]["status"] = told["response"]["status"]
-            elif message["method"] == "Network.loadingFinished" and told["requestId"] in found:
-                found[told["requestId"]]["bytes"] = told["encodedDataLength"]
+                found[reply["requestId"]] = {"url": reply["request"]["url"], "bytes": 0}
+            elif message["method"] == "Network.responseReceived" and reply["requestId"] in found:
+                found[reply["requestId"]]["status"] = reply["response"]["status"]
+            elif message["method"] == "Network.loadingFinished" and reply["requestId"] in found:
+                found[reply["requestId"]]["bytes"] = reply["encodedDataLength"]
         return list(found.values())
 
     def foreign(self) -> list[str]:
-        """Addresses outside the exporter that were asked for."""
+        """Requested addresses outside the exporter."""
         own = urlsplit(self.url).netloc
         return [
-            told["url"]
-            for told in self.requests()
-            if urlsplit(told["url"]).scheme in ("http", "https")
-            and urlsplit(told["url"]).netloc != own
+            reply["url"]
+            for reply in self.requests()
+            if urlsplit(reply["url"]).scheme in ("http", "https")
+            and urlsplit(reply["url"]).netloc != own
         ]
 
     def complaints(self, allowed: Callable[[str], bool] = lambda _text: False) -> list[str]:
-        """What the browser's console was told since this was asked last: errors, violations of
+        """The browser console's messages since the last call: errors, violations of
         the Content-Security-Policy, warnings."""
-        told = [entry["message"] for entry in self.driver.get_log("browser")]
-        return [text for text in told if not allowed(text)]
+        reply = [entry["message"] for entry in self.driver.get_log("browser")]
+        return [text for text in reply if not allowed(text)]

@@ -1,4 +1,4 @@
-"""The page's JSON: it keeps its schema whatever the run, and costs nothing when nobody looks."""
+"""The page's JSON: it follows its schema for every run, and costs nothing without viewers."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ def state(exporter: Exporter, key: str = "", env: int | None = None) -> dict[str
     exporter.page._kept.clear()
     _, body = exporter.page.state(key, env, "")
     assert body is not None
-    told: dict[str, Any] = json.loads(body)
-    STATE.validate(told)
-    return told
+    reply: dict[str, Any] = json.loads(body)
+    STATE.validate(reply)
+    return reply
 
 
 def history(exporter: Exporter, since: str = "", key: str = "") -> dict[str, Any]:
-    told: dict[str, Any] = json.loads(exporter.page.history(key, since))
-    HISTORY.validate(told)
-    return told
+    reply: dict[str, Any] = json.loads(exporter.page.history(key, since))
+    HISTORY.validate(reply)
+    return reply
 
 
 def test_the_schemas_are_schemas() -> None:
@@ -63,8 +63,8 @@ WORLDS: dict[str, Callable[[], Exporter]] = {
 @pytest.mark.parametrize("world", WORLDS.values(), ids=WORLDS.keys())
 def test_every_kind_of_run_keeps_the_schema(world: Callable[[], Exporter]) -> None:
     exporter = world()
-    told = state(exporter)
-    for run in told["runs"]:
+    reply = state(exporter)
+    for run in reply["runs"]:
         chosen = state(exporter, run["key"], 0)
         assert chosen["run"]["key"] == run["key"]
         assert chosen["run"]["env"] is None or chosen["run"]["env"]["id"] == 0
@@ -110,20 +110,20 @@ def test_the_rings_hold_600_updates_and_keep_a_fault_through_any_number_of_epoch
         exporter.emit(update(2.0 + number))
         for env in range(2):
             exporter.emit(epoch(env, number + 1, 50.0, {}, 2.0 + number))
-    told = history(exporter)
-    assert len(told["updates"]["rows"]) == 600
-    assert told["updates"]["rows"][-1][0] == 701
-    assert [mark["number"] for mark in told["marks"]] == [1]
-    assert sum(line["routine"] for line in told["events"]) == 50
-    assert sum(not line["routine"] for line in told["events"]) == 200
+    reply = history(exporter)
+    assert len(reply["updates"]["rows"]) == 600
+    assert reply["updates"]["rows"][-1][0] == 701
+    assert [mark["number"] for mark in reply["marks"]] == [1]
+    assert sum(line["routine"] for line in reply["events"]) == 50
+    assert sum(not line["routine"] for line in reply["events"]) == 200
 
 
 def test_a_skipped_update_is_a_gap_and_both_reports_of_it_are_one_mark() -> None:
-    told = history(recorded("run2b"))
-    rows = told["updates"]["rows"]
+    reply = history(recorded("run2b"))
+    rows = reply["updates"]["rows"]
     assert [row[0] for row in rows] == [1, 2, 3, 4, 5, 6]
     assert [row[3] is None for row in rows] == [False, False, True, False, True, True]
-    assert [(mark["number"], mark["text"]) for mark in told["marks"]] == [
+    assert [(mark["number"], mark["text"]) for mark in reply["marks"]] == [
         (3, "tempo NaN"),
         (5, "op NaN"),
         (6, "op NaN"),
@@ -134,11 +134,11 @@ def test_a_latch_that_only_an_update_reports_is_in_the_log_among_the_faults() ->
     exporter = quiet()
     exporter.emit(started())
     exporter.emit(update(1.0, policy_loss=math.nan, head_nan_detected={"op": True}))
-    told = history(exporter)
-    (line,) = [line for line in told["events"] if line["group"] == "faults"]
+    reply = history(exporter)
+    (line,) = [line for line in reply["events"] if line["group"] == "faults"]
     assert (line["word"], line["colour"]) == ("non-finite", "crit")
     assert line["text"].startswith("op NaN: ")
-    assert [mark["text"] for mark in told["marks"]] == ["op NaN"]
+    assert [mark["text"] for mark in reply["marks"]] == ["op NaN"]
 
 
 def test_an_answer_that_did_not_change_has_no_body() -> None:
@@ -213,9 +213,9 @@ def test_a_latch_breaks_the_run_and_a_failure_names_itself() -> None:
 
 
 def test_everything_about_an_environment() -> None:
-    told = state(recorded("run1", 6000), env=0)["run"]["env"]
-    assert len(told["actions"]) <= 50
-    assert set(told["actions"]) <= {
+    reply = state(recorded("run1", 6000), env=0)["run"]["env"]
+    assert len(reply["actions"]) <= 50
+    assert set(reply["actions"]) <= {
         "WAIT",
         "GERMINATE",
         "SET_ALPHA_TARGET",
@@ -223,9 +223,9 @@ def test_everything_about_an_environment() -> None:
         "FOSSILIZE",
         "ADVANCE",
     }
-    assert told["counterfactual"]["slots"]
-    assert told["best_runs"][0]["actions"]
-    assert told["best_runs"][0]["peak"] >= told["best_runs"][0]["final"]
+    assert reply["counterfactual"]["slots"]
+    assert reply["best_runs"][0]["actions"]
+    assert reply["best_runs"][0]["peak"] >= reply["best_runs"][0]["final"]
 
 
 def test_a_rollback_marks_its_update_and_its_environment() -> None:
@@ -241,6 +241,6 @@ def test_a_rollback_marks_its_update_and_its_environment() -> None:
 
 
 def test_sixty_four_by_nine_keeps_the_schema() -> None:
-    told = state(wide(epochs=3), env=63)
-    assert len(told["run"]["envs"]["rows"]) == 64
-    assert {len(row[-1]) for row in told["run"]["envs"]["rows"]} == {9}
+    reply = state(wide(epochs=3), env=63)
+    assert len(reply["run"]["envs"]["rows"]) == 64
+    assert {len(row[-1]) for row in reply["run"]["envs"]["rows"]} == {9}

@@ -35,7 +35,7 @@ def test_a_poll_of_64_by_9_takes_a_millisecond_of_the_interpreter_at_most() -> N
     assert least <= POLL_SECONDS
 
 
-def test_nothing_is_made_while_nobody_looks() -> None:
+def test_no_answer_is_built_without_viewers() -> None:
     exporter = quiet()
     exporter.emit(started())
     for number in range(200):

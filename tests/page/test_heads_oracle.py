@@ -205,9 +205,9 @@ class Panel:
     def shown(self, heads: dict[str, dict[str, float | None]], **fields: Any) -> dict[str, Any]:
         """What the panel shows after an update with these heads."""
         self.number += 1
-        told = heads_update(float(self.number), **dict.fromkeys(HEADS, CALM) | heads)
-        told["data"] |= fields
-        self.tab.exporter.emit(told)
+        answer = heads_update(float(self.number), **dict.fromkeys(HEADS, CALM) | heads)
+        answer["data"] |= fields
+        self.tab.exporter.emit(answer)
         self.tab.shows_update(self.number)
         found: dict[str, Any] = self.tab.run(READ)
         return found
@@ -244,8 +244,8 @@ def _by_eight(panel: Panel, cases: list[Any], heads_of: Any) -> list[tuple[dict[
 def test_entropy_has_the_documents_colours_flags_and_bars(panel: Panel) -> None:
     shown = _by_eight(panel, ENTROPY, lambda c: ({}, CALM | {"entropy": c[0]}))
     for (value, colour, flag, blocks), (cell, head) in zip(ENTROPY, shown, strict=True):
-        told = cell["entropy"]
-        assert (told["text"], told["colour"], told["flag"], cell["entropy-bar"]) == (
+        answer = cell["entropy"]
+        assert (answer["text"], answer["colour"], answer["flag"], cell["entropy-bar"]) == (
             f"{value:.3f}",
             colour,
             flag,
@@ -274,9 +274,9 @@ def test_sparse_heads_have_their_coefficient_before_the_entropy(panel: Panel) ->
 def test_gradients_have_the_documents_colours_flags_and_bars(panel: Panel) -> None:
     shown = _by_eight(panel, GRADIENT, lambda c: ({}, CALM | {"grad_norm": c[0]}))
     for (value, colour, flag, blocks), (cell, head) in zip(GRADIENT, shown, strict=True):
-        told = cell["gradient"]
+        answer = cell["gradient"]
         text = f"{value:.1f}" if value >= 10 else f"{value:.3f}"
-        assert (told["text"], told["colour"], told["flag"], cell["gradient-bar"]) == (
+        assert (answer["text"], answer["colour"], answer["flag"], cell["gradient-bar"]) == (
             text,
             colour,
             flag,
@@ -289,15 +289,15 @@ def test_trends_have_the_documents_arrows_and_colours(panel: Panel) -> None:
         panel, TREND, lambda c: (CALM | {"grad_norm": c[0]}, CALM | {"grad_norm": c[1]})
     )
     for (before, now, arrow, colour), (cell, head) in zip(TREND, shown, strict=True):
-        told = cell["gradient"]
-        assert (told["trend"], told["trendColour"]) == (arrow, colour), (head, before, now)
+        answer = cell["gradient"]
+        assert (answer["trend"], answer["trendColour"]) == (arrow, colour), (head, before, now)
 
 
 def test_ratios_have_the_documents_colours_flags_and_bars(panel: Panel) -> None:
     shown = _by_eight(panel, RATIO, lambda c: ({}, CALM | {"ratio_max": c[0]}))
     for (value, colour, flag, blocks), (cell, head) in zip(RATIO, shown, strict=True):
-        told = cell["ratio"]
-        assert (told["text"], told["colour"], told["flag"], cell["ratio-bar"]) == (
+        answer = cell["ratio"]
+        assert (answer["text"], answer["colour"], answer["flag"], cell["ratio-bar"]) == (
             f"{value:.3f}",
             colour,
             flag,
@@ -316,13 +316,13 @@ def test_states_have_the_documents_symbols_words_and_colours(panel: Panel) -> No
             {head: CALM | {"entropy": c[1], "grad_norm": c[2]} for head, c in batch.items()}
         )["heads"]
         for head, (_, entropy, norm, symbol, word, colour) in batch.items():
-            told = found[head]["state"]
-            assert (told["symbol"], told["text"], told["colour"]) == (symbol, word, colour), (
+            answer = found[head]["state"]
+            assert (answer["symbol"], answer["text"], answer["colour"]) == (symbol, word, colour), (
                 head,
                 entropy,
                 norm,
             )
-            assert (int(told["weight"]) >= 600) == (word == "exploding")
+            assert (int(answer["weight"]) >= 600) == (word == "exploding")
 
 
 @pytest.mark.parametrize(("cv", "colour", "word"), CV)

@@ -122,8 +122,8 @@ def test_the_first_event_replaces_the_waiting_within_two_seconds(show: Show) -> 
 
 def _slack() -> float:
     """How much longer things may take on a machine that is busy with other work."""
-    with open("/proc/loadavg") as told:
-        return max(1.0, float(told.read().split()[0]) / 2)
+    with open("/proc/loadavg") as reply:
+        return max(1.0, float(reply.read().split()[0]) / 2)
 
 
 def test_a_latch_is_on_screen_within_two_seconds_and_said_aloud(show: Show) -> None:
@@ -463,7 +463,7 @@ def test_the_page_is_small_and_quick(show: Show) -> None:
         "return p && (p.startTime - t.startTime) / 1000"
     )
     time.sleep(0.5)
-    total = sum(told["bytes"] for told in tab.requests())
+    total = sum(reply["bytes"] for reply in tab.requests())
     assert total <= 100_000
     assert painted <= 1.0 * _slack()
 
@@ -501,8 +501,8 @@ def test_a_poll_that_brings_nothing_new_is_a_304(show: Show) -> None:
     tab.requests()
     time.sleep(2.5)
     polls = tab.requests()
-    assert {told.get("status") for told in polls if "api/v1/state" in told["url"]} <= {304, None}
-    assert not [told for told in polls if "api/v1/history" in told["url"]]
+    assert {reply.get("status") for reply in polls if "api/v1/state" in reply["url"]} <= {304, None}
+    assert not [reply for reply in polls if "api/v1/history" in reply["url"]]
 
 
 def test_decisions_of_the_demo_s_kind_reach_the_table(show: Show) -> None:

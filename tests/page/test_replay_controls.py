@@ -33,7 +33,7 @@ Show = Callable[..., Tab]
 
 
 class Playing:
-    """A player on a thread of its own, and the exporter that it feeds."""
+    """A player on a separate thread, and the exporter that it feeds."""
 
     def __init__(self, name: str, speed: float) -> None:
         self.exporter = quiet()
@@ -57,11 +57,11 @@ class Playing:
     def until(self, condition: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
         pause = threading.Event()
         for _ in range(600):
-            told = state(self.exporter)
-            if condition(told):
-                return told
+            answer = state(self.exporter)
+            if condition(answer):
+                return answer
             pause.wait(0.05)
-        raise AssertionError(told["replay"] | {"marks": None})
+        raise AssertionError(answer["replay"] | {"marks": None})
 
     def close(self) -> None:
         self.stop.request()
@@ -122,19 +122,19 @@ def test_it_seeks_forward_and_back_and_the_past_forgets_the_future(
     play: Callable[..., Playing],
 ) -> None:
     playing = play("run2b")
-    told = playing.until(lambda told: told["replay"]["exhausted"])
-    assert told["runs"][0]["latched"] == 3
+    answer = playing.until(lambda answer: answer["replay"]["exhausted"])
+    assert answer["runs"][0]["latched"] == 3
     playing.player.command("pause", "1")
     playing.player.command("seek", "update:2")
-    told = playing.until(lambda told: told["replay"]["position"] == 270)
-    run = told["runs"][0]
+    answer = playing.until(lambda answer: answer["replay"]["position"] == 270)
+    run = answer["runs"][0]
     assert (run["latched"], run["updates"], run["state"]) == (0, 2, "running")
     playing.player.command("seek", "fault:1")
-    told = playing.until(lambda told: told["runs"] and told["runs"][0]["latched"] > 0)
-    assert told["runs"][0]["latched_heads"] == ["tempo"]
-    assert told["replay"]["paused"]
+    answer = playing.until(lambda answer: answer["runs"] and answer["runs"][0]["latched"] > 0)
+    assert answer["runs"][0]["latched_heads"] == ["tempo"]
+    assert answer["replay"]["paused"]
     playing.player.command("pause", "0")
-    playing.until(lambda told: told["replay"]["exhausted"])
+    playing.until(lambda answer: answer["replay"]["exhausted"])
 
 
 def test_a_recording_that_stops_short_has_ended_each_time_that_it_was_played(
@@ -142,8 +142,8 @@ def test_a_recording_that_stops_short_has_ended_each_time_that_it_was_played(
 ) -> None:
     playing = play("run2b")
 
-    def ended(told: dict[str, Any]) -> bool:
-        return bool(told["runs"]) and told["runs"][0]["state"] in ("ended", "failed")
+    def ended(answer: dict[str, Any]) -> bool:
+        return bool(answer["runs"]) and answer["runs"][0]["state"] in ("ended", "failed")
 
     def active() -> float | None:
         return value(playing.exporter.render().decode(), "esper_run_active")
@@ -152,10 +152,10 @@ def test_a_recording_that_stops_short_has_ended_each_time_that_it_was_played(
     wait_until(lambda: active() == 0.0, "it has ended")
     playing.player.command("pause", "1")
     playing.player.command("seek", "update:2")
-    playing.until(lambda told: told["replay"]["position"] == 270)
+    playing.until(lambda answer: answer["replay"]["position"] == 270)
     assert active() == 1.0
     playing.player.command("pause", "0")
-    playing.until(lambda told: told["replay"]["exhausted"])
+    playing.until(lambda answer: answer["replay"]["exhausted"])
     wait_until(lambda: active() == 0.0, "it has ended again")
 
 
@@ -163,9 +163,9 @@ def test_a_paused_recording_stands_still_and_a_new_speed_holds_at_once(
     play: Callable[..., Playing],
 ) -> None:
     playing = play("run2b", speed=0.001)  # as good as standing
-    playing.until(lambda told: told["replay"]["position"] >= 1)
+    playing.until(lambda answer: answer["replay"]["position"] >= 1)
     playing.player.command("pause", "1")
-    here = playing.until(lambda told: told["replay"]["paused"])["replay"]["position"]
+    here = playing.until(lambda answer: answer["replay"]["paused"])["replay"]["position"]
     playing.player.command("speed", "0")
     assert not playing.ended.wait(0.3)
     assert state(playing.exporter)["replay"]["position"] <= here + 1
@@ -199,7 +199,7 @@ def test_what_makes_no_sense_is_refused(
 def test_a_seek_beyond_the_end_is_the_end(play: Callable[..., Playing]) -> None:
     playing = play("run2b", speed=0.001)
     playing.player.command("seek", "line:999999")
-    playing.until(lambda told: told["replay"]["exhausted"])
+    playing.until(lambda answer: answer["replay"]["exhausted"])
 
 
 def test_the_page_pauses_and_seeks(play: Callable[..., Playing], show: Show) -> None:
@@ -238,8 +238,8 @@ def test_watch_says_where_to_look_and_plays_the_file() -> None:
         assert address is not None
         connection = http.client.HTTPConnection(urlsplit(address[1]).netloc, timeout=10)
         connection.request("GET", "/api/v1/state")
-        told = json.loads(connection.getresponse().read())
-        assert told["replay"] is None or told["replay"]["name"] == telemetry("run2b").name
+        answer = json.loads(connection.getresponse().read())
+        assert answer["replay"] is None or answer["replay"]["name"] == telemetry("run2b").name
     finally:
         watching.send_signal(signal.SIGINT)
         assert watching.wait(30) == 0

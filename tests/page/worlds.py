@@ -40,12 +40,12 @@ def recorded(name: str, events: int | None = None) -> Exporter:
 
 def heads_update(seconds: float = 1.0, /, **heads: dict[str, float | None]) -> dict[str, Any]:
     """A policy update that reports ``entropy``, ``grad_norm`` and ``ratio_max`` of heads."""
-    told = {
+    answer = {
         f"head_{head}_{what}": value
         for head, values in heads.items()
         for what, value in values.items()
     }
-    return update(seconds, **told)
+    return update(seconds, **answer)
 
 
 def epoch(env: int, number: int, accuracy: float, seeds: dict[str, Any], at: float) -> Any:
@@ -113,7 +113,7 @@ def wide(envs: int = 64, slots: int = 9, epochs: int = 50) -> Exporter:
 
 
 def own_heads() -> Exporter:
-    """A policy with heads of its own, more than one grid of eight holds."""
+    """A policy with custom heads, more than a grid of eight holds."""
     names = [f"joint_{number}" for number in range(11)]
     exporter = quiet(run_id="own-heads")
     exporter.emit(started(action_heads=names, slot_ids=[], n_envs=1))
@@ -134,10 +134,10 @@ def two_groups() -> Exporter:
         start |= {"group_id": group, "timestamp": NOON + timedelta(seconds=seconds)}
         exporter.emit(start)
         for number in range(1, 6):
-            told = heads_update(number, op={"entropy": 0.5, "grad_norm": 0.5, "ratio_max": 1.0})
+            answer = heads_update(number, op={"entropy": 0.5, "grad_norm": 0.5, "ratio_max": 1.0})
             if group == "sparse" and number == 3:
-                told["data"]["head_nan_detected"] = {"op": True}
-            exporter.emit(told | {"group_id": group})
+                answer["data"]["head_nan_detected"] = {"op": True}
+            exporter.emit(answer | {"group_id": group})
             batch = {
                 "episodes_completed": number * 2,
                 "batch_idx": number,

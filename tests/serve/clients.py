@@ -26,7 +26,7 @@ class Reply:
 def request(
     url: str, method: str = "GET", headers: Mapping[str, str] | None = None, timeout: float = 10.0
 ) -> Reply:
-    """One request on a connection of its own."""
+    """One request on a separate connection."""
     parts = urlsplit(url)
     connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=timeout)
     try:

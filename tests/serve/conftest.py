@@ -26,7 +26,7 @@ def house(tmp_path: Path) -> House:
 
 @pytest.fixture
 def serve(source: FakeSource) -> Iterator[Serve]:
-    """Starts a server of ``source`` on a free port of the loopback, unless told otherwise."""
+    """Starts a server of ``source``, by default on a free loopback port."""
     servers: list[MetricsServer] = []
 
     def start(**options: object) -> MetricsServer:

@@ -161,7 +161,7 @@ def test_an_offer_to_speak_http_2_is_left_unanswered(serve: Serve, source: FakeS
     assert (reply.status, reply.body) == (200, source.body)
 
 
-def test_a_body_that_nobody_reads_is_no_way_to_stay(serve: Serve, source: FakeSource) -> None:
+def test_an_unread_body_does_not_keep_a_connection_open(serve: Serve, source: FakeSource) -> None:
     server = serve()
     with connect(server.port or 0, 3.0) as sock:
         sock.sendall(

@@ -50,7 +50,7 @@ def resident() -> int:
     return size
 
 
-def test_500_idle_connections_block_nobody(serve: Serve) -> None:
+def test_500_idle_connections_do_not_block_a_scrape(serve: Serve) -> None:
     with descriptors(4096), ExitStack() as stack:
         server = serve()
         before, threads = resident(), threading.active_count()
@@ -61,7 +61,7 @@ def test_500_idle_connections_block_nobody(serve: Serve) -> None:
         assert resident() - before < 40e6
 
 
-def test_1000_idle_connections_and_300_readers_that_take_nothing_block_nobody(
+def test_1000_idle_connections_and_300_stalled_readers_do_not_block_a_scrape(
     serve: Serve, source: FakeSource
 ) -> None:
     source.body = b"esper_run_info 1\n" * 60_000
@@ -119,7 +119,7 @@ def test_running_out_of_descriptors_is_survived(serve: Serve) -> None:
         assert seconds_to_scrape(server.url or "") < patience()
 
 
-def test_headers_at_a_byte_a_second_are_cut_and_block_nobody(serve: Serve) -> None:
+def test_headers_at_a_byte_a_second_are_cut_and_do_not_block_a_scrape(serve: Serve) -> None:
     with ExitStack() as stack:
         server = serve(limits=Limits(head_seconds=0.6))
         slow = [stack.enter_context(connect(server.port or 0)) for _ in range(50)]
@@ -150,7 +150,7 @@ def test_the_head_of_a_later_request_has_its_own_limit(serve: Serve) -> None:
         assert closed_within(sock, 10.0)
 
 
-def test_slow_readers_are_cut_and_block_nobody(serve: Serve, source: FakeSource) -> None:
+def test_slow_readers_are_cut_and_do_not_block_a_scrape(serve: Serve, source: FakeSource) -> None:
     source.body = bytes(8_000_000)
     with ExitStack() as stack:
         server = serve(limits=Limits(write_seconds=1.0))
@@ -173,8 +173,8 @@ def _busy(server: MetricsServer) -> int:
     )
 
 
-def test_pages_that_nobody_takes_do_not_fill_the_memory(serve: Serve, source: FakeSource) -> None:
-    """Every reader gets a page of its own, takes none of it, and more come than fit."""
+def test_unread_pages_do_not_fill_the_memory(serve: Serve, source: FakeSource) -> None:
+    """Every reader gets a separate page and reads nothing, and more connect than fit."""
     page = 16_000_000
 
     def fresh() -> None:

@@ -21,7 +21,7 @@ SMALL, LARGE = b"esper_run_info 1\n", b"esper_run_info 1\n" * 2_000_000
 
 
 def ask(server: MetricsServer, timeout: float | None, version: str = "1.1") -> socket.socket:
-    """A connection on which a page was asked for, by a scraper with that timeout."""
+    """A connection with a scraper's request for a page, with that timeout."""
     sock = connect(server.port or 0)
     named = "" if timeout is None else f"X-Prometheus-Scrape-Timeout-Seconds: {timeout}\r\n"
     sock.sendall(
@@ -43,7 +43,7 @@ def reset(sock: socket.socket) -> None:
     sock.close()
 
 
-def test_a_record_says_who_asked_and_when(serve: Serve, source: FakeSource) -> None:
+def test_a_record_names_the_client_and_the_time(serve: Serve, source: FakeSource) -> None:
     before = time.monotonic()
     with ask(serve(), 30.0) as sock:
         read_until(sock, SMALL)
@@ -120,9 +120,9 @@ def test_a_scraper_that_gives_up_while_the_page_is_rendered_has_not_seen_it(
 def test_a_scraper_that_never_reads_a_small_page_has_not_seen_it(
     serve: Serve, source: FakeSource
 ) -> None:
-    """Its system has acknowledged every byte: only the reset at its timeout tells."""
+    """Its kernel acknowledged every byte: only the reset at its timeout reveals it."""
     sock = ask(serve(), 5.0)
-    wait_until(lambda: source.rendered, "the page is asked for")
+    wait_until(lambda: source.rendered, "the request for the page")
     time.sleep(0.2)  # the page lies in the client's buffer
     assert not source.all_served
     sock.close()

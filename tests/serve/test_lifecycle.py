@@ -1,4 +1,4 @@
-"""Starting, closing, taken addresses and forks leave nothing behind and stop nobody."""
+"""Starts, closes, addresses in use and forks leave nothing behind and block nothing."""
 
 from __future__ import annotations
 

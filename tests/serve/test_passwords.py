@@ -49,7 +49,7 @@ class Checks:
 
 
 def run(work: Callable[[Passwords], Awaitable[T]], checks: Checks | None = None) -> T:
-    """Run on a loop of its own, with workers that end with it."""
+    """Run on a separate loop, with workers that end with it."""
     workers = Workers(4, "esper-exporter-test")
 
     async def main() -> T:

@@ -93,7 +93,7 @@ def test_allowed_names_are_kept(
     assert len(source.rendered) == (expected == 200)
 
 
-def test_half_open_handshakes_are_cut_and_block_nobody(serve: Serve, house: House) -> None:
+def test_half_open_handshakes_are_cut_and_do_not_block_a_scrape(serve: Serve, house: House) -> None:
     with ExitStack() as stack:
         limits = Limits(handshake_seconds=0.6)
         server = serve(web_config=house.write(TLS), limits=limits)
@@ -191,7 +191,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("text", BROKEN.values(), ids=BROKEN.keys())
-def test_a_broken_new_version_keeps_the_old_one_and_is_told_once(
+def test_a_broken_new_version_keeps_the_old_one_and_is_logged_once(
     serve: Serve, house: House, text: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     server = serve(web_config=house.write(TLS + USERS))
@@ -255,7 +255,7 @@ def test_a_file_is_read_only_once_it_has_settled_and_at_most_once_a_second(house
     ],
 )
 @pytest.mark.parametrize("path", ["/metrics", "/-/healthy"])
-def test_passwords_are_asked_for_everywhere(
+def test_every_path_requires_a_password(
     serve: Serve, house: House, source: FakeSource, path: str, arguments: list[str], expected: int
 ) -> None:
     server = serve(web_config=house.write(USERS))

@@ -72,7 +72,7 @@ def test_a_forked_child_has_it_as_it_was(serve: Serve) -> None:
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
-def test_what_somebody_else_sets_meanwhile_stays() -> None:
+def test_a_value_that_other_code_sets_meanwhile_stays() -> None:
     before = sys.getswitchinterval()
     turns = SwitchInterval()
     turns.begin()

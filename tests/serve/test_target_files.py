@@ -29,7 +29,7 @@ def write(directory: Path, identity: Identity) -> Path:
 def ranks(tmp_path: Path) -> Iterator[list[int]]:
     """The processes of two hundred ranks that all start to register at the same moment."""
     go, begin = os.pipe()
-    told, tell = os.pipe()
+    reported, tell = os.pipe()
     pids = []
     for _ in range(200):
         pid = os.fork()
@@ -46,12 +46,12 @@ def ranks(tmp_path: Path) -> Iterator[list[int]]:
     os.write(begin, b"g" * len(pids))
     done = b""
     while len(done) < len(pids):
-        done += os.read(told, 200)
+        done += os.read(reported, 200)
     yield pids
     for pid in pids:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
-    for end in (go, begin, told, tell):
+    for end in (go, begin, reported, tell):
         os.close(end)
 
 
@@ -60,8 +60,8 @@ def test_two_hundred_ranks_start_at_once_and_only_the_dead_are_pruned(
 ) -> None:
     files = list(tmp_path.iterdir())
     assert len(files) == 200
-    told = [json.loads(path.read_bytes())[0]["labels"] for path in files]
-    assert {int(labels[META + "pid"]) for labels in told} == set(ranks)
+    reported = [json.loads(path.read_bytes())[0]["labels"] for path in files]
+    assert {int(labels[META + "pid"]) for labels in reported} == set(ranks)
     ended = ranks[::4]
     for pid in ended:
         os.kill(pid, signal.SIGKILL)
@@ -112,7 +112,7 @@ def test_what_is_no_target_file_is_left_alone(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 4
 
 
-def test_pruning_a_directory_that_is_not_there_is_told(tmp_path: Path) -> None:
+def test_pruning_a_missing_directory_is_reported(tmp_path: Path) -> None:
     done = run("prune", tmp_path / "none")
     assert done.returncode == 1
     assert b"none: No such file or directory" in done.stderr

@@ -188,7 +188,7 @@ def test_an_encrypted_key_is_an_error_and_no_question(folder: Path) -> None:
         load(path)
 
 
-def test_no_error_tells_a_secret(folder: Path) -> None:
+def test_no_error_reveals_a_secret(folder: Path) -> None:
     path = write(folder, "basic_auth_users:\n  bob: hunter2\n")
     with pytest.raises(WebConfigError) as caught:
         load(path)

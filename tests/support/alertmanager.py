@@ -1,4 +1,4 @@
-"""A real Alertmanager with the shipped routes, whose receivers are a web server of the test."""
+"""A real Alertmanager with the shipped routes; a web server of the test receives."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class Alertmanager:
         self._process = process
         self._log = log
 
-    def told(self, receiver: str, **labels: str) -> list[float]:
-        """When this receiver was told of a firing alert with these labels, in monotonic seconds."""
+    def reported(self, receiver: str, **labels: str) -> list[float]:
+        """When this receiver got a firing alert with these labels, in monotonic seconds."""
         return [
             when
             for when, name, alert in list(self.received)

@@ -1,4 +1,4 @@
-"""The command ``esper-exporter`` as users run it: a process of its own."""
+"""The command ``esper-exporter`` as users run it: a separate process."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Serving:
             self._changed.notify_all()
 
     def wait_for(self, pattern: str, seconds: float = 120.0) -> re.Match[str]:
-        """Wait until a line that holds the pattern is said on standard error."""
+        """Wait for a line on standard error that matches the pattern."""
 
         def found() -> re.Match[str] | None:
             return next((m for line in self.said if (m := re.search(pattern, line))), None)
@@ -77,8 +77,10 @@ class Serving:
             self._changed.wait_for(lambda: found() or self._silent, seconds)
             match = found()
         if match is None:
-            told = "\n".join(self.said)
-            pytest.fail(f"{pattern!r} was not said within {seconds:g} s, but:\n{told}")
+            reported = "\n".join(self.said)
+            pytest.fail(
+                f"{pattern!r} did not appear within {seconds:g} s; standard error:\n{reported}"
+            )
         return match
 
     @property

@@ -21,7 +21,7 @@ LATCHED = 'esper_tamiyo_head_nonfinite_latched{head="op",kind="nan"}'
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """One way to end: the exit code, and the sample of the page that tells of it."""
+    """One way to end: the exit code, and the sample that reports it."""
 
     how: str
     code: int
@@ -54,7 +54,7 @@ class Seen:
 
 
 class Trainings:
-    """``times`` processes for each way to end, waiting to be told to latch."""
+    """``times`` processes for each way to end, waiting for the command to latch."""
 
     def __init__(self, folder: Path, times: int, linger: float, term_linger: float) -> None:
         self.processes: dict[tuple[Way, int], subprocess.Popen[str]] = {}

@@ -1,4 +1,4 @@
-"""The package as users get it: a wheel, in an environment of its own."""
+"""The package as users get it: a wheel, in a separate environment."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ NOW = 1_790_000_000.0
 
 
 class Clock:
-    """Seconds that pass when they are told to."""
+    """A clock that the test advances."""
 
     def __init__(self, now: float = 0.0) -> None:
         self.now = now
@@ -26,7 +26,7 @@ class Clock:
 
 
 class Sampled:
-    """A sampler over a scripted NVML (or another driver), and what it told last."""
+    """A sampler over a scripted NVML (or another driver), and its last report."""
 
     def __init__(
         self, library: ScriptedNvml | None = None, driver: Driver | None = None, **options: object

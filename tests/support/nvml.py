@@ -1,4 +1,4 @@
-"""NVML by script: the real binding's constants and errors, and answers made up for it."""
+"""Scripted NVML: the real binding's constants and errors, with canned answers."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Fails:
 
 
 def field_value(number: int, value: int, status: int = 0) -> SimpleNamespace:
-    """What nvmlDeviceGetFieldValues tells of one field."""
+    """What nvmlDeviceGetFieldValues reports for one field."""
     return SimpleNamespace(
         fieldId=number,
         valueType=UNSIGNED_LONG_LONG,
@@ -119,7 +119,7 @@ class ScriptedNvml:
         gate = None if index is None else self.gates.get((name, index))
         if gate is not None and not gate.is_set():
             self.waiting.set()
-            assert gate.wait(60), "nobody opened the gate"
+            assert gate.wait(60), "the test did not open the gate"
         outcome = self.outcomes.get((name, index), self.outcomes.get(name))
         if isinstance(outcome, Fails):
             raise pynvml.NVMLError(outcome.value)

@@ -19,7 +19,7 @@ def page_seen(
     connection: int = 1,
     seconds: float = 0.001,
 ) -> Served:
-    """A complete page, asked for now unless a moment of ``time.monotonic`` is given."""
+    """A complete page, requested now or at the given ``time.monotonic`` time."""
     return Served(
         address=address,
         user_agent=user_agent,

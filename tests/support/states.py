@@ -58,7 +58,7 @@ def update(seconds: float = 1.0, **changes: Any) -> dict[str, Any]:
 
 
 def emitted(*events: dict[str, Any]) -> Exporter:
-    """An exporter that serves nobody, after these events."""
+    """An exporter without a server, after these events."""
     exporter = Exporter(port=0)
     for each in events:
         exporter.emit(each)

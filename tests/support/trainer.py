@@ -35,7 +35,7 @@ def latching(event_id: str = "latching") -> dict[str, Any]:
 
 
 def wait() -> None:
-    """Go on until somebody ends the process."""
+    """Run until the test ends the process."""
     print("waiting", flush=True)
     while True:
         time.sleep(60)
@@ -50,7 +50,7 @@ def _oom() -> None:
 
 
 class _SaysNothing(RuntimeError):
-    """An error that ends the process when it is asked for its text."""
+    """An error whose text ends the process."""
 
     def __str__(self) -> str:
         raise SystemExit(5)

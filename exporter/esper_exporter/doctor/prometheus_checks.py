@@ -110,7 +110,9 @@ def _scraping(address: str, wanted: str | None) -> Iterator[Finding]:
     if not ours:
         yield problem(
             "scraping",
-            f"Prometheus has no target {wanted}" if wanted else "Prometheus scrapes no esper target",
+            f"Prometheus has no target {wanted}"
+            if wanted
+            else "Prometheus scrapes no esper target",
             "add a scrape job (examples/prometheus.yml), or let runs register themselves:"
             " ESPER_EXPORTER_FILE_SD",
         )

@@ -101,7 +101,7 @@ def test_when_all_is_well_again_everything_is_back(script: list[Any]) -> None:
     if sampled.sampler.done:
         return
     library.outcomes = {}
-    # What was said to be unsupported is asked again when the GPUs are listed anew.
+    # The sampler retries unsupported fields at the next listing of the GPUs.
     sampled.sampler.close()
     report = sampled.step(40.0)
     shown = {sample.identity.uuid: dict(sample.cells) for sample in report.gpus}
@@ -252,9 +252,10 @@ def test_what_was_used_before_the_last_reading_does_not_count_again() -> None:
     library = ScriptedNvml()
     sampled = Sampled(library)
     shares = []
-    for told in ([(1, 60), (2, 20)], [(2, 20), (3, 90)], [(3, 90)]):
+    for reported in ([(1, 60), (2, 20)], [(2, 20), (3, 90)], [(3, 90)]):
         library.outcomes["nvmlDeviceGetProcessUtilization"] = [
-            SimpleNamespace(pid=OUR_PID, timeStamp=stamp, smUtil=percent) for stamp, percent in told
+            SimpleNamespace(pid=OUR_PID, timeStamp=stamp, smUtil=percent)
+            for stamp, percent in reported
         ]
         (sample,) = sampled.step().gpus
         shares.append(sample.cells.get(("esper_gpu_process_sm_utilization_ratio",)))
@@ -365,7 +366,7 @@ def test_of_its_own_share_alone_it_asks_nothing_of_the_whole_gpu() -> None:
     assert names == {"esper_gpu_process_memory_bytes", "esper_gpu_process_sm_utilization_ratio"}
 
 
-def test_what_is_slow_is_asked_for_only_when_told_and_then_seldom() -> None:
+def test_slow_fields_are_read_only_on_request_and_rarely() -> None:
     for every, asked in ((0.0, 0), (60.0, 2)):
         library = ScriptedNvml()
         sampled = Sampled(library, slow_every=every)

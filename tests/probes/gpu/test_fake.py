@@ -1,4 +1,4 @@
-"""Made-up GPUs have every number that real ones may have, say that they are made up, and move."""
+"""Simulated GPUs have every value that real ones may have, carry source="fake", and vary."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def test_it_reads_what_nvml_reads() -> None:
     real = Sampled(ScriptedNvml(), slow_every=1.0)
     names = [{cell[0] for cell in each.step().gpus[0].cells} for each in (fake, real)]
     assert names[0] == names[1]
-    told = {"esper_gpu_present", "esper_gpu_info", "esper_gpu_last_sample_timestamp_seconds"}
+    reported = {"esper_gpu_present", "esper_gpu_info", "esper_gpu_last_sample_timestamp_seconds"}
     beside = {"esper_gpu_xid", "esper_gpu_mig", "esper_gpu_used_by_run", "esper_exporter_gpu"}
     everything = {m.name for m in METRICS if not m.name.startswith(tuple(beside))}
-    assert names[0] | told == everything
+    assert names[0] | reported == everything
 
 
-def test_its_page_says_that_it_is_made_up() -> None:
+def test_its_page_marks_it_as_fake() -> None:
     fake, _ = sampled()
     fake.step()
     assert values(fake.page, "esper_gpu_info", source="fake") == [1.0, 1.0]
@@ -55,7 +55,7 @@ def test_its_numbers_move_and_stay_plausible() -> None:
 
 
 @pytest.mark.parametrize(("seconds", "hot"), [(9, False), (11, True), (21, False)])
-def test_a_gpu_overheats_when_it_is_told_to(seconds: float, hot: bool) -> None:
+def test_a_gpu_overheats_on_request(seconds: float, hot: bool) -> None:
     fake, clock = sampled(faults=[Fault("hot", gpu=1, at=10, until=20)])
     clock.now = seconds
     fake.step()
@@ -65,7 +65,7 @@ def test_a_gpu_overheats_when_it_is_told_to(seconds: float, hot: bool) -> None:
     assert throttled == float(hot)
 
 
-def test_a_gpu_falls_off_the_bus_and_comes_back_when_it_is_told_to() -> None:
+def test_a_gpu_falls_off_the_bus_and_returns_on_request() -> None:
     fake, clock = sampled(faults=[Fault("lost", gpu=0, at=10, until=50)])
     shown = []
     for now in (5, 15, 60):
@@ -75,7 +75,7 @@ def test_a_gpu_falls_off_the_bus_and_comes_back_when_it_is_told_to() -> None:
     assert shown == [2, 1, 2]
 
 
-def test_it_tells_of_an_xid_when_it_is_told_to() -> None:
+def test_it_reports_an_xid_on_request() -> None:
     clock = Clock()
     driver = FakeDriver(2, faults=[Fault("xid", gpu=1, at=10, code=48)], clock=clock)
     watch = driver.watch()
@@ -85,7 +85,7 @@ def test_it_tells_of_an_xid_when_it_is_told_to() -> None:
     assert watch.wait(0.0) is None
 
 
-def test_it_is_split_and_lacks_fields_when_it_is_told_to() -> None:
+def test_it_is_split_and_lacks_fields_on_request() -> None:
     fake, _ = sampled(mig=3, unsupported=["fan"])
     fake.step()
     page = gpu_page(fake.report)

@@ -69,7 +69,7 @@ def test_while_the_training_does_not_use_cuda_there_is_nothing(modules: dict[str
 
 
 @pytest.mark.parametrize(
-    ("told", "ordinals"),
+    ("reported", "ordinals"),
     [
         (("cuda:1", "cuda:2", "cuda:1"), {1, 2}),
         (("cpu", "cuda:2"), {2}),
@@ -79,9 +79,9 @@ def test_while_the_training_does_not_use_cuda_there_is_nothing(modules: dict[str
     ],
 )
 def test_a_run_uses_the_devices_it_names_else_those_that_hold_its_memory(
-    told: tuple[str, ...], ordinals: set[int]
+    reported: tuple[str, ...], ordinals: set[int]
 ) -> None:
-    assert ordinals_of(told, cuda_devices(torch_with([0, 1, 2]))) == ordinals
+    assert ordinals_of(reported, cuda_devices(torch_with([0, 1, 2]))) == ordinals
 
 
 def report(cuda: tuple[CudaDevice, ...], parts: tuple[MigInstance, ...] = ()) -> GpuReport:
@@ -102,18 +102,18 @@ def test_the_row_has_the_run_the_uuid_and_the_ordinal_and_goes_with_the_run() ->
     started = telemetry_lines("run1")[0].replace(b'"cpu"', b'"cuda:1"')
     exporter.emit_line(started)
     run = run_of(exporter)
-    told = report(cuda_devices(torch_with([2, 0])))
-    assert list(uses(told, [run])) == [("night-7", "default", "0", uuid(0), "1")]
+    reported = report(cuda_devices(torch_with([2, 0])))
+    assert list(uses(reported, [run])) == [("night-7", "default", "0", uuid(0), "1")]
     exporter.mark_ended(None)
-    assert uses(told, [run]) == {}
+    assert uses(reported, [run]) == {}
 
 
 def test_a_mig_instance_is_found_under_its_own_uuid() -> None:
     part = MigInstance("0", "MIG-abc", "", "7", "0")
     exporter = Exporter(port=0, run_id="night-7")
     exporter.emit_line(telemetry_lines("run1")[0].replace(b'"cpu"', b'"cuda:0"'))
-    told = report((CudaDevice(0, "ABC", "", True),), (part,))
-    assert list(uses(told, [run_of(exporter)])) == [("night-7", "default", "0", "MIG-abc", "0")]
+    reported = report((CudaDevice(0, "ABC", "", True),), (part,))
+    assert list(uses(reported, [run_of(exporter)])) == [("night-7", "default", "0", "MIG-abc", "0")]
 
 
 def test_a_process_is_ours_if_it_is_this_one_or_descends_from_it() -> None:

@@ -42,7 +42,7 @@ def one_field_unsupported() -> str:
 
 
 def off_the_bus() -> str:
-    """Two passes with both, two without the second, whose loss the driver told with XID 79."""
+    """Two passes with both, two without the second, whose loss the driver reported as XID 79."""
     library = ScriptedNvml(2)
     sampled = Sampled(library)
     sampled.step()
@@ -52,12 +52,12 @@ def off_the_bus() -> str:
         library.outcomes[name, 1] = gone
     sampled.step()
     sampled.step()
-    told = []
+    reported = []
     watched = ScriptedNvml(2)
     watched.events = [xid(1, 79)]
-    watcher = XidWatcher(Nvml(lambda: watched), told.append, clock=lambda: NOW + 12)
+    watcher = XidWatcher(Nvml(lambda: watched), reported.append, clock=lambda: NOW + 12)
     watcher.step()
-    return gpu_page(sampled.report, told[-1])
+    return gpu_page(sampled.report, reported[-1])
 
 
 def hanging() -> str:

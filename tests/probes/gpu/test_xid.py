@@ -15,7 +15,7 @@ from support.nvml import Fails, ScriptedNvml, uuid, xid
 
 
 class Watched:
-    """A watcher over a scripted NVML, and what it told last."""
+    """A watcher over a scripted NVML, and its last report."""
 
     def __init__(self, library: ScriptedNvml) -> None:
         self.clock = Clock(1000.0)
@@ -96,7 +96,7 @@ def test_a_gpu_that_refuses_costs_only_itself() -> None:
 
 
 @pytest.mark.parametrize("count", [0, 1])
-def test_where_nobody_tells_nothing_is_shown(count: int) -> None:
+def test_without_a_reporting_process_the_page_shows_nothing(count: int) -> None:
     library = ScriptedNvml(count)
     library.outcomes["nvmlDeviceGetSupportedEventTypes"] = 0
     watched = Watched(library)

@@ -31,8 +31,8 @@ def read(tmp_path: Path, group: str, files: dict[str, str]) -> dict[str, float]:
     return {cell[0].removeprefix(prefix): v for cell, v in read_cgroup(root, proc).items()}
 
 
-def test_version_2_tells_limits_use_without_caches_and_kills(tmp_path: Path) -> None:
-    told = read(
+def test_version_2_reports_limits_use_without_caches_and_kills(tmp_path: Path) -> None:
+    reported = read(
         tmp_path,
         SELF_2,
         {
@@ -45,7 +45,7 @@ def test_version_2_tells_limits_use_without_caches_and_kills(tmp_path: Path) -> 
             "kubepods/pod7/cpu.max": "250000 100000\n",
         },
     )
-    assert told == {
+    assert reported == {
         "memory_limit_bytes": 16 * GIB,
         "memory_used_bytes": 7 * GIB,
         "cpu_limit": 2.5,
@@ -54,7 +54,7 @@ def test_version_2_tells_limits_use_without_caches_and_kills(tmp_path: Path) -> 
 
 
 def test_of_the_limits_on_the_way_up_the_smallest_holds(tmp_path: Path) -> None:
-    told = read(
+    reported = read(
         tmp_path,
         SELF_2,
         {
@@ -65,20 +65,20 @@ def test_of_the_limits_on_the_way_up_the_smallest_holds(tmp_path: Path) -> None:
             "kubepods/pod7/cpu.max": "max 100000",
         },
     )
-    assert told == {"memory_limit_bytes": 8 * GIB, "cpu_limit": 1.0}
+    assert reported == {"memory_limit_bytes": 8 * GIB, "cpu_limit": 1.0}
 
 
 def test_a_container_whose_group_is_what_is_mounted(tmp_path: Path) -> None:
-    told = read(
+    reported = read(
         tmp_path,
         "0::/machine/only/outside\n",
         {"cgroup.controllers": "", "memory.max": "1024", "memory.current": "512"},
     )
-    assert told == {"memory_limit_bytes": 1024, "memory_used_bytes": 512}
+    assert reported == {"memory_limit_bytes": 1024, "memory_used_bytes": 512}
 
 
-def test_version_1_tells_the_same(tmp_path: Path) -> None:
-    told = read(
+def test_version_1_reports_the_same(tmp_path: Path) -> None:
+    reported = read(
         tmp_path,
         SELF_1,
         {
@@ -91,7 +91,7 @@ def test_version_1_tells_the_same(tmp_path: Path) -> None:
             "cpu/docker/abc/cpu.cfs_period_us": "100000",
         },
     )
-    assert told == {
+    assert reported == {
         "memory_limit_bytes": 4 * GIB,
         "memory_used_bytes": 2 * GIB,
         "cpu_limit": 1.5,
@@ -125,5 +125,5 @@ def test_no_limit_is_no_number(tmp_path: Path, group: str, files: dict[str, str]
 def test_odd_files_give_no_error_and_no_negative_number(
     tmp_path_factory: pytest.TempPathFactory, files: dict[str, str]
 ) -> None:
-    told = read(tmp_path_factory.mktemp("group"), "0::/\n", {"cgroup.controllers": "", **files})
-    assert all(value >= 0 for value in told.values())
+    reported = read(tmp_path_factory.mktemp("group"), "0::/\n", {"cgroup.controllers": "", **files})
+    assert all(value >= 0 for value in reported.values())

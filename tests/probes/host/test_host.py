@@ -22,14 +22,14 @@ GIB = 2**30
 
 
 def sampled(steps: int = 2, **options: Any) -> HostReport:
-    told: list[HostReport] = []
-    sampler = HostSampler(told.append, **options)
+    reported: list[HostReport] = []
+    sampler = HostSampler(reported.append, **options)
     for _ in range(steps):
         sampler.step()
-    return told[-1]
+    return reported[-1]
 
 
-def test_everything_it_tells_is_in_the_catalogue_and_plausible() -> None:
+def test_every_reported_value_is_in_the_catalogue_and_plausible() -> None:
     report = sampled()
     known = {
         (column.metric.name, *(value for _, value in column.labels)): metric.block
@@ -49,8 +49,12 @@ def test_the_share_of_cpu_is_of_the_time_between_two_readings(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # A guest's time is part of user's.
-    told = [Times(100, 50, 800, 50, 30), Times(130, 60, 850, 60, 60), Times(130, 60, 850, 60, 60)]
-    monkeypatch.setattr(psutil, "cpu_times", lambda: told.pop(0))
+    reported = [
+        Times(100, 50, 800, 50, 30),
+        Times(130, 60, 850, 60, 60),
+        Times(130, 60, 850, 60, 60),
+    ]
+    monkeypatch.setattr(psutil, "cpu_times", lambda: reported.pop(0))
     shares = [
         sampled_.host.get(("esper_host_cpu_utilization_ratio",))
         for sampled_ in reports(HostSampler, 3)
@@ -59,11 +63,11 @@ def test_the_share_of_cpu_is_of_the_time_between_two_readings(
 
 
 def reports(kind: type[HostSampler], steps: int) -> list[HostReport]:
-    told: list[HostReport] = []
-    sampler = kind(told.append)
+    reported: list[HostReport] = []
+    sampler = kind(reported.append)
     for _ in range(steps):
         sampler.step()
-    return told
+    return reported
 
 
 def test_a_reading_that_fails_costs_itself_and_one_line(
@@ -81,7 +85,7 @@ def test_a_reading_that_fails_costs_itself_and_one_line(
     assert caplog.text.count("no swap") == 1
 
 
-def test_of_the_process_alone_it_tells_nothing_of_the_machine() -> None:
+def test_a_process_only_sampler_reports_nothing_about_the_machine() -> None:
     report = sampled(whole=False)
     assert report.host == {}
     assert report.process
@@ -107,10 +111,10 @@ def test_more_than_nine_tenths_of_machine_or_container_is_an_alarm(
     monkeypatch.setattr(
         psutil, "virtual_memory", lambda: SimpleNamespace(used=machine * GIB, total=GIB)
     )
-    told = {"used": used, "limit": limit}
+    reported = {"used": used, "limit": limit}
     cells = {
         (f"esper_host_cgroup_memory_{name}_bytes",): float(value)
-        for name, value in told.items()
+        for name, value in reported.items()
         if value is not None
     }
     report = sampled(cgroup=lambda: cells)
@@ -118,12 +122,14 @@ def test_more_than_nine_tenths_of_machine_or_container_is_an_alarm(
 
 
 def test_a_directory_that_does_not_exist_yet_is_on_the_disk_above_it(tmp_path: Path) -> None:
-    told: list[Mapping[str, Cells]] = []
+    reported: list[Mapping[str, Cells]] = []
     path = tmp_path / "not" / "yet"
-    DiskSampler(told.append, {"checkpoint": path, "telemetry": tmp_path}).step()
+    DiskSampler(reported.append, {"checkpoint": path, "telemetry": tmp_path}).step()
     free = os.statvfs(tmp_path)
-    assert told[-1]["checkpoint"]["esper_host_disk_total_bytes",] == free.f_blocks * free.f_frsize
-    assert set(told[-1]) == {"checkpoint", "telemetry"}
+    assert (
+        reported[-1]["checkpoint"]["esper_host_disk_total_bytes",] == free.f_blocks * free.f_frsize
+    )
+    assert set(reported[-1]) == {"checkpoint", "telemetry"}
     assert not path.exists()
 
 
@@ -139,6 +145,6 @@ def test_a_disk_that_cannot_be_read_costs_itself(
 
     (tmp_path / "stale").mkdir()
     monkeypatch.setattr(psutil, "disk_usage", partly)
-    told: list[Mapping[str, Cells]] = []
-    DiskSampler(told.append, {"state": tmp_path / "stale", "telemetry": tmp_path}).step()
-    assert set(told[-1]) == {"telemetry"}
+    reported: list[Mapping[str, Cells]] = []
+    DiskSampler(reported.append, {"state": tmp_path / "stale", "telemetry": tmp_path}).step()
+    assert set(reported[-1]) == {"telemetry"}
