@@ -1,2 +1,2 @@
-"""Pages in shared memory, the node agent that serves them, and the wrapper that knows how a run
+"""Pages in shared memory, the node agent that serves them, and the wrapper that records how a run
 died."""

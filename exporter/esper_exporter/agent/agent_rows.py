@@ -1,4 +1,4 @@
-"""The agent's rows about itself and about the processes that it follows."""
+"""The agent's metrics about itself and the processes that it follows."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from esper_exporter.state.failure_reason import REASONS
 
 
 class AgentRows:
-    """The agent's own rows: how many processes there are, how they ended, what it refused."""
+    """The agent's rows: number of processes, how they ended, refused pages."""
 
     def __init__(self, table: ValueTable, started: float) -> None:
         blocks = compiled()
@@ -29,7 +29,7 @@ class AgentRows:
     def write(
         self, shown: Sequence[TrackedProcess], found: ProcessList, conflicts: int, now: float
     ) -> None:
-        """Write the rows as they are now."""
+        """Write the current rows."""
         states = dict.fromkeys(PROCESS_STATES, 0)
         ages: dict[tuple[str, ...], dict[tuple[str, ...], float]] = {}
         exits: dict[tuple[str, ...], dict[tuple[str, ...], float]] = {}

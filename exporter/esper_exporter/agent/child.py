@@ -1,4 +1,4 @@
-"""Child processes as if they had been started without us: same streams, signals and status."""
+"""Run child processes transparently: same streams, signals and exit status."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Children:
         self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
         self.running: set[int] = set()
         self.ended: dict[int, int] = {}
-        """Process → wait status, of those that have ended."""
+        """Process → wait status of each ended child."""
 
     def start(self, command: Sequence[str], environment: Mapping[str, str]) -> int:
         """Start a command, found on its PATH; its process identifier. Raises OSError."""
@@ -67,7 +67,7 @@ class Children:
 
     def _reap(self) -> int | None:
         for pid in tuple(self.running):
-            # Again after a stop: one SIGCHLD may stand for several changes.
+            # Check again after a stop: one SIGCHLD may cover several changes.
             while True:
                 found, status = os.waitpid(pid, os.WNOHANG | os.WUNTRACED)
                 if not found:
@@ -80,14 +80,14 @@ class Children:
         return None
 
     def let_signals_in(self) -> None:
-        """Receive signals as before: nothing is left to pass them on to."""
+        """Restore the signal mask: no child is left to receive them."""
         signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
 
 
 def end_like(status: int) -> int:
     """End as a child with this wait status did: returns its exit code, or dies of its signal.
 
-    The child has dumped core, if anyone should.
+    Only the child dumps core.
     """
     if not os.WIFSIGNALED(status):
         return os.WEXITSTATUS(status)

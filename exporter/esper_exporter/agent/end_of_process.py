@@ -1,5 +1,4 @@
-"""What a process that is gone leaves on the page: how it ended, and which values still mean
-something."""
+"""What the page shows of an ended process: how it ended, and which values remain meaningful."""
 
 from __future__ import annotations
 
@@ -18,7 +17,7 @@ from esper_exporter.agent.page_view import Lines, PageView, RunKey
 from esper_exporter.metrics.table import Values
 
 DIED = "died"
-"""A process that is gone and did not say why, and that nothing waited for: killed, most likely."""
+"""A process that vanished without a reason or a wrapper's record: most likely killed."""
 
 ACTIVE, FINISHED, FAILED = "esper_run_active", "esper_run_finished", "esper_run_failed"
 ENDED_AT = "esper_run_end_timestamp_seconds"
@@ -48,7 +47,7 @@ class Exit:
 
 
 def read_exit(path: Path, owners: frozenset[int]) -> Exit | None:
-    """What a wrapper or an agent wrote, None where nothing usable is there."""
+    """A wrapper's or agent's record; None without a usable one."""
     try:
         handle = open_owned(path, owners, _MAX_RECORD)
     except (OSError, PageRefused):
@@ -67,7 +66,7 @@ def read_exit(path: Path, owners: frozenset[int]) -> Exit | None:
 
 
 def unfinished_runs(view: PageView, values: Values) -> list[RunKey]:
-    """The runs of a page that were going on when it was published last."""
+    """The runs that were active at the page's last publication."""
     found = []
     for run, start, columns in view.rows_of(FAILED):
         ended = 0.0
@@ -85,7 +84,7 @@ def unfinished_runs(view: PageView, values: Values) -> list[RunKey]:
 
 
 def failed_runs(view: PageView, values: Values) -> set[str]:
-    """The reasons for which runs of a page say that they have failed."""
+    """The failure reasons that the page's runs report."""
     reasons = set()
     for _, start, columns in view.rows_of(FAILED):
         for place, column in enumerate(columns):
@@ -95,8 +94,8 @@ def failed_runs(view: PageView, values: Values) -> set[str]:
 
 
 def with_end(view: PageView, values: Values, runs: list[RunKey], end: Exit) -> Values:
-    """The values of a page whose process is gone: these runs have failed for that reason, or have
-    finished where it is empty.
+    """The values of an ended process's page: mark these runs as failed with the reason, or as
+    finished if it is empty.
 
     A reason that the page's version does not know is ``unknown`` there.
     """
@@ -126,10 +125,10 @@ def _name(view: PageView, family: int) -> str:
 
 
 def hidden_after_death(lines: Lines, families: tuple[Family, ...], seen: bool) -> NDArray[np.bool_]:
-    """The lines that a page must not show any more once its process is gone.
+    """The lines to hide once the page's process is gone.
 
-    At once what measured the process itself; when every regular scraper has fetched the end also
-    the gauges of the moment. Counters, latches, times and how the run ended stay.
+    At once the process's own measurements; once every regular scraper has fetched the end, also
+    the momentary gauges. Counters, latches, times and how the run ended stay.
     """
     of_moment = np.array(
         [family.kind == "gauge" and not _KEPT.search(family.name) for family in families], np.bool_

@@ -1,4 +1,4 @@
-"""From a wait status to the reason that ``esper_run_failed`` names."""
+"""Map a wait status to a reason of ``esper_run_failed``."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _LAST_SIGNAL = 64
 
 
 def exit_of(status: int, *, out_of_memory: bool, by_shell: bool = False) -> Exit:
-    """How a process ended. ``out_of_memory``: the kernel killed for want of memory meanwhile;
+    """How a process ended. ``out_of_memory``: the OOM killer acted meanwhile;
     ``by_shell``: the status is a shell's, which reports 128 + N for a child that signal N ended.
     """
     now = time.time()
@@ -43,12 +43,12 @@ def _signalled(number: int, out_of_memory: bool, now: float) -> Exit:
 
 
 class OomWatch:
-    """Whether the kernel killed a process of this control group for want of memory.
+    """Detects whether the OOM killer killed a process of this control group.
 
     ``memory.events`` of the process' control group (version 2) or ``memory.oom_control``
     (version 1) count such kills of its members, whichever group's limit was hit. A count that rose
     while a process ran proves that there was one; nothing else does. It does not say which: a
-    process of the same group that somebody kills with SIGKILL meanwhile counts as well.
+    process of the same group that gets a SIGKILL meanwhile counts as well.
     """
 
     def __init__(self, read_group: Callable[[], str] | None = None, root: Path = _GROUPS) -> None:
@@ -57,7 +57,7 @@ class OomWatch:
         self._before = self._count()
 
     def killed(self) -> bool:
-        """Whether a count rose since this was made."""
+        """Whether a count rose since construction."""
         now = self._count()
         return any(now[path] > count for path, count in self._before.items() if path in now)
 

@@ -1,4 +1,4 @@
-"""What the cells of a shared page mean: its families once, then each row as it comes and goes.
+"""The layout of a shared page: its families once, then a record for each added or removed row.
 
 The log's first line holds the families and the columns of each kind of row, so that an agent of
 another version can serve it. Then each line is a record: ``[cell, block, labels]`` adds the row
@@ -29,7 +29,7 @@ FORMAT = 1
 MAX_LOG_BYTES = 256 * 1024 * 1024
 COMPACT_BYTES = 4 * 1024 * 1024
 COMPACT_FACTOR = 3
-"""A log is begun anew when it has this many bytes, and this many times those of its live rows."""
+"""A log is rewritten at this many bytes, if that is this many times its live rows' bytes."""
 MAX_ROWS = 400_000
 _NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 _KINDS = frozenset({"gauge", "counter", "histogram", "info", "unknown"})
@@ -49,7 +49,7 @@ class Family:
     of_run: bool
 
     def as_metric(self) -> Metric:
-        """What the renderer needs of it."""
+        """The family as the renderer needs it."""
         return Metric(
             name=self.name,
             kind=self.kind,  # type: ignore[arg-type]
@@ -158,7 +158,7 @@ class LayoutWriter:
         self.size = 0
 
     def record(self, state: Capture) -> None:
-        """Append what came, went or was renamed since the last time."""
+        """Append the rows added, removed or renamed since the last call."""
         if state.version == self._version and self._handle >= 0:
             return
         current = {row: row.labels for rows in state.rows.values() for row in rows}
@@ -179,7 +179,8 @@ class LayoutWriter:
         return len(self._schema) + sum(len(_added(row)) for row in self._known)
 
     def _begin(self, rows: Iterable[Row]) -> None:
-        """A new log with what is there now. The old one goes when the page names the new one."""
+        """Write a new log with the current rows. The old one is removed once the page names the new
+        one."""
         generation = self.generation + 1
         path = log_path(self._directory, generation)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
@@ -208,14 +209,14 @@ class LayoutWriter:
             log_path(self._directory, generation).unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Give the file descriptor back; the file stays."""
+        """Close the file descriptor; the file stays."""
         if self._handle >= 0:
             os.close(self._handle)
             self._handle = -1
 
 
 def log_path(directory: Path, generation: int) -> Path:
-    """Where a generation of the log lies."""
+    """The path of a generation of the log."""
     return directory / f"layout.{generation}"
 
 

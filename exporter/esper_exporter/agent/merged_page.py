@@ -1,4 +1,4 @@
-"""Many pages as one: families merged and ordered, one call that formats all numbers.
+"""Merge many pages into one: families merged and ordered, one call that formats all numbers.
 
 The order of the lines depends only on which rows there are, and is kept; what a scrape costs is
 one copy of the values, one format and one join, as on a single page.
@@ -35,7 +35,7 @@ class Part:
 
 
 Wanted = Callable[[RunKey], bool]
-"""Whether the lines of a run are asked for."""
+"""Whether the request selects a run's lines."""
 
 
 class FamilyOrder:
@@ -106,7 +106,7 @@ class MergedPage:
         self._empty = b"# EOF\n" if exposition == OPENMETRICS else b""
 
     def render(self, parts: Sequence[Part], wanted: Wanted | None = None) -> bytes:
-        """The page, UTF-8; with ``wanted`` only the lines of those runs."""
+        """The page in UTF-8; with ``wanted`` only those runs' lines."""
         parts = [part for part in parts if len(part.lines.cells)]
         if not parts:
             return self._empty

@@ -53,8 +53,8 @@ KEEP_SECONDS = 900.0
 class AgentSettings:
     """Settings of an agent.
 
-    ``shares`` are the directories to serve, ``keep_seconds`` how long the page of a process that
-    is gone stays, ``file_sd`` a directory for the target file of Prometheus' file_sd: one target
+    ``shares`` are the directories to serve, ``keep_seconds`` how long the page of an ended
+    process stays, ``file_sd`` a directory for the target file of Prometheus's file_sd: one target
     stands for the whole node. ``gpu_vitals`` and ``host_vitals`` are "on" or "off".
     """
 
@@ -75,11 +75,11 @@ class AgentSettings:
 class NodeAgent:
     """Serves the pages of every process of its shares on one port.
 
-    It owns a table of its own for the machine, its GPUs and itself; what belongs to runs lies in
-    the shares. Agents hold a lock in each share they serve, so that an exporter knows that it need
-    not linger. All methods may be called from any thread. ``clock`` returns Unix seconds.
+    It owns a table for the machine, its GPUs and itself; the runs' values are in the shares. An
+    agent holds a lock in each share that it serves, so that an exporter knows that it need not
+    linger. All methods may be called from any thread. ``clock`` returns Unix seconds.
 
-    Raises ValueError for bad settings, OSError where a share cannot be made.
+    Raises ValueError for bad settings, OSError where it cannot create a share.
     """
 
     def __init__(self, settings: AgentSettings, clock: Callable[[], float] = time.time) -> None:
@@ -130,9 +130,9 @@ class NodeAgent:
     # -- life ------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Take hold of the shares, serve, and look after the processes each second.
+        """Lock the shares, serve, and check the processes each second.
 
-        Raises BlockingIOError where another agent serves a share, and what the server raises.
+        Raises BlockingIOError where another agent serves a share, and the server's errors.
         """
         for share in self._settings.shares:
             make_share(share)
@@ -150,7 +150,7 @@ class NodeAgent:
         self._thread = start_daemon(self._run, "esper-agent-tick")
 
     def close(self) -> None:
-        """Stop serving; what is in the shares stays for the next agent."""
+        """Stop serving; the shares stay for the next agent."""
         self._stop.set()
         if self._thread is not None:
             self._thread.join(5 * TICK_SECONDS)
@@ -164,26 +164,26 @@ class NodeAgent:
             os.close(self._locks.pop())
 
     def _run(self) -> None:
-        """Deaths are found, and pages retired, also when nobody scrapes."""
+        """Find deaths and retire pages also without scrapes."""
         while not self._stop.wait(TICK_SECONDS):
             try:
                 with self._lock:
                     self._list.refresh(self._clock())
             except Exception:
-                logger.exception("looking after the shares failed")
+                logger.exception("checking the shares failed")
 
     def wait_until_seen(self, seconds: float, *, failed: bool, ends_at_once: str) -> bool:
-        """Wait until every regular scraper has fetched the page as it is now; whether it has.
+        """Wait until every regular scraper has fetched the current page; return whether it has.
 
-        Returns at once where nothing failed and nobody scrapes. ``ends_at_once`` is for the log:
-        what a person may do to end the wait.
+        Returns at once if nothing failed and no scraper comes. ``ends_at_once`` is for the log: how
+        the user can end the wait.
         """
         if failed or self._tracker.scraped_regularly:
             self._tracker.serious()
         return self._tracker.linger(seconds, ends_at_once)
 
     def retire(self, directories: Iterable[Path]) -> None:
-        """Take the pages of these processes off: nobody serves them any more."""
+        """Retire the pages of these processes."""
         with self._lock:
             self._list.remove(directories)
 
@@ -200,20 +200,20 @@ class NodeAgent:
 
     @property
     def port(self) -> int | None:
-        """The TCP port that is served, None while it is not known."""
+        """The TCP port, None while unknown."""
         return self.server.port
 
     @property
     def url(self) -> str | None:
-        """Its address on this machine, None while it is not known."""
+        """The page's address on this machine, None while unknown."""
         return self.server.url
 
     def serving(self) -> bool:
-        """Whether the page can be fetched."""
+        """Whether clients can fetch the page."""
         return self.server.listening
 
     def landing(self) -> LandingPage:
-        """No run: the target is the node's, whatever runs on it."""
+        """No run: the target is the node, whatever runs on it."""
         return LandingPage(version=__version__, ready=True)
 
     # -- what the server asks ------------------------------------------------------------------
@@ -266,7 +266,7 @@ class NodeAgent:
             return status_page([_line(each, now) for each in self._list.refresh(now)])
 
     def ready(self) -> bool:
-        """An agent is ready when it serves: a node without a run is nothing to wait for."""
+        """An agent is ready when it serves, also on a node without a run."""
         return True
 
     def visited(self, visit: Visit) -> None:
@@ -274,7 +274,7 @@ class NodeAgent:
         self._tracker.visited(visit)
 
     def served(self, page: Served) -> None:
-        """Note who fetched the page."""
+        """Note that a client fetched the page."""
         if page.complete:
             with self._lock:
                 self._rows.scrapes += 1

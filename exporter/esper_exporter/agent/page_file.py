@@ -1,11 +1,12 @@
-"""The values of one process' page in a file that outlives it.
+"""Store the values of a process's page in a file that outlives the process.
 
 The file holds two buffers and a slot for each. A writer fills the buffer that is not current,
-then its slot. A writer that dies half-way leaves the other buffer whole, and a slot's checksum
-tells a reader which of the two it may believe.
+then its slot. A writer that dies half-way leaves the other buffer intact, and the slots'
+checksums show the reader which of the two is valid.
 
 The writer uses ``pwrite``, not a memory map: on a full or truncated file a store through a map
-ends the process with SIGBUS, a write returns an error. A reader uses ``pread`` for the same reason.
+kills the process with SIGBUS, whereas a write returns an error. Readers use ``pread`` for the
+same reason.
 
 Layout, little-endian: 4,096 bytes of header (magic, format, cells that a buffer has room for; at
 64 and 128 the two slots), then the two buffers of float64.
@@ -67,8 +68,8 @@ def _checksum(data: bytes | memoryview | NDArray[np.float64]) -> int:
 
 
 class PageWriter:
-    """Writes publications of one process. Not thread-safe. Raises OSError where nothing can be
-    written; the pages published before stay readable."""
+    """Writes a process's publications. Not thread-safe. Raises OSError if a write fails; earlier
+    publications stay readable."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -79,7 +80,7 @@ class PageWriter:
     def publish(
         self, values: NDArray[np.float64], at: float, layout_generation: int, layout_bytes: int
     ) -> None:
-        """Make these values the current page."""
+        """Publish these values."""
         if len(values) > self._capacity:
             self._make_room(len(values))
         self._sequence += 1
@@ -116,7 +117,7 @@ class PageWriter:
         self._handle, self._capacity = handle, capacity
 
     def _copy_current(self, handle: int, capacity: int) -> None:
-        """The current page moves along, so that the new file is never without one."""
+        """Copy the current page, so that the new file always has one."""
         which = self._sequence & 1
         size = self._capacity * CELL_BYTES
         data = os.pread(self._handle, size, self._buffer_at(which))
@@ -125,7 +126,7 @@ class PageWriter:
         os.pwrite(handle, slot, _SLOT_AT[which])
 
     def close(self) -> None:
-        """Give the file descriptor back; the file stays."""
+        """Close the file descriptor; the file stays."""
         if self._handle >= 0:
             os.close(self._handle)
             self._handle, self._capacity = -1, 0
@@ -223,7 +224,7 @@ class PageReader:
         return None
 
     def close(self) -> None:
-        """Give the file descriptor back."""
+        """Close the file descriptor."""
         if self._handle >= 0:
             os.close(self._handle)
             self._handle = -1

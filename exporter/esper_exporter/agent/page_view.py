@@ -1,4 +1,4 @@
-"""One process' page as the agent sees it: the lines it can have, and the newest values."""
+"""A process's page as the agent sees it: its lines, and the newest values."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ class PageView:
                     yield key, start, columns
 
     def lit(self) -> tuple[str, ...]:
-        """The latches that are lit, as the labels that name them: ``op/nan``, ``gradients``."""
+        """The set latches by label: ``op/nan``, ``gradients``."""
         schema, published = self.schema, self.published
         if schema is None or published is None:
             return ()
@@ -171,7 +171,7 @@ class PageView:
         )
 
     def close(self) -> None:
-        """Give the file descriptor back."""
+        """Close the file descriptor."""
         self._reader.close()
 
 

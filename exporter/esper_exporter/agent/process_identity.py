@@ -1,8 +1,8 @@
 """Which process wrote a shared page, and whether it still lives.
 
-A process identifier alone says nothing: it is used again. A process is known by its identifier,
-its start time and the boot that it belongs to, and it lives as long as it holds a lock that the
-kernel releases, whatever ends it.
+A process id alone is not enough: the kernel reuses it. The id, the start time and the boot
+identify a process, and it lives as long as it holds a lock, which the kernel releases however
+the process ends.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class ProcessIdentity:
 
     @classmethod
     def from_json(cls, data: bytes) -> ProcessIdentity:
-        """Read what `to_json` wrote. Raises ValueError."""
+        """Parse the output of `to_json`. Raises ValueError."""
         raw: Any = orjson.loads(data)
         if not isinstance(raw, dict):
             raise ValueError("not an object")
@@ -106,7 +106,7 @@ class LifeLock:
             raise
 
     def release(self) -> None:
-        """Close this process' copy of the file."""
+        """Close this process's copy of the file."""
         if self._handle >= 0:
             os.close(self._handle)
             self._handle = -1
@@ -132,8 +132,8 @@ def is_locked(path: Path) -> bool:
 def lives(identity: ProcessIdentity, lock: Path) -> bool:
     """Whether the process that wrote a page still lives.
 
-    A lock that a forgotten child still holds does not make a process live whose start time is no
-    longer in /proc; where /proc is another namespace's the lock alone decides.
+    A lock that an orphaned child still holds does not keep a process alive whose start time is no
+    longer in /proc; if /proc belongs to another namespace, the lock alone decides.
     """
     if not is_locked(lock):
         return False

@@ -1,4 +1,4 @@
-"""Every process of some shares: found, followed, refused, retired."""
+"""The processes of the shares: find, follow, refuse and retire them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from esper_exporter.agent.tracked_process import TrackedProcess
 logger = logging.getLogger("esper_exporter")
 
 MAX_GONE = 512
-"""Pages of ended processes that are kept; the oldest go first."""
+"""Number of ended processes with a kept page; the oldest are retired first."""
 
 
 @dataclass(slots=True)
@@ -88,7 +88,7 @@ class ProcessList:
             ended_before = process.end is not None
             shown = process.refresh(now)
         except FileNotFoundError:
-            # Still being made, or being removed; one that stays so is cleaned up by its age.
+            # Being created or removed; a leftover is cleaned up by age.
             self._clear_unfinished(directory, now)
             return None
         except (OSError, PageRefused) as problem:
@@ -117,7 +117,7 @@ class ProcessList:
             logger.warning("not served: %s (%s): %s", place, reason, problem)
 
     def _retire(self, now: float) -> None:
-        """Give up the pages of processes that are gone long enough, or are too many."""
+        """Retire the pages of processes that ended long enough ago, or are too many."""
         gone = sorted(
             (each for each in self.processes.values() if each.gone_at is not None),
             key=lambda each: each.gone_at or 0.0,
@@ -128,7 +128,7 @@ class ProcessList:
                 continue
             assert process.gone_at is not None
             over = now - process.gone_at > self.keep_seconds
-            # A good end that everybody has fetched has nothing left to tell.
+            # Every scraper has fetched this good end: retire the page.
             finished = process.seen and not process.end.reason
             if over or finished or place < too_many:
                 self._remove(process)

@@ -27,7 +27,7 @@ MAX_PROCESSES = 4096
 def make_share(path: Path) -> None:
     """Make the share where it is missing, for this user alone (mode 0700).
 
-    Raises OSError, PageRefused where another user could put files under our feet.
+    Raises OSError, or PageRefused where another user could plant files in it.
     """
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     check_share(path)
@@ -67,7 +67,7 @@ def process_directories(share: Path) -> Iterator[Path]:
 
 
 def write_record(path: Path, data: bytes) -> None:
-    """Put a small file in its place in one step. Raises OSError; a file that is there stays."""
+    """Replace a small file atomically. Raises OSError; the old file then stays."""
     path.parent.mkdir(mode=0o700, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -1,4 +1,4 @@
-"""SharedPage: the exporter's side of a share. It publishes the page of this process."""
+"""SharedPage: the exporter's side of a share; publishes this process's page."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class SharedPage:
         _PAGES.add(self)
 
     def start(self) -> None:
-        """Make this process' directory and publish from now on. Harmless when it is done."""
+        """Create this process's directory and publish from now on; idempotent."""
         with self._lock:
             if self._thread is not None or not self._open():
                 return
@@ -94,7 +94,7 @@ class SharedPage:
         self.publish()
 
     def _open(self) -> bool:
-        """Whether there is a place to publish to."""
+        """Whether this process publishes to a share."""
         if self._page is not None:
             return True
         try:
@@ -168,7 +168,7 @@ class SharedPage:
             logger.debug("the browser page's state could not be kept", exc_info=True)
 
     def publish(self) -> None:
-        """Publish the page as it is now, before this returns. Never raises.
+        """Publish the current page before returning. Never raises.
 
         A signal handler that reports a fault may interrupt a publication on its own thread; that
         publication is then repeated before it returns.
@@ -202,7 +202,7 @@ class SharedPage:
         except Exception:
             if not self._failed:
                 self._failed = True
-                logger.exception("the page could not be shared; the training goes on")
+                logger.exception("sharing the page failed; the training goes on")
 
     def _run(self) -> None:
         kept_at = time.monotonic()
@@ -218,8 +218,8 @@ class SharedPage:
                 self.publish()
 
     def close(self) -> None:
-        """Publish for the last time and say, by releasing the lock, that nothing more comes. Where
-        no agent serves the page, it goes with the process."""
+        """Publish for the last time and release the lock, which marks the end. Without an agent the
+        page is removed with the process."""
         if os.getpid() != self._pid:
             return
         self._stop.set()
@@ -241,7 +241,7 @@ class SharedPage:
             self._discard()
 
     def _discard(self) -> None:
-        """Take the page out of the share: this process has served its end itself."""
+        """Remove the page from the share: this process has served its end itself."""
         directory, self.directory = self.directory, None
         if directory is not None:
             try:
@@ -250,7 +250,7 @@ class SharedPage:
                 logger.warning("%s could not be removed: %s", directory, problem.strerror)
 
     def _after_fork_in_child(self) -> None:
-        """A child must not hold its parent's lock, nor its files."""
+        """Drop the parent's lock and files in a forked child."""
         self._lock = threading.RLock()
         self._thread = None
         if self._life is not None:

@@ -1,4 +1,4 @@
-"""One process of a share as the agent follows it: alive, gone, retired."""
+"""A process of a share as the agent follows it: alive, ended, retired."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ from esper_exporter.agent.share_directory import (
 
 _MAX_IDENTITY = 65_536
 WRAPPER_SECONDS = 5.0
-"""How long a process that runs under a wrapper may be gone before its end is judged without it."""
+"""How long to wait for the wrapper's record of an ended process before judging without it."""
 
 
 @dataclass(slots=True, eq=False)
 class TrackedProcess:
-    """A process' page and what became of the process.
+    """A process's page, and how the process ended.
 
     Raises PageRefused or OSError from `open` and `refresh` for a page that must not be served.
     """
@@ -47,17 +47,17 @@ class TrackedProcess:
     identity: ProcessIdentity
     view: PageView
     gone_at: float | None = None
-    """Unix seconds when the process was found to be gone, None while it lives."""
+    """Unix time at which the agent found the process gone, None while it lives."""
     end: Exit | None = None
     """How it ended, None while it lives or its wrapper has not reported yet."""
     unfinished: list[RunKey] = field(default_factory=list)
-    """Its runs that went on when it ended."""
+    """Its runs that were active when it ended."""
     seen: bool = False
     """Whether every regular scraper has fetched the end."""
 
     @classmethod
     def open(cls, share: Path, directory: Path) -> TrackedProcess:
-        """Begin to follow a process' directory."""
+        """Start following a process's directory."""
         found = os.stat(directory, follow_symlinks=False)
         owners = owners_of(check_share(share), found)
         handle = open_owned(directory / IDENTITY, owners, _MAX_IDENTITY)
@@ -71,13 +71,13 @@ class TrackedProcess:
 
     @property
     def alive(self) -> bool:
-        """Whether the process was alive when it was looked at last."""
+        """Whether the process was alive at the last check."""
         return self.gone_at is None
 
     def refresh(self, now: float) -> bool:
-        """Read the page and look after the process; whether there is a page to show."""
+        """Read the page and check the process; return whether there is a page to show."""
         if self.gone_at is None and not lives(self.identity, self.directory / LOCK):
-            # First the death, then the page: what was published before it is read after it.
+            # Check for death before reading the page, so as to read the last publication.
             self.gone_at = now
         shown = self.view.refresh()
         if self.gone_at is not None and self.end is None:
@@ -85,7 +85,7 @@ class TrackedProcess:
         return shown
 
     def _judge(self, now: float) -> None:
-        """How the process ended: as it said itself, as its wrapper says, or without a word."""
+        """How the process ended: by its own report, its wrapper's record, or unknown."""
         published = self.view.published
         if published is not None:
             self.unfinished = unfinished_runs(self.view, published.values)
@@ -108,7 +108,7 @@ class TrackedProcess:
         self._found(Exit(DIED if self.unfinished else self._said(), 0, -1, at))
 
     def _said(self) -> str:
-        """The reason for which its own page says that a run has failed, empty for none."""
+        """The failure reason on the process's page, empty without one."""
         published = self.view.published
         return (
             "" if published is None else min(failed_runs(self.view, published.values), default="")
@@ -116,17 +116,17 @@ class TrackedProcess:
 
     def _found(self, end: Exit) -> None:
         self.end = end
-        # Where this agent may only read the share, it judges anew after a restart.
+        # With read-only access to the share, an agent judges again after a restart.
         with suppress(OSError):
             write_record(self.directory / DEATH, end.to_json())
 
     @property
     def died_without_a_word(self) -> bool:
-        """Whether it ended in the middle of a run."""
+        """Whether it ended during a run."""
         return self.end is not None and bool(self.unfinished) and bool(self.end.reason)
 
     def part(self) -> Part | None:
-        """What the page of the node shows of it now."""
+        """Its part of the node's page."""
         view, published = self.view, self.view.published
         if published is None or view.lines is None or view.schema is None:
             return None
@@ -140,5 +140,5 @@ class TrackedProcess:
         return Part(view.lines, families, values, hidden)
 
     def close(self) -> None:
-        """Give the file descriptors back."""
+        """Close the file descriptors."""
         self.view.close()

@@ -1,9 +1,9 @@
-"""``esper-exporter run``: a training as a child whose end is known, whatever it is.
+"""``esper-exporter run``: run a training as a child process and record how it ends.
 
-The wrapper starts the command first and everything else meanwhile. Where no agent serves the
-share it serves it itself, so that the child ends at once and its last page does not. Several
-wrappers of a node (one for each rank) serve one share: the first that gets the lock serves all of
-it, and another takes over when that one ends.
+The wrapper starts the command first and everything else in parallel. Where no agent serves the
+share, the wrapper does, so that the child ends at once while its last page stays up. Several
+wrappers of a node (one for each rank) share one directory: the first to get the lock serves all
+of it, and another takes over when that one ends.
 """
 
 from __future__ import annotations
@@ -49,10 +49,10 @@ class Launch:
 
 
 def run(launch: Launch) -> int:
-    """Run it to its end and end as it did. Returns the exit code, unless a signal ended the child:
-    then this process dies of the same signal.
+    """Run the command and end as it did: return its exit code, or die of the signal that ended
+    it.
 
-    Raises OSError where the command cannot be started.
+    Raises OSError if the command does not start.
     """
     children = Children()
     token = secrets.token_hex(8)
@@ -68,7 +68,7 @@ def run(launch: Launch) -> int:
             wrapper.report(pid, status)
         if status and first is None:
             first = status
-            children.send(signal.SIGTERM)  # one rank alone cannot go on; the others would wait
+            children.send(signal.SIGTERM)  # the other ranks would wait for it
     children.let_signals_in()
     if wrapper is not None:
         wrapper.finish()
@@ -78,7 +78,7 @@ def run(launch: Launch) -> int:
 def _environments(launch: Launch, token: str) -> list[dict[str, str]]:
     common = dict(launch.environment)
     if launch.share is not None:
-        # The port of the environment is that of the wrapper or agent, which serves in its place.
+        # The environment's port is for the wrapper or agent, which serves instead.
         common |= {WRAPPER_VARIABLE: token, SHARE_VARIABLE: str(launch.share), PORT_VARIABLE: "off"}
     if launch.copies == 1:
         return [common]
@@ -100,7 +100,7 @@ def _environments(launch: Launch, token: str) -> list[dict[str, str]]:
 
 
 class _Wrapper:
-    """Serves the share while nobody else does, and records how children end."""
+    """Serves the share if no agent does, and records how children end."""
 
     def __init__(self, share: Path, token: str) -> None:
         self._share = share
@@ -114,8 +114,8 @@ class _Wrapper:
         self._records: list[Path] = []
 
     def start(self, environment: Mapping[str, str]) -> None:
-        """Begin to serve, on threads of its own, with the settings of an environment; nothing that
-        fails here costs the training."""
+        """Start serving on separate threads, with an environment's settings; a failure does not
+        affect the training."""
         from esper_exporter.agent.exit_reason import OomWatch
         from esper_exporter.agent.share_directory import make_share
         from esper_exporter.settings import read_settings
@@ -125,7 +125,7 @@ class _Wrapper:
             self._settings = read_settings({}, environment)
             make_share(self._share)
         except Exception as problem:
-            logger.warning("the page of this run is not served by the wrapper: %s", problem)
+            logger.warning("the wrapper does not serve this run's page: %s", problem)
             return
         start_daemon(self._take_over, "esper-run-serve")
 
@@ -136,12 +136,12 @@ class _Wrapper:
                     if self._done.is_set() or self._serve():
                         return
             except Exception as problem:
-                logger.warning("the page of this run is not served by the wrapper: %s", problem)
+                logger.warning("the wrapper does not serve this run's page: %s", problem)
                 return
             self._done.wait(TAKE_OVER_SECONDS)
 
     def _serve(self) -> bool:
-        """Whether this wrapper serves the share now: nobody else did."""
+        """Whether this wrapper serves the share."""
         from esper_exporter.agent.node_agent import AgentSettings, NodeAgent
         from esper_exporter.agent.share_directory import AGENT_LOCK
 
@@ -168,7 +168,7 @@ class _Wrapper:
         return True
 
     def report(self, pid: int, status: int) -> None:
-        """Record how a child ended, for whoever serves its page."""
+        """Record how a child ended, for the server of its page."""
         from esper_exporter.agent.exit_reason import exit_of
         from esper_exporter.agent.share_directory import EXITS, write_record
 
@@ -177,7 +177,7 @@ class _Wrapper:
             shell = self._page_of(pid) is None
             target = pid
             if shell:
-                # The command was a script: the training is the one process of ours that is gone.
+                # The command was a script: the training is its one ended process.
                 gone = self._gone_processes()
                 if len(gone) == 1:
                     target = gone[0]
@@ -194,7 +194,7 @@ class _Wrapper:
                 code, number = end.exit_code, end.signal
                 record_exit(self._settings.journal, target, end.reason, code, number)
         except Exception as problem:
-            logger.warning("how the training ended could not be recorded: %s", problem)
+            logger.warning("could not record how the training ended: %s", problem)
 
     def _ours(self) -> list[tuple[int, Path]]:
         from esper_exporter.agent.share_directory import process_directories
@@ -218,8 +218,8 @@ class _Wrapper:
         return [pid for pid, directory in self._ours() if not is_locked(directory / LOCK)]
 
     def finish(self) -> None:
-        """Stay until every regular scraper has fetched how the training ended, where this wrapper
-        is the one that serves it; Ctrl-C or SIGTERM ends at once."""
+        """If this wrapper serves the page, wait until every regular scraper has fetched how the
+        training ended; Ctrl-C or SIGTERM ends the wait."""
         self._done.set()
         with self._lock:
             agent = self._agent
