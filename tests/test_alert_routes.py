@@ -218,7 +218,8 @@ def test_what_follows_from_a_cause_is_not_sent_beside_it_and_all_else_is(tmp_pat
         causes.append(one)
         loud.append(other)
 
-    with alertmanager(tmp_path) as server:
+    # Long enough that all of a group arrive before its first notification.
+    with alertmanager(tmp_path, group_wait="5s") as server:
         receivers = ("team", "on-call", "on-call-latched", "nobody")
 
         def arrived(labels: dict[str, str]) -> bool:

@@ -100,7 +100,11 @@ def alertmanager(folder: Path, group_wait: str = "1s") -> Iterator[Alertmanager]
         def log_message(self, format: str, *args: object) -> None:
             """Say nothing."""
 
-    hook = ThreadingHTTPServer(("127.0.0.1", hook_port), Hook)
+    class Hooks(ThreadingHTTPServer):
+        # All groups of a configuration may be notified at once.
+        request_queue_size = 256
+
+    hook = Hooks(("127.0.0.1", hook_port), Hook)
     log = folder / "alertmanager.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
