@@ -3,7 +3,7 @@
     python -m benchmarks.fuzz --events 1000000 --seed 1
 
 Two of three events are generated: partial payloads, heads under any name, values of other types,
-hostile objects. Each third is a good one of its own kind, and its count must be exact at the end.
+hostile objects. Every third is a good one of a separate kind, counted exactly at the end.
 """
 
 from __future__ import annotations
@@ -194,7 +194,7 @@ def mangled(draw: random.Random) -> Any:
 
 
 def good(number: int) -> dict[str, Any]:
-    """An event that must count, in a group of its own."""
+    """An event that must count, in a separate group."""
     data = {
         "episodes_completed": number,
         "batch_idx": number,

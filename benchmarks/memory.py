@@ -1,4 +1,4 @@
-"""Memory of 16,000 series, each side in a process of its own."""
+"""Memory of 16,000 series, each side in a separate process."""
 
 from __future__ import annotations
 

@@ -99,7 +99,7 @@ def _turn(server: str, job: str, scrapes: int) -> list[float]:
 
 
 def serve_ours(port: Connection, end: Event) -> None:
-    """The page on the exporter's server, in a process of its own."""
+    """The page on the exporter's server, in a separate process."""
     server = MetricsServer(_Source(), host="127.0.0.1", port=0, strict=True)
     server.start()
     port.send(server.port)
@@ -108,7 +108,7 @@ def serve_ours(port: Connection, end: Event) -> None:
 
 
 def serve_theirs(port: Connection, end: Event) -> None:
-    """The same page on prometheus_client's server, in a process of its own."""
+    """The same page on prometheus_client's server, in a separate process."""
     page = TheirPage()
     number = _free_port()
     server, _ = start_http_server(number, addr="127.0.0.1", registry=page.registry)

@@ -1,6 +1,6 @@
 """`make soak`: what clients that behave badly cost the training, and a scraper that behaves.
 
-A process of its own serves a page of 16,000 gauges beside a loop of equal training steps and says
+A separate process serves a page of 16,000 gauges beside a loop of equal training steps and says
 how long these take, how many threads and how much memory it has. Meanwhile this process misbehaves
 in one way after another, only on the loopback and for a bounded time, and scrapes once a second as
 Prometheus would. Steps are compared with those of the quiet seconds between, of the same run.

@@ -116,7 +116,7 @@ def _while_it_hangs(rounds: int) -> list[Result]:
             "s",
             1.1,
             more=False,
-            note="a call of a made-up driver blocks; medians of interleaved rounds",
+            note="a call of a simulated driver blocks; medians of interleaved rounds",
         )
         for name, pairs in measured.items()
     ]
@@ -127,8 +127,8 @@ def run(rounds: int) -> list[Result]:
     host = HostSampler(lambda _report: None)
     results = [*_while_it_hangs(rounds)]
     for name, step, note in (
-        (f"vitals: a sample of {GPUS} GPUs", gpus.step, "made up: without the driver's own time"),
-        ("vitals: a sample of host and process", host.step, "every 5 s, on a thread of its own"),
+        (f"vitals: a sample of {GPUS} GPUs", gpus.step, "simulated: without the driver's own time"),
+        ("vitals: a sample of host and process", host.step, "every 5 s, on a separate thread"),
     ):
         step()
         cost = median(cpu_seconds(step, 20) for _ in range(rounds))

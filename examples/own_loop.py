@@ -1,4 +1,4 @@
-"""A training loop of one's own that is exported: policy updates as dicts, one a second.
+"""Export your own training loop: policy updates as dicts, one a second.
 
 usage: own_loop.py [UPDATES [SECONDS_BETWEEN]]
 """

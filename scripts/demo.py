@@ -49,7 +49,7 @@ def say(text: str) -> None:
 def stack() -> Iterator[subprocess.Popen[bytes] | None]:
     """`esper-exporter stack`, which finds the exporter by its target file; None without Prometheus.
 
-    It is a process of its own that ends when its standard input does: however this process ends,
+    It is a separate process that ends when its standard input does: however this process ends,
     the servers end too, and their folders go.
     """
     if shutil.which("prometheus") is None:
@@ -65,7 +65,7 @@ def stack() -> Iterator[subprocess.Popen[bytes] | None]:
             *("--targets-dir", str(folder), "--interval", str(SCRAPE_SECONDS)),
         ],
         stdin=subprocess.PIPE,
-        # A session of its own: Ctrl-C is for the training, whose end it is still to see.
+        # A separate session: Ctrl-C is for the training, whose end it is still to see.
         start_new_session=True,
     )
     before = os.environ.get(TARGETS)

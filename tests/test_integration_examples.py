@@ -187,7 +187,7 @@ OF_THE_USER = ("share", "state_dir")
 """Directories whose default depends on who runs the process."""
 
 
-def test_the_table_of_settings_is_complete_and_tells_the_defaults() -> None:
+def test_the_table_of_settings_is_complete_with_defaults() -> None:
     text = (ROOT / "docs" / "INTEGRATION.md").read_text()
     rows = re.findall(r"^\| `(\w+)` \| (.*?) \| (.*?) \|", text, re.MULTILINE)
     assert {name for name, _, _ in rows} == {field.name for field in fields(Settings)}
