@@ -170,7 +170,7 @@ def test_a_paused_recording_stands_still_and_a_new_speed_holds_at_once(
     assert not playing.ended.wait(0.3)
     assert state(playing.exporter)["replay"]["position"] <= here + 1
     playing.player.command("pause", "0")
-    assert playing.ended.wait(30)
+    assert playing.ended.wait(120)
 
 
 @pytest.mark.parametrize(
@@ -204,7 +204,7 @@ def test_a_seek_beyond_the_end_is_the_end(play: Callable[..., Playing]) -> None:
 
 def test_the_page_pauses_and_seeks(play: Callable[..., Playing], show: Show) -> None:
     playing = play("run2b")
-    assert playing.ended.wait(30)
+    assert playing.ended.wait(120)
     tab = show(playing.exporter)
     tab.until("return document.querySelector('.replay .marks i.fault')")
     assert "of 6" in tab.text(".replay")
