@@ -32,7 +32,7 @@ class Alertmanager:
         self._process = process
         self._log = log
 
-    def reported(self, receiver: str, **labels: str) -> list[float]:
+    def notified(self, receiver: str, **labels: str) -> list[float]:
         """When this receiver got a firing alert with these labels, in monotonic seconds."""
         return [
             when
