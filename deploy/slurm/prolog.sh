@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# TaskProlog or the first lines of a batch script: one agent a node for this user, unless there is one already.
+# Starts the node agent of this user, unless there is one already. For a batch script: eval "$(deploy/slurm/prolog.sh)".
+# Or for Slurm's Prolog, which runs once a node, as the job's user. Not TaskProlog: eight tasks would start eight.
 # ESPER_EXPORTER_FILE_SD: a folder that Prometheus reads target files from.
 set -eu
 share=${ESPER_EXPORTER_SHARE:-/dev/shm/esper-exporter-$(id -u)}
