@@ -119,6 +119,7 @@ class Parts:
             self.page.capture,
             lambda: clock().timestamp(),
             lambda: self.api.state("", None, "")[1] or b"",
+            settings.run_id or "",
         )
 
     def _add_ingest(self, clock: Callable[[], datetime]) -> None:

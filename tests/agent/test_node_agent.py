@@ -149,6 +149,7 @@ def test_a_process_that_died_without_a_word_stays_with_its_latch(
     assert value(page, "esper_run_failed", **failed) == 1.0
     assert value(page, "esper_tamiyo_head_nonfinite_latched", head="op", kind="nan") == 1.0
     assert value(page, "esper_run_finished") == 0.0
+    assert value(page, "esper_run_active") == 0.0
     assert value(page, "esper_agent_deaths_total", reason="died") == 1.0
     assert values(page, "esper_run_exit_code") == []
 
@@ -357,3 +358,18 @@ def test_the_server_answers_for_a_part_of_the_page(node: Node) -> None:
         agent.close()
     assert value(page, "esper_tamiyo_updates_total", run_id="night-7") == 1.0
     assert values(page, "esper_tamiyo_updates_total", run_id="other") == []
+
+
+def test_a_process_that_died_before_its_first_event_has_failed(node: Node) -> None:
+    program = (
+        "import os, signal, sys\n"
+        "from esper_exporter import Exporter\n"
+        "Exporter(run_id='early', share=sys.argv[1], port='off', state_dir='off',"
+        " gpu_vitals='off', host_vitals='off').start()\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    subprocess.run([sys.executable, "-c", program, str(node.share)], timeout=60)
+    page = node.page()
+    assert value(page, "esper_run_failed", run_id="early", rank="0", reason="died") == 1.0
+    assert value(page, "esper_agent_processes", state="died") == 1.0
+    list(parse_text(page))

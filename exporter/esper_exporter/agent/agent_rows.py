@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from esper_exporter.agent.end_of_process import DIED
+from esper_exporter.agent.end_of_process import DIED, Exit
 from esper_exporter.agent.process_list import ProcessList
 from esper_exporter.agent.tracked_process import TrackedProcess
 from esper_exporter.metrics.families.agent import PROCESS_STATES, REFUSALS
@@ -22,6 +22,7 @@ class AgentRows:
         self._own = Mirror(table, blocks, "agent")
         self._pages = Mirror(table, blocks, "agent_process")
         self._exits = Mirror(table, blocks, "run_exit")
+        self._runs = Mirror(table, blocks, "run")
         self._started = started
         self.deaths = dict.fromkeys(REASONS, 0)
         self.scrapes = 0
@@ -33,6 +34,7 @@ class AgentRows:
         states = dict.fromkeys(PROCESS_STATES, 0)
         ages: dict[tuple[str, ...], dict[tuple[str, ...], float]] = {}
         exits: dict[tuple[str, ...], dict[tuple[str, ...], float]] = {}
+        failed: dict[tuple[str, ...], dict[tuple[str, ...], float]] = {}
         for process in shown:
             states[state_of(process)] += 1
             run, rank = process.view.run_labels()
@@ -40,6 +42,10 @@ class AgentRows:
             if process.alive and published is not None:
                 age = max(0.0, now - published.at)
                 ages[run, rank] = {("esper_agent_page_age_seconds",): age}
+            if not run:
+                run, rank = process.identity.run_id, str(process.identity.rank)
+            if process.end is not None and process.end.reason and process.died_before_its_run:
+                failed[run, "default", rank] = _failure(process.end)
             if process.end is not None and process.end.exit_code >= 0:
                 exits[run, rank] = {
                     ("esper_run_exit_code",): float(process.end.exit_code),
@@ -61,6 +67,17 @@ class AgentRows:
         self._own.show({(): own})
         self._pages.show(ages)
         self._exits.show(exits)
+        self._runs.show(failed)
+
+
+def _failure(end: Exit) -> dict[tuple[str, ...], float]:
+    """The samples of a run whose process ended before its first event."""
+    reason = end.reason if end.reason in REASONS else "unknown"
+    return {
+        ("esper_run_active",): 0.0,
+        ("esper_run_finished",): 0.0,
+        ("esper_run_end_timestamp_seconds",): end.at,
+    } | {("esper_run_failed", each): float(each == reason) for each in REASONS}
 
 
 def state_of(process: TrackedProcess) -> str:

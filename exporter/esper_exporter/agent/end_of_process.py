@@ -115,6 +115,8 @@ def with_end(view: PageView, values: Values, runs: list[RunKey], end: Exit) -> V
                 changed[start + place] = float(dict(column.labels).get("reason") == wanted)
             elif name == FINISHED:
                 changed[start + place] = float(not end.reason)
+            elif name == ACTIVE:
+                changed[start + place] = 0.0
             elif name == ENDED_AT:
                 changed[start + place] = end.at
     return changed

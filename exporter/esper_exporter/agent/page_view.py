@@ -105,6 +105,10 @@ class PageView:
                     key = (found[RUN_ID], found.get(GROUP_ID, ""), found.get(RANK, ""))
                     yield key, start, columns
 
+    def has_runs(self) -> bool:
+        """Whether an event of a run has come."""
+        return any(True for _ in self.rows_of("esper_run_failed"))
+
     def lit(self) -> tuple[str, ...]:
         """The set latches by label: ``op/nan``, ``gradients``."""
         schema, published = self.schema, self.published

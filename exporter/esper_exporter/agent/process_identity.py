@@ -28,7 +28,8 @@ class ProcessIdentity:
 
     ``start_ticks`` is its start in clock ticks since boot (0 where /proc does not say),
     ``pid_namespace`` tells whether ``pid`` means anything to a reader, ``wrapper`` is the token
-    of the ``esper-exporter run`` that started it, or empty.
+    of the ``esper-exporter run`` that started it, or empty, ``run_id`` the run that it
+    was started for, or empty.
     """
 
     pid: int
@@ -40,6 +41,7 @@ class ProcessIdentity:
     started_at: float
     exporter_version: str
     rank: int
+    run_id: str
     wrapper: str
 
     def to_json(self) -> bytes:
@@ -54,7 +56,7 @@ class ProcessIdentity:
             raise ValueError("not an object")
         values: dict[str, Any] = {}
         for field in fields(cls):
-            value = raw.get(field.name)
+            value = raw.get(field.name, "" if field.name == "run_id" else None)
             kind = {"int": int, "float": float, "str": str}[str(field.type)]
             if kind is float and type(value) is int:
                 value = float(value)

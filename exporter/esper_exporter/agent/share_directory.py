@@ -19,6 +19,8 @@ IDENTITY = "process.json"
 DEATH = "death.json"
 SOCKET = "http.sock"
 STATE = "state.json"
+CLOSED = "closed"
+"""Written by an exporter that was closed, and so did not die."""
 EXITS = "exits"
 AGENT_LOCK = "agent.lock"
 MAX_PROCESSES = 4096

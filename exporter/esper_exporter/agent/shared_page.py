@@ -10,6 +10,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from esper_exporter import __version__
@@ -26,6 +27,7 @@ from esper_exporter.agent.process_identity import (
 )
 from esper_exporter.agent.share_directory import (
     AGENT_LOCK,
+    CLOSED,
     IDENTITY,
     LOCK,
     PAGE,
@@ -62,11 +64,13 @@ class SharedPage:
         take: Callable[[], Capture],
         clock: Callable[[], float],
         describe: Callable[[], bytes],
+        run_id: str = "",
     ) -> None:
         self._share = share
         self._take = take
         self._clock = clock
         self._describe = describe
+        self._run_id = run_id
         self._lock = threading.RLock()
         self._publishing = False
         self._again = False
@@ -114,6 +118,7 @@ class SharedPage:
                 started_at=self._clock(),
                 exporter_version=__version__,
                 rank=self._rank,
+                run_id=self._run_id,
                 wrapper=self._wrapper,
             )
             (directory / IDENTITY).write_bytes(identity.to_json())
@@ -234,6 +239,9 @@ class SharedPage:
                     part.close()
             self._page = self._layout = None
             served = self.agent_serves()
+            if served and self.directory is not None:
+                with suppress(OSError):
+                    (self.directory / CLOSED).touch(mode=0o600)
             if self._life is not None:
                 self._life.release()
                 self._life = None

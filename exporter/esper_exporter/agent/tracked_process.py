@@ -21,6 +21,7 @@ from esper_exporter.agent.page_file import PageRefused, open_owned
 from esper_exporter.agent.page_view import PageView, RunKey
 from esper_exporter.agent.process_identity import ProcessIdentity, lives
 from esper_exporter.agent.share_directory import (
+    CLOSED,
     DEATH,
     EXITS,
     IDENTITY,
@@ -99,13 +100,20 @@ class TrackedProcess:
             name = f"{os.path.basename(wrapper)}-{self.identity.pid}.json"
             reported = read_exit(share / EXITS / name, self.owners)
             if reported is not None:
-                self._found(reported if self.unfinished else replace(reported, reason=self._said()))
+                unreported = self.unfinished or self.died_before_its_run
+                self._found(reported if unreported else replace(reported, reason=self._said()))
                 return
             assert self.gone_at is not None
             if now - self.gone_at < WRAPPER_SECONDS:
                 return
         at = self.gone_at if self.gone_at is not None else now
-        self._found(Exit(DIED if self.unfinished else self._said(), 0, -1, at))
+        died = self.unfinished or self.died_before_its_run
+        self._found(Exit(DIED if died else self._said(), 0, -1, at))
+
+    @property
+    def died_before_its_run(self) -> bool:
+        """Whether it ended before its first event, and without closing its exporter."""
+        return not self.view.has_runs() and not (self.directory / CLOSED).exists()
 
     def _said(self) -> str:
         """The failure reason on the process's page, empty without one."""
