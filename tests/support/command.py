@@ -8,9 +8,10 @@ import subprocess
 import sys
 import threading
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
@@ -88,9 +89,10 @@ class Serving:
         """``HOST:PORT`` of the page."""
         return self.wait_for(r"serving \w+://([^/]+)/metrics")[1]
 
-    def page(self) -> str:
+    def page(self, headers: Mapping[str, str] = MappingProxyType({})) -> str:
         """The page as it is now."""
-        with urllib.request.urlopen(f"http://{self.address}/metrics", timeout=10) as answer:
+        request = urllib.request.Request(f"http://{self.address}/metrics", headers=dict(headers))
+        with urllib.request.urlopen(request, timeout=10) as answer:
             return str(answer.read().decode())
 
     def end(self) -> int:

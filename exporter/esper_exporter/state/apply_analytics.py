@@ -146,6 +146,7 @@ def _apply_last_action(run: RunState, event: Event, payload: AnalyticsSnapshotPa
     env.total_actions += 1
     if success is not None:
         env.last_action_success = success
+        run.envs_with_success.add(env_id)
     _take_reward_components(run, env, payload, op)
     env.total_reward_steps += 1
     components = env.reward_components

@@ -31,7 +31,7 @@ def see_heads(run: RunState, named: Iterable[str] | None) -> None:
                 run.tallies.begin(counter, *labels)
         run.heads = heads
         run.latches.watch(heads)
-        run.touched.policy = True
+        run.touched.policy |= run.snapshot.tamiyo.ppo_data_received
 
 
 def apply_heads(run: RunState, updates: Mapping[str, HeadUpdatePayload]) -> None:

@@ -150,6 +150,8 @@ class RunState:
     last_event_at: datetime | None = None
     last_update_at: datetime | None = None
     rank_steps: RankSteps | None = None
+    envs_with_success: set[int] = field(default_factory=set)
+    """Environments of which an event said whether their last action succeeded."""
     update: TamiyoPolicyUpdatePayload | None = None
     entropy_in_nats: bool | None = None
     heads: tuple[str, ...] = HEADS
@@ -317,4 +319,4 @@ class RunState:
                 known.append(slot_id)
                 known.sort()
                 # Entropy in nats and the state of the slot head depend on how many there are.
-                self.touched.policy = True
+                self.touched.policy |= self.snapshot.tamiyo.ppo_data_received

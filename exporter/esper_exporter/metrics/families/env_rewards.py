@@ -11,6 +11,14 @@ from esper_exporter.metrics.metric_builders import gauge
 DECISION = "event:ANALYTICS_SNAPSHOT[kind=last_action]."
 
 
+def _last_action_success(roots: Any) -> bool | None:
+    """Whether the last action succeeded, where an event or a given snapshot said so."""
+    env, run = roots["env"], roots["run"]
+    reported = run.given or env.env_id in run.envs_with_success
+    return env.last_action_success if reported and env.total_actions else None
+
+
+
 def _rewarded(attribute: str) -> Any:
     """A sum over the rewards of the running episode; there is none before the first."""
 
@@ -129,7 +137,7 @@ ENV_METRICS: tuple[Metric, ...] = (
         "esper_tamiyo_env_last_action_success",
         "last_action_success",
         "1 if the last action could be carried out.",
-        read=lambda roots: roots["env"].last_action_success if roots["env"].total_actions else None,
+        read=_last_action_success,
     ),
     _reward("step", "total", "the last step's total"),
     _reward("base_accuracy_delta", "base_acc_delta", "part for the accuracy's change"),
