@@ -257,3 +257,10 @@ def test_a_required_field_may_be_named_as_not_measured() -> None:
     assert payload.value_loss is None and payload.policy_loss == 1.0
     with pytest.raises(Rejected, match="clip_fraction"):
         read({**event, "data": {**told, "not_measured": unmeasured[:2]}}, now)
+
+
+def test_all_required_fields_that_are_missing_are_named_at_once() -> None:
+    with pytest.raises(Rejected) as refused:
+        read(without(without(update(), "entropy"), "grad_norm"), lambda: datetime.now(UTC))
+    assert refused.value.reason == "missing_field"
+    assert set(refused.value.detail.split(", ")) == {"entropy", "grad_norm"}

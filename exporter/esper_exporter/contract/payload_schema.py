@@ -210,9 +210,9 @@ def read_fields(plan: Plan, source: object, ignored: list[str], lenient: bool = 
     if not lenient:
         # A sender that cannot measure a field says so; one that forgets it is refused.
         excused = values.get("not_measured") or ()
-        for wanted in plan.required:
-            if values[wanted] is None and wanted not in excused:
-                raise Rejected(MISSING_FIELD, wanted)
+        missing = [each for each in plan.required if values[each] is None and each not in excused]
+        if missing:
+            raise Rejected(MISSING_FIELD, ", ".join(missing))
     return plan.payload(**values)
 
 
