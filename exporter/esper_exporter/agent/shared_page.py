@@ -261,6 +261,8 @@ class SharedPage:
         """Drop the parent's lock and files in a forked child."""
         self._lock = threading.RLock()
         self._thread = None
+        # A child that starts an exporter shares a page of its own, not its parent's.
+        self._pid, self.directory = os.getpid(), None
         if self._life is not None:
             self._life.release()
         for part in (self._page, self._layout):
