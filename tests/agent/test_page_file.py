@@ -13,11 +13,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from esper_exporter.agent import page_file
 from esper_exporter.agent.page_file import (
     HEADER_BYTES,
+    TRIES,
     PageReader,
     PageRefused,
     PageWriter,
+    Published,
+    Slot,
 )
 
 ME = frozenset({os.getuid()})
@@ -179,6 +183,46 @@ while True:
         child.wait()
     last = PageReader(path, ME).read()
     assert last is not None and last.values.min() == last.values.max() >= before
+
+
+class _Overtaken(PageReader):
+    """A reader whose writer publishes twice between the slots and the buffers of each reading."""
+
+    def __init__(self, path: Path, writer: PageWriter, times: int) -> None:
+        super().__init__(path, ME)
+        self._writer = writer
+        self._left = times
+        self._number = 1.0
+
+    def _read(self, slots: list[Slot]) -> Published | None:
+        if self._left:
+            self._left -= 1
+            for _ in range(2):
+                self._number += 1
+                self._writer.publish(np.full(4000, self._number), 1.0, 1, 1)
+        return super()._read(slots)
+
+
+def test_a_page_whose_writer_overtakes_many_readings_is_not_corrupt(tmp_path: Path) -> None:
+    path = tmp_path / "page"
+    writer = PageWriter(path)
+    writer.publish(np.full(4000, 1.0), 1.0, 1, 1)
+    reader = _Overtaken(path, writer, times=5 * TRIES)
+    found = reader.read()
+    assert found is not None and found.values.min() == found.values.max() == 1.0 + 10 * TRIES
+    assert reader.torn == 5 * TRIES
+
+
+def test_a_writer_that_never_leaves_time_to_read_does_not_hold_the_reader(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "page"
+    writer = PageWriter(path)
+    writer.publish(np.full(4000, 1.0), 1.0, 1, 1)
+    monkeypatch.setattr(page_file, "READ_SECONDS", 0.05)
+    with pytest.raises(PageRefused) as refused:
+        _Overtaken(path, writer, times=10**9).read()
+    assert refused.value.reason == "busy"
 
 
 def test_two_threads_reading_do_not_disturb_each_other(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ import stat
 import struct
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic
 
 import numpy as np
 from isal import isal_zlib
@@ -31,13 +32,18 @@ CELL_BYTES = 8
 MAX_CELLS = 4_000_000
 MIN_CELLS = 4096
 TRIES = 8
-"""A read fails only when the writer publishes twice while it lasts; that this happens so often in
-a row means a broken file."""
+"""Readings without a valid buffer, and without a newer publication in between, before a page
+counts as corrupt."""
+READ_SECONDS = 1.0
+"""Time after which a reading gives up on a writer that overtakes it again and again."""
 
 _FILE = struct.Struct("<8sII")
 _SLOT = struct.Struct("<QdIQII")
 _SLOT_AT = (64, 128)
 _SLOT_BYTES = _SLOT.size + 4
+
+Slot = tuple[int, float, int, int, int, int]
+"""Sequence, time, generation and bytes of the layout, cells, checksum of the buffer."""
 
 
 class PageRefused(Exception):
@@ -168,13 +174,24 @@ class PageReader:
         self.torn = 0
 
     def read(self) -> Published | None:
-        """The newest whole publication, None before the first. Raises PageRefused, OSError."""
-        for _ in range(TRIES):
+        """The newest whole publication, None before the first. Raises PageRefused, OSError.
+
+        Two publications during one reading leave it without a valid buffer. This happens to a
+        sound file as often as its writer publishes; only a file that nobody changes is corrupt.
+        """
+        until = monotonic() + READ_SECONDS
+        idle, newest = 0, -1
+        while idle < TRIES:
             self._follow()
-            found = self._read()
-            if found is not None or self._slots() == []:
+            slots = self._slots()
+            found = self._read(slots)
+            if found is not None or not slots:
                 return found
             self.torn += 1
+            idle = idle + 1 if slots[0][0] == newest else 0
+            newest = slots[0][0]
+            if monotonic() > until:
+                raise PageRefused("busy", f"{self._path}: its writer overtook every reading")
         raise PageRefused("corrupt", f"{self._path}: no buffer has a valid checksum")
 
     def _follow(self) -> None:
@@ -198,7 +215,7 @@ class PageReader:
         if not 0 < self._capacity <= 2 * MAX_CELLS:
             raise PageRefused("corrupt", f"{self._path} claims room for {self._capacity} values")
 
-    def _slots(self) -> list[tuple[int, float, int, int, int, int]]:
+    def _slots(self) -> list[Slot]:
         """The slots whose own checksum is right, newest first."""
         slots = []
         for at in _SLOT_AT:
@@ -210,8 +227,8 @@ class PageReader:
                 slots.append(_SLOT.unpack(slot))
         return sorted(slots, reverse=True)
 
-    def _read(self) -> Published | None:
-        for sequence, at, generation, layout_bytes, cells, checksum in self._slots():
+    def _read(self, slots: list[Slot]) -> Published | None:
+        for sequence, at, generation, layout_bytes, cells, checksum in slots:
             if cells > self._capacity:
                 continue
             start = HEADER_BYTES + (sequence & 1) * self._capacity * CELL_BYTES

@@ -17,6 +17,7 @@ REFUSALS = (
     "truncated",
     "corrupt",
     "version",
+    "busy",
     "duplicate",
 )
 
