@@ -90,6 +90,7 @@ class Exporter:
             is_run=settings.watch_process,
         )
         self._server: MetricsServer | None = None
+        self._server_pid = 0
         self._closers: list[Callable[[], None]] = []
         follow_forks(parts)
 
@@ -113,7 +114,10 @@ class Exporter:
         if unix_socket is None and self._parts.share is not None and settings.web_config is None:
             unix_socket = self._parts.share.socket()
         with self._parts.starting:
+            if self._server is not None and self._server_pid != os.getpid():
+                self._server = None  # its parent's: a forked child has a socket of its own
             if self._server is None and (settings.port is not None or unix_socket):
+                self._server_pid = os.getpid()
                 self._server = MetricsServer(
                     self._parts.pages,
                     host=settings.host,
