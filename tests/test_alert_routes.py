@@ -48,6 +48,8 @@ def test_amtool_finds_nothing_wrong(receivers: str, tmp_path: Path) -> None:
         ("alertname=EsperWatchdog severity=none", "dead-mans-switch"),
         ("alertname=EsperNonFiniteLately severity=none", "nobody"),
         ("alertname=EsperGpuXid severity=critical", "on-call"),
+        ("alertname=EsperAgentDown severity=critical instance=n:9109", "on-call"),
+        ("alertname=EsperRankSilent severity=critical run_id=r rank=3", "on-call"),
         ("alertname=Unlabelled", "team"),
     ],
 )
@@ -83,6 +85,10 @@ ROUTES = [
     ),
     (
         {"alertname": "EsperGpuXid", "severity": "critical"},
+        ("on-call", ["alertname", "cluster", "instance"], "10s", "5m", "12h"),
+    ),
+    (
+        {"alertname": "EsperAgentDown", "severity": "critical", "instance": "n:9109"},
         ("on-call", ["alertname", "cluster", "instance"], "10s", "5m", "12h"),
     ),
     (
@@ -162,7 +168,11 @@ SILENCED: list[tuple[dict[str, str], dict[str, str]]] = [
     ({"alertname": "EsperRunDied"}, {"alertname": "EsperTelemetryStale"}),
     ({"alertname": "EsperRunFailed"}, {"alertname": "EsperRankSilent"}),
     ({"alertname": "EsperRunDied"}, {"alertname": "EsperRankSilent"}),
+    ({"alertname": "EsperRankSilent"}, {"alertname": "EsperTelemetryStale"}),
+    ({"alertname": "EsperRankSilent"}, {"alertname": "EsperRunStalled"}),
+    ({"alertname": "EsperRankSilent"}, {"alertname": "EsperRankSlow"}),
     ({"alertname": "EsperGradientExplosion"}, {"alertname": "EsperGradientSpike"}),
+    ({"alertname": "EsperAgentDown"}, {"alertname": "EsperExporterDown"}),
     ({"alertname": "EsperRunDied"}, {"alertname": "EsperExporterDown"}),
     ({"alertname": "EsperRunFailed"}, {"alertname": "EsperExporterDown"}),
 ]
@@ -185,6 +195,11 @@ HEARD: list[tuple[dict[str, str], dict[str, str]]] = [
     ({"alertname": "EsperTelemetryStale"}, {"alertname": "EsperExporterDown"}),
     ({"alertname": "EsperRunDied"}, {"alertname": "EsperRunFailed", "reason": "oom"}),
     ({"alertname": "EsperRunFailed"}, {"alertname": "EsperGpuXid"}),
+    ({"alertname": "EsperRankSilent"}, {"alertname": "EsperRanksDisagree"}),
+    ({"alertname": "EsperTelemetryStale"}, {"alertname": "EsperRankSilent"}),
+    ({"alertname": "EsperRankSilent"}, {"alertname": "EsperExporterDown"}),
+    ({"alertname": "EsperExporterDown"}, {"alertname": "EsperAgentDown"}),
+    ({"alertname": "EsperAgentDown"}, {"alertname": "EsperGpuXid"}),
 ]
 
 
@@ -349,18 +364,28 @@ def test_a_link_that_is_an_address_already_stays(tmp_path: Path) -> None:
     assert f"Dashboard: {link}?from=" in text
 
 
-def test_whose_end_is_sent_is_written_by_hand() -> None:
+def test_how_each_receiver_is_reached_is_written_by_hand() -> None:
+    """What nobody may sleep through pages; what ends by no recovery does not report its end."""
     example = yaml.safe_load((ALERTS / "receivers.example.yml").read_text())["receivers"]
-    sent = {
-        receiver["name"]: each["send_resolved"]
+    reached = {
+        receiver["name"]: {
+            kind.removesuffix("_configs"): [each["send_resolved"] for each in configs]
+            for kind, configs in receiver.items()
+            if kind != "name"
+        }
         for receiver in example
-        for kind, configs in receiver.items()
-        if kind != "name"
-        for each in configs
     }
-    assert sent == {
-        "team": True,
-        "on-call": True,
-        "on-call-latched": False,
-        "dead-mans-switch": False,
+    assert reached == {
+        "team": {"email": [True]},
+        "on-call": {"pagerduty": [True]},
+        "on-call-latched": {"pagerduty": [False], "slack": [False]},
+        "dead-mans-switch": {"webhook": [False]},
+        "nobody": {},
     }
+    for receiver in example:
+        for kind, configs in receiver.items():
+            if kind in ("pagerduty_configs", "slack_configs", "email_configs"):
+                told = yaml.safe_dump(configs)
+                assert '{{ template "esper.title" . }}' in told, receiver["name"]
+                assert '{{ template "esper.text" . }}' in told, receiver["name"]
+                assert "_file: /etc/alertmanager/secrets/" in told, receiver["name"]
