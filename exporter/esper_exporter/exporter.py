@@ -50,8 +50,9 @@ class Exporter:
     - Serving: ``host`` (the loopback by default), ``port`` (0: any free one, "off": none),
       ``unix_socket``, ``allowed_hosts``, ``web_config`` (TLS and passwords), ``file_sd``, ``share``
       (the directory that a node agent reads, "off": none).
-    - The run: ``run_id`` (by default the event's id and start time), ``rank``,
-      ``explosion_norm`` (for trainers that do not report what they clip to), ``journal``.
+    - The run: ``run_id`` (by default the event's id and start time), ``rank``, ``job_id``,
+      ``job_partition`` and ``job_user`` (by default Slurm's), ``explosion_norm`` (for trainers that
+      do not report what they clip to), ``journal``.
     - The end: ``state_dir`` for latches and the last page ("off": none), ``textfile_dir``,
       ``linger`` and ``term_linger`` (seconds to wait for scrapers at most; after a SIGTERM),
       ``watch_process`` False where this process is not the training.

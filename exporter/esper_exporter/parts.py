@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from esper_exporter.agent.shared_page import SharedPage
 from esper_exporter.log_once import LogOnce
+from esper_exporter.metrics.families.run import JOB_LABELS
 from esper_exporter.metrics.live_page import LivePage, PublishErrors
 from esper_exporter.metrics.publisher import RunPublisher
 from esper_exporter.metrics.row_types import compiled
@@ -83,8 +84,16 @@ class Parts:
         self.own = OwnMetrics(self.counts, table, blocks, settings.max_series, started)
         dropped = partial(self.counts.count, counted.SERIES_DROPPED)
 
+        job = dict(
+            zip(
+                JOB_LABELS,
+                (settings.job_id, settings.job_partition, settings.job_user),
+                strict=True,
+            )
+        )
+
         def new_publisher(aggregator: Aggregator) -> RunPublisher:
-            return RunPublisher(table, blocks, aggregator, dropped, errors)
+            return RunPublisher(table, blocks, aggregator, dropped, errors, job)
 
         self.runs = RunRegistry(
             new_publisher,

@@ -48,6 +48,13 @@ RANK_VARIABLES = (
 )
 """Where launchers say which rank a process is, and of how many."""
 
+JOB_VARIABLES = {
+    "job_id": "SLURM_JOB_ID",
+    "job_partition": "SLURM_JOB_PARTITION",
+    "job_user": "SLURM_JOB_USER",
+}
+"""Where Slurm says which job a process belongs to."""
+
 
 def launcher_rank(environ: Mapping[str, str]) -> int | None:
     """The rank that torchrun, srun or mpirun gave this process; None outside a group of ranks."""
@@ -67,6 +74,9 @@ class SettingsArguments(TypedDict, total=False):
     port: int | None
     host: str | None
     run_id: str | None
+    job_id: str | None
+    job_partition: str | None
+    job_user: str | None
     web_config: AnyPath | None
     unix_socket: AnyPath | None
     allowed_hosts: str | Iterable[str] | None
@@ -102,6 +112,9 @@ class Settings:
     port: int | None = 9108
     host: str = "127.0.0.1"
     run_id: str | None = None
+    job_id: str | None = None
+    job_partition: str | None = None
+    job_user: str | None = None
     web_config: Path | None = None
     unix_socket: Path | None = None
     allowed_hosts: tuple[str, ...] | None = None
@@ -150,6 +163,9 @@ class Settings:
             raise ValueError(f"gpu_slow_interval must be a number of seconds, 0: never, not {slow}")
         if self.run_id is not None and not 0 < len(self.run_id) <= 256:
             raise ValueError("run_id must have 1 to 256 characters")
+        for name in JOB_VARIABLES:
+            if len(getattr(self, name) or "") > 256:
+                raise ValueError(f"{name} must have at most 256 characters")
 
 
 def _whole(value: Any) -> int:
@@ -207,6 +223,9 @@ _KINDS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "port": (_port, "a whole number, or off"),
     "host": _WORDS,
     "run_id": _WORDS,
+    "job_id": _WORDS,
+    "job_partition": _WORDS,
+    "job_user": _WORDS,
     "web_config": _FILE,
     "unix_socket": _FILE,
     "allowed_hosts": (_names, "host names"),
@@ -282,6 +301,12 @@ def read_settings(given: Mapping[str, Any], environ: Mapping[str, str] = os.envi
             chosen[name] = _read(name, variable, text)
             variables[name] = variable
     chosen.setdefault("rank", launcher_rank(environ))
+    if chosen.get("watch_process", True):
+        # A recording that a job replays was not made by that job.
+        for name, variable in JOB_VARIABLES.items():
+            if name not in chosen and environ.get(variable):
+                chosen[name] = environ[variable]
+                variables[name] = variable
     try:
         return Settings(**chosen)
     except ValueError as error:

@@ -14,6 +14,9 @@ _TEXTS = {
     "env_devices": "Envs on",
     "amp_dtype": "AMP",
     "compile_backend": "Compile",
+    "job_id": "Job",
+    "partition": "Partition",
+    "user": "User",
 }
 
 CONFIGURATION: Panel = table(

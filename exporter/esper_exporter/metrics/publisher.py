@@ -7,7 +7,7 @@ lock, so a page never shows half an update.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -26,7 +26,7 @@ MAX_LAYERS = 512
 
 
 class RunPublisher:
-    """Owns one run's rows in the table."""
+    """Owns one run's rows in the table. ``job`` holds the values of `JOB_LABELS`."""
 
     def __init__(
         self,
@@ -35,7 +35,9 @@ class RunPublisher:
         aggregator: Aggregator,
         drop: Drop,
         on_error: Callable[[str], None],
+        job: Mapping[str, str | None],
     ) -> None:
+        self._job = job
         self._table = table
         self._blocks = blocks
         self._aggregator = aggregator
@@ -140,6 +142,7 @@ class RunPublisher:
             **msgspec.structs.asdict(started),
             "env_devices": ",".join(dict.fromkeys(started.env_devices)),
             "entropy_scale": scale,
+            **self._job,
         }
         labels = tuple(
             "" if known.get(name) is None else str(known[name]) for name in RUN_INFO_LABELS

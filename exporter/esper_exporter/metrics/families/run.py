@@ -14,6 +14,9 @@ STARTED = "event:TRAINING_STARTED."
 BATCH = "event:BATCH_EPOCH_COMPLETED."
 STATS = "event:ANALYTICS_SNAPSHOT[kind=batch_stats]."
 
+JOB_LABELS = ("job_id", "partition", "user")
+"""The batch job that the run belongs to, as its scheduler names it."""
+
 RUN_INFO_LABELS = (
     "task",
     "reward_mode",
@@ -29,6 +32,7 @@ RUN_INFO_LABELS = (
     "resume_path",
     "entropy_scale",
     "proof_baseline_mode",
+    *JOB_LABELS,
 )
 """What is known of a run and is text; the numbers are gauges of their own."""
 
@@ -244,7 +248,8 @@ COUNTERS: tuple[Metric, ...] = (
     info(
         "esper_run_info",
         (*RUN_LABELS, *RUN_INFO_LABELS),
-        "derived: the text fields of TRAINING_STARTED",
+        "derived: the text fields of TRAINING_STARTED; the settings job_id, job_partition and"
+        " job_user, by default Slurm's",
         "What is known of a run and is text.",
     ),
     counter(
