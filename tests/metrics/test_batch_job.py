@@ -67,7 +67,7 @@ def test_arguments_and_own_variables_win_over_slurm() -> None:
 
 
 def test_a_name_that_is_too_long_is_an_error_that_names_its_variable() -> None:
-    with pytest.raises(ValueError, match="^SLURM_JOB_USER must have at most 256 characters"):
+    with pytest.raises(ValueError, match=r"^SLURM_JOB_USER must have at most 256 characters"):
         read_settings({}, SLURM | {"SLURM_JOB_USER": "x" * 257})
 
 
