@@ -67,7 +67,10 @@ def event(name: str, data: dict[str, object]) -> dict[str, object]:
 
 def main(updates: int, seconds_between: float) -> None:
     with Exporter() as exporter:
-        print(f"serving {exporter.url}/metrics" if exporter.url else "port taken", flush=True)
+        if exporter.url:  # of this process, or of the agent or `esper-exporter run` that serves it
+            print(f"serving {exporter.url}/metrics", flush=True)
+        else:
+            print("the port is taken; the exporter tries again in the background", flush=True)
         exporter.emit(event("TRAINING_STARTED", STARTED))
         for number in range(1, updates + 1):
             exporter.emit(event("PPO_UPDATE_COMPLETED", policy_update(number)))

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from esper_exporter.fork_handlers import follow_forks
@@ -141,10 +140,10 @@ class Exporter:
             watch(self._ending)
 
     def use_hub(self, hub: object) -> None:
-        """Name the telemetry hub that delivers this exporter's events, if ``add_backend`` of that
-        hub did not start it: its queue is emptied before an end is judged, and its own counters
-        are on the page. ``hub`` has ``flush(timeout)`` and ``get_health_snapshot()``. Raises
-        TypeError for what is no hub.
+        """Name the telemetry hub that delivers this exporter's events, if its ``add_backend`` did
+        not start it: the exporter flushes it before it judges an end, and exports its counters.
+
+        ``hub`` has ``flush(timeout)`` and ``get_health_snapshot()``; else TypeError.
         """
         self._parts.hub.use(hub)
 
@@ -155,9 +154,8 @@ class Exporter:
     def close(self) -> None:
         """Stop serving; the page can still be rendered. Harmless when not started.
 
-        The runs have finished then, or failed if an exception is on its way. If that, or a latch,
-        has not been fetched by every scraper yet, the server stays until it has, at most ``linger``
-        seconds.
+        The runs have finished then, or failed if an exception is on its way. The server stays until
+        every scraper has fetched that, and each latch, at most ``linger`` seconds.
         """
         self._close(sys.exc_info()[1])
 
@@ -195,12 +193,7 @@ class Exporter:
         self.start()
         return self
 
-    def __exit__(
-        self,
-        _kind: type[BaseException] | None,
-        error: BaseException | None,
-        _trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         self._close(error)
 
     @property
@@ -210,8 +203,12 @@ class Exporter:
 
     @property
     def url(self) -> str | None:
-        """Address of the landing page without a trailing slash, None while it is not served."""
-        return self._server.url if self._server is not None and self._public else None
+        """Address of the landing page without a trailing slash, None while it is not served;
+        that of the node agent or of ``esper-exporter run`` where one of them serves it instead."""
+        own = self._server.url if self._server is not None and self._public else None
+        if own is None and self._parts.share is not None:
+            return self._parts.share.agent_url()
+        return own
 
     # -- how it ends -------------------------------------------------------------------------
 
@@ -220,10 +217,8 @@ class Exporter:
         self._parts.hub.flush()
 
     def mark_ended(self, reason: Reason | None, error: BaseException | None = None) -> bool:
-        """The current runs have finished (None) or failed; whether that is news. Never raises.
-
-        ``error`` is what they failed of, where that is known.
-        """
+        """Mark the current runs as finished (None) or failed, by ``error`` where that is known;
+        return whether that is news. Never raises."""
         return self._parts.keeper.mark_ended(reason, error, self._clock())
 
     def last_end(self) -> float | None:

@@ -23,6 +23,7 @@ from esper_exporter.agent.merged_page import FamilyOrder, MergedPage, Part, Want
 from esper_exporter.agent.node_page import Line, NodePage, line_of
 from esper_exporter.agent.page_view import Lines, RunKey
 from esper_exporter.agent.process_list import ProcessList
+from esper_exporter.agent.serving_address import write_address
 from esper_exporter.agent.share_directory import AGENT_LOCK, make_share
 from esper_exporter.agent.status_page import ProcessLine, status_page
 from esper_exporter.agent.tracked_process import TrackedProcess
@@ -111,6 +112,7 @@ class NodeAgent:
             settings.shares, settings.keep_seconds, self._seen_since, self._ended
         )
         self._locks: list[int] = []
+        self._address: str | None = ""
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self.server = MetricsServer(
@@ -145,6 +147,7 @@ class NodeAgent:
                 raise
             self._locks.append(handle)
         self.server.start()
+        self._publish_address()
         self._registration.start()
         self._vitals.start()
         self._thread = start_daemon(self._run, "esper-agent-tick")
@@ -163,10 +166,24 @@ class NodeAgent:
         while self._locks:
             os.close(self._locks.pop())
 
+    def _publish_address(self) -> None:
+        """Name the address to the processes of the shares; a taken port is retried, so that it may
+        be known later."""
+        address = self.server.url
+        if address == self._address:
+            return
+        self._address = address
+        for lock in self._locks:
+            try:
+                write_address(lock, address)
+            except OSError as problem:
+                logger.debug("the address could not be written: %s", problem.strerror)
+
     def _run(self) -> None:
         """Find deaths and retire pages also without scrapes."""
         while not self._stop.wait(TICK_SECONDS):
             try:
+                self._publish_address()
                 with self._lock:
                     self._list.refresh(self._clock())
             except Exception:

@@ -25,6 +25,7 @@ from esper_exporter.agent.process_identity import (
     pid_namespace,
     start_ticks,
 )
+from esper_exporter.agent.serving_address import serving_address
 from esper_exporter.agent.share_directory import (
     AGENT_LOCK,
     CLOSED,
@@ -44,6 +45,8 @@ logger = logging.getLogger("esper_exporter")
 SECONDS_BETWEEN_PUBLICATIONS = 1.0
 SECONDS_BETWEEN_STATES = 30.0
 """The browser page's state takes longer to make than a page; a living process is asked for it."""
+SECONDS_UNTIL_ADDRESS = 3.0
+"""How long after its start a process waits for the address of its wrapper, when asked for it."""
 LONGEST_SOCKET_PATH = 100
 _PAGES: weakref.WeakSet[SharedPage] = weakref.WeakSet()
 
@@ -83,6 +86,7 @@ class SharedPage:
         self._layout: LayoutWriter | None = None
         self._rank = rank
         self._wrapper = os.environ.get(WRAPPER_VARIABLE, "")[:64]
+        self._address_by = time.monotonic() + SECONDS_UNTIL_ADDRESS
         self._failed = False
         self.directory: Path | None = None
         """The directory of this process in the share, None while there is none."""
@@ -152,6 +156,21 @@ class SharedPage:
         if self.directory is None or self._failed:
             return False
         return bool(self._wrapper) or is_locked(self._share / AGENT_LOCK)
+
+    def agent_url(self) -> str | None:
+        """The address at which an agent, or the wrapper that started this process, serves its page;
+        None while none does.
+
+        A wrapper starts serving beside the process, which waits for it in its first 3 seconds.
+        """
+        if not self.agent_serves():
+            return None
+        address = serving_address(self._share)
+        if self._wrapper:
+            while address is None and time.monotonic() < self._address_by:
+                time.sleep(0.02)
+                address = serving_address(self._share)
+        return address
 
     def soon(self) -> None:
         """Publish soon, on the thread that does so each second."""

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from esper_exporter.agent.child import Children, end_like
 from esper_exporter.agent.process_identity import WRAPPER_VARIABLE, is_locked
+from esper_exporter.agent.wrapper_notices import NOTHING_ATTACHED, notify, page_is_served
 from esper_exporter.daemon_thread import start_daemon
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ logger = logging.getLogger("esper_exporter")
 SHARE_VARIABLE = "ESPER_EXPORTER_SHARE"
 PORT_VARIABLE = "ESPER_EXPORTER_PORT"
 TAKE_OVER_SECONDS = 0.5
+LONGEST_SECONDS_BETWEEN_LOOKS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +114,8 @@ class _Wrapper:
         self._lock = threading.Lock()
         self._failed = False
         self._records: list[Path] = []
+        self._attached = False
+        self._address_shown = False
 
     def start(self, environment: Mapping[str, str]) -> None:
         """Start serving on separate threads, with an environment's settings; a failure does not
@@ -130,15 +134,37 @@ class _Wrapper:
         start_daemon(self._take_over, "esper-run-serve")
 
     def _take_over(self) -> None:
+        seconds = TAKE_OVER_SECONDS
         while not self._done.is_set():
             try:
                 with self._lock:
-                    if self._done.is_set() or self._serve():
+                    if self._done.is_set():
                         return
+                    serves = self._agent is not None or self._serve()
+                self._show_address()
+                # The agent may retire the page of an exporter that ended before the program does.
+                self._attached = self._attached or bool(self._ours())
+                if serves and self._attached and self._address_shown:
+                    return
             except Exception as problem:
                 logger.warning("the wrapper does not serve this run's page: %s", problem)
                 return
-            self._done.wait(TAKE_OVER_SECONDS)
+            if serves:
+                seconds = min(2 * seconds, LONGEST_SECONDS_BETWEEN_LOOKS)
+            self._done.wait(seconds)
+
+    def _show_address(self) -> None:
+        """Print once where the page is; one of the wrappers of a node is enough."""
+        from esper_exporter.agent.serving_address import serving_address
+
+        if self._address_shown:
+            return
+        address = serving_address(self._share)
+        if address is not None:
+            self._address_shown = True
+            settings = self._settings
+            if self._agent is not None or settings is None or not settings.rank:
+                notify(page_is_served(address, by_agent=self._agent is None))
 
     def _serve(self) -> bool:
         """Whether this wrapper serves the share."""
@@ -174,6 +200,7 @@ class _Wrapper:
 
         try:
             oom = self._oom is not None and self._oom.killed()
+            self._attached = self._attached or bool(self._ours())
             shell = self._page_of(pid) is None
             target = pid
             if shell:
@@ -221,6 +248,8 @@ class _Wrapper:
         """If this wrapper serves the page, wait until every regular scraper has fetched how the
         training ended; Ctrl-C or SIGTERM ends the wait."""
         self._done.set()
+        if not self._attached:
+            notify(NOTHING_ATTACHED)
         with self._lock:
             agent = self._agent
         if agent is None:

@@ -23,8 +23,10 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         help="run a training program with an exporter attached, and report how it ended",
         description="Run COMMAND; if it imports esper's telemetry hub, attach an exporter"
         " and measure the trainer. Arguments, standard streams, signals and the exit code pass"
-        " through unchanged. When the program ends, the page shows how (esper_run_failed{reason}):"
-        " an exception, an exit code, a signal, SIGKILL, or the kernel's OOM killer. The"
+        " through unchanged. Unless standard error is a pipe, a line there names the page's"
+        " address, or says that nothing was attached. When the program ends, the page shows"
+        " how (esper_run_failed{reason}): an exception, an exit code, a signal, SIGKILL, or the"
+        " kernel's OOM killer. The"
         " program itself ends at once; this machine's agent, or this command without an agent,"
         " keeps its last page up until every regular scraper has fetched it. Environment variables"
         " (ESPER_EXPORTER_PORT and so on) set all options of the exporter.",
