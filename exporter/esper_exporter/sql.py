@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from esper_exporter.journal.sources import Reading, SourceError, chunks, find
+from esper_exporter.journal.sources import Reading, SourceError, blocks, find
 
 if TYPE_CHECKING:
     import duckdb
@@ -106,14 +106,13 @@ def load(
 
 def read_file(path: Path, part: Path) -> list[str]:
     """Bring a telemetry file into a part; returns what the user should know of it."""
-    from esper_exporter.journal.parts import CHUNK_LINES, PartWriter
+    from esper_exporter.journal.parts import PartWriter
 
     writer = PartWriter(part, str(path))
     reading = Reading()
     first = 1
-    for lines in chunks(path, reading, CHUNK_LINES):
-        writer.feed_texts(first, lines)
-        first += len(lines)
+    for block in blocks(path, reading):
+        first += writer.feed_block(first, block)
     manifest = writer.close()
     said = []
     if reading.damaged:

@@ -84,7 +84,7 @@ def test_a_repeated_event_is_one_row_across_batches(
     started = json.dumps(EVENT | {"data": {}}).encode()
     texts = [started, *(line % id_ for number in range(50) for id_ in (b"%03d" % number,) * 2)]
     writer = parts.PartWriter(tmp_path, "here")
-    writer.feed_texts(1, texts)
+    assert writer.feed_block(1, b"\n".join(texts)) == len(texts)
     manifest = writer.close()
     assert manifest["lines"] == len(texts)
     assert manifest["repeated"] + sum(manifest["rejected"].values()) + sum(
@@ -97,5 +97,5 @@ def test_a_repeated_event_is_one_row_across_batches(
 def test_half_a_character_at_the_end_of_a_line_is_refused(tmp_path: Path) -> None:
     line = json.dumps(EVENT | {"message": "x", "data": None}, ensure_ascii=False).encode()
     writer = parts.PartWriter(tmp_path, "here")
-    writer.feed_texts(1, [line + b"\xc3", b"\xa9" + line])
+    writer.feed_block(1, line + b"\xc3\n\xa9" + line)
     assert writer.close()["rejected"] == {"malformed_json": 2}

@@ -32,12 +32,15 @@ class Line:
 
 @dataclass(slots=True)
 class LineBatch:
-    """Lines in their order: numbers, texts, the runs of those whose run is known, and bytes."""
+    """Lines in their order: their numbers and texts, the runs of those whose run is known."""
 
     seqs: list[int] = field(default_factory=list)
     texts: list[bytes] = field(default_factory=list)
     runs: dict[int, tuple[str, int]] = field(default_factory=dict)
     size: int = 0
+    _done: list[pa.Table] = field(default_factory=list)
+    unreadable: int = 0
+    """Lines that were left out for not being UTF-8."""
 
     def add(self, seq: int, text: bytes, run: tuple[str, int] | None) -> None:
         """Append a line."""
@@ -47,37 +50,53 @@ class LineBatch:
         if run is not None:
             self.runs[seq] = run
 
-    def subset(self, seqs: set[int]) -> list[Line]:
-        """The lines with these numbers."""
-        pairs = zip(self.seqs, self.texts, strict=True)
-        return [Line(seq, text, self.runs.get(seq)) for seq, text in pairs if seq in seqs]
+    def extend(self, seqs: Any, texts: pa.Array, size: int) -> None:
+        """Append lines whose runs are not known: their numbers and texts, as string views."""
+        self._close_list()
+        self._hold(seqs, texts)
+        self.size += size
 
-    def as_arrow(self) -> tuple[pa.Table, int]:
-        """Columns ``seq`` and ``line``, and how many lines were left out for not being UTF-8."""
+    def _close_list(self) -> None:
         import pyarrow as pa
 
-        seqs, texts = self.seqs, self.texts
-        joined = b"".join(texts)
-        if not joined.isascii() and not _is_utf8(joined, texts):
-            kept = [place for place, text in enumerate(texts) if _is_utf8(text, ())]
-            seqs, texts = [seqs[place] for place in kept], [texts[place] for place in kept]
-            joined = b"".join(texts)
-        offsets = np.zeros(len(texts) + 1, np.int32)
-        np.cumsum(np.fromiter(map(len, texts), np.int32, len(texts)), out=offsets[1:])
-        lines = pa.StringArray.from_buffers(len(texts), pa.py_buffer(offsets), pa.py_buffer(joined))
-        whole = pa.table({"seq": pa.array(seqs, pa.int64()), "line": lines})
-        parted = pa.Table.from_batches(whole.to_batches(_THREAD_LINES), whole.schema)
-        return parted, len(self.texts) - len(texts)
+        if self.seqs:
+            kept = [place for place, text in enumerate(self.texts) if is_utf8(text)]
+            self.unreadable += len(self.seqs) - len(kept)
+            texts = pa.array([self.texts[place] for place in kept], pa.string_view())
+            self._hold(np.array(self.seqs, np.int64)[kept], texts)
+            self.seqs, self.texts = [], []
+
+    def _hold(self, seqs: Any, texts: pa.Array) -> None:
+        import pyarrow as pa
+
+        self._done.append(pa.table({"seq": pa.array(seqs, pa.int64()), "line": texts}))
+
+    def subset(self, seqs: set[int]) -> list[Line]:
+        """The lines with these numbers."""
+        return [
+            Line(row["seq"], row["line"].encode(), self.runs.get(row["seq"]))
+            for table in self.as_arrow().to_batches()
+            for row in table.to_pylist()
+            if row["seq"] in seqs
+        ]
+
+    def as_arrow(self) -> pa.Table:
+        """Columns ``seq`` and ``line``, in pieces that threads share."""
+        import pyarrow as pa
+
+        self._close_list()
+        whole = pa.concat_tables(self._done).combine_chunks()  # the texts stay where they are
+        self._done = [whole]
+        return pa.Table.from_batches(whole.to_batches(_THREAD_LINES), whole.schema)
 
 
-def _is_utf8(joined: bytes, texts: list[bytes] | tuple[()]) -> bool:
-    """Whether bytes are UTF-8, and so is each text that they were joined from."""
+def is_utf8(text: bytes | memoryview) -> bool:
+    """Whether bytes are UTF-8."""
     try:
-        joined.decode()
+        str(text, "utf-8")
     except UnicodeDecodeError:
         return False
-    # Half a character at one text's end and half at the next one's start make a whole one.
-    return not any(text[:1] and 0x80 <= text[0] < 0xC0 for text in texts)
+    return True
 
 
 def select(table: Table, source: str) -> str:

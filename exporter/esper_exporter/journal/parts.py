@@ -8,7 +8,7 @@ left out, as the exporter does it.
 from __future__ import annotations
 
 import json
-import re
+import os
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -29,25 +29,25 @@ from esper_exporter.journal.columns import Table, table_of_name, tables
 if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
-from esper_exporter.journal.line_batch import Line, LineBatch, select
+from esper_exporter.journal.line_batch import Line, LineBatch, is_utf8, select
+from esper_exporter.journal.line_index import TYPE, LineIndex
 from esper_exporter.journal.part_files import MANIFEST, VERSION, checksum, stamp_of
 from esper_exporter.journal.run_starts import RunStarts
 from esper_exporter.journal.stage import Stage
 
-CHUNK_LINES = 4_096
-
 ROW_GROUP = 20_000
 
-BATCH_BYTES = 24 << 20
+BATCH_BYTES = 16 << 20
 """Lines of one type are converted together once they are as large as this, …"""
 
-WAITING_BYTES = 96 << 20
+WAITING_BYTES = 64 << 20
 """… and those of all types once they are."""
+
+_FEW_BYTES = 64 << 10
+"""So few of a type in a block are copied, that the block need not be held for them."""
 
 IDS = 65_536
 """Event ids, at least, that an event is compared with to see whether it was delivered before."""
-
-_TYPE = re.compile(rb'"event_type"\s*:\s*"([A-Za-z_]{1,64})"')
 
 _STARTED = "TRAINING_STARTED"
 
@@ -86,7 +86,7 @@ class PartWriter:
         directory.mkdir(parents=True, exist_ok=True)
         self._source = source
         self._con: duckdb.DuckDBPyConnection = duckdb.connect(
-            config={"memory_limit": "1GB", "threads": 2}
+            config={"memory_limit": "1GB", "threads": _threads()}
         )
         self._con.execute("SET TimeZone = 'UTC'").fetchall()
         self._kinds = {name.encode(): table.type for name, table in table_of_name().items()}
@@ -114,14 +114,41 @@ class PartWriter:
         """Bring lines whose runs are known into the part."""
         for line in lines:
             self._add(line.seq, line.text, line.run)
+            self._flush_what_is_large()
 
-    def feed_texts(self, first: int, texts: Iterable[bytes]) -> None:
-        """Bring consecutive lines of a file into the part; the first one's number is ``first``."""
-        for seq, text in enumerate(texts, first):
-            self._add(seq, text)
+    def feed_block(self, first: int, block: bytes | memoryview) -> int:
+        """Bring consecutive lines of a file into the part; the first one's number is ``first``.
+
+        Returns how many there were.
+        """
+        index = LineIndex(block, self._kinds)
+        sound = is_utf8(block)
+        for kind, places in index.by_kind():
+            self.lines += len(places)
+            sizes = index.sizes[places]
+            if sizes.max() > MAX_LINE:
+                self._refused[MALFORMED_JSON] += int((sizes > MAX_LINE).sum())
+                places, sizes = places[sizes <= MAX_LINE], sizes[sizes <= MAX_LINE]
+            size = int(sizes.sum())
+            if size < _FEW_BYTES or not sound:
+                for place in places.tolist():
+                    self._wait(kind, first + place, index.text(place))
+                continue
+            self._batch_of(kind).extend(places + first, index.arrow(places), size)
+            self._waiting_bytes += size
+        for place in index.others():
+            self._add(first + place, index.text(place))
+        self._flush_what_is_large()
+        return len(index)
+
+    def _batch_of(self, kind: str) -> LineBatch:
+        batch = self._waiting.get(kind)
+        if batch is None:
+            batch = self._waiting[kind] = LineBatch()
+        return batch
 
     def _add(self, seq: int, text: bytes, run: tuple[str, int] | None = None) -> None:
-        found = _TYPE.search(text)
+        found = TYPE.search(text)
         kind = self._kinds.get(found[1]) if found else None
         if kind is None:
             if not text or text.isspace():
@@ -133,16 +160,21 @@ class PartWriter:
         if len(text) > MAX_LINE:
             self._refused[MALFORMED_JSON] += 1
             return
-        batch = self._waiting.get(kind)
-        if batch is None:
-            batch = self._waiting[kind] = LineBatch()
-        batch.add(seq, text, run)
+        self._wait(kind, seq, text, run)
+
+    def _wait(self, kind: str, seq: int, text: bytes, run: tuple[str, int] | None = None) -> None:
+        self._batch_of(kind).add(seq, text, run)
         self._waiting_bytes += len(text)
-        if batch.size >= BATCH_BYTES:
+
+    def _flush_what_is_large(self) -> None:
+        """Convert the types of which much waits; planning a query takes long for a few lines."""
+        for kind in [k for k, batch in self._waiting.items() if batch.size >= BATCH_BYTES]:
             self._flush(kind)
-        elif self._waiting_bytes >= WAITING_BYTES:
-            for each in list(self._waiting):
-                self._flush(each)
+        if self._waiting_bytes >= WAITING_BYTES:
+            for kind in sorted(self._waiting, key=lambda k: -self._waiting[k].size):
+                self._flush(kind)
+                if self._waiting_bytes < WAITING_BYTES // 2:
+                    break
 
     def _kind_of(self, text: bytes) -> str | None:
         """The type of a line that does not show it where it usually stands; counts what is none."""
@@ -172,8 +204,8 @@ class PartWriter:
         import pyarrow as pa
         import pyarrow.compute as pc
 
-        chunk, unreadable = batch.as_arrow()
-        self.rejected[MALFORMED_JSON] += unreadable
+        chunk = batch.as_arrow()
+        self.rejected[MALFORMED_JSON] += batch.unreadable
         self._con.register("chunk", chunk)
         found = self._con.sql(select(table, "chunk")).to_arrow_table()
         self._con.unregister("chunk")
@@ -329,7 +361,9 @@ class PartWriter:
                 self._directory / f"{kind}.parquet",
                 rows.schema,
                 compression="zstd",
-                compression_level=3,
+                compression_level=1,
+                # Numbers repeat too seldom for a dictionary: it costs time and bytes.
+                use_dictionary=[each.name for each in rows.schema if pa.types.is_string(each.type)],
             )
         writer.write_table(rows)
 
@@ -383,6 +417,11 @@ class PartWriter:
         beside.write_text(json.dumps(sealed, indent=1), encoding="utf-8")
         beside.replace(self._directory / MANIFEST)  # a part is there once its manifest is
         return manifest
+
+
+def _threads() -> int:
+    """Threads for conversion; reading and compressing have one each beside them."""
+    return max(1, min(6, len(os.sched_getaffinity(0)) - 1))
 
 
 def pc_min(column: Any) -> Any:

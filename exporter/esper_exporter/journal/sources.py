@@ -101,31 +101,39 @@ class Reading:
 
 
 def chunks(path: Path, reading: Reading, size: int) -> Iterator[list[bytes]]:
-    """The lines of a file, at most ``size`` at once, gzip and zstd decompressed by their content.
+    """The lines of a file, at most ``size`` at once, as `blocks` reads them."""
+    for block in blocks(path, reading):
+        lines = bytes(block).split(b"\n")
+        if not lines[-1]:
+            del lines[-1]
+        reading.lines += len(lines)
+        for place in range(0, len(lines), size):
+            yield lines[place : place + size]
 
-    What cannot be read to its end gives what came before, and ``reading`` says so.
+
+def blocks(path: Path, reading: Reading) -> Iterator[bytes | memoryview]:
+    """A file in blocks of whole lines, gzip and zstd decompressed by their content.
+
+    What cannot be read to its end gives what came before, and ``reading`` says so. A line that is
+    too long to be an event is one byte that is no JSON.
     """
-    held: list[bytes] = []
     rest = b""
     skipping = False
     for data in _pieces(path, reading):
-        *ended, tail = (rest + data).split(b"\n") if not skipping else data.split(b"\n")
-        if skipping and ended:
-            ended[0] = b"\x00"  # the end of a line that is too long to be an event
-            skipping = False
-        rest = tail if not skipping else b""
-        if len(rest) > _LONGEST:
-            rest, skipping = b"", True
-        held += ended
-        while len(held) >= size:
-            reading.lines += size
-            yield held[:size]
-            del held[:size]
+        first = data.find(b"\n") + 1
+        if not first:
+            rest = b"" if skipping else rest + data
+            if len(rest) > _LONGEST:
+                rest, skipping = b"", True
+            continue
+        last = data.rfind(b"\n") + 1
+        # The line that two pieces share is a block by itself: the others need no copy.
+        yield b"\x00\n" if skipping else rest + data[:first]
+        if last > first:
+            yield memoryview(data)[first:last]
+        rest, skipping = data[last:], False
     if rest or skipping:
-        held.append(rest or b"\x00")
-    if held:
-        reading.lines += len(held)
-        yield held
+        yield rest or b"\x00"
 
 
 def _pieces(path: Path, reading: Reading) -> Iterator[bytes]:
