@@ -18,9 +18,9 @@ class RankClock:
     """Reports the steps of one rank of a data-parallel training to its exporter.
 
     A step lasts from the end of one ``optimizer.step()`` to the moment at which the last gradient
-    of ``model`` is there on this rank: DistributedDataParallel waits for the other ranks after
-    that. Only host time is read; nothing waits for a device, so on a GPU the durations are those
-    of the queueing thread.
+    of ``model`` is there on this rank, after several backward passes where gradients accumulate:
+    DistributedDataParallel waits for the other ranks after that. Only host time is read; nothing
+    waits for a device, so on a GPU the durations are those of the queueing thread.
 
     ``model`` is the module, wrapped or not, ``optimizer`` a torch optimizer. ``first_step`` is the
     index of the first step (of a resumed training, say). `check` takes values that are the same on
@@ -63,10 +63,10 @@ class RankClock:
 
     def _stepping(self, *_arguments: Any) -> None:
         with self._lock:
-            # Where some parameters got no gradient the count is not reached before the all-reduce;
-            # from now on it is known how many there are.
+            # Some parameters may get no gradient, and several backward passes may accumulate them:
+            # the next step is expected to have as many as this one.
             missed, self._reported = not self._reported, True
-            if missed and self._arrived:
+            if self._arrived:
                 self._expected = self._arrived
         if missed:
             self._report()
