@@ -50,15 +50,18 @@ class Training:
             AgentSettings(shares=[share], gpu_vitals="off", host_vitals="off", port=0)
         )
 
-    def by_rank(self, name: str) -> Values:
-        """A gauge's value of each rank."""
-        page = self._agent.render(negotiate(None), False).decode()
-        return {dict(key[1])["rank"]: v for key, v in samples(page).items() if key[0] == name}
+    def by_rank(self, *names: str) -> list[Values]:
+        """Each gauge's value by rank, all from one scrape."""
+        found = samples(self._agent.render(negotiate(None), False).decode())
+        return [
+            {dict(key[1])["rank"]: v for key, v in found.items() if key[0] == name}
+            for name in names
+        ]
 
     def until(self, step: int, ranks: int) -> None:
         """Wait until so many ranks have done their part of a step."""
         wait_until(
-            lambda: sum(v >= step for v in self.by_rank("esper_rank_update").values()) >= ranks,
+            lambda: sum(v >= step for v in self.by_rank("esper_rank_update")[0].values()) >= ranks,
             f"{ranks} ranks have done step {step}",
             seconds=180,
             every=0.3,
@@ -86,10 +89,13 @@ def test_the_slow_rank_looks_slow_and_the_others_do_not(
 ) -> None:
     training = Training(share, "400", "slow", "2", "0.3")
     started.append(training)
-    training.until(8, RANKS)
-    seconds = training.by_rank("esper_rank_step_seconds")
-    assert max(seconds, key=lambda rank: seconds[rank]) == "2"
-    assert seconds.pop("2") > 1.25 * max(seconds.values())
+
+    def looks_slow() -> bool:
+        (seconds,) = training.by_rank("esper_rank_step_seconds")
+        return len(seconds) == RANKS and seconds.pop("2") > 1.25 * max(seconds.values())
+
+    # A busy machine may slow any single step of any rank.
+    wait_until(looks_slow, "rank 2 looks slow beside each other", seconds=180, every=0.5)
 
 
 def test_the_rank_that_the_others_wait_for_is_a_step_behind(
@@ -98,7 +104,7 @@ def test_the_rank_that_the_others_wait_for_is_a_step_behind(
     training = Training(share, "400", "hang", "1", "6")
     started.append(training)
     training.until(6, RANKS - 1)
-    steps = training.by_rank("esper_rank_update")
+    (steps,) = training.by_rank("esper_rank_update")
     assert steps.pop("1") == 5.0
     assert set(steps.values()) == {6.0}
 
@@ -109,12 +115,17 @@ def test_a_rank_that_computes_otherwise_differs_at_the_same_step(
     training = Training(share, "400", "drift", "3")
     started.append(training)
 
-    def compared() -> bool:
-        return len(set(training.by_rank("esper_rank_checked_update").values())) == 1
+    norms: Values = {}
 
-    training.until(3, RANKS)
-    wait_until(compared, "all ranks have values of one step", seconds=60)
-    norms = training.by_rank("esper_rank_checked_gradient_norm")
+    def compared() -> bool:
+        """Whether all ranks have values of one step; ``norms`` are these then."""
+        steps, found = training.by_rank(
+            "esper_rank_checked_update", "esper_rank_checked_gradient_norm"
+        )
+        norms.update(found)
+        return len(steps) == RANKS == len(found) and len(set(steps.values())) == 1
+
+    wait_until(compared, "all ranks have values of one step", seconds=180, every=0.2)
     odd = norms.pop("3")
-    assert len(norms) == RANKS - 1 and len({round(v, 4) for v in norms.values()}) == 1
+    assert len({round(v, 4) for v in norms.values()}) == 1
     assert abs(odd - norms["0"]) > 0.5
