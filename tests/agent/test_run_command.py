@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from support.control_group import MemoryGroup
 from support.pages import value, values
 from support.programs import wait_until
 
@@ -203,35 +204,13 @@ def test_all_ranks_of_nproc_are_on_one_page_and_one_failure_ends_all(share: Path
     assert run.ended()[0] == -signal.SIGKILL
 
 
-def _memory_group() -> Path | None:
-    """A new control group with a limit of 200 MB, None where this process may not make one."""
-    for line in Path("/proc/self/cgroup").read_text().splitlines():
-        _, controllers, path = line.split(":", 2)
-        if "memory" in controllers.split(","):
-            group = Path("/sys/fs/cgroup/memory") / path.strip("/") / f"esper-test-{os.getpid()}"
-            limit = "memory.limit_in_bytes"
-        elif controllers == "" and Path("/sys/fs/cgroup/cgroup.controllers").exists():
-            group = Path("/sys/fs/cgroup") / path.strip("/") / f"esper-test-{os.getpid()}"
-            limit = "memory.max"
-        else:
-            continue
-        try:
-            group.mkdir()
-            (group / limit).write_text(str(200 << 20))
-            return group
-        except OSError:
-            if group.exists():
-                group.rmdir()
-    return None
-
-
 def test_the_kernels_out_of_memory_is_proven(share: Path) -> None:
-    group = _memory_group()
-    if group is None:
-        pytest.skip("not proven here: this process may not make a control group with a limit")
     try:
-        enter = ("sh", "-c", f'echo $$ > {group}/cgroup.procs && exec "$@"', "sh")
-        wrapped = Run(share, _train(share, "nan", "op", "oom"), within=enter)
+        group = MemoryGroup()
+    except OSError as problem:
+        pytest.skip(f"not proven here: this process may not make a control group: {problem}")
+    try:
+        wrapped = Run(share, _train(share, "nan", "op", "oom"), within=group.within())
         page = wrapped.last_page()
         assert value(page, "esper_run_failed", reason="oom") == 1.0
         assert value(page, "esper_run_exit_code") == 137.0
@@ -239,5 +218,4 @@ def test_the_kernels_out_of_memory_is_proven(share: Path) -> None:
             wrapped.page()
         assert wrapped.ended()[0] == -signal.SIGKILL
     finally:
-        wait_until(lambda: not (group / "cgroup.procs").read_text().strip(), "the group is empty")
-        group.rmdir()
+        group.remove()
