@@ -2,17 +2,19 @@
 
 usage: python -m benchmarks.deaths [--repeat N] [--at-once N]
 
-Each of ten deaths (SIGKILL, SIGSEGV, SIGABRT, ``os._exit``, an uncaught exception, each also right
-after a NaN), N times, once under ``esper-exporter run`` and once beside an agent alone. Checked are
-the reason, the last update that was published a second before, and the latch of a NaN in the
-moment of death. The kernel's out-of-memory killer is tried in tests/agent, where a control group
-with a limit can be made.
+Each of twelve deaths (SIGKILL, SIGSEGV, SIGABRT, ``os._exit``, an uncaught exception, the kernel's
+out-of-memory killer, each also right after a NaN), N times, once under ``esper-exporter run`` and
+once beside an agent alone. Checked are the reason, the last update that was published a second
+before, and the latch of a NaN in the moment of death. The out-of-memory killer needs a control
+group with a limit: where this process may not make one, it is left out, and said so. Exits with 1
+if anything was wrong.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -27,6 +29,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from esper_exporter.agent.node_agent import AgentSettings, NodeAgent
 from esper_exporter.serve.negotiation import negotiate
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+from support.control_group import MemoryGroup
+
 TRAINER = Path(__file__).parents[1] / "tests" / "agent" / "trainer.py"
 DEATHS = {
     "sigkill": ("killed", ["sigkill"]),
@@ -34,6 +40,7 @@ DEATHS = {
     "sigabrt": ("abort", ["sigabrt"]),
     "exit": ("exit", ["exit", "3"]),
     "raise": ("exception", ["raise"]),
+    "oom": ("oom", ["oom"]),
 }
 
 
@@ -53,32 +60,64 @@ class Case:
             return "nonfinite" if self.nan else "exception"
         return DEATHS[self.death][0] if self.wrapped else "died"
 
+    @property
+    def run_id(self) -> str:
+        """A name that no other case has."""
+        way = "run" if self.wrapped else "agent"
+        return f"{way}-{self.death}-{'nan' if self.nan else 'plain'}-{self.number}"
+
+    def die(self, share: Path) -> None:
+        """Start a trainer that shares its page there, and wait until it has died."""
+        steps = ["update", "7", "ready"] + (["nan", "op"] if self.nan else [])
+        command = [
+            *(sys.executable, str(TRAINER), str(share), self.run_id, "0"),
+            *(*steps, *DEATHS[self.death][1]),
+        ]
+        if self.wrapped:
+            head = [sys.executable, "-m", "esper_exporter", "run", "--agent", str(share), "--"]
+            command = head + command
+        group = MemoryGroup() if self.death == "oom" else None
+        try:
+            subprocess.run(
+                command if group is None else [*group.within(), *command],
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+                check=False,
+            )
+        finally:
+            if group is not None:
+                group.remove()
+
+
+def all_cases(repeat: int) -> list[Case]:
+    """Every death in both ways, ``repeat`` times; none of them dumps core."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    deaths = set(DEATHS)
+    try:
+        MemoryGroup().remove()
+    except OSError as problem:
+        print(f"not tried: the out-of-memory killer, no control group can be made ({problem})")
+        deaths.discard("oom")
+    return [
+        Case(death, nan, wrapped, number)
+        for wrapped, death, nan, number in product(
+            (True, False), sorted(deaths), (False, True), range(repeat)
+        )
+    ]
+
 
 def try_one(case: Case) -> list[str]:
     """What was wrong on the page after this death; nothing is good."""
     with tempfile.TemporaryDirectory(prefix="esper-") as folder:
         share = Path(folder) / "share"
         share.mkdir(mode=0o700)
-        steps = ["update", "7", "ready"] + (["nan", "op"] if case.nan else [])
-        command = [
-            *(sys.executable, str(TRAINER), str(share), "night", "0"),
-            *(*steps, *DEATHS[case.death][1]),
-        ]
         agent = NodeAgent(
             AgentSettings(shares=[share], port=0, gpu_vitals="off", host_vitals="off")
         )
         agent.start()
         try:
-            if case.wrapped:
-                head = [sys.executable, "-m", "esper_exporter", "run", "--agent", str(share), "--"]
-                command = head + command
-            subprocess.run(
-                command,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-                check=False,
-            )
+            case.die(share)
             return _wrong(case, agent)
         finally:
             agent.close()
@@ -116,27 +155,32 @@ def _wrong(case: Case, agent: NodeAgent) -> list[str]:
     return wrong
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="benchmarks.deaths", description=__doc__)
-    parser.add_argument("--repeat", type=int, default=4)
-    parser.add_argument("--at-once", type=int, default=4)
-    options = parser.parse_args()
-    cases = [
-        Case(death, nan, wrapped, number)
-        for wrapped, death, nan, number in product(
-            (True, False), DEATHS, (False, True), range(options.repeat)
-        )
-    ]
-    with ThreadPoolExecutor(options.at_once) as pool:
-        found = list(pool.map(try_one, cases))
+def report(cases: list[Case], found: list[list[str]]) -> int:
+    """Print how many of each way were right, and what was wrong; an exit code."""
     for wrapped in (True, False):
         mine = [(c, w) for c, w in zip(cases, found, strict=True) if c.wrapped is wrapped]
         good = sum(not wrong for _, wrong in mine)
         print(f"{'esper-exporter run' if wrapped else 'agent alone'}: {good} of {len(mine)} right")
         for case, wrong in mine:
             if wrong:
-                print(f"  {case}: {'; '.join(wrong)}")
+                print(f"  {case.run_id}: {'; '.join(wrong)}")
+    return int(any(found))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="benchmarks.deaths",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--repeat", type=int, default=4)
+    parser.add_argument("--at-once", type=int, default=4)
+    options = parser.parse_args()
+    cases = all_cases(options.repeat)
+    with ThreadPoolExecutor(options.at_once) as pool:
+        found = list(pool.map(try_one, cases))
+    return report(cases, found)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
