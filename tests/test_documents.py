@@ -192,8 +192,8 @@ def test_every_metric_alert_and_setting_exists(name: str) -> None:
 CLASSES = {"EsperCallback"}
 """Classes that are named like an alert."""
 
-OTHER_VARIABLES = {"ESPER_EXPORTER_PACKAGE"}
-"""Variables of deploy/up and of docker-compose.yml."""
+OTHER_VARIABLES = {"ESPER_EXPORTER_PACKAGE", "ESPER_EXPORTER_COMMAND"}
+"""Variables of deploy/up, of docker-compose.yml and of deploy/slurm."""
 
 
 def queries() -> list[tuple[str, str]]:

@@ -199,6 +199,18 @@ class NodeAgent:
             self._tracker.serious()
         return self._tracker.linger(seconds, ends_at_once)
 
+    def linger(self, seconds: float) -> bool:
+        """Serve on until every regular scraper has fetched how the processes ended, at most
+        ``seconds``; return whether it has. Returns at once if nothing new is to be fetched.
+        """
+        with self._lock:
+            shown = self._list.refresh(self._clock())
+            unseen = [each for each in shown if not each.alive and not each.seen]
+            failed = any(_bad(each) for each in unseen)
+        if not unseen:
+            return True
+        return self.wait_until_seen(seconds, failed=failed, ends_at_once="a second signal")
+
     def retire(self, directories: Iterable[Path]) -> None:
         """Retire the pages of these processes."""
         with self._lock:
@@ -313,6 +325,12 @@ def _line(process: TrackedProcess, now: float) -> ProcessLine:
         age=None if published is None else max(0.0, now - published.at),
         pid=process.identity.pid,
     )
+
+
+def _bad(process: TrackedProcess) -> bool:
+    """Whether an ended process failed, or has a latch."""
+    end = process.end
+    return end is None or bool(end.reason) or bool(process.view.lit())
 
 
 def _own_families() -> tuple[Family, ...]:

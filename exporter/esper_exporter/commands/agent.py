@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from esper_exporter.commands.console import OK, PROGRAM, CommandError
 from esper_exporter.commands.values import port, seconds
+
+if TYPE_CHECKING:
+    from esper_exporter.agent.node_agent import NodeAgent
+
+ENDS = {signal.SIGINT, signal.SIGTERM}
+WAIT_SECONDS = 0.5
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -57,47 +66,100 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         help="how long to keep the page of an ended process (%(default)g)",
     )
     agent.add_argument(
+        "--linger",
+        type=seconds,
+        default=0.0,
+        metavar="SECONDS",
+        help="at the end, serve on at most this long until every regular scraper has fetched how"
+        " the processes ended; a second signal ends at once (%(default)g)",
+    )
+    agent.add_argument(
+        "--wait",
+        action="store_true",
+        help="while another agent serves the directory or the port is taken, wait for it",
+    )
+    agent.add_argument(
         "--no-vitals", action="store_true", help="do not sample this machine and its GPUs"
     )
     agent.set_defaults(run=_run)
 
 
 def _run(options: argparse.Namespace) -> int:
-    from esper_exporter.agent.node_agent import AgentSettings, NodeAgent
     from esper_exporter.agent.page_file import PageRefused
     from esper_exporter.serve.listening import ListenError
     from esper_exporter.serve.web_config import WebConfigError
     from esper_exporter.settings import default_share
 
-    vitals = "off" if options.no_vitals else "on"
     shares = options.shares or [default_share()]
+    where = ", ".join(str(share) for share in shares)
     # Blocked before any thread starts, so that every thread leaves them to `sigwait` below.
-    ends = {signal.SIGINT, signal.SIGTERM}
-    signal.pthread_sigmask(signal.SIG_BLOCK, ends)
+    signal.pthread_sigmask(signal.SIG_BLOCK, ENDS)
     try:
-        agent = NodeAgent(
-            AgentSettings(
-                shares=shares,
-                host=options.host,
-                port=options.port,
-                unix_socket=options.unix_socket,
-                web_config=options.web_config,
-                keep_seconds=options.keep,
-                allowed_hosts=options.allowed_hosts,
-                file_sd=options.file_sd,
-                gpu_vitals=vitals,
-                host_vitals=vitals,
-            )
-        )
-        agent.start()
+        agent = _started(options, shares)
     except BlockingIOError:
-        raise CommandError(f"another agent serves {', '.join(map(str, shares))}") from None
+        raise CommandError(f"another agent serves {where}") from None
     except (ListenError, WebConfigError, PageRefused, ValueError) as error:
         raise CommandError(str(error)) from error
     except OSError as error:
         raise CommandError(f"{error.filename or ''}: {error.strerror or error}") from error
-    where = ", ".join(str(share) for share in shares)
+    if agent is None:
+        return OK
     print(f"{PROGRAM} agent: {agent.server.url}/metrics serves {where}", file=sys.stderr)
-    signal.sigwait(ends)
+    signal.sigwait(ENDS)
+    _linger(agent, options.linger)
     agent.close()
     return OK
+
+
+def _started(options: argparse.Namespace, shares: list[Path]) -> NodeAgent | None:
+    """A started agent; None if a signal ended the wait for another one.
+
+    Raises as `NodeAgent.start`.
+    """
+    from esper_exporter.agent.node_agent import AgentSettings, NodeAgent
+    from esper_exporter.agent.share_directory import AGENT_LOCK
+
+    vitals = "off" if options.no_vitals else "on"
+    settings = AgentSettings(
+        shares=shares,
+        host=options.host,
+        port=options.port,
+        unix_socket=options.unix_socket,
+        web_config=options.web_config,
+        # With --wait the server tries a taken port again and again.
+        strict=not options.wait,
+        keep_seconds=options.keep,
+        allowed_hosts=options.allowed_hosts,
+        file_sd=options.file_sd,
+        gpu_vitals=vitals,
+        host_vitals=vitals,
+    )
+    waiting: list[int] = []
+    try:
+        while True:
+            agent = NodeAgent(settings)
+            try:
+                agent.start()
+                return agent
+            except BlockingIOError:
+                if not options.wait:
+                    raise
+            # An open file shows a script that looks for the share's agents that this one waits.
+            waiting = waiting or [os.open(share / AGENT_LOCK, os.O_RDONLY) for share in shares]
+            if signal.sigtimedwait(ENDS, WAIT_SECONDS) is not None:
+                return None
+    finally:
+        for handle in waiting:
+            os.close(handle)
+
+
+def _linger(agent: NodeAgent, limit: float) -> None:
+    """Serve until scrapers have fetched how processes ended, at most ``limit`` seconds."""
+    if not limit:
+        return
+    for number in ENDS:
+        signal.signal(number, signal.default_int_handler)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDS)
+    with suppress(KeyboardInterrupt):
+        agent.linger(limit)
+    signal.pthread_sigmask(signal.SIG_BLOCK, ENDS)

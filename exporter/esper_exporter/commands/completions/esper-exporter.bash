@@ -10,7 +10,7 @@ _shtab_esper_exporter_subparsers=(demo run agent replay watch backfill mcp page 
 
 _shtab_esper_exporter_demo_option_strings=(-h --help --seed --envs --slots --epochs --updates --port --allowed-host --telemetry-file --inject --dual-emit --compile --amp --fake-gpus)
 _shtab_esper_exporter_run_option_strings=(-h --help --run-id --host --port --agent --nproc)
-_shtab_esper_exporter_agent_option_strings=(-h --help --host --port --unix-socket --web-config --allowed-host --file-sd --keep --no-vitals)
+_shtab_esper_exporter_agent_option_strings=(-h --help --host --port --unix-socket --web-config --allowed-host --file-sd --keep --linger --wait --no-vitals)
 _shtab_esper_exporter_replay_option_strings=(-h --help --recording --speed --until --follow --once --format --host --port --allowed-host --web-config --run-id)
 _shtab_esper_exporter_watch_option_strings=(-h --help --speed --port --no-browser)
 _shtab_esper_exporter_backfill_option_strings=(-h --help --out --step --run-id --label)
@@ -81,6 +81,7 @@ _shtab_esper_exporter_run___help_nargs=0
 _shtab_esper_exporter_agent_pos_0_nargs='*'
 _shtab_esper_exporter_agent__h_nargs=0
 _shtab_esper_exporter_agent___help_nargs=0
+_shtab_esper_exporter_agent___wait_nargs=0
 _shtab_esper_exporter_agent___no_vitals_nargs=0
 _shtab_esper_exporter_replay_pos_0_nargs='*'
 _shtab_esper_exporter_replay__h_nargs=0

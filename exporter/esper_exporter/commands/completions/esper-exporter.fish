@@ -51,7 +51,7 @@ function _shtab_esper_exporter_using
 end
 
 set -g _shtab_esper_exporter_commands demo run agent replay watch backfill mcp page journal 'journal import' 'journal compact' 'journal verify' 'journal prune' compare explain sql stack doctor catalog assets prune completion version
-set -g _shtab_esper_exporter_opts_with_value --agent --alertmanager --alertmanager-config --alertmanager-port --allowed-host --at --cluster-label --data --describe --envs --epochs --example --fake-gpus --file-sd --format --grafana --grafana-port --grafana-url --group-id --host --inject --interval --keep --label --max-age --max-bytes --memory-limit --nproc --out --output --port --prometheus --prometheus-port --query --rank --recording --run-id --runbook-url --seed --selector --slots --speed --step --target --targets-dir --telemetry-file --unix-socket --until --update --updates --web-config
+set -g _shtab_esper_exporter_opts_with_value --agent --alertmanager --alertmanager-config --alertmanager-port --allowed-host --at --cluster-label --data --describe --envs --epochs --example --fake-gpus --file-sd --format --grafana --grafana-port --grafana-url --group-id --host --inject --interval --keep --label --linger --max-age --max-bytes --memory-limit --nproc --out --output --port --prometheus --prometheus-port --query --rank --recording --run-id --runbook-url --seed --selector --slots --speed --step --target --targets-dir --telemetry-file --unix-socket --until --update --updates --web-config
 
 complete -c esper-exporter -e
 complete -c esper-exporter -f
@@ -89,6 +89,8 @@ complete -c esper-exporter -n '_shtab_esper_exporter_using agent' -l web-config 
 complete -c esper-exporter -n '_shtab_esper_exporter_using agent' -l allowed-host -x -d 'a further host name that requests may use, beside this machine'"'"'s; repeatable'
 complete -c esper-exporter -n '_shtab_esper_exporter_using agent' -l file-sd -xka "(__fish_complete_directories)" -d 'write a target file for Prometheus'"'"'s file_sd'
 complete -c esper-exporter -n '_shtab_esper_exporter_using agent' -l keep -x -d 'how long to keep the page of an ended process (900)'
+complete -c esper-exporter -n '_shtab_esper_exporter_using agent' -l linger -x -d 'at the end, serve on at most this long until every regular scraper has fetched how the processes ended; a second signal ends at once (0)'
+complete -c esper-exporter -n '_shtab_esper_exporter_using agent' -l wait -d 'while another agent serves the directory or the port is taken, wait for it'
 complete -c esper-exporter -n '_shtab_esper_exporter_using agent' -l no-vitals -d 'do not sample this machine and its GPUs'
 complete -c esper-exporter -n '_shtab_esper_exporter_using agent; and test $_shtab_esper_exporter_npos -ge 0' -ka "(__fish_complete_directories)" -d 'directory of Exporter(share=DIR) (default: this user'"'"'s share under /dev/shm)'
 complete -c esper-exporter -n '_shtab_esper_exporter_using; and test $_shtab_esper_exporter_npos -eq 0' -a replay -d 'Feed recorded events to an exporter and serve its page, during the replay and afterwards, until Ctrl-C.'

@@ -60,6 +60,8 @@ _shtab_esper_exporter_agent_options=(
   "*--allowed-host[a further host name that requests may use, beside this machine\'s\; repeatable]:NAME:"
   "--file-sd[write a target file for Prometheus\'s file_sd]:DIR:_files -/"
   "--keep[how long to keep the page of an ended process (900)]:SECONDS:"
+  "--linger[at the end, serve on at most this long until every regular scraper has fetched how the processes ended\; a second signal ends at once (0)]:SECONDS:"
+  "--wait[while another agent serves the directory or the port is taken, wait for it]"
   "--no-vitals[do not sample this machine and its GPUs]"
   "(*)::directory of Exporter(share\=DIR) (default\: this user\'s share under \/dev\/shm):_files -/"
 )
