@@ -139,6 +139,9 @@ PUT_IN: list[tuple[str, Callable[[list[Event]], list[Event]], str, str | None, i
     ("grad-inf", _in_update(9, pre_clip_grad_norm=math.inf), "gradient_nonfinite", None, 9),
     ("grad-count", _in_update(7, nan_grad_count=3), "gradient_nonfinite", None, 7),
     ("value-loss", _in_update(6, value_loss=math.nan), "value_nonfinite", None, 6),
+    ("policy-loss", _in_update(6, policy_loss=math.nan), "gradient_nonfinite", None, 6),
+    ("lstm", _in_update(6, rollout_lstm_has_inf=True), "value_nonfinite", None, 6),
+    ("ratio-nan", _in_update(6, ratio_max=math.nan), "ratio_explosion", None, 6),
     ("explosion", _in_update(8, pre_clip_grad_norm=5e4), "gradient_explosion", None, 8),
     (
         "explosion-then-nan",
@@ -273,3 +276,39 @@ def test_two_runs_are_compared(capsysbinary: pytest.CaptureFixture[bytes]) -> No
     for form in ("markdown", "html"):
         assert main(["compare", first, second, "--format", form]) == 0
         assert "They part in update 2" in capsysbinary.readouterr().out.decode()
+
+
+@pytest.mark.parametrize(
+    ("field", "headline"),
+    [
+        ("policy_loss", "A gradient or the loss was not finite in update 6: NaN in policy loss."),
+        ("value_loss", "The critic or its inputs were not finite in update 6: NaN in value loss."),
+    ],
+)
+def test_a_loss_that_is_nan_is_named(
+    field: str, headline: str, tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    with recording("run1") as path:
+        events = [json.loads(line) for line in gzip.decompress(path.read_bytes()).splitlines()]
+    changed = _in_update(6, **{field: math.nan})(events)
+    file = tmp_path / "run.jsonl"
+    file.write_text("".join(json.dumps(event) + "\n" for event in changed))
+    assert main(["explain", str(file)]) == 0
+    assert f"**{headline}" in capsysbinary.readouterr().out.decode()
+
+
+def test_a_built_in_recording_is_named_without_a_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["explain", "run2b", "--format", "json"]) == 0
+    assert json.loads(capsysbinary.readouterr().out)["head"] == "tempo"
+    (tmp_path / "run2b").write_text("no telemetry\n")
+    assert main(["explain", "run2b"]) == 1, "a file of that name comes first"
+
+
+def test_recorded_snapshots_beside_telemetry_are_no_warning(
+    capsysbinary: pytest.CaptureFixture[bytes],
+) -> None:
+    assert main(["explain", str(FAULTS.parent), "--all"]) == 0
+    assert capsysbinary.readouterr().err == b""

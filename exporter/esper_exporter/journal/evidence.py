@@ -48,10 +48,7 @@ def evidence_of(run: RunRecord, cause: Finding | None) -> list[dict[str, Any]]:
                 "kind": "table",
                 "title": "What was not finite",
                 "columns": ["update", "where", "kind", "skipped"],
-                "rows": [
-                    [n.number, f"{n.source}[{n.name}]" if n.name else n.source, n.kind, n.skipped]
-                    for n in run.nonfinite[:20]
-                ],
+                "rows": [[n.number, n.where, n.kind, n.skipped] for n in run.nonfinite[:20]],
             }
         )
     if run.rollbacks:

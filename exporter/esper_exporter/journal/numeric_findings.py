@@ -37,11 +37,10 @@ def find_nonfinite(run: RunRecord) -> Iterator[Finding]:
         if (cause, head or layer) in seen:
             continue
         seen |= {(cause, head), (cause, head or layer)}
-        what = f"{each.source}[{each.name}]" if each.name else each.source
         kind = "NaN" if each.kind == "nan" else "Inf"
         skipped = "; the update was skipped" if each.skipped else ""
         yield Finding(
-            cause, each.number, each.time, each.seq, f"{kind} in {what}{skipped}", head, layer
+            cause, each.number, each.time, each.seq, f"{kind} in {each.where}{skipped}", head, layer
         )
 
 

@@ -35,6 +35,13 @@ class Nonfinite:
     skipped: bool
     detail: str = ""
 
+    @property
+    def where(self) -> str:
+        """The source with its head or layer; which loss it was."""
+        if self.detail.endswith(" loss"):
+            return self.detail
+        return f"{self.source}[{self.name}]" if self.name else self.source
+
 
 @dataclass(frozen=True, slots=True)
 class Rollback:

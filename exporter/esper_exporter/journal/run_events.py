@@ -43,7 +43,15 @@ WANTED = frozenset(
 
 _SKIPS = FINITENESS_ANOMALIES
 
-_BY_HEAD = ("log_probs", "ref_log_probs")
+_SCALARS = {"policy_loss": "loss", "value_loss": "values", "ratio_max": "ratio"}
+"""Fields of an update, and the source that is not finite if they are not."""
+
+_LSTM = (
+    ("lstm_has_nan", "nan"),
+    ("lstm_has_inf", "inf"),
+    ("rollout_lstm_has_nan", "nan"),
+    ("rollout_lstm_has_inf", "inf"),
+)
 
 Row = dict[str, Any]
 """An event: ``event_type``, ``timestamp`` (aware), ``group_id``, ``seq``, ``data``; from a journal
@@ -83,12 +91,18 @@ def _update(run: RunRecord, row: Row, data: dict[str, Any]) -> None:
         run.nonfinite.append(
             Nonfinite(number, update.time, update.seq, "gradients", None, kind, False)
         )
-    loss = data.get("value_loss")
-    if isinstance(loss, float) and not math.isfinite(loss):
-        kind = "nan" if loss != loss else "inf"
-        run.nonfinite.append(
-            Nonfinite(number, update.time, update.seq, "values", None, kind, False, "value loss")
-        )
+    for field, source in _SCALARS.items():
+        scalar = data.get(field)
+        if isinstance(scalar, float) and not math.isfinite(scalar):
+            kind, what = "nan" if scalar != scalar else "inf", field.replace("_", " ")
+            run.nonfinite.append(
+                Nonfinite(number, update.time, update.seq, source, None, kind, False, what)
+            )
+    for field, kind in _LSTM:
+        if data.get(field) is True:
+            run.nonfinite.append(
+                Nonfinite(number, update.time, update.seq, "lstm", None, kind, False)
+            )
 
 
 def _items(told: Any) -> Iterable[tuple[str, Any]]:
