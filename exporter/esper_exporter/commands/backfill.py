@@ -24,7 +24,8 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "files",
         metavar="FILE",
         nargs="+",
-        help="telemetry, one JSON object a line, gzip or not, each once; - is standard input",
+        help="telemetry, one JSON object a line, gzip or not, each once; - is standard input; the"
+        " name of a built-in recording",
     )
     backfill.add_argument("--out", metavar="OUT", required=True, help="file to write")
     backfill.add_argument(

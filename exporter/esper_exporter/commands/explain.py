@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from esper_exporter.commands.console import OK, PROGRAM, CommandError, write_out
+from esper_exporter.demo.bundled import RECORDINGS, files_of
 
 if TYPE_CHECKING:
     from esper_exporter.journal.record import RunRecord
@@ -28,7 +29,8 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "sources",
         metavar="SOURCE",
         nargs="*",
-        help="telemetry (JSON lines, plain, gzip or zstd), folders, journals, globs",
+        help="telemetry (JSON lines, plain, gzip or zstd), folders, journals, globs, or a built-in"
+        f" recording: {', '.join(RECORDINGS)}",
     )
     explain.add_argument("--prometheus", metavar="URL", help="read the run from this server")
     explain.add_argument("--run-id", metavar="ID", help="which run (default: the newest)")
@@ -57,7 +59,8 @@ def read(sources: list[str]) -> list[RunRecord]:
     from esper_exporter.journal.sources import SourceError
 
     try:
-        runs, warnings = read_runs(sources)
+        with files_of(sources) as files:
+            runs, warnings = read_runs(files)
     except SourceError as problem:
         raise CommandError(str(problem)) from None
     for warning in warnings:

@@ -23,7 +23,8 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "files",
         metavar="FILE",
         nargs="*",
-        help="telemetry, one JSON object a line, gzip or not; - is standard input",
+        help="telemetry, one JSON object a line, gzip or not; - is standard input; the name of a"
+        " built-in recording",
     )
     replay.add_argument(
         "--recording", choices=tuple(RECORDINGS), help=f"a built-in recording ({bundled})"

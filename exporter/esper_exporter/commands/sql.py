@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from esper_exporter.commands.console import OK, PROGRAM, CommandError
+from esper_exporter.demo.bundled import RECORDINGS, files_of
 from esper_exporter.journal.examples import EXAMPLES
 
 FORMATS = ("table", "csv", "json", "parquet", "arrow")
@@ -27,8 +28,8 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "words",
         metavar="SOURCE… [QUERY]",
         nargs="*",
-        help="telemetry (JSON lines, plain, gzip or zstd), folders, journals, globs; a last word"
-        " with a blank in it is the query",
+        help="telemetry (JSON lines, plain, gzip or zstd), folders, journals, globs, a built-in"
+        f" recording ({', '.join(RECORDINGS)}); a last word with a blank in it is the query",
     )
     sql.add_argument("--query", metavar="SQL", help="the query, also one without a blank")
     sql.add_argument(
@@ -47,7 +48,8 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
     def run(options: argparse.Namespace) -> int:
         sources, query = _parted(sql, options)
-        return _run(options, sources, query)
+        with files_of(sources) as files:
+            return _run(options, files, query)
 
     sql.set_defaults(run=run)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from importlib import resources
 from pathlib import Path
 
@@ -25,3 +26,18 @@ def recording(name: str) -> Iterator[Path]:
     bundled = resources.files(__package__) / "recordings" / f"{name}.telemetry.jsonl.gz"
     with resources.as_file(bundled) as path:
         yield path
+
+
+@contextmanager
+def files_of(sources: Iterable[str]) -> Iterator[list[str]]:
+    """The sources, with the file of a recording in place of its name, valid within the context.
+
+    A file or folder of that name comes first.
+    """
+    with ExitStack() as opened:
+        yield [
+            str(opened.enter_context(recording(source)))
+            if source in RECORDINGS and not os.path.lexists(source)
+            else source
+            for source in sources
+        ]

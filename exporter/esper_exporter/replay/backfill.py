@@ -10,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 
 from esper_exporter.commands.console import FAILED, INTERRUPTED, OK, CommandError
+from esper_exporter.demo.bundled import files_of
 from esper_exporter.exporter import Exporter
 from esper_exporter.metrics.catalogue import catalogue
 from esper_exporter.replay.command import check_readable, shown, unusable
@@ -22,6 +23,12 @@ from esper_exporter.settings import OFF
 
 def run(options: argparse.Namespace) -> int:
     """Run the command with checked options; return the exit code. Raises CommandError."""
+    with files_of(options.files) as files:
+        options.files = files
+        return _run(options)
+
+
+def _run(options: argparse.Namespace) -> int:
     check_readable(options.files)
     taken = {name for metric in catalogue().metrics for name in metric.labels} | {"le"}
     if clash := sorted(taken & dict(options.label).keys()):

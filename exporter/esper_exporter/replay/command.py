@@ -19,7 +19,7 @@ from esper_exporter.commands.console import (
     write_out,
 )
 from esper_exporter.commands.serving import start
-from esper_exporter.demo.bundled import recording
+from esper_exporter.demo.bundled import files_of, recording
 from esper_exporter.exporter import Exporter
 from esper_exporter.journal.sources import is_journal
 from esper_exporter.replay.lines import STANDARD_INPUT
@@ -36,8 +36,8 @@ _ACCEPT = {"text": None, "openmetrics": "application/openmetrics-text; version=1
 def run(options: argparse.Namespace) -> int:
     """Run the command with checked options; return the exit code. Raises CommandError."""
     bundled = recording(options.recording) if options.recording else nullcontext()
-    with bundled as path, stop_on_signals() as stop:
-        files = [str(path)] if path is not None else options.files
+    with bundled as path, files_of(options.files) as named, stop_on_signals() as stop:
+        files = [str(path)] if path is not None else named
         follow: bool = options.follow
         check_readable(files[:-1] if follow else files)
         speed = options.speed

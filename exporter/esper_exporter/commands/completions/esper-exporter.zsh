@@ -88,7 +88,7 @@ _shtab_esper_exporter_backfill_options=(
   "--step[seconds of recorded time from sample to sample (default\: 15)]:S:"
   "--run-id[name of the run (default\: from its first event)]:ID:"
   "*--label[label for all samples, as a scrape adds it\: job\=esper\; repeatable]:NAME=VALUE:"
-  "(*):telemetry, one JSON object a line, gzip or not, each once\; - is standard input:_files"
+  "(*):telemetry, one JSON object a line, gzip or not, each once\; - is standard input\; the name of a built-in recording:_files"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -161,7 +161,7 @@ _shtab_esper_exporter_explain_options=(
   "--all[every run, oldest first]"
   "--format[format of the report (default\: markdown)]:format:(markdown html json)"
   "--json[the same as --format json]"
-  "(*)::telemetry (JSON lines, plain, gzip or zstd), folders, journals, globs:"
+  "(*)::telemetry (JSON lines, plain, gzip or zstd), folders, journals, globs, or a built-in recording\: run1, run2b:"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -254,7 +254,7 @@ _shtab_esper_exporter_replay_options=(
   "*--allowed-host[also answer requests for this host name\; .example.org for all names below it\; repeatable (default\: localhost, the listening address, this machine\'s name)]:NAME:"
   "--web-config[TLS and passwords, a Prometheus web configuration file]:FILE:_files"
   "--run-id[name of the run (default\: from its first event)]:ID:"
-  "(*)::telemetry, one JSON object a line, gzip or not\; - is standard input:_files"
+  "(*)::telemetry, one JSON object a line, gzip or not\; - is standard input\; the name of a built-in recording:_files"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -282,7 +282,7 @@ _shtab_esper_exporter_sql_options=(
   "--describe[the columns of a view, with units]:VIEW:"
   "--example[run a ready query\: runs, latches, skipped, gradient-norm, head-entropy, head-states, actions, rewards, seeds, accuracy, anomalies, time]:NAME:(accuracy actions anomalies gradient-norm head-entropy head-states latches rewards runs seeds skipped time)"
   "--memory-limit[for DuckDB (2GB)]:SIZE:"
-  "(*)::telemetry (JSON lines, plain, gzip or zstd), folders, journals, globs\; a last word with a blank in it is the query:"
+  "(*)::telemetry (JSON lines, plain, gzip or zstd), folders, journals, globs, a built-in recording (run1, run2b)\; a last word with a blank in it is the query:"
 )
 
 # guard to ensure default positional specs are added only once per session
