@@ -19,6 +19,8 @@ PARTS = (page, publish, stolen, memory, scrape, emit, agent, probe, vitals, star
 def _amount(value: float | None, unit: str) -> str:
     if value is None:
         return ""
+    if unit == "/s":
+        return f"{value:,.0f}/s"
     if unit == "bytes":
         return f"{value / 1e6:.1f} MB"
     for scale, name in ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs")):
