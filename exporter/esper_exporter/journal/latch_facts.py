@@ -28,6 +28,8 @@ def latch_rows(connection: duckdb.DuckDBPyConnection) -> dict[str, pa.Table]:
     events: list[tuple[Any, ...]] = connection.execute(
         f"SELECT {columns}, 'flags', batch, NULL, NULL, map_entries(head_nan_detected),"
         f" map_entries(head_inf_detected) FROM {relation('TAMIYO_POLICY_UPDATE')}"
+        " WHERE list_contains(map_values(head_nan_detected), true)"
+        " OR list_contains(map_values(head_inf_detected), true)"
         f" UNION ALL SELECT {columns}, 'text', NULL, anomaly_type, detail, NULL, NULL"
         f" FROM {relation('NUMERICAL_INSTABILITY_DETECTED')}"
         " WHERE anomaly_type LIKE 'ppo_finiteness_%'"
