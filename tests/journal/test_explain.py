@@ -262,6 +262,19 @@ def test_a_source_that_holds_nothing_is_an_error(tmp_path: Path) -> None:
     assert main(["explain", str(tmp_path / "missing")]) == 1
 
 
+def test_other_json_lines_in_a_folder_are_passed_over(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with recording("run2b") as path:
+        (tmp_path / "run.jsonl.gz").write_bytes(path.read_bytes())
+    snapshot = {"after_seq": 1, "snapshot": {"event_log": [{"event_type": "TRAINING_STARTED"}]}}
+    (tmp_path / "run.snapshots.jsonl").write_text(f"{json.dumps(snapshot)}\n" * 3)
+    assert main(["explain", str(tmp_path), "--all", "--json"]) == 0
+    shown = capsys.readouterr()
+    assert [report["cause"] for report in json.loads(shown.out)] == ["head_nan"]
+    assert shown.err == ""
+
+
 def test_two_runs_are_compared(capsysbinary: pytest.CaptureFixture[bytes]) -> None:
     one, other = FAULTS / "groups.jsonl.gz", FAULTS / "groupsgrad.jsonl.gz"
     assert main(["compare", str(one), str(other)]) == 1  # each holds two groups

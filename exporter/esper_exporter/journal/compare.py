@@ -115,25 +115,35 @@ def _equal(a: Any, b: Any) -> bool:
 
 def _plots(one: RunRecord, other: RunRecord) -> list[dict[str, Any]]:
     plots = []
-    for name, run in (("first", one), ("second", other)):
-        points: list[tuple[int, Any]] = [
-            (u.number, u.values.get("grad_norm"))
-            for u in run.updates
-            if isinstance(u.values.get("grad_norm"), int | float)
-        ]
-        accuracy = [(b["number"], b["accuracy"]) for b in run.batches if b["accuracy"] is not None]
-        for title, told in (("gradient norm", points), ("accuracy (percent)", accuracy)):
+    runs = (("first", one), ("second", other))
+    for title, axis, read in (
+        ("gradient norm", "update", _norms),
+        ("accuracy (percent)", "batch", _accuracies),
+    ):
+        for name, run in runs:
+            told = read(run)
             if len(told) >= 2:
                 plots.append(
                     {
                         "kind": "plot",
                         "title": f"{title}, {name} run",
+                        "axis": axis,
                         "x": [x for x, _ in told],
                         "y": [y if math.isfinite(y) else "NaN" for _, y in told],
                         "mark": None,
                     }
                 )
     return plots
+
+
+def _norms(run: RunRecord) -> list[tuple[int, float]]:
+    told = ((update.number, update.values.get("grad_norm")) for update in run.updates)
+    return [(number, norm) for number, norm in told if isinstance(norm, int | float)]
+
+
+def _accuracies(run: RunRecord) -> list[tuple[int, float]]:
+    told = ((batch["number"], batch["accuracy"]) for batch in run.batches)
+    return [(number, accuracy) for number, accuracy in told if accuracy is not None]
 
 
 def _sections(told: dict[str, Any]) -> list[tuple[str, list[str], list[list[Any]]]]:

@@ -98,6 +98,7 @@ def _plots(run: RunRecord, cause: Finding | None, mark: int | None) -> list[dict
                 {
                     "kind": "plot",
                     "title": title,
+                    "axis": "batch" if title.endswith("by batch") else "update",
                     "x": [n for n, _ in known],
                     "y": [json_number(v) for _, v in known],
                     "mark": mark,

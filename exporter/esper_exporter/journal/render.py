@@ -87,8 +87,14 @@ def _followed(report: Report) -> list[str]:
 
 
 def rows(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
-    told = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
-    return told + ["| " + " | ".join(_plain(_shown(cell)) for cell in row) + " |" for row in rows]
+    """A Markdown table whose columns also stand under each other in a terminal."""
+    cells = [list(columns), *([_plain(_shown(cell)) for cell in row] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    told = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
+        for row in cells
+    ]
+    return [told[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *told[1:]]
 
 
 def _shown(value: Any) -> str:
@@ -116,7 +122,8 @@ def _spark(plot: dict[str, Any]) -> str:
     bars = "▁▂▃▄▅▆▇█"
     span = (high - low) or 1.0
     line = "".join(bars[int((y - low) / span * (len(bars) - 1))] for y in values)
-    return f"{line}   {low:.4g} to {high:.4g}, x {points[0][0]} to {points[-1][0]}"
+    span_of_x = f"{plot['axis']} {points[0][0]} to {points[-1][0]}"
+    return f"{line}   {low:.4g} to {high:.4g}, {span_of_x}"
 
 
 def html(report: Report) -> str:
@@ -209,7 +216,7 @@ def svg(plot: dict[str, Any]) -> str:
         f'<polyline points="{line}" fill="none" stroke="#1971c2" stroke-width="1.5"/>',
         f'<text x="2" y="14" fill="currentColor">{high:.3g}{" (log)" if log else ""}</text>',
         f'<text x="2" y="{_HEIGHT - 22}" fill="currentColor">{low:.3g}</text>',
-        f'<text x="{_PAD}" y="{_HEIGHT - 6}" fill="currentColor">{left:g}</text>',
+        f'<text x="{_PAD}" y="{_HEIGHT - 6}" fill="currentColor">{plot["axis"]} {left:g}</text>',
         f'<text x="{_WIDTH - _PAD}" y="{_HEIGHT - 6}" fill="currentColor" text-anchor="end">'
         f"{right:g}</text>",
     ]

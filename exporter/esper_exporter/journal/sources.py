@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import io
+import json
 import os
 import stat
 from collections.abc import Iterable, Iterator
@@ -22,6 +23,7 @@ JOURNAL = "journal.json"
 
 TELEMETRY = (".jsonl", ".jsonl.gz", ".jsonl.zst", ".jsonl.zstd", ".ndjson")
 _CHUNK = 4 << 20
+_FIRST = 1 << 20
 _LONGEST = 16 << 20
 _GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 
@@ -87,8 +89,21 @@ def _inside(directory: Path) -> Iterator[Path]:
             continue
         names.sort()
         for name in sorted(files):
-            if name.endswith(TELEMETRY):
+            if name.endswith(TELEMETRY) and _may_hold_events(here / name):
                 yield here / name
+
+
+def _may_hold_events(path: Path) -> bool:
+    """Whether the first line of a file is an event, or cannot be told from one.
+
+    Folders of runs hold other JSON lines too, such as recorded snapshots.
+    """
+    line = next(_pieces(path, Reading(), _FIRST), b"").partition(b"\n")[0]
+    try:
+        told = json.loads(line)
+    except (ValueError, RecursionError):
+        return True
+    return isinstance(told, dict) and "event_type" in told
 
 
 @dataclass(slots=True)
@@ -136,15 +151,15 @@ def blocks(path: Path, reading: Reading) -> Iterator[bytes | memoryview]:
         yield rest or b"\x00"
 
 
-def _pieces(path: Path, reading: Reading) -> Iterator[bytes]:
+def _pieces(path: Path, reading: Reading, size: int = _CHUNK) -> Iterator[bytes]:
     try:
         with path.open("rb", buffering=0) as raw:
-            yield from _decoded(io.BufferedReader(raw, _CHUNK), reading)
+            yield from _decoded(io.BufferedReader(raw, size), reading, size)
     except OSError as error:
         reading.damaged = error.strerror or str(error)
 
 
-def _decoded(file: io.BufferedReader[Any], reading: Reading) -> Iterator[bytes]:
+def _decoded(file: io.BufferedReader[Any], reading: Reading, size: int) -> Iterator[bytes]:
     magic = file.peek(4)[:4]
     opened: IO[bytes] | None = None
     if magic.startswith(_GZIP):
@@ -156,7 +171,6 @@ def _decoded(file: io.BufferedReader[Any], reading: Reading) -> Iterator[bytes]:
 
         opened = pa.CompressedInputStream(pa.PythonFile(file, "r"), "zstd")
     read: Callable[[int], bytes] = file.read if opened is None else opened.read
-    size = _CHUNK
     while True:
         try:
             piece = read(size)
