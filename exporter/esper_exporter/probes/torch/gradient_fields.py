@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -36,7 +36,7 @@ class Layout:
         return tuple(sorted({self.layer(index) for index in indices}))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Part:
     """What is measured at once: a clipping, or what an optimizer uses without one."""
 
@@ -53,19 +53,21 @@ class Step:
     """One optimizer step: each parameter tensor's norm, and that of all before and after."""
 
     def __init__(self) -> None:
-        self.norms: dict[int, float] = {}
+        self.finite = True
+        """Whether each tensor's norm is finite."""
         self.max_norm: float | None = None
         self.certain = True
         """Whether the norm before clipping is known."""
         self.clipped = False
         self.sharded = False
+        self._measured: list[tuple[Sequence[int], Array]] = []
         self._squares = 0.0
         self._squares_after = 0.0
 
     def add(self, part: Part, total: float, norms: Array, limit: float | None) -> None:
         """``total`` is the norm that the clipping goes by, ``limit`` what the loop says it clips
         to."""
-        mine = float(np.sqrt(np.square(norms).sum()))
+        mine = math.sqrt(norms.dot(norms))
         factor = 1.0
         if part.max_norm is not None:
             factor = min(1.0, part.max_norm / (total + 1e-6)) if total == total else math.nan
@@ -73,11 +75,20 @@ class Step:
             self.clipped = self.clipped or not total <= part.max_norm
         elif not part.before_clipping and limit is not None:
             self.certain = self.certain and not abs(mine / limit - 1.0) < AMBIGUOUS
-        self.norms.update(zip(part.indices, norms.tolist(), strict=True))
+        self._measured.append((part.indices, norms))
+        self.finite = self.finite and math.isfinite(mine)
         self.sharded = self.sharded or part.sharded
         self._squares += mine * mine if not part.sharded else total * total
         after = (mine if not part.sharded else total) * factor
         self._squares_after += after * after
+
+    @property
+    def norms(self) -> dict[int, float]:
+        """Each parameter tensor's norm."""
+        found: dict[int, float] = {}
+        for indices, norms in self._measured:
+            found.update(zip(indices, norms.tolist(), strict=True))
+        return found
 
     @property
     def total(self) -> float:
@@ -100,18 +111,20 @@ def gradient_fields(layout: Layout, steps: Sequence[Step], limit: float | None) 
     totals = np.array([step.total for step in steps])
     place = int(np.argmax(totals))  # of NaN the first
     worst = steps[place]
-    norms = np.array(list(worst.norms.values()))
+    by_tensor = worst.norms
+    norms = np.array(list(by_tensor.values()))
+    broken = [step.norms for step in steps if not step.finite]
     explosion = health.GRAD_NORM_CRITICAL if not limit else health.EXPLOSION_FACTOR * limit
     found: Fields = {
         "grad_norm": worst.after,
         "grad_norm_step": place + 1,
-        "nan_grad_count": len(_where(steps, math.isnan)),
-        "inf_grad_count": len(_where(steps, math.isinf)),
-        "grad_nan_layers": layout.layers(_where(steps, lambda norm: not math.isfinite(norm))),
+        "nan_grad_count": len(_where(broken, math.isnan)),
+        "inf_grad_count": len(_where(broken, math.isinf)),
+        "grad_nan_layers": layout.layers(_where(broken, lambda norm: not math.isfinite(norm))),
         "dead_layers": int((norms < DEAD).sum()),
         "exploding_layers": int((norms > explosion).sum()),
         "layer_gradient_health": {
-            layout.names[i]: _health(norm, explosion) for i, norm in worst.norms.items()
+            layout.names[i]: _health(norm, explosion) for i, norm in by_tensor.items()
         },
     }
     if worst.sharded:
@@ -131,7 +144,7 @@ def gradient_fields(layout: Layout, steps: Sequence[Step], limit: float | None) 
     if len(steps) > 1 and np.isfinite(totals).all() and totals.mean() > 0:
         found["gradient_cv"] = float(totals.std() / totals.mean())
     layers: dict[str, float] = {}
-    for i, norm in worst.norms.items():
+    for i, norm in by_tensor.items():
         layer = layout.layer(i)
         layers[layer] = math.hypot(layers.get(layer, 0.0), norm)
     found["grad_norm_per_layer"] = layers
@@ -140,19 +153,19 @@ def gradient_fields(layout: Layout, steps: Sequence[Step], limit: float | None) 
         # A layer whose gradient is exactly 0 did not take part; the spread is of those that did.
         found["grad_norm_ratio"] = max(learning) / min(learning)
     for head, mine in layout.heads.items():
-        own = [worst.norms[i] for i in mine if i in worst.norms]
+        own = [by_tensor[i] for i in mine if i in by_tensor]
         if not own:
             found[f"head_{head}_gradient_state"] = "missing"
             continue
-        norm = float(np.linalg.norm(own))
+        norm = math.hypot(*own)
         found[f"head_{head}_grad_norm"] = norm
         found[f"head_{head}_gradient_state"] = "finite" if math.isfinite(norm) else "nonfinite"
     return found
 
 
-def _where(steps: Sequence[Step], is_so: Any) -> set[int]:
-    """The parameters whose norm is so in any step."""
-    return {i for step in steps for i, norm in step.norms.items() if is_so(norm)}
+def _where(steps: Sequence[Mapping[int, float]], is_so: Callable[[float], bool]) -> set[int]:
+    """The parameters whose norm is so in any of these steps."""
+    return {i for norms in steps for i, norm in norms.items() if is_so(norm)}
 
 
 def _health(norm: float, explosion: float) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,8 @@ DEAD = 1e-6
 """A parameter tensor whose gradient norm is below it learns nothing."""
 
 FOREACH_DEVICES = ("cpu", "cuda")
+
+_KINDS = (attrgetter("dtype"), attrgetter("layout"), attrgetter("device"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,16 +48,17 @@ def measure(
     ``torch.nn.utils.clip_grad_norm_`` takes it; of sharded gradients by the one reduction that
     clipping them needs anyway. ``exact`` sums in float64; clipping may not go by such norms.
     """
-    chosen = [(i, p.grad) for i, p in parameters if p.grad is not None]
+    chosen = [(i, gradient) for i, p in parameters if (gradient := p.grad) is not None]
     if not chosen:
         return None
-    indices = tuple(i for i, _ in chosen)
-    gradients = tuple(gradient for _, gradient in chosen)
+    indices: tuple[int, ...]
+    gradients: tuple[Tensor, ...]
+    indices, gradients = zip(*chosen, strict=True)
     # Types first: asking a plain tensor for an attribute that it lacks costs as much as a norm.
-    plain = {type(gradient) for gradient in gradients} <= {Tensor, nn.Parameter}
+    plain = set(map(type, gradients)) <= {Tensor, nn.Parameter}
     sharded = not plain and any(is_sharded(gradient) for gradient in gradients)
     local = tuple(_local(gradient) for gradient in gradients) if sharded else gradients
-    uniform = len({(gradient.device, gradient.dtype, gradient.layout) for gradient in local}) == 1
+    uniform = all(len(set(map(kind, local))) == 1 for kind in _KINDS)
     uniform = uniform and not local[0].is_sparse and local[0].device.type in FOREACH_DEVICES
     norms = _norms(local, norm_type, uniform, torch.float64 if exact else None)
     if total is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -73,15 +73,15 @@ class Rows:
 
 
 def stack_values(
-    heads: Sequence[str],
+    heads: Iterable[str],
     log_probs: Mapping[str, Tensor],
     old_log_probs: Mapping[str, Tensor],
     entropy: Mapping[str, Tensor],
 ) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...], Tensor]:
     """The heads of each kind of value, and the values, a row each: (rows, steps) float32."""
-    present = tuple(head for head in heads if head in log_probs)
-    old = tuple(head for head in present if head in old_log_probs)
-    spread = tuple(head for head in present if head in entropy)
+    present = tuple([head for head in heads if head in log_probs])
+    old = tuple([head for head in present if head in old_log_probs])
+    spread = tuple([head for head in present if head in entropy])
     rows = [
         *(log_probs[head] for head in present),
         *(old_log_probs[head] for head in old),

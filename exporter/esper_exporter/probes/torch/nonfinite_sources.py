@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -33,8 +33,10 @@ class Piece:
     """One vector of an update: what it is, and what the host needs to know to read it."""
 
     kind: str
-    vector: Tensor
+    vector: Tensor | None
     about: Any = None
+    values: Array = field(default_factory=lambda: np.empty(0))
+    """The vector on the host, where it is there at once."""
 
 
 class Sources:

@@ -115,6 +115,7 @@ class PolicyProbe:
         self._weights = Weights(self._parameters)
         self._places = {id(parameter): place for place, parameter in self._numbered}
         self._steps = GradientSteps(self._places)
+        self._zeros_counted = False
 
     # -- the loop ------------------------------------------------------------------------------
 
@@ -152,6 +153,7 @@ class PolicyProbe:
         update.begun = time.perf_counter()
         self._weights.forget()
         self._steps = GradientSteps(self._places)
+        self._zeros_counted = False
         if update.closely:
             with update.guarded():
                 self._weights.remember()
@@ -251,7 +253,7 @@ class PolicyProbe:
         limit: float | None,
         norm_type: float,
     ) -> None:
-        with update.guarded():
+        try:
             if norm_type != 2.0 or -1 in clipped.indices:
                 mine = [(place, p) for place, p in chosen if place >= 0]
                 found = measure(mine, total=clipped.total)
@@ -259,22 +261,19 @@ class PolicyProbe:
                     return
                 clipped = found
             self._saw(update, clipped, limit, before_clipping=True)
+        except Exception:
+            self._telling.failed()
 
     def _saw(
         self, update: PolicyUpdate, clipped: Clipped, limit: float | None, *, before_clipping: bool
     ) -> None:
-        number = self._steps.measured(clipped.indices)
-        part = Part(
-            number,
-            clipped.indices,
-            limit,
-            before_clipping,
-            self._loss_scale.enabled,
-            clipped.sharded,
-        )
+        number, scaled = self._steps.measured(clipped.indices), self._loss_scale.enabled
+        part = Part(number, clipped.indices, limit, before_clipping, scaled, clipped.sharded)
         update.saw_gradients(clipped, part)
-        self._loss_scale.see(update)
-        if update.closely and not any(piece.kind == "zeros" for piece in update.pieces):
+        if scaled:
+            self._loss_scale.see(update)
+        if update.closely and not self._zeros_counted:
+            self._zeros_counted = True
             update.keep("zeros", zero_counts(clipped.gradients))
 
     def clipping(self, parameters: Sequence[Tensor], max_norm: float, total: Tensor) -> None:
@@ -294,11 +293,10 @@ class PolicyProbe:
             return
         with update.guarded():
             self._loss_scale.look()
-            used = self._steps.mine(p for group in optimizer.param_groups for p in group["params"])
-            found = measure(self._steps.left_to_measure(used))
-            if found is not None:
+            left = self._steps.left_to_measure(optimizer)
+            if left and (found := measure(left)) is not None:
                 self._saw(update, found, None, before_clipping=self._max_norm is None)
-            self._steps.used(used)
+            self._steps.used(optimizer)
 
     def stepped(self, optimizer: torch.optim.Optimizer) -> None:
         """For `loop_hooks.Listener`; nothing is measured after a step."""
@@ -378,7 +376,10 @@ class PolicyProbe:
             self._reports.emit(update, received, incomplete, self._learning_rate(), scale)
 
         with update.guarded():
-            self._transfer.send([piece.vector for piece in pieces], done)
+            if self._transfer.at_once:
+                done([piece.values for piece in pieces])
+            else:
+                self._transfer.send([piece.vector for piece in pieces], done)
             if update.skipped or incomplete is not None:
                 self._transfer.flush()
             elif update.closely:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -24,9 +23,6 @@ from esper_exporter.probes.torch.nonfinite_sources import Piece, Sources
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
-LOSSES = ("policy_loss", "value_loss", "entropy_loss")
-
-
 @dataclass(frozen=True, slots=True)
 class Setup:
     """What an update knows of the policy that it belongs to."""
@@ -40,6 +36,34 @@ class Setup:
     sample_minibatches: int
     tell: Callable[[str, PolicyUpdate], None]
     failed: Callable[[], None]
+
+
+class Guarded:
+    """A block that records no gradients; an error in it is counted and goes no further.
+
+    A class, since a generator's overhead is a tenth of what a minibatch costs.
+    """
+
+    __slots__ = ("_failed", "_grad")
+
+    def __init__(self, failed: Callable[[], None]) -> None:
+        self._failed = failed
+        self._grad = torch.no_grad()
+
+    def __enter__(self) -> None:
+        self._grad.__enter__()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool:
+        self._grad.__exit__(kind, error, trace)
+        if not isinstance(error, Exception):
+            return False
+        self._failed()
+        return True
 
 
 class Lifecycle(Protocol):
@@ -75,7 +99,7 @@ class PolicyUpdate:
         self.sources = Sources(self.findings, setup.layout)
         self._setup = setup
         self._lifecycle = lifecycle
-        self._rows: dict[policy.Given, policy.Rows] = {}
+        self._rows: dict[tuple[object, ...], policy.Rows] = {}
         self._minibatches = 0
 
     def begin(self) -> Self:
@@ -173,10 +197,12 @@ class PolicyUpdate:
         """
         with self.guarded():
             self._minibatches += 1
-            given = zip(LOSSES, (policy_loss, value_loss, entropy_loss), strict=True)
-            for name, loss in given:
-                if loss is not None:
-                    self._see_loss(name, loss)
+            if policy_loss is not None:
+                self._see_loss("policy_loss", policy_loss)
+            if value_loss is not None:
+                self._see_loss("value_loss", value_loss)
+            if entropy_loss is not None:
+                self._see_loss("entropy_loss", entropy_loss)
             if logits:
                 self._see_logits(logits, wait=False)
             if log_probs:
@@ -216,7 +242,7 @@ class PolicyUpdate:
     ) -> None:
         setup = self._setup
         heads, old, spread, values = policy.stack_values(
-            tuple(setup.heads), log_probs, old_log_probs or {}, entropy or {}
+            setup.heads, log_probs, old_log_probs or {}, entropy or {}
         )
         if values.numel() == 0:
             return
@@ -230,15 +256,13 @@ class PolicyUpdate:
         flags = policy.stack_flags(heads, active, learnable, valid)
         if flags is not None and flags.shape[1] != values.shape[1]:
             raise ValueError(f"{flags.shape[1]} flags for {values.shape[1]} steps")
-        given = policy.Given(
-            heads, old, spread, active is not None, learnable is not None, valid is not None
-        )
-        rows = self._rows.get(given)
+        told = (heads, old, spread, active is not None, learnable is not None, valid is not None)
+        rows = self._rows.get(told)
         if rows is None:
-            rows = self._rows[given] = policy.Rows(given)
+            rows = self._rows[told] = policy.Rows(policy.Given(*told))
         rows.add(values, None if flags is None else setup.home(flags))
         if rows.size > policy.MOST_VALUES:
-            self._keep("minibatch", rows.measured(setup.clip_ratio), given)
+            self._keep("minibatch", rows.measured(setup.clip_ratio), rows.given)
 
     def set(self, **fields: Any) -> None:
         """Fields of a policy update that the loop knows itself, by their name in the contract:
@@ -277,33 +301,38 @@ class PolicyUpdate:
 
     # -- for the probe -----------------------------------------------------------------------
 
-    @contextmanager
-    def guarded(self) -> Iterator[None]:
+    def guarded(self) -> Guarded:
         """Count what fails inside, and let the training go on."""
-        try:
-            with torch.no_grad():
-                yield
-        except Exception:
-            self._setup.failed()
+        return Guarded(self._setup.failed)
 
     def measure_rows(self) -> None:
         """Measure the minibatches that were stacked so far."""
-        for given, rows in self._rows.items():
+        for rows in self._rows.values():
             with self.guarded():
                 if rows.size:
-                    self._keep("minibatch", rows.measured(self._setup.clip_ratio), given)
+                    measured = rows.measured(self._setup.clip_ratio)
+                    self._keep("minibatch", measured, rows.given)
 
     def saw_gradients(self, clipped: Clipped, part: Part) -> None:
         """The norms before clipping; the gradients are as yet unchanged. With a loss scale, Inf is
         an overflow that the scaler deals with, and no fault."""
         norms = clipped.norms
-        if self._setup.at_once and not math.isfinite(float(clipped.total)):
-            norms = self._setup.home(norms).double()
-            host = norms.numpy()
+        if not self._setup.at_once:
+            self._keep("gradients", torch.cat([clipped.total.reshape(1).to(norms), norms]), part)
+            return
+        values = np.empty(1 + len(clipped.indices))
+        values[0] = total = float(clipped.total)
+        host = values[1:]
+        host[:] = self._setup.home(norms).double().numpy()
+        finite = math.isfinite(total)
+        if not finite:
             for found in look_closer(clipped, np.flatnonzero(~np.isfinite(host)).tolist()):
                 place = clipped.indices.index(found.index)
                 host[place] = math.nan if found.nan else found.norm
-        self._keep("gradients", torch.cat([clipped.total.reshape(1).to(norms), norms]), part)
+        piece = Piece("gradients", None, part, values)
+        self.pieces.append(piece)
+        if not finite or not math.isfinite(host.sum()):
+            self.sources.look(piece, values)
 
     def saw_weights(self, norms: Tensor, weights: Sequence[Tensor]) -> None:
         """The norm of each parameter tensor after the update."""
@@ -329,7 +358,9 @@ class PolicyUpdate:
         piece = Piece(kind, vector, about)
         self.pieces.append(piece)
         if self._setup.at_once:
-            self.sources.look(piece, vector.double().numpy())
+            # A copy: what the loop gave may change before the update ends.
+            piece.values = vector.to(torch.float64, copy=True).numpy()
+            self.sources.look(piece, piece.values)
 
     def _tell(self, detail: str) -> None:
         self._setup.tell(detail, self)
