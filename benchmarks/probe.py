@@ -1,14 +1,20 @@
-"""What the torch probe costs a policy of two million parameters: an update with and without it."""
+"""What the torch probe costs: an update with and without it, a clipping, and what others cost.
+
+Three policies with eight heads: the small network of most PPO loops (two layers of 64), where
+every microsecond of bookkeeping shows, one of five million parameters, where memory traffic does.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median
 from typing import Any
 
+from benchmarks import watchers
 from benchmarks.measure import Result
 from esper_exporter import Exporter
 
@@ -22,8 +28,24 @@ HEADS = {
     "alpha_speed": 4,
     "alpha_curve": 5,
 }
-OVERHEAD = "probe: an update with it / without"
-CLIPPING = "probe: clipping / clip_grad_norm_"
+UPDATE_FLOOR, CLIP_FLOOR = 1.05, 1.02
+CALLS = 20
+
+
+@dataclass(frozen=True)
+class Size:
+    """A policy and the minibatches that it learns from."""
+
+    name: str
+    widths: tuple[int, ...]
+    minibatches: int
+    rows: int
+    pairs: int
+    """Pairs of updates a round."""
+
+
+SMALL = Size("64x64", (64, 64), 64, 64, 2)
+LARGE = Size("5M parameters", (490,) * 21, 4, 128, 2)
 
 
 def run(rounds: int) -> list[Result]:
@@ -35,24 +57,81 @@ def run(rounds: int) -> list[Result]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        return [_clipping(rounds), _update(rounds)]
+        results = [_update(SMALL, rounds), _update(LARGE, rounds), _clipping(rounds)]
+        return results + watchers.run(lambda: Loop(SMALL), paired, rounds)
     finally:
         torch.set_num_threads(threads)
 
 
-def _policy() -> Any:
-    """A body and eight heads: 2 million parameters in 60 tensors."""
+class Loop:
+    """PPO updates of one policy, and what watches them."""
+
+    def __init__(self, size: Size) -> None:
+        import torch
+
+        self.size = size
+        self.policy = _policy(size)
+        self.optimizer = torch.optim.Adam(self.policy.parameters(), 1e-4)
+        steps = size.minibatches * size.rows
+        self.observations = torch.randn(steps, 128)
+        self.actions = {head: torch.randint(0, n, (steps,)) for head, n in HEADS.items()}
+        self.old = {head: torch.full((steps,), -1.5) for head in HEADS}
+        self.values, self.returns = torch.randn(2, steps).unbind()
+
+    def update(
+        self, probe: Any = None, logged: Callable[[dict[str, Any]], None] | None = None
+    ) -> None:
+        """One update, with the probe, or with ``logged`` called after each backward pass."""
+        import torch
+        from torch.distributions import Categorical
+
+        policy, returns = self.policy, self.returns
+        with probe.update() if probe else nullcontext() as measurement:
+            if probe:
+                measurement.rollout(
+                    values=self.values, returns=returns, advantages=returns, actions=self.actions
+                )
+            for at in torch.arange(len(returns)).split(self.size.rows):
+                features = policy.body(self.observations[at])
+                mine = {h: Categorical(logits=m(features)) for h, m in policy.heads.items()}
+                new = {head: mine[head].log_prob(self.actions[head][at]) for head in HEADS}
+                entropy = {head: mine[head].entropy() for head in HEADS}
+                before = {head: self.old[head][at] for head in HEADS}
+                ratio = torch.stack([new[head] - before[head] for head in HEADS]).sum(0).exp()
+                policy_loss = -(ratio.clamp(0.8, 1.2) * returns[at]).mean()
+                value_loss = (policy.critic(features)[:, 0] - returns[at]).square().mean()
+                if probe:
+                    measurement.minibatch(
+                        log_probs=new,
+                        old_log_probs=before,
+                        entropy=entropy,
+                        policy_loss=policy_loss,
+                        value_loss=value_loss,
+                    )
+                self.optimizer.zero_grad()
+                (policy_loss + value_loss).backward()
+                if logged is not None:
+                    logged({"policy_loss": policy_loss, "value_loss": value_loss, **entropy})
+                if probe:
+                    probe.clip_grad_norm_()
+                else:
+                    torch.nn.utils.clip_grad_norm_(policy.parameters(), 0.5)
+                self.optimizer.step()
+
+
+def _policy(size: Size) -> Any:
+    """A body, eight heads and a critic."""
     import torch
     from torch import nn
 
     class Policy(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            widths = [128, *[304] * 21]
-            layers = [nn.Linear(narrow, wide) for narrow, wide in pairwise(widths)]
-            self.body = nn.Sequential(*[part for layer in layers for part in (layer, nn.ReLU())])
-            self.heads = nn.ModuleDict({head: nn.Linear(304, n) for head, n in HEADS.items()})
-            self.critic = nn.Linear(304, 1)
+            layers = [nn.Linear(narrow, wide) for narrow, wide in pairwise((128, *size.widths))]
+            self.body = nn.Sequential(*[part for layer in layers for part in (layer, nn.Tanh())])
+            last = size.widths[-1]
+            self.heads = nn.ModuleDict({head: nn.Linear(last, n) for head, n in HEADS.items()})
+            self.critic = nn.Linear(last, 1)
 
     torch.manual_seed(1)
     return Policy()
@@ -66,11 +145,11 @@ def _probe(policy: Any) -> Any:
     return PolicyProbe(policy, exporter, heads=HEADS, head_modules=modules, max_grad_norm=0.5)
 
 
-def _paired(
+def paired(
     name: str,
     ours: Callable[[], object],
     theirs: Callable[[], object],
-    floor: float,
+    floor: float | None,
     pairs: int,
     note: str,
 ) -> Result:
@@ -101,75 +180,41 @@ def _clipping(rounds: int) -> Result:
     import torch
     from torch import nn
 
-    policy = _policy()
+    policy = _policy(LARGE)
     probe = _probe(policy)
     for parameter in policy.parameters():
         parameter.grad = torch.randn_like(parameter)
     parameters = list(policy.parameters())
 
     def ours() -> None:
-        # The share of zeros is one of an update in ten; this is what every step pays.
-        with probe.update():
-            for _ in range(20):
-                probe.clip_grad_norm_()
+        # A clipping belongs to an update: its norms are kept until the update ends.
+        for _ in range(CALLS):
+            probe.clip_grad_norm_()
 
     def theirs() -> None:
-        for _ in range(20):
+        for _ in range(CALLS):
             nn.utils.clip_grad_norm_(parameters, 0.5)
 
-    return _paired(
-        CLIPPING, ours, theirs, 1.05, 11 * rounds, "norms by head and layer, NaN and Inf; 20 calls"
-    )
+    with probe.update():
+        probe.clip_grad_norm_()  # the share of zeros: one call in ten updates
+        return paired(
+            "probe: clipping / clip_grad_norm_",
+            ours,
+            theirs,
+            CLIP_FLOOR,
+            11 * rounds,
+            f"norms by head and layer, NaN and Inf; {CALLS} calls, 5M parameters in 60 tensors",
+        )
 
 
-def _update(rounds: int) -> Result:
-    import torch
-    from torch.distributions import Categorical
-
-    policy = _policy()
-    probe = _probe(policy)
-    optimizer = torch.optim.Adam(policy.parameters(), 1e-4)
-    observations = torch.randn(512, 128)
-    actions = {head: torch.randint(0, n, (512,)) for head, n in HEADS.items()}
-    old = {head: torch.full((512,), -1.5) for head in HEADS}
-    values, returns = torch.randn(2, 512).unbind()
-
-    def update(measured: bool) -> None:
-        with probe.update() if measured else nullcontext() as measurement:
-            if measured:
-                measurement.rollout(
-                    values=values, returns=returns, advantages=returns, actions=actions
-                )
-            for at in torch.arange(512).chunk(4):
-                features = policy.body(observations[at])
-                mine = {h: Categorical(logits=m(features)) for h, m in policy.heads.items()}
-                new = {head: mine[head].log_prob(actions[head][at]) for head in HEADS}
-                entropy = {head: mine[head].entropy() for head in HEADS}
-                before = {head: old[head][at] for head in HEADS}
-                ratio = torch.stack([new[head] - before[head] for head in HEADS]).sum(0).exp()
-                policy_loss = -(ratio.clamp(0.8, 1.2) * returns[at]).mean()
-                value_loss = (policy.critic(features)[:, 0] - returns[at]).square().mean()
-                if measured:
-                    measurement.minibatch(
-                        log_probs=new,
-                        old_log_probs=before,
-                        entropy=entropy,
-                        policy_loss=policy_loss,
-                        value_loss=value_loss,
-                    )
-                optimizer.zero_grad()
-                (policy_loss + value_loss).backward()
-                if measured:
-                    probe.clip_grad_norm_()
-                else:
-                    torch.nn.utils.clip_grad_norm_(policy.parameters(), 0.5)
-                optimizer.step()
-
-    return _paired(
-        OVERHEAD,
-        lambda: update(True),
-        lambda: update(False),
-        1.05,
-        6 * rounds,
-        "4 minibatches of 128, one thread",
+def _update(size: Size, rounds: int) -> Result:
+    loop = Loop(size)
+    probe = _probe(loop.policy)
+    return paired(
+        f"probe: an update with it / without, {size.name}",
+        lambda: loop.update(probe),
+        loop.update,
+        UPDATE_FLOOR,
+        size.pairs * rounds,
+        f"8 heads, {size.minibatches} minibatches of {size.rows}, one thread",
     )

@@ -10,6 +10,14 @@ from importlib.util import find_spec
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+OF_TORCH = (
+    "probe: an update with it / without, 64x64",
+    "probe: an update with it / without, 5M parameters",
+    "probe: clipping / clip_grad_norm_",
+    "an update with TensorBoard / without",
+    "an update with wandb.watch / without",
+    "an update with Lightning's grad_norm / without",
+)
 NAMES = {
     "page, text",
     "page, OpenMetrics",
@@ -25,8 +33,7 @@ NAMES = {
     "emit EPOCH_COMPLETED, dict",
     "emit last_action, live",
     "an event of a replay",
-    *(("probe: an update with it / without",) if find_spec("torch") else ()),
-    *(("probe: clipping / clip_grad_norm_",) if find_spec("torch") else ()),
+    *(OF_TORCH if find_spec("torch") else ()),
     "vitals: a scrape while NVML hangs / not",
     "vitals: a training step while NVML hangs / not",
     "vitals: a sample of 8 GPUs",
