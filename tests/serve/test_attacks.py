@@ -160,7 +160,8 @@ def test_slow_readers_are_cut_and_do_not_block_a_scrape(serve: Serve, source: Fa
             sock.sendall(SCRAPE)
         assert seconds_to_scrape(server.url or "") < patience()
         wait_until(lambda: not _busy(server), "the slow readers are cut")
-    assert len(source.scrapes) == 1
+    # None of the twenty; a busy machine needs several legitimate scrapes.
+    assert 1 <= len(source.scrapes) <= 5
 
 
 def _busy(server: MetricsServer) -> int:
