@@ -23,7 +23,7 @@ from support.recordings import telemetry_lines
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = ("README.md", "docs/INTEGRATION.md")
-NO_TORCH = "not run: torch is installed for the tests only on Python 3.11 (pyproject.toml, dev)"
+NO_TORCH = "not run: needs torch"
 LATCHED = "esper_tamiyo_head_nonfinite_latched"
 
 

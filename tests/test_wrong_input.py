@@ -6,6 +6,7 @@ import gzip
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,10 @@ WRONG = [
     Wrong(("completion", "tcsh"), 2, "invalid choice: 'tcsh'"),
     Wrong(("catalog", "--format", "xml"), 2, "invalid choice: 'xml'"),
     Wrong(("demo", "--inject", "nan:curve"), 2, "unknown head 'curve'"),
-    Wrong(("demo", "--telemetry-file", "no/file"), 1, "no/file: No such file or directory"),
+    pytest.param(
+        Wrong(("demo", "--telemetry-file", "no/file"), 1, "no/file: No such file or directory"),
+        marks=pytest.mark.skipif(find_spec("torch") is None, reason="not run: needs torch"),
+    ),
     Wrong(("fly",), 2, "invalid choice: 'fly'"),
 ]
 

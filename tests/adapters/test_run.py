@@ -209,3 +209,14 @@ def test_processes_of_multiprocessing_are_left_alone(program: Path) -> None:
     )
     done = wrapped(PYTHON, "spawning.py", cwd=program, variables=OFF)
     assert done.stdout == b"1 [0]\n", done.stderr.decode()
+
+
+def test_without_torch_the_hub_still_has_an_exporter(program: Path) -> None:
+    code = (
+        "import sys; sys.modules['torch'] = None\n"
+        "from esper.nissa.output import get_hub\n"
+        "print(len(get_hub().backends)); get_hub().close()"
+    )
+    done = wrapped(PYTHON, "-c", code, cwd=program, variables=OFF)
+    assert done.stdout == b"1\n", done.stderr.decode()
+    assert b"torch is not installed: the trainer's events are exported, not measured" in done.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from contextlib import suppress
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 from esper_exporter.adapters.esper.join import BATCH_EVENTS, Joining
 from esper_exporter.adapters.esper.seams import Seams
 from esper_exporter.exporter import Exporter
+
+logger = logging.getLogger("esper_exporter")
 
 AFTER_UPDATE_EVERY = 10
 
@@ -109,12 +112,19 @@ def attach(
 def instrument(
     exporter: Exporter, backend: EsperExporterBackend, joining: Joining, after_update_every: int
 ) -> None:
-    """Put the seams in; closing the exporter takes them out."""
+    """Put the seams in; closing the exporter takes them out. Without torch there is nothing to
+    measure, and the hub's events go to the exporter all the same."""
     # They need torch, which the trainer loads, and this module does not.
-    from esper_exporter.adapters.esper.context import Context
-    from esper_exporter.adapters.esper.host import HostSeams
-    from esper_exporter.adapters.esper.policy_update import PolicySeams
-    from esper_exporter.probes.torch import loop_hooks
+    try:
+        from esper_exporter.adapters.esper.context import Context
+        from esper_exporter.adapters.esper.host import HostSeams
+        from esper_exporter.adapters.esper.policy_update import PolicySeams
+        from esper_exporter.probes.torch import loop_hooks
+    except ModuleNotFoundError as missing:
+        if missing.name != "torch":
+            raise
+        logger.warning("torch is not installed: the trainer's events are exported, not measured")
+        return
 
     seams, context = Seams(exporter.probe_seam), Context()
     policy = PolicySeams(exporter, joining, context, after_update_every)
