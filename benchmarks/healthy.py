@@ -222,9 +222,8 @@ def main() -> int:
 
 def _alerts(server: Any, matchers: str, window: str) -> set[str]:
     """Names of alerts that ever were, but for the one that always is."""
-    found = server.query(
-        f'count by (alertname) (count_over_time(ALERTS{{alertname!="EsperWatchdog",{matchers}}}[{window}]))'
-    )
+    alerts = f'ALERTS{{alertname!="EsperWatchdog",{matchers}}}'
+    found = server.query(f"count by (alertname) (count_over_time({alerts}[{window}]))")
     return {dict(labels)["alertname"] for labels in found}
 
 
