@@ -249,13 +249,16 @@ class _Wrapper:
         self._done.set()
         if not self._attached:
             notify(NOTHING_ATTACHED)
-        with self._lock:
-            agent = self._agent
+        pages = [directory for _, directory in self._ours()]
+        # A command that ended before the server was up, and left no page, is not held up by it.
+        if not self._lock.acquire(blocking=bool(pages)):
+            return
+        agent = self._agent
+        self._lock.release()
         if agent is None:
             return
         settings = self._settings
         assert settings is not None
-        pages = [directory for _, directory in self._ours()]
         if pages:
             signal.signal(signal.SIGTERM, signal.default_int_handler)
             with suppress(KeyboardInterrupt):
