@@ -63,7 +63,7 @@ def test_rows_are_limited() -> None:
     with recording("run1") as path:
         tools = Tools([str(path)])
         told = tools.query("SELECT seq, 'NaN'::DOUBLE AS x FROM raw_events")
-        assert (len(told["rows"]), told["total"], told["cut"]) == (MOST_ROWS, 7412, True)
+        assert (len(told["rows"]), told["cut"]) == (MOST_ROWS, True)
         assert told["rows"][0]["x"] == "NaN"
         with pytest.raises(QueryRefused):
             tools.query("DROP VIEW runs")

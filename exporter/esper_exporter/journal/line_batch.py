@@ -99,6 +99,11 @@ def is_utf8(text: bytes | memoryview) -> bool:
     return True
 
 
+_MOMENT = """coalesce(try_cast(e.timestamp AS TIMESTAMPTZ)::TIMESTAMP,
+                  TRY(to_timestamp(try_cast(e.timestamp AS DOUBLE))::TIMESTAMP))"""
+"""DuckDB's times go further than Python's, which read them again."""
+
+
 def select(table: Table, source: str) -> str:
     """The query that turns the ``line`` column of ``source`` into the table's typed rows."""
     envelope: dict[str, Any] = dict(ENVELOPE)
@@ -113,8 +118,8 @@ def select(table: Table, source: str) -> str:
     plain = ("event_id", "event_type", "seed_id", "slot_id", "epoch")
     return f"""
         SELECT seq AS _seq, {", ".join(f"e.{name} AS _{name}" for name in plain)},
-               coalesce(try_cast(e.timestamp AS TIMESTAMPTZ)::TIMESTAMP,
-                        to_timestamp(try_cast(e.timestamp AS DOUBLE))::TIMESTAMP) AS _timestamp,
+               CASE WHEN {_MOMENT} BETWEEN '0001-01-02' AND '9999-12-30'
+                    THEN {_MOMENT} END AS _timestamp,
                coalesce(e.group_id, 'default') AS _group_id,
                coalesce(e.message, '') AS _message, coalesce(e.severity, 'info') AS _severity,
                e IS NULL AS _broken, {columns}

@@ -61,12 +61,15 @@ class Tools:
         return explain_run(self._one(run_id, group_id))
 
     def query(self, sql: str) -> dict[str, Any]:
-        """The rows of one read-only SQL query, 500 at most, within 20 seconds."""
+        """The rows of one read-only SQL query, 500 at most, within 20 seconds.
+
+        ``cut`` says that there are more.
+        """
         from esper_exporter.sql import connect
 
         connection = connect(self._sources)
         try:
-            found = run_query(connection, sql, seconds=SECONDS)
+            found = run_query(connection, sql, seconds=SECONDS, most=MOST_ROWS + 1)
         finally:
             connection.close()
         told: list[dict[str, Any]] = []
@@ -77,7 +80,7 @@ class Tools:
             if size > MOST_CHARACTERS:
                 break
             told.append(plain)
-        return {"rows": told, "total": len(found), "cut": len(told) < len(found)}
+        return {"rows": told, "cut": len(told) < len(found)}
 
     def compare(
         self,

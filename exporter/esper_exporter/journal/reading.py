@@ -23,6 +23,7 @@ from esper_exporter.journal.record import (
 )
 from esper_exporter.journal.run_events import EVENT_READERS, WANTED, Row, ignore_event
 from esper_exporter.journal.sources import Reading, chunks, find
+from esper_exporter.journal.typed_fields import typed_fields
 
 _NAMES = {name for name, table in table_of_name().items() if table.type in WANTED}
 
@@ -104,7 +105,8 @@ def parsed(line: bytes | str, seq: int) -> Row | None:
         return None
     data = told.get("data")
     moment = moment_of(told.get("timestamp"))
-    if moment is None or told["event_type"] not in table_of_name():
+    table = table_of_name().get(told["event_type"])
+    if moment is None or table is None:
         return None
     return {
         "event_type": told["event_type"],
@@ -112,7 +114,7 @@ def parsed(line: bytes | str, seq: int) -> Row | None:
         "group_id": told["group_id"] if isinstance(told.get("group_id"), str) else "default",
         "seq": seq,
         "event_id": told["event_id"] if isinstance(told.get("event_id"), str) else None,
-        "data": data if isinstance(data, dict) else {},
+        "data": typed_fields(table, data) if isinstance(data, dict) else {},
     }
 
 

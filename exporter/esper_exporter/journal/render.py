@@ -21,7 +21,8 @@ th { font-weight: 600; border-bottom: 1px solid #8886; }
 .verdict { padding: 0.7rem 1rem; border-left: 4px solid #888; background: #8881; }
 .failed, .stopped { border-color: #c92a2a; } .unhealthy { border-color: #e08700; }
 .healthy, .running { border-color: #2b8a3e; }
-.scroll { overflow-x: auto; } svg { max-width: 100%; height: auto; } svg text { font-size: 11px; }
+.scroll { overflow-x: auto; } .scroll td:first-child { white-space: nowrap; padding-right: 1rem; }
+ svg { max-width: 100%; height: auto; } svg text { font-size: 11px; }
 code { font-size: 0.9em; }
 """
 
@@ -67,7 +68,8 @@ def _printable(text: Any) -> str:
 def _plain(text: Any) -> str:
     """A text of telemetry must not make a table, a link or a terminal's control sequence."""
     shown = _printable(text)
-    return shown.replace("|", "\\|").replace("<", "&lt;").replace("`", "'")
+    shown = shown.replace("](", "]\\(").replace("|", "\\|")
+    return shown.replace("<", "&lt;").replace("`", "'")
 
 
 def _moved(report: Report) -> list[list[Any]]:

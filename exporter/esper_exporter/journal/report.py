@@ -66,6 +66,11 @@ WORDS = {
     "unknown": "the run ended, and nothing says why",
 }
 
+_LASTING = frozenset(
+    {"rollbacks", "entropy_collapse", "gradient_vanishing", "value_collapse", "trust_region"}
+)
+"""What is a cause by going on, from the update on that a report names."""
+
 _WATCHED: dict[str, str] = {
     "pre_clip_grad_norm": "gradient norm before clipping",
     "grad_norm": "gradient norm",
@@ -142,7 +147,11 @@ def _summary(run: RunRecord, cause: Finding | None, told: str) -> str:
     far = f"{run.done_batches} of {planned} batches" if planned else f"{run.done_batches} batches"
     if cause is None:
         return f"Nothing went wrong in {far} and {len(run.updates)} policy updates."
+    if cause.cause == "unknown" and told == "stopped":
+        return f"The events end after {far}, and nothing says why."
     where = f" in update {cause.number}" if cause.number is not None else ""
+    if where and cause.cause in _LASTING:
+        where = f" from update {cause.number} on"
     head = f" (head {cause.head})" if cause.head else ""
     end = {
         "failed": f" The run ended after {far}.",
@@ -297,7 +306,8 @@ def as_json(report: Report | list[Report]) -> str:
 def headline(report: Report) -> Iterable[tuple[str, str]]:
     """What stands at the top of a report, as (name, value)."""
     yield "Verdict", report["verdict"]
-    yield "First cause", report["cause"] + (" (inferred)" if report["inferred"] else "")
+    cause = "none" if report["cause"] == "healthy" else report["cause"]
+    yield "First cause", cause + (" (inferred)" if report["inferred"] else "")
     for name in ("head", "layer", "env", "update", "time"):
         if report[name] is not None:
             yield name.capitalize(), str(report[name])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable
 from typing import Any
@@ -185,8 +184,6 @@ def _memory(run: RunRecord, row: Row, data: dict[str, Any]) -> None:
 
 def _phases(run: RunRecord, row: Row, data: dict[str, Any]) -> None:
     phases = data.get("phases")
-    if isinstance(phases, str):
-        phases = json.loads(phases)
     if isinstance(phases, dict) and "ppo_update" in phases:
         run.update_ran_at = (row["timestamp"], row["seq"])
         run.updates_ran += 1

@@ -347,15 +347,15 @@ def views(present: tuple[str, ...], dual: frozenset[str] = frozenset()) -> list[
         View(
             "phase_occupancy",
             "where the trainer's time went, one row a report and phase",
-            f"""SELECT {", ".join(COMMON)}, epoch, batch_idx, phase_name,
-                   json_extract(phases, '$."' || phase_name || '".wall_ms')::DOUBLE AS wall_ms,
-                   json_extract(phases, '$."' || phase_name || '".python_cpu_ms')::DOUBLE
-                       AS python_cpu_ms,
-                   json_extract(phases, '$."' || phase_name || '".python_cpu_ratio')::DOUBLE
+            f"""SELECT {", ".join(COMMON)}, epoch, batch_idx, key AS phase_name,
+                   try_cast(json_extract(value, '$.wall_ms') AS DOUBLE) AS wall_ms,
+                   try_cast(json_extract(value, '$.python_cpu_ms') AS DOUBLE) AS python_cpu_ms,
+                   try_cast(json_extract(value, '$.python_cpu_ratio') AS DOUBLE)
                        AS python_cpu_ratio
-                FROM (SELECT {common()}, epoch, batch_idx, phases::JSON AS phases,
-                             unnest(json_keys(phases::JSON)) AS phase_name
-                      FROM {relation("PHASE_PROFILE_COMPLETED")})""",
+                FROM (SELECT {common()}, epoch, batch_idx, phases::JSON AS phases
+                      FROM {relation("PHASE_PROFILE_COMPLETED")}
+                      WHERE json_type(phases::JSON) = 'OBJECT') AS reports,
+                     json_each(reports.phases) AS named""",
             (),
             units_of("PHASE_PROFILE_COMPLETED")
             | {

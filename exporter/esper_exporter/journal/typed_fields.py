@@ -1,0 +1,117 @@
+"""Fields of an event's payload as the contract types them; what has another type is left out.
+
+So a line says the same here as in the journal's columns, and nothing behind it meets a list where a
+number should be, or a number that no float holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+from esper_exporter.journal.columns import Shape, Table, tables
+
+_Reader = Callable[[Any], Any]
+"""Returns the typed value, None for what is of another type."""
+
+_LONGEST_NUMBER = 64
+"""Characters of a number that stands as text."""
+
+
+def typed_fields(table: Table, data: dict[str, Any]) -> dict[str, Any]:
+    """The fields of ``data`` that the table has columns for and that are of its types."""
+    found = {}
+    for name, read in _readers(table.type).items():
+        told = data.get(name)
+        value = None if told is None else read(told)
+        if value is not None:
+            found[name] = value
+    return found
+
+
+@cache
+def _readers(kind: str) -> dict[str, _Reader]:
+    return {column.name: _reader(column.shape) for column in tables()[kind].columns}
+
+
+def _reader(shape: Shape) -> _Reader:
+    if isinstance(shape, list):
+        return _list_of(_reader(shape[0]))
+    if isinstance(shape, dict):
+        return _struct_of({name: _reader(each) for name, each in shape.items()})
+    if shape.startswith("MAP("):
+        inner = shape.removeprefix("MAP(VARCHAR, ").removesuffix(")")
+        return _map_of(_SCALARS[inner])
+    return _SCALARS[shape]
+
+
+def _number(told: Any) -> float | None:
+    if isinstance(told, str) and len(told) > _LONGEST_NUMBER:
+        return None
+    if not isinstance(told, int | float | str) or isinstance(told, bool):
+        return None
+    try:
+        return float(told)
+    except (ValueError, OverflowError):
+        return None
+
+
+def _whole(told: Any) -> int | None:
+    if isinstance(told, float) and told.is_integer():
+        told = int(told)
+    is_whole = isinstance(told, int) and not isinstance(told, bool)
+    return told if is_whole and -(1 << 63) <= told < 1 << 64 else None
+
+
+def _flag(told: Any) -> bool | None:
+    return told if isinstance(told, bool) else None
+
+
+def _text(told: Any) -> str | None:
+    return told if isinstance(told, str) else None
+
+
+def _as_it_is(told: Any) -> Any:
+    return told
+
+
+_SCALARS: dict[str, _Reader] = {
+    "DOUBLE": _number,
+    "BIGINT": _whole,
+    "UBIGINT": _whole,
+    "BOOLEAN": _flag,
+    "VARCHAR": _text,
+    "JSON": _as_it_is,
+}
+
+
+def _list_of(read: _Reader) -> _Reader:
+    def values(told: Any) -> list[Any] | None:
+        if not isinstance(told, list | tuple):
+            return None
+        return [value for each in told if (value := read(each)) is not None]
+
+    return values
+
+
+def _map_of(read: _Reader) -> _Reader:
+    def values(told: Any) -> dict[str, Any] | None:
+        if not isinstance(told, dict):
+            return None
+        return {name: value for name, each in told.items() if (value := read(each)) is not None}
+
+    return values
+
+
+def _struct_of(readers: dict[str, _Reader]) -> _Reader:
+    def values(told: Any) -> dict[str, Any] | None:
+        if not isinstance(told, dict):
+            return None
+        return {
+            name: value
+            for name, read in readers.items()
+            if told.get(name) is not None and (value := read(told[name])) is not None
+        }
+
+    return values
