@@ -10,10 +10,22 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks import agent, emit, memory, page, probe, publish, scrape, start, stolen, vitals
+from benchmarks import (
+    agent,
+    emit,
+    memory,
+    page,
+    probe,
+    publish,
+    scrape,
+    start,
+    stolen,
+    viewers,
+    vitals,
+)
 from benchmarks.measure import Result
 
-PARTS = (page, publish, stolen, memory, scrape, emit, agent, probe, vitals, start)
+PARTS = (page, publish, stolen, memory, scrape, emit, agent, viewers, probe, vitals, start)
 
 
 def _amount(value: float | None, unit: str) -> str:

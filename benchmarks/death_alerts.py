@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -30,7 +29,7 @@ from benchmarks.deaths import Case, all_cases, report
 # benchmarks.deaths puts the tests on the path.
 from support.alertmanager import ALERTS, Alertmanager, alertmanager
 from support.ports import free_port
-from support.programs import end, wait_until
+from support.programs import end
 from support.prometheus import prometheus
 
 RECEIVER = "on-call-latched"
@@ -39,25 +38,18 @@ SILENT = "nobody"
 FAILED, LATCHED = "EsperRunFailed", "EsperHeadNonFiniteLatched"
 
 
-def answers(port: int) -> bool:
-    """Whether a server of this machine accepts connections there."""
-    with socket.socket() as client:
-        return client.connect_ex(("127.0.0.1", port)) == 0
-
-
 @contextmanager
-def agent(share: Path, *options: str) -> Iterator[tuple[str, int]]:
-    """A node agent as a process; its address once it answers, and its process identifier."""
+def agent(share: Path) -> Iterator[str]:
+    """A node agent as a process; its address."""
     port = free_port()
     command = [sys.executable, "-m", "esper_exporter", "agent", str(share), "--port", str(port)]
     process = subprocess.Popen(
-        [*command, "--no-vitals", *options],
+        [*command, "--no-vitals"],
         stderr=subprocess.DEVNULL,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )
     try:
-        wait_until(lambda: answers(port), "the agent answers", seconds=60)
-        yield f"127.0.0.1:{port}", process.pid
+        yield f"127.0.0.1:{port}"
     finally:
         end(process)
 
@@ -119,7 +111,7 @@ def main() -> int:
         share.mkdir(mode=0o700)
         rules = sorted((ALERTS / "rules").glob("*.yml"))
         with (
-            agent(share) as (target, _),
+            agent(share) as target,
             alertmanager(folder / "alertmanager") as manager,
             prometheus(
                 folder / "prometheus",

@@ -28,10 +28,12 @@ STATE = Draft202012Validator(json.loads(schema("state")))
 HISTORY = Draft202012Validator(json.loads(schema("history")))
 
 
-def state(exporter: Exporter, key: str = "", env: int | None = None) -> dict[str, Any]:
+def state(
+    exporter: Exporter, key: str = "", env: int | None = None, since: str | None = None
+) -> dict[str, Any]:
     """The answer of /api/v1/state, checked against its schema."""
-    exporter.page._kept.clear()
-    _, body = exporter.page.state(key, env, "")
+    exporter.page._answers.clear()
+    _, body = exporter.page.state(key, env, "", since)
     assert body is not None
     reply: dict[str, Any] = json.loads(body)
     STATE.validate(reply)
@@ -148,9 +150,54 @@ def test_an_answer_that_did_not_change_has_no_body() -> None:
     assert body is not None
     assert exporter.page.state("", None, etag) == (etag, None)
     exporter.emit(update(1.0))
-    exporter.page._kept.clear()
+    exporter.page._answers.clear()
     fresh, body = exporter.page.state("", None, etag)
     assert fresh != etag and body is not None
+
+
+def test_new_readings_of_the_machine_are_news(monkeypatch: pytest.MonkeyPatch) -> None:
+    exporter = quiet()
+    exporter.emit(started())
+    reports: list[Any] = [None]
+    monkeypatch.setattr(
+        type(exporter.page._vitals), "reports", lambda _self: (None, None, reports[0])
+    )
+    known = ""
+    for number in range(50):  # each report takes the memory, and with it the address, of another
+        reports[0] = {"/": {("esper_host_disk_free_bytes",): float(number)}}
+        exporter.page._answers.clear()
+        fresh, body = exporter.page.state("", None, known)
+        assert body is not None, number
+        known = fresh
+
+
+def test_an_answer_brings_what_has_happened_since_a_cursor() -> None:
+    exporter = quiet()
+    exporter.emit(started())
+    exporter.emit(update(1.0))
+    first = history(exporter)
+    exporter.emit(update(2.0))
+    reply = state(exporter, since=first["cursor"])
+    HISTORY.validate(reply["history"])
+    assert (reply["history"]["reset"], reply["history"]["key"]) == (False, reply["run"]["key"])
+    assert [row[0] for row in reply["history"]["updates"]["rows"]] == [2]
+    known, _ = exporter.page.state("", None, "", first["cursor"])
+    later = reply["history"]["cursor"]
+    assert exporter.page.state("", None, known, later) == (known, None)
+
+
+def test_a_history_has_the_last_twenty_updates_of_each_head() -> None:
+    exporter = quiet()
+    exporter.emit(started())
+    for number in range(25):
+        values = {"entropy": 0.5, "grad_norm": number / 10, "ratio_max": 1.0}
+        exporter.emit(heads_update(1.0 + number, op=values))
+    reply = history(exporter)
+    assert reply["heads"]["columns"] == ["entropy", "gradient", "ratio"]
+    rows = reply["heads"]["rows"]
+    assert [row[0] for row in rows] == list(range(6, 26))
+    assert rows[-1][1]["op"] == [0.5, 2.4, 1.0]
+    assert history(exporter, reply["cursor"])["heads"]["rows"] == []
 
 
 def test_ten_viewers_at_once_share_one_answer(monkeypatch: pytest.MonkeyPatch) -> None:

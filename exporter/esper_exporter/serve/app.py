@@ -15,7 +15,7 @@ from esper_exporter.serve.delivery import Follow
 from esper_exporter.serve.hosts import AllowedHosts
 from esper_exporter.serve.interfaces import PageSource, Served, Visit
 from esper_exporter.serve.limits import Limits
-from esper_exporter.serve.messages import Answer, Fields, Headers, Request, plain
+from esper_exporter.serve.messages import Answer, Fields, Headers, Request, SharedRoute, plain
 from esper_exporter.serve.negotiation import accepts_gzip, negotiate
 from esper_exporter.serve.rendering import Rendering, ResponseBudget, ScrapeTimeout
 from esper_exporter.serve.routes import METRICS_PATH, NOT_FOUND, POSTED, routes
@@ -170,6 +170,10 @@ class MetricsApp:
         route = self._routes.get(request.path, NOT_FOUND)
         if isinstance(route, Answer):
             return route
+        if isinstance(route, SharedRoute):
+            shared = route.at_once(request)
+            if shared is not None:
+                return shared
         work = self._workers.submit(partial(route, request))
         try:
             return await asyncio.wait_for(work, self._limits.scrape_seconds)

@@ -63,8 +63,23 @@ class Answer:
         return Answer(self.status, self.body, fields, self.format)
 
 
+@dataclass(frozen=True, slots=True)
+class SharedRoute:
+    """A route whose answer many clients share.
+
+    ``at_once`` returns the answer where another client has just had it, else None. It never waits,
+    so the server calls it on the event loop and saves the way to a worker thread.
+    """
+
+    make: Callable[[Request], Answer]
+    at_once: Callable[[Request], Answer | None]
+
+    def __call__(self, request: Request) -> Answer:
+        return self.make(request)
+
+
 Route = Answer | Callable[[Request], Answer]
-"""A fixed answer, or a function that makes one."""
+"""A fixed answer, or a function that makes one (a `SharedRoute` too)."""
 
 
 def plain(status: int, text: str, *fields: tuple[bytes, bytes]) -> Answer:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import itertools
 import time
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import NamedTuple
 
 from esper_exporter.contract.events import Event
-from esper_exporter.contract.tamiyo import TamiyoPolicyUpdatePayload
+from esper_exporter.contract.tamiyo import HeadUpdatePayload, TamiyoPolicyUpdatePayload
 from esper_exporter.contract.tolaria import TolariaRollbackPayload
 from esper_exporter.state.latches import Latch
 from esper_exporter.state.run import RunState
@@ -24,6 +25,7 @@ EVENTS = 200
 ROUTINE_EVENTS = 50
 MARKS = 100
 HEAD_WINDOW = 8
+HEAD_TRAIL = 20
 
 PLOTTED = (
     "policy_loss",
@@ -80,6 +82,14 @@ class Mark(NamedTuple):
     of_head: bool = False
 
 
+class HeadsRow(NamedTuple):
+    """What one policy update reported of each head."""
+
+    seq: int
+    number: int
+    heads: Mapping[str, HeadUpdatePayload]
+
+
 class LoggedEvent(NamedTuple):
     """An event as it came, the update during which it did, and the latches that it set."""
 
@@ -118,6 +128,7 @@ class RunHistory:
         default_factory=lambda: deque(maxlen=HEAD_WINDOW)
     )
     """The last updates whole, for what is judged over several of them."""
+    trail: deque[HeadsRow] = field(default_factory=lambda: deque(maxlen=HEAD_TRAIL))
     _lightings: int = 0
     _skip_attempt: int = -1
 
@@ -133,6 +144,7 @@ class RunHistory:
             when = event.timestamp.timestamp()
             self.updates.append(UpdateRow(seq, self.number, when, _plotted(data)))
             self.heads.append(data)
+            self.trail.append(HeadsRow(seq, self.number, data.heads))
         elif run.attempt_skipped and run.attempt != self._skip_attempt:
             self._skip_attempt = run.attempt
             self._begin(None)

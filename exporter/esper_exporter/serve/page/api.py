@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import takewhile
+from operator import is_not
 from typing import Protocol
 
 import orjson
-from isal import igzip
 
 from esper_exporter import __version__, health
 from esper_exporter.probes.samplers import Vitals
 from esper_exporter.serve.page.event_log import line_json
+from esper_exporter.serve.page.head_grid import TRAIL_COLUMNS, trail_json
 from esper_exporter.serve.page.numbers import Json, number
 from esper_exporter.serve.page.run_state import (
     detail_json,
@@ -26,6 +26,7 @@ from esper_exporter.serve.page.run_state import (
     state_of,
     summary_json,
 )
+from esper_exporter.serve.page.shared_answers import Found, KeptAnswer, Place, SharedAnswers
 from esper_exporter.serve.page.system import system_json
 from esper_exporter.state.history import PLOTTED, RunHistory, UpdateRow
 from esper_exporter.state.registry import Entry, RunRegistry
@@ -33,11 +34,10 @@ from esper_exporter.state.state_lock import StateLock
 
 VERSION = 1
 POLL_SECONDS = 1.0
-SHARED_SECONDS = 0.25
-"""Viewers that poll within so many seconds of each other share one answer."""
 DECISION_ROWS = 6
 DECISION_SWAP_SECONDS = 5.0
-MAX_KEPT = 16
+NO_RUN = "-"
+"""As a key: the runs in a line each, and none in full."""
 WAIT_SECONDS = 1.0
 
 UPDATE_COLUMNS = ("number", "time", "return", *PLOTTED)
@@ -93,16 +93,6 @@ class Replay(Protocol):
         """Run a viewer's command. Raises ValueError for an invalid one."""
 
 
-@dataclass(slots=True)
-class _Kept:
-    """A cached answer: the state it was built from, its time, and its ETag."""
-
-    tag: object
-    made: float
-    name: str
-    body: bytes
-
-
 class PageApi:
     """Answers the page's requests from the runs of one process. Thread-safe.
 
@@ -121,9 +111,11 @@ class PageApi:
         self._vitals = vitals
         self._clock = clock
         self._begun = clock()
-        self._kept: dict[tuple[str, int | None], _Kept] = {}
+        self._answers = SharedAnswers()
         self._made = 0
-        self._compressed: dict[str, bytes] = {}
+        self._revision = 0
+        self._tag: object = None
+        self._reports: tuple[object, ...] = (None, None, None)
         self.replay: Replay | None = None
 
     # -- state -----------------------------------------------------------------------------
@@ -132,52 +124,48 @@ class PageApi:
         """Unix seconds, so that a viewer knows how old an answer is."""
         return self._clock()
 
-    def state(self, key: str, env_id: int | None, known: str) -> tuple[str, bytes | None]:
+    def state(self, key: str, env_id: int | None, known: str, since: str | None = None) -> Found:
         """The answer's ETag and body; no body where ``known`` equals the ETag.
 
-        ``key`` is the selected run (an unknown key selects the newest), ``env_id`` the environment
-        with an open drawer.
+        ``key`` is the selected run (an unknown key selects the newest, `NO_RUN` none), ``env_id``
+        the environment with an open drawer. With ``since``, the cursor of an earlier history, the
+        answer contains what has happened since then. Raises Busy.
         """
-        now = self._clock()
-        place = key, env_id
-        kept = self._kept.get(place)
-        if kept is None or not 0 <= now - kept.made < SHARED_SECONDS:
-            fresh = partial(self._fresh, place, kept, now)
-            found = self._lock.read(fresh, lambda: kept, WAIT_SECONDS)
-            if found is None:
-                raise Busy
-            kept = found
-        if known == kept.name:
-            return kept.name, None
-        return kept.name, kept.body
-
-    def compressed(self, name: str, body: bytes) -> bytes:
-        """An answer's body in gzip; compressed once for all viewers."""
-        found = self._compressed.get(name)
+        place, now = (key, env_id, since), self._clock()
+        found = self._answers.at_once(place, known, now)
         if found is None:
-            while len(self._compressed) >= MAX_KEPT:
-                self._compressed.pop(next(iter(self._compressed)))
-            found = self._compressed[name] = bytes(igzip.compress(body, 1))
+            fresh = partial(self._fresh, place, known, now)
+            kept = self._lock.read(fresh, lambda: self._answers.last(place), WAIT_SECONDS)
+            found = None if kept is None else kept.found(known)
+        if found is None:
+            raise Busy
         return found
 
-    def _fresh(self, place: tuple[str, int | None], kept: _Kept | None, now: float) -> _Kept:
-        """The current answer; the cached one where nothing changed."""
-        tag = self._tag(now)
-        if kept is None or kept.tag != tag:
-            return self._keep(place, tag, now, orjson.dumps(self._capture(*place, now)))
-        kept.made = now
+    def at_once(
+        self, key: str, env_id: int | None, known: str, since: str | None = None
+    ) -> Found | None:
+        """`state` where another viewer has just had the answer, without waiting for the lock."""
+        return self._answers.at_once((key, env_id, since), known, self._clock())
+
+    def compressed(self, body: bytes) -> bytes:
+        """An answer's body in gzip, compressed once for all who share it."""
+        return self._answers.compressed(body)
+
+    def _fresh(self, place: Place, known: str, now: float) -> KeptAnswer:
+        """The current answer; with a body unless the viewer has it already."""
+        tag, reports = self._current(now), self._vitals.reports()
+        if tag != self._tag or any(map(is_not, reports, self._reports)):
+            self._tag, self._reports = tag, reports
+            self._revision += 1
+        name = f'"{int(self._begun * 1000):x}-{self._revision:x}"'
+        kept = self._answers.keep(place, name, now)
+        if kept.body is None and known != name:
+            self._made += 1
+            kept.body = orjson.dumps(self._capture(*place, now))
         return kept
 
-    def _keep(self, place: tuple[str, int | None], tag: object, now: float, body: bytes) -> _Kept:
-        self._made += 1
-        while len(self._kept) >= MAX_KEPT and place not in self._kept:
-            self._kept.pop(next(iter(self._kept)))
-        kept = _Kept(tag, now, f'"{int(self._begun * 1000):x}-{self._made:x}"', body)
-        self._kept[place] = kept
-        return kept
-
-    def _tag(self, now: float) -> object:
-        """A tag of the state: while it stays the same, so does the answer."""
+    def _current(self, now: float) -> object:
+        """A tag of runs and replay: while it stays the same, so do they."""
         runs = [
             (
                 entry.history.generation,
@@ -189,16 +177,16 @@ class PageApi:
             for entry in self._runs.everything()
         ]
         replay = None if self.replay is None else self.replay.version()
-        return runs, tuple(map(id, self._vitals.reports())), replay
+        return runs, replay
 
     def _state(self, entry: Entry, now: float) -> str:
         replay = self.replay
         return state_of(entry, now, replay is not None, replay is not None and replay.exhausted)
 
-    def _capture(self, key: str, env_id: int | None, now: float) -> Json:
+    def _capture(self, key: str, env_id: int | None, since: str | None, now: float) -> Json:
         entries = self._runs.everything()
-        chosen = self._chosen(entries, key)
-        return {
+        chosen = None if key == NO_RUN else self._chosen(entries, key)
+        answer: Json = {
             "version": VERSION,
             "now": now,
             "exporter": {"version": __version__, "started": self._begun, "poll": POLL_SECONDS},
@@ -208,6 +196,9 @@ class PageApi:
             "system": system_json(*self._vitals.reports()),
             "replay": None if self.replay is None else self.replay.state(),
         }
+        if since is not None and chosen is not None:
+            answer["history"] = _history(run_key(chosen), chosen.history, since)
+        return answer
 
     @staticmethod
     def _chosen(entries: list[Entry], key: str) -> Entry | None:
@@ -234,7 +225,9 @@ class PageApi:
 
         def answer() -> Json:
             entry = self._chosen(self._runs.everything(), key)
-            return _empty(key) if entry is None else _history(run_key(entry), entry.history, since)
+            return (
+                no_history(key) if entry is None else _history(run_key(entry), entry.history, since)
+            )
 
         found = self._lock.read(answer, lambda: None, WAIT_SECONDS)
         if found is None:
@@ -242,8 +235,9 @@ class PageApi:
         return orjson.dumps(found)
 
 
-def _empty(key: str) -> Json:
-    return _answer(key, "0.0", True, [], [], [])
+def no_history(key: str) -> Json:
+    """The history of a run that is not known."""
+    return _answer(key, "0.0", True, [], [], [], [])
 
 
 def _history(key: str, history: RunHistory, since: str) -> Json:
@@ -261,11 +255,13 @@ def _history(key: str, history: RunHistory, since: str) -> Json:
         for line in takewhile(lambda line: line.seq > after, reversed(ring))
     ]
     logged.sort(key=lambda line: line.seq)
+    trail = takewhile(lambda row: row.seq > after, reversed(history.trail))
     return _answer(
         key,
         f"{history.generation}.{history.seq}",
         reset,
         [_row(row) for row in rows][::-1],
+        [[row.number, trail_json(row.heads)] for row in trail][::-1],
         [
             {"number": mark.number, "time": mark.time, "kind": mark.kind, "text": mark.text}
             for mark in marks
@@ -279,6 +275,7 @@ def _answer(
     cursor: str,
     reset: bool,
     rows: Sequence[object],
+    trail: Sequence[object],
     marks: list[Json],
     events: list[Json],
 ) -> Json:
@@ -288,6 +285,7 @@ def _answer(
         "cursor": cursor,
         "reset": reset,
         "updates": {"columns": UPDATE_COLUMNS, "rows": rows},
+        "heads": {"columns": TRAIL_COLUMNS, "rows": trail},
         "marks": marks,
         "events": events,
     }

@@ -7,9 +7,11 @@ page, rules and dashboards agree; the page itself compares nothing.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from esper_exporter import health
+from esper_exporter.contract.tamiyo import HeadUpdatePayload
 from esper_exporter.contract.vocabulary import HEAD_ENTROPY_COEFFICIENTS, HEADS
 from esper_exporter.health import HeadState, Level
 from esper_exporter.serve.page.numbers import Json, level_of, number, unix
@@ -43,6 +45,7 @@ STATES = {
     HeadState.UNKNOWN: "none",
 }
 TRENDS = {"→": "flat", "↗": "up", "↘": "down", "": "none"}
+TRAIL_COLUMNS = ("entropy", "gradient", "ratio")
 CV_WORDS = {"ok": "stable", "warn": "warn", "crit": "BAD", "none": ""}
 
 
@@ -78,9 +81,8 @@ def read_head(run: RunState, head: str) -> HeadReading:
     state = tamiyo.heads.get(head)
     if state is None:
         return HeadReading()
-    choice = health.normalized_entropy_where_choice(state.entropy, state.learnable_fraction)
     return HeadReading(
-        state.entropy if choice is None else choice,
+        _shown_entropy(state.entropy, state.learnable_fraction),
         state.entropy,
         state.grad_norm,
         state.grad_norm_prev,
@@ -89,6 +91,13 @@ def read_head(run: RunState, head: str) -> HeadReading:
         state.clip_fraction,
         state.kl,
     )
+
+
+def _shown_entropy(entropy: float | None, learnable: float | None) -> float | None:
+    """The share of the maximum where the head had a choice; over all steps where that is not
+    known."""
+    choice = health.normalized_entropy_where_choice(entropy, learnable)
+    return entropy if choice is None else choice
 
 
 def entropy_blocks(share: float | None) -> int:
@@ -199,6 +208,18 @@ def head_json(run: RunState, history: RunHistory, head: str) -> Json:
         "learnable_fraction": number(reading.learnable_fraction),
         "clip_fraction": number(reading.clip_fraction),
         "kl": number(reading.kl),
+    }
+
+
+def trail_json(heads: Mapping[str, HeadUpdatePayload]) -> Json:
+    """What one update reported of each head, by `TRAIL_COLUMNS`."""
+    return {
+        head: [
+            number(_shown_entropy(found.entropy, found.learnable_fraction)),
+            number(found.grad_norm),
+            number(found.ratio_max),
+        ]
+        for head, found in heads.items()
     }
 
 

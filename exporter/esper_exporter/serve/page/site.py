@@ -20,9 +20,18 @@ from urllib.parse import parse_qs
 from isal import igzip
 
 from esper_exporter.assets import assets
-from esper_exporter.serve.messages import Answer, Fields, Headers, Request, Route, plain
+from esper_exporter.serve.messages import (
+    Answer,
+    Fields,
+    Headers,
+    Request,
+    Route,
+    SharedRoute,
+    plain,
+)
 from esper_exporter.serve.negotiation import accepts_gzip
 from esper_exporter.serve.page.api import Busy, Replay
+from esper_exporter.serve.page.shared_answers import Found
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:;"
@@ -58,14 +67,17 @@ class PageData(Protocol):
     def now(self) -> float:
         """Unix seconds, so that a viewer knows how old an answer is."""
 
-    def state(self, key: str, env_id: int | None, known: str) -> tuple[str, bytes | None]:
+    def state(self, key: str, env_id: int | None, known: str, since: str | None) -> Found:
         """The answer's ETag and body; no body where ``known`` equals the ETag. Raises Busy."""
+
+    def at_once(self, key: str, env_id: int | None, known: str, since: str | None) -> Found | None:
+        """`state` where another viewer has just had the answer, else None; never waits."""
 
     def history(self, key: str, since: str) -> bytes:
         """A run's history since the cursor of an earlier answer. Raises Busy."""
 
-    def compressed(self, name: str, body: bytes) -> bytes:
-        """A state's body in gzip; ``name`` is its ETag."""
+    def compressed(self, body: bytes) -> bytes:
+        """A state's body in gzip, compressed once for all who share it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +139,7 @@ def page_routes(api: PageData) -> Mapping[str, Route]:
             for folder in ("runbooks", "alerts/runbooks")
             for name in runbooks()
         },
-        "/api/v1/state": _own(partial(_state, api)),
+        "/api/v1/state": SharedRoute(_own(partial(_state, api)), partial(_shared_state, api)),
         "/api/v1/history": _own(partial(_history, api)),
         "/api/v1/replay": _own(partial(_replay, api)),
         "/api/v1/schema/state": partial(_schema, "state"),
@@ -139,8 +151,7 @@ def _own(route: Callable[[Request], Answer]) -> Callable[[Request], Answer]:
     """Refuse requests from other sites' pages."""
 
     def checked(request: Request) -> Answer:
-        headers = request.headers
-        if headers.get(b"sec-fetch-site", b"none") not in OWN_SITES or _foreign_origin(headers):
+        if not _from_own_page(request.headers):
             return _text(403, "This address answers requests from its own page only.")
         try:
             return route(request)
@@ -148,6 +159,11 @@ def _own(route: Callable[[Request], Answer]) -> Callable[[Request], Answer]:
             return _text(503, "The exporter's state is busy; try again.", (b"retry-after", b"1"))
 
     return checked
+
+
+def _from_own_page(headers: Headers) -> bool:
+    site = headers.get(b"sec-fetch-site", b"none")
+    return site in OWN_SITES and not _foreign_origin(headers)
 
 
 def _foreign_origin(headers: Headers) -> bool:
@@ -165,16 +181,30 @@ def _asked(request: Request) -> dict[str, str]:
 
 
 def _state(api: PageData, request: Request) -> Answer:
+    return _state_answer(api, request, *api.state(*_asked_state(request)))
+
+
+def _shared_state(api: PageData, request: Request) -> Answer | None:
+    if not _from_own_page(request.headers):
+        return None
+    found = api.at_once(*_asked_state(request))
+    return None if found is None else _state_answer(api, request, *found)
+
+
+def _asked_state(request: Request) -> tuple[str, int | None, str, str | None]:
     asked = _asked(request)
     env = asked.get("env", "")
     env_id = int(env) if env.isascii() and env.isdecimal() and len(env) < 7 else None
     known = request.headers.get(b"if-none-match", b"").decode("latin-1")
-    etag, body = api.state(asked.get("run", ""), env_id, known)
+    return asked.get("run", ""), env_id, known, asked.get("since")
+
+
+def _state_answer(api: PageData, request: Request, etag: str, body: bytes | None) -> Answer:
     now = b"%.3f" % api.now()
     fields: Fields = ((b"cache-control", b"no-cache"), (b"esper-now", now))
     if body is None:
         return Answer(304, b"", (*fields, (b"etag", etag.encode())))
-    return _json(request, body, fields, etag.encode(), partial(api.compressed, etag))
+    return _json(request, body, fields, etag.encode(), api.compressed)
 
 
 def _history(api: PageData, request: Request) -> Answer:

@@ -4,13 +4,15 @@ const KEPT_UPDATES = 600;
 const KEPT_EVENTS = 200;
 const KEPT_ROUTINE = 50;
 const KEPT_MARKS = 100;
+const KEPT_HEADS = 20;
 const LOST_AFTER = 2; // failed polls in a row
 const ANSWER_SECONDS = 5;
+const SPREAD = 0.15; // of a second, within which the server shares one answer
 
 export const seconds = () => performance.now() / 1000;
 
 function blank() {
-  return { cursor: '', key: '', rows: [], marks: [], events: [], columns: [] };
+  return { cursor: '', key: '', rows: [], heads: [], marks: [], events: [], columns: [] };
 }
 
 export class Store {
@@ -30,6 +32,7 @@ export class Store {
     this.timer = null;
     this.busy = false;
     this.again = false;
+    this.polls = 0; // answers with news
   }
 
   start() {
@@ -74,17 +77,26 @@ export class Store {
       this.busy = false;
       this.onChange();
       if (!document.hidden) {
-        const pause = this.again ? 0 : this.lost ? 2000 : ((this.data && this.data.exporter.poll) || 1) * 1000;
+        const pause = this.again ? 0 : this.lost ? 2000 : this.untilNext();
         this.again = false;
         this.timer = setTimeout(() => this.poll(), pause);
       }
     }
   }
 
+  // Milliseconds to the next poll. All viewers ask at the same beat of the server's clock, so that
+  // it builds one answer for all of them.
+  untilNext() {
+    const every = (this.data && this.data.exporter.poll) || 1;
+    const pause = every - (this.now() % every) + Math.random() * SPREAD;
+    return (pause < every / 4 ? pause + every : pause) * 1000;
+  }
+
   async fetchAll() {
     const query = new URLSearchParams();
     if (this.run) query.set('run', this.run);
     if (this.env !== null) query.set('env', this.env);
+    if (this.history.cursor && this.etag) query.set('since', this.history.cursor);
     try {
       const answer = await get(`api/v1/state?${query}`, this.etag ? { 'If-None-Match': this.etag } : {});
       const serverNow = Number(answer.headers.get('esper-now'));
@@ -92,10 +104,12 @@ export class Store {
         const data = await answer.json();
         this.etag = answer.headers.get('etag') || '';
         this.data = data;
+        this.polls += 1;
         this.serverNow = serverNow || data.now;
         this.fetchedAt = seconds();
-        if (data.run) await this.fetchHistory(data.run.key);
-        else this.history = blank();
+        if (!data.run) this.history = blank();
+        else if (data.history && data.history.key === data.run.key) this.history = merge(this.history, data.history);
+        else await this.fetchHistory(data.run.key);
       } else if (answer.status !== 304) {
         this.refused = answer.status;
         throw new Error(`status ${answer.status}`);
@@ -135,6 +149,7 @@ export function merge(before, answer) {
     cursor: answer.cursor,
     columns: answer.updates.columns,
     rows: [...known.rows.filter((row) => !fresh.has(row[0])), ...answer.updates.rows].slice(-KEPT_UPDATES),
+    heads: [...known.heads, ...answer.heads.rows].slice(-KEPT_HEADS),
     marks: [...known.marks.filter((m) => !answer.marks.some((n) => n.number === m.number && n.kind === m.kind)), ...answer.marks].slice(-KEPT_MARKS),
     events: recent([...known.events, ...answer.events]),
   };
