@@ -127,7 +127,7 @@ class Parts:
             settings.rank or 0,
             self.page.capture,
             lambda: clock().timestamp(),
-            lambda: self.api.state("", None, "")[1] or b"",
+            lambda: self.api.state("", None, "", "")[1] or b"",
             settings.run_id or "",
         )
 

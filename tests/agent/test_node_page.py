@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -14,6 +16,7 @@ import pytest
 
 from agent.test_node_agent import Node
 from esper_exporter.serve.page.site import schema
+from support.programs import wait_until
 
 
 @pytest.fixture
@@ -61,9 +64,16 @@ def test_a_process_that_died_is_shown_as_it_was_with_its_end(node: Node) -> None
     trainer.stdin.write("go\n")
     trainer.stdin.flush()
     trainer.wait(timeout=60)
-    state = _get(node, "/api/v1/state")
+    state: dict[str, Any] = {}
+
+    def ended() -> bool:  # viewers share an answer for a quarter of a second
+        state.update(_get(node, "/api/v1/state"))
+        return state["runs"][0]["state"] != "running"
+
+    wait_until(ended, "the page shows the end")
     (run,) = state["runs"]
     assert (run["state"], run["failure"]) == ("failed", "died")
+    assert run["key"] == state["run"]["key"]
     jsonschema.validate(state, json.loads(schema("state")))
 
 
@@ -73,6 +83,38 @@ def test_a_process_that_died_unseen_is_shown_with_its_latch(node: Node) -> None:
     (run,) = state["runs"]
     assert (run["state"], run["failure"], run["latched"] > 0) == ("failed", "died", True)
     jsonschema.validate(state, json.loads(schema("state")))
+
+
+def test_a_process_that_died_keeps_its_history(node: Node) -> None:
+    node.train("night-7", "update", "3", "nan", "op", "sigkill").wait(timeout=60)
+    key = _get(node, "/api/v1/state")["run"]["key"]
+    history = _get(node, f"/api/v1/history?run={key}")
+    jsonschema.validate(history, json.loads(schema("history")))
+    assert (len(history["updates"]["rows"]) > 0, history["reset"]) == (True, True)
+    again = _get(node, f"/api/v1/history?run={key}&since={history['cursor']}")
+    assert (again["updates"]["rows"], again["reset"]) == ([], False)
+
+
+def test_a_process_that_is_silent_is_shown_as_stalled(node: Node) -> None:
+    trainer = node.train("night-7", "update", "3", "ready", "wait", "end")
+    assert _get(node, "/api/v1/state")["runs"][0]["state"] == "running"
+    os.kill(trainer.pid, signal.SIGSTOP)
+    try:
+        node.late = 11.0
+        run = _get(node, "/api/v1/state")["runs"][0]
+        assert (run["state"], run["silence"] > 10.0) == ("stalled", True)
+    finally:
+        os.kill(trainer.pid, signal.SIGCONT)
+
+
+def test_processes_without_news_build_no_answer_again(node: Node) -> None:
+    node.train("night-7", "update", "3", "ready", "wait", "end")
+    state = _get(node, "/api/v1/state")
+    heard = {place: each.tag for place, each in node.look()._page._heard.items()}
+    node.late = 1.0
+    later = _get(node, "/api/v1/state")
+    assert later["run"] == state["run"]
+    assert {place: each.tag for place, each in node.look()._page._heard.items()} == heard
 
 
 def test_an_empty_node_has_an_empty_list(node: Node) -> None:

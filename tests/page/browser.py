@@ -11,16 +11,14 @@ from urllib.parse import urlsplit
 from selenium import webdriver
 from selenium.webdriver.common.action_chains import ActionChains
 
-from esper_exporter import Exporter
-
 WAIT_SECONDS = 30.0
 READY = "return Boolean(document.querySelector('[data-answered] #app .verdict ~ *'))"
 
 
 class Tab:
-    """Drives one tab. ``exporter`` serves what it shows."""
+    """Drives one tab. ``exporter`` (an Exporter, or what has its ``url``) serves what it shows."""
 
-    def __init__(self, driver: webdriver.Chrome, exporter: Exporter) -> None:
+    def __init__(self, driver: webdriver.Chrome, exporter: Any) -> None:
         self.driver = driver
         self.exporter = exporter
         self._scripts: list[str] = []
@@ -122,14 +120,8 @@ class Tab:
 
     def tick(self, seconds: float) -> None:
         """Let the page's clock go on, and wait for a drawing after that."""
-        self.run(
-            "window.__now += arguments[0]; window.__drawn = false;"
-            "new MutationObserver((_, o) => { window.__drawn = true; o.disconnect() })"
-            ".observe(document.querySelector('.live'), {subtree: true, childList: true,"
-            " characterData: true})",
-            seconds,
-        )
-        self.until("return window.__drawn")
+        self.run("window.__now += arguments[0]", seconds)
+        self.until("return Number(document.documentElement.dataset.drawn) >= window.__now")
 
     def picture(self) -> bytes:
         found: bytes = self.driver.get_screenshot_as_png()
