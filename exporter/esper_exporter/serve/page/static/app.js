@@ -18,9 +18,10 @@ const PARTS = { latches: 'overview', heads: 'overview', policy: 'overview', envs
 const narrow = matchMedia('(max-width: 640px)');
 
 const store = new Store(draw);
-const open = { alternatives: false, status: '', sort: 'number', best: false, help: false };
+const open = { alternatives: false, status: '', sort: 'number', best: false, help: false, reasons: false };
 const log = { group: 'all', text: '', held: null };
 let cursor = null;
+let peek = '';
 let place = read();
 
 // The address holds what is looked at, so that it can be sent to someone.
@@ -67,7 +68,7 @@ function page() {
   const silence = silenceOf(run);
   const replay = data ? data.replay : null;
   return {
-    store, data, detail, run, runs, over, silence, silenceOf, replay, open, log, cursor,
+    store, data, detail, run, runs, over, silence, silenceOf, replay, open, log, cursor, peek,
     view: place.view === 'runs' && runs.length < 2 ? 'overview' : place.view,
     env: place.env,
     phone: narrow.matches,
@@ -79,6 +80,7 @@ function page() {
     filter: (change) => { Object.assign(log, change); draw(); },
     hold: (on) => { const { events } = store.history; log.held = on && events.length ? events[events.length - 1].seq : null; draw(); },
     setCursor: (number) => { if (number !== cursor) { cursor = number; draw(); } },
+    look: (at) => { if (at !== peek) { peek = at; draw(); } },
     nextFault, show, step,
     alternatives: () => { open.alternatives = !open.alternatives; draw(); },
     help: () => { open.help = !open.help; draw(); },
@@ -159,6 +161,7 @@ const KEYS = {
   '?': () => { open.help = !open.help; },
   Escape: () => {
     if (open.help) open.help = false;
+    else if (peek) peek = '';
     else if (place.env !== null) go({ env: null });
     else cursor = null;
   },
@@ -258,6 +261,7 @@ function draw() {
     const what = store.lost ? 'no contact' : p.run ? (p.over ? p.run.state : p.run.verdict.word) : 'waiting';
     document.title = `${p.run ? `${what} · ${p.run.run_id}` : what} · esper`;
     render(html`<${App} page=${p} />`, document.getElementById('app'));
+    root.dataset.drawn = seconds(); // by the page's clock; a test waits for it
   });
 }
 

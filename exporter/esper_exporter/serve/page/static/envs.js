@@ -6,6 +6,7 @@ import { range, Spark } from './lines.js';
 import { Icon, Panel, Share } from './ui.js';
 
 export const ROWS_AT_MOST = 8;
+const SLOTS_IN_A_ROW = 5;
 const SICK = new Set(['stalled', 'degraded', 'rollback']);
 
 // Rows as objects, by the columns that the answer names.
@@ -43,7 +44,8 @@ export const Stage = ({ name }) => {
 const Slot = ({ slot }) => {
   if (!slot || slot.stage === 'DORMANT') return html`<td class="slot dim"><${Stage} name="DORMANT" /></td>`;
   const [word, , place] = stage(slot.stage);
-  return html`<td class="slot" data-stage=${slot.stage}><span class=${place < 0 ? 'dim' : ''} title=${`${word} for ${slot.epochs_in_stage} epochs`}><${Icon} name=${stage(slot.stage)[1]} cls=${place > 0 ? 'blue' : 'dim'} /> ${slot.blueprint_id && html`<b>${slot.blueprint_id}</b> `}<span class="dim">${word}</span>${slot.has_exploding && html` <span class="crit" title="exploding gradient" role="img" aria-label="exploding gradient"><${Icon} name="tri" /></span>`}${slot.has_vanishing && html` <span class="warn" title="vanishing gradient" role="img" aria-label="vanishing gradient"><${Icon} name="fall" /></span>`}</span>
+  return html`<td class="slot" data-stage=${slot.stage}><span class=${place < 0 ? 'dim' : ''} title=${`${word} for ${slot.epochs_in_stage} epochs`}><${Icon} name=${stage(slot.stage)[1]} cls=${place > 0 ? 'blue' : 'dim'} /> ${slot.blueprint_id && html`<b>${slot.blueprint_id}</b> `}${slot.has_exploding && html` <span class="crit" title="exploding gradient" role="img" aria-label="exploding gradient"><${Icon} name="tri" /></span>`}${slot.has_vanishing && html` <span class="warn" title="vanishing gradient" role="img" aria-label="vanishing gradient"><${Icon} name="fall" /></span>`}</span>
+    <span class="dim small">${word}</span>
     <span class="al">${place < 0 ? html`<span>${slot.epochs_in_stage} epochs</span>` : html`<${Share} share=${slot.alpha} cls="alpha" /><span>α ${fixed(slot.alpha, 2)}</span> <span>${signed(slot.accuracy_delta, 1)}</span>`}</span></td>`;
 };
 
@@ -134,7 +136,7 @@ export function Environments({ page, full }) {
   return html`<${Panel} id="envs" title="Environments" note=${note(page, envs)} right=${html`<span class="dim legend">${hint}</span>`} cls="p-envs">
     ${!envs.length
       ? html`<p class="bd dim">They appear with the run's first event.</p>`
-      : envs.length <= ROWS_AT_MOST && slots.length <= 9
+      : envs.length <= ROWS_AT_MOST && slots.length <= (full ? 9 : SLOTS_IN_A_ROW)
         ? html`<${Table} page=${page} envs=${envs} slots=${slots} />`
         : html`<${Wall} page=${page} envs=${envs} slots=${slots} full=${full} />`}
   </${Panel}>`;

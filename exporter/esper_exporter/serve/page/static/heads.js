@@ -2,8 +2,9 @@
 // server; this only places them.
 
 import { html } from './vendor/preact-htm.js';
-import { fixed, FLAGS, headState, missing, MISSING, norm, percent, span, TRENDS } from './format.js';
-import { Blocks, Icon, Panel } from './ui.js';
+import { fixed, FLAGS, headState, missing, MISSING, norm, span, TRENDS } from './format.js';
+import { Blocks, Icon, Num, Panel } from './ui.js';
+import { HeadCard } from './head_card.js';
 import { Decisions } from './decisions.js';
 
 export const PER_GRID = 8;
@@ -27,25 +28,15 @@ export const inGrids = (heads) => {
 const spoken = (head, what, text, cell) =>
   [`${head.label} ${what} ${text}`, FLAGS[cell.flag], TRENDS[cell.trend]].filter(Boolean).join(', ');
 
-const bound = (head, page) => {
-  const limits = page.data ? page.data.limits.head : null;
-  if (!limits) return {};
-  const [e, ec] = limits.entropy;
-  const [dead, low, high, exploding] = limits.gradient;
-  const [rl, rh, rcl, rch] = limits.ratio;
-  const steps = missing(head.entropy_all_steps) ? '' : `; over all steps ${fixed(head.entropy_all_steps, 3)}, a choice in ${percent(head.learnable_fraction)} of them`;
-  return {
-    entropy: `entropy as a share of its maximum where the head had a choice${steps}. Low at ${e}, critical at ${ec}`,
-    gradient: `gradient norm, before ${norm(head.gradient.previous)}. Healthy ${low} to ${high}, dead below ${dead}, exploding above ${exploding}`,
-    ratio: `largest π_new/π_old. Within the clip range ${rl} to ${rh}, critical outside ${rcl} to ${rch}${missing(head.clip_fraction) ? '' : `; clipped ${percent(head.clip_fraction)}`}${missing(head.kl) ? '' : `; KL ${fixed(head.kl, 4)}`}`,
-  };
-};
-
-const Value = ({ head, what, cell, text, before, page }) => html`
-  <td class="v" data-head=${head.name} data-row=${what} data-level=${cell.level} data-flag=${cell.flag} tabindex="0"
-    aria-label=${spoken(head, what, text, cell)} title=${bound(head, page)[what]}>
-    ${before}<span class=${cell.level}>${text}</span><span class="sf">${what === 'gradient' && cell.trend && cell.trend !== 'none' && html`<span class=${`trend ${cell.trend_level}`} data-trend=${cell.trend}><${Icon} name=${cell.trend} /></span>`}<span class=${`flag ${cell.level}`}>${cell.flag}</span></span>
+const Value = ({ head, what, cell, text, before, page, edge = '' }) => {
+  const open = page.peek === `${head.name}/${what}`;
+  const show = () => page.look(`${head.name}/${what}`);
+  return html`<td class="v" data-head=${head.name} data-row=${what} data-level=${cell.level} data-flag=${cell.flag} tabindex="0"
+    aria-label=${spoken(head, what, text, cell)} aria-describedby=${open ? 'head-card' : undefined} onMouseEnter=${show} onFocus=${show} onMouseLeave=${() => page.look('')} onBlur=${() => page.look('')}>
+    ${before}<${Num} cls=${cell.level} text=${text} poll=${page.store.polls} /><span class="sf">${what === 'gradient' && cell.trend && cell.trend !== 'none' && html`<span class=${`trend ${cell.trend_level}`} data-trend=${cell.trend}><${Icon} name=${cell.trend} /></span>`}<span class=${`flag ${cell.level}`}>${cell.flag}</span></span>
+    ${open && html`<${HeadCard} head=${head} what=${what} text=${text} page=${page} edge=${edge} />`}
   </td>`;
+};
 
 const Bar = ({ head, what, cell }) =>
   html`<td class="bb" data-head=${head.name} data-row=${`${what}-bar`}><${Blocks} filled=${cell.blocks} level=${cell.level} /></td>`;
@@ -77,11 +68,11 @@ const Grid = ({ heads, page, rest }) => html`<table class=${`heads ${rest ? `res
   <caption class="sr">Action heads</caption>
   <thead><tr class="hr"><th class="l" scope="col"><span class="sr">row</span></th>${heads.map((h) => html`<th scope="col" key=${h.name} title=${h.name}>${h.label}</th>`)}</tr></thead>
   <tbody>
-    <tr><th class="l" scope="row">Entr</th>${heads.map((h) => html`<${Value} key=${h.name} head=${h} what="entropy" cell=${h.entropy} text=${fixed(h.entropy.value, 3)} before=${html`<${Coefficient} head=${h} />`} page=${page} />`)}</tr>
+    <tr><th class="l" scope="row">Entr</th>${heads.map((h, i) => html`<${Value} key=${h.name} edge=${i < 2 ? 'left' : ''} head=${h} what="entropy" cell=${h.entropy} text=${fixed(h.entropy.value, 3)} before=${html`<${Coefficient} head=${h} />`} page=${page} />`)}</tr>
     <tr aria-hidden="true"><th class="l"></th>${heads.map((h) => html`<${Bar} key=${h.name} head=${h} what="entropy" cell=${h.entropy} />`)}</tr>
-    <tr><th class="l" scope="row">Grad</th>${heads.map((h) => html`<${Value} key=${h.name} head=${h} what="gradient" cell=${h.gradient} text=${norm(h.gradient.value)} page=${page} />`)}</tr>
+    <tr><th class="l" scope="row">Grad</th>${heads.map((h, i) => html`<${Value} key=${h.name} edge=${i < 2 ? 'left' : ''} head=${h} what="gradient" cell=${h.gradient} text=${norm(h.gradient.value)} page=${page} />`)}</tr>
     <tr aria-hidden="true"><th class="l"></th>${heads.map((h) => html`<${Bar} key=${h.name} head=${h} what="gradient" cell=${h.gradient} />`)}</tr>
-    <tr><th class="l" scope="row">Ratio</th>${heads.map((h) => html`<${Value} key=${h.name} head=${h} what="ratio" cell=${h.ratio} text=${fixed(h.ratio.value, 3)} page=${page} />`)}</tr>
+    <tr><th class="l" scope="row">Ratio</th>${heads.map((h, i) => html`<${Value} key=${h.name} edge=${i < 2 ? 'left' : ''} head=${h} what="ratio" cell=${h.ratio} text=${fixed(h.ratio.value, 3)} page=${page} />`)}</tr>
     <tr aria-hidden="true"><th class="l"></th>${heads.map((h) => html`<${Bar} key=${h.name} head=${h} what="ratio" cell=${h.ratio} />`)}</tr>
     <tr class="sr-row"><th class="l" scope="row">State</th>${heads.map((h) => html`<${State} key=${h.name} head=${h} />`)}</tr>
     <tr><th class="l" scope="row">NaN</th>${heads.map((h) => html`<${Latch} key=${h.name} head=${h} kind="nan" />`)}</tr>
@@ -116,13 +107,13 @@ const NO_FOOTER = { cv: null, cv_level: 'none', cv_word: '', layers: null, dead:
 function Footer({ footer, page }) {
   const f = footer || NO_FOOTER;
   const bold = (level) => (level === 'crit' ? 'b6' : '');
+  const count = (what, name) => html`<span data-flow=${what} data-level=${f[what].level}><span class="dim">${name}</span> <b class=${`${f[what].level} ${bold(f[what].level)}`}>${missing(f[what].value) ? MISSING : f[what].value}</b></span>`;
+  const ofLayers = (what, name) => html`<span data-flow=${what} data-level=${f[what].level}><span class="dim">${name}</span> <b class=${f[what].level}>${layers(f, what)}</b></span>`;
   return html`<div class="flow" aria-label="Gradient flow">
     <span class="dim">Flow</span>
     <span data-flow="cv" data-level=${f.cv_level}><span class="dim">CV</span> <b class=${f.cv_level}>${fixed(f.cv, 3)}</b> <span class=${f.cv_level}>${f.cv_word}</span></span>
-    <span data-flow="dead" data-level=${f.dead.level}><span class="dim">Dead</span> <b class=${f.dead.level}>${layers(f, 'dead')}</b></span>
-    <span data-flow="exploding" data-level=${f.exploding.level}><span class="dim">Exploding</span> <b class=${f.exploding.level}>${layers(f, 'exploding')}</b></span>
-    <span data-flow="nan" data-level=${f.nan.level}><span class="dim">NaN</span> <b class=${`${f.nan.level} ${bold(f.nan.level)}`}>${missing(f.nan.value) ? MISSING : f.nan.value}</b></span>
-    <span data-flow="inf" data-level=${f.inf.level}><span class="dim">Inf</span> <b class=${`${f.inf.level} ${bold(f.inf.level)}`}>${missing(f.inf.value) ? MISSING : f.inf.value}</b></span>
+    <span class="of" title="layers of the network; a head's own gradient stands in its column">${ofLayers('dead', 'Dead')}${ofLayers('exploding', 'Exploding')}<span class="dim">layers</span></span>
+    <span class="of" title="parameter gradients of the last update that completed; the latches remember every update">${count('nan', 'NaN')}${count('inf', 'Inf')}<span class="dim">gradients, last update</span></span>
     <span class="sp"></span>
     <span class="dim hint">${page.over ? 'the last decisions, no longer aging' : page.run ? html`swap every 5 s, shown 30 s <button class="key" onClick=${page.alternatives} aria-pressed=${page.open.alternatives}>a</button> alternatives` : ''}</span>
   </div>`;

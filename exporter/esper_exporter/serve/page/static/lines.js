@@ -54,6 +54,15 @@ export function spoken(name, values, digits) {
   return `${name}: first ${fixed(first, digits)}, last ${fixed(last, digits)}, least ${fixed(Math.min(...there), digits)}, greatest ${fixed(Math.max(...there), digits)}`;
 }
 
+// Values by number as values by place: a number that was never reported is a gap.
+export function spread(numbers, values) {
+  const filled = [];
+  values.forEach((v, i) => {
+    filled[numbers[i] - numbers[0]] = v;
+  });
+  return Array.from(filled);
+}
+
 // A sparkline on a scale that the caller chooses.
 export function Spark({ values, bounds, width, height, name, digits = 1, cls = '', end = true }) {
   const limits = bounds || range(values);

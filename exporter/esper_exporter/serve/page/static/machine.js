@@ -22,12 +22,12 @@ function brief(config) {
 export function MachineLine({ page }) {
   const system = page.data ? page.data.system : { gpus: [], host: null };
   const training = page.detail ? page.detail.training : {};
-  const [gpu] = system.gpus;
+  const gpu = system.gpus.find((g) => g.lost) || system.gpus.find((g) => [g.memory_level, g.temperature_level].some((l) => l === 'crit' || l === 'warn')) || system.gpus[0];
   const { host } = system;
   const memory = (used, total) => (missing(used) ? MISSING : `${bytes(used).replace(/ GB$/, '')} / ${bytes(total)}`);
   return html`<section class="panel sys" aria-label="System" id="part-system" tabindex="-1">
     ${gpu
-      ? html`<${Cell} name=${`GPU ${gpu.gpu} · ${gpu.name.replace('NVIDIA ', '')}${system.gpus.length > 1 ? ` of ${system.gpus.length}` : ''}`} text=${percent(gpu.utilization, 0)} share=${gpu.utilization} />
+      ? html`<${Cell} name=${`GPU ${gpu.gpu} · ${gpu.name.replace('NVIDIA ', '')}${system.gpus.length > 1 ? ` of ${system.gpus.length}` : ''}`} text=${gpu.lost ? 'lost' : percent(gpu.utilization, 0)} share=${gpu.utilization} level=${gpu.lost ? 'crit' : ''} />
           <${Cell} name="memory" text=${memory(gpu.memory_used, gpu.memory_total)} share=${ratio(gpu.memory_used, gpu.memory_total)} level=${gpu.memory_level} />
           <${Cell} name="temperature" text=${missing(gpu.temperature) ? MISSING : `${fixed(gpu.temperature, 0)} °C`} level=${gpu.temperature_level} />`
       : html`<${Cell} name="GPU" text=${MISSING} />`}
@@ -50,7 +50,7 @@ export function SystemFull({ page }) {
   return html`<div class="cards" id="part-system" tabindex="-1">
     ${gpus.map((gpu) => html`<${Panel} key=${gpu.uuid} id=${`gpu-${gpu.gpu}`} title=${`GPU ${gpu.gpu}`} note=${gpu.name}><table class="kv"><tbody>
       ${gpu.lost && html`<tr><td colspan="3" class="crit b6">does not answer</td></tr>`}
-      <${Row} name="utilisation" text=${percent(gpu.utilization, 0)} share=${gpu.utilization} />
+      <${Row} name="utilisation" text=${gpu.lost ? 'lost' : percent(gpu.utilization, 0)} share=${gpu.utilization} level=${gpu.lost ? 'crit' : ''} />
       <${Row} name="memory" text=${`${bytes(gpu.memory_used)} of ${bytes(gpu.memory_total)}`} share=${ratio(gpu.memory_used, gpu.memory_total)} level=${gpu.memory_level} />
       <${Row} name="this training" text=${bytes(gpu.process_memory)} share=${ratio(gpu.process_memory, gpu.memory_total)} />
       <${Row} name="temperature" text=${missing(gpu.temperature) ? MISSING : `${fixed(gpu.temperature, 0)} °C`} level=${gpu.temperature_level} />

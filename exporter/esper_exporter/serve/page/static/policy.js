@@ -2,8 +2,8 @@
 
 import { html, useEffect, useRef, useState } from './vendor/preact-htm.js';
 import { fixed, missing, MISSING, percent, scientific, short, signed } from './format.js';
-import { range, scale, spoken, trace } from './lines.js';
-import { Panel } from './ui.js';
+import { range, scale, spoken, spread, trace } from './lines.js';
+import { Num, Panel } from './ui.js';
 import { Fragment } from './fragment.js';
 
 const decimals = (digits) => (v) => fixed(v, digits);
@@ -14,7 +14,7 @@ export const ROWS = [
   { id: 'grad_norm', column: 'pre_clip_grad_norm', second: 'grad_norm', name: 'Gradient norm', sub: '┄ after clipping', write: short, digits: 2 },
   { id: 'kl', column: 'kl_divergence', name: 'KL', sub: 'nats to old policy', write: decimals(4), digits: 4 },
   { id: 'clip_fraction', column: 'clip_fraction', name: 'Clip fraction', sub: 'share of samples', write: (v) => percent(v), digits: 3, percent: true },
-  { id: 'entropy', column: 'entropy', name: 'Entropy', sub: 'weighted, nats', write: decimals(2), digits: 2 },
+  { id: 'entropy', column: 'entropy', name: 'Entropy', sub: 'weighted sum', write: decimals(2), digits: 2 },
   { id: 'explained_variance', column: 'explained_variance', name: 'Expl. variance', sub: 'critic on returns', write: decimals(3), digits: 3, falling: true },
   { id: 'policy_loss', column: 'policy_loss', name: 'Policy loss', sub: 'surrogate', write: decimals(3), digits: 3 },
   { id: 'value_loss', column: 'value_loss', name: 'Value loss', sub: 'critic', write: decimals(3), digits: 3 },
@@ -68,6 +68,15 @@ function boundText(row, level, limits, value) {
   return flag ? `${flag} · bound ${limits.map(write).join(', ')}` : '';
 }
 
+// The trainer's entropy is a sum over the heads, not nats: each head's share of its maximum times
+// its weight. Of a policy with heads of its own nothing is known about the greatest value.
+const ENTROPY = "sum over the heads: each one's entropy as a share of its maximum, times its weight";
+
+function entropySub(detail) {
+  const weights = detail ? detail.heads.map((head) => head.coefficient) : [];
+  return weights.length && weights.every((w) => typeof w === 'number') ? `Σ weighted, of ${fixed(weights.reduce((a, b) => a + b, 0), 1)}` : 'as reported';
+}
+
 export function Policy({ page }) {
   const { history } = page.store;
   const { detail, cursor } = page;
@@ -90,13 +99,13 @@ export function Policy({ page }) {
         const { main, second } = series(history, row);
         const shown = at >= 0 ? main[at] : policy.values[row.id];
         const level = at >= 0 ? 'none' : policy.levels[row.id] || 'none';
-        const sub = row.id === 'learning_rate' ? `entropy coef ${missing(policy.values.entropy_coef) ? MISSING : short(policy.values.entropy_coef)}` : row.sub;
+        const sub = row.id === 'learning_rate' ? `entropy coef ${missing(policy.values.entropy_coef) ? MISSING : short(policy.values.entropy_coef)}` : row.id === 'entropy' ? entropySub(detail) : row.sub;
         let below = at >= 0 ? (row.id === 'return' ? `at update ${cursor}` : '') : boundText(row, level, limits[row.id], shown);
         if (row.id === 'return' && at < 0 && !missing(policy.values.return_p10)) below = `p10 ${fixed(policy.values.return_p10, 1)}, p90 ${fixed(policy.values.return_p90, 1)}`;
         return html`<${Fragment} key=${row.id}>
-          <div class="pn">${row.name}<small>${sub}</small></div>
+          <div class="pn" title=${row.id === 'entropy' ? ENTROPY : undefined}>${row.name}<small>${sub}</small></div>
           <${Line} row=${row} main=${main} second=${second} history=${history} across=${across} marks=${marks} limits=${limits[row.id]} level=${policy.levels[row.id]} cursor=${cursor} onMove=${move} />
-          <div class="pv" data-policy=${row.id} data-level=${level}><span class=${level}>${missing(shown) ? MISSING : row.write(shown)}</span><small class=${level === 'none' ? 'dim' : level}>${below}</small></div>
+          <div class="pv" data-policy=${row.id} data-level=${level}><${Num} cls=${level} text=${missing(shown) ? MISSING : row.write(shown)} poll=${page.store.polls} /><small class=${level === 'none' ? 'dim' : level}>${below}</small></div>
         </${Fragment}>`;
       })}
       <span></span><${Numbers} across=${across} /><span class="ax r">update</span>
@@ -104,19 +113,38 @@ export function Policy({ page }) {
   </${Panel}>`;
 }
 
+const LETTER = 6.2; // px of a letter of a tag, at most
+const BESIDE = 100; // px to the right of the lines that are free for the last tag
+
+const NEAR = 11; // px within which marked updates share a tag
+
+// Marked updates from left to right, those that are too near to tell apart together.
+function clusters(marks, x) {
+  const found = [];
+  for (const mark of [...marks].sort((a, b) => a.number - b.number)) {
+    const last = found[found.length - 1];
+    const at = x(mark.number);
+    if (last && (at - last.x < NEAR || last.to === mark.number)) Object.assign(last, { to: mark.number, marks: [...last.marks, mark] });
+    else found.push({ x: at, from: mark.number, to: mark.number, marks: [mark] });
+  }
+  return found;
+}
+
+// As many words as fit before the next tag, else the number, else the sign.
 function Tags({ marks, across, phone }) {
-  const wide = phone ? 2.2 : 1; // the same words take more of a narrow line
+  const own = useRef(null);
   if (!across) return html`<span class="tags"></span>`;
-  const at = marks.map((mark) => across.x(mark.number) / WIDTH);
-  let edge = -1;
-  return html`<div class="tags" aria-hidden="true">${marks.map((mark, i) => {
-    const fault = mark.kind === 'fault';
-    const room = (i + 1 < at.length ? at[i + 1] : at[i] > 0.7 ? at[i] : 1.2) - at[i];
-    const place = `tag ${mark.kind} p${Math.round(at[i] * 50)}`;
-    if (at[i] - edge < 0.1 * wide) return html`<span class=${place}>${fault ? '▾' : '↺'}</span>`;
-    edge = at[i];
-    const words = room > 0.32 * wide ? ` ${fault ? mark.text.split(',')[0] : 'rollback'}` : '';
-    return html`<span class=${place} title=${mark.text}>${fault ? '▾' : '↺'} ${mark.number}${words}</span>`;
+  const wide = (own.current && own.current.clientWidth) || (phone ? 110 : WIDTH);
+  const place = (number) => Math.round((across.x(number) / WIDTH) * 50);
+  const found = clusters(marks, (number) => (place(number) / 50) * wide);
+  return html`<div class="tags" ref=${own} aria-hidden="true">${found.map(({ x, from, to, marks: some }, i) => {
+    const room = (i + 1 < found.length ? found[i + 1].x : wide + BESIDE) - x - 3;
+    const fault = some.find((mark) => mark.kind === 'fault');
+    const sign = [...new Set(some.map((mark) => (mark.kind === 'fault' ? '▾' : '↺')))].join('');
+    const number = `${sign} ${from}${to > from ? `–${to}` : ''}`;
+    const words = `${number} ${fault ? fault.text.split(',')[0] : 'rollback'}`;
+    const text = [words, number, sign].find((t) => t.length * LETTER <= room) || sign[0];
+    return html`<span key=${from} class=${`tag ${fault ? 'fault' : 'rollback'} p${place(from)}`} title=${some.map((mark) => `${mark.number} ${mark.text}`).join(', ')}>${text}</span>`;
   })}</div>`;
 }
 
@@ -141,17 +169,9 @@ function Line({ row, main, second, history, across, marks, limits, level, cursor
   }
   const y = scale(limit, HEIGHT - 6, 6);
   const numbers = history.rows.map((r) => r[0]);
-  // A number that was never reported (a missed update) breaks the line as well.
-  const spread = (values) => {
-    const filled = [];
-    values.forEach((v, i) => {
-      filled[numbers[i] - across.first] = v;
-    });
-    return Array.from({ length: across.last - across.first + 1 }, (_, i) => filled[i]);
-  };
   const x = (i) => across.x(across.first + i);
-  const { path, alone } = trace(spread(main), x, y);
-  const dashed = second ? trace(spread(second), x, y).path : '';
+  const { path, alone } = trace(spread(numbers, main), x, y);
+  const dashed = second ? trace(spread(numbers, second), x, y).path : '';
   const last = main.length - 1;
   const faults = marks.map((m) => `${m.kind} at update ${m.number}`).join(', ');
   return html`<svg class="line" viewBox=${`0 0 ${WIDTH} ${HEIGHT}`} preserveAspectRatio="none" role="img" onMouseMove=${onMove}
@@ -267,7 +287,7 @@ export function PolicyFull({ page }) {
   return html`<div class="plots" id="part-policy" tabindex="-1">${ROWS.map((row) => {
     const value = detail.policy.values[row.id];
     const level = detail.policy.levels[row.id] || 'none';
-    return html`<section class="panel" key=${row.id}><h2><span class="name">${row.name}</span><span class="dim note">${row.sub}</span><span class="sp"></span>
+    return html`<section class="panel" key=${row.id}><h2><span class="name">${row.name}</span><span class="dim note" title=${row.id === 'entropy' ? ENTROPY : undefined}>${row.id === 'entropy' ? entropySub(detail) : row.sub}</span><span class="sp"></span>
       <span class=${level}>${missing(value) ? MISSING : row.write(value)}</span> <span class=${`small ${level === 'none' ? 'dim' : level}`}>${boundText(row, level, page.data.limits.policy[row.id], value)}</span></h2>
       <${Plot} row=${row} page=${page} theme=${theme} /></section>`;
   })}</div>`;

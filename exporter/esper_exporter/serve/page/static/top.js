@@ -122,8 +122,8 @@ export function Verdict({ page }) {
       <div><b>${title}</b><span class="dim">${said(verdict, run)}</span></div></div>
     ${run
       ? html`<ul class="why">
-          ${verdict.reasons.slice(0, REASONS).map((reason) => html`<${Reason} reason=${reason} page=${page} />`)}
-          ${more > 0 && html`<li class="dim"><button class="text" onClick=${() => page.go({ view: 'events' })}>${more} more</button></li>`}
+          ${verdict.reasons.slice(0, page.open.reasons ? undefined : REASONS).map((reason) => html`<${Reason} reason=${reason} page=${page} />`)}
+          ${more > 0 && html`<li class="dim"><button class="text" aria-expanded=${page.open.reasons} onClick=${() => page.set({ reasons: !page.open.reasons })}>${page.open.reasons ? 'fewer' : `${more} more`}</button></li>`}
           ${verdict.checked.map((text) => html`<li class="dim"><${Icon} name="ring" cls="faint" /><span>${text}</span></li>`)}
         </ul>`
       : html`<p class="why how"><span class="dim">start a training with the exporter, or watch a recorded one:</span> <code>esper-exporter watch run.jsonl</code> <code>esper-exporter replay --recording run2b</code></p>`}

@@ -1,10 +1,22 @@
 // Small things that every part uses: icons, bars, panels, what the reader chose.
 
-import { html } from './vendor/preact-htm.js';
+import { html, useRef } from './vendor/preact-htm.js';
 import { missing, MISSING } from './format.js';
 
 export const Icon = ({ name, cls = '' }) =>
   html`<svg class=${`g ${cls}`} aria-hidden="true"><use href=${`#${name}`} /></svg>`;
+
+// A number that underlines itself for a moment when it changed. `poll` counts the answers: under
+// reduced motion the changed number is bold until the next one.
+export function Num({ text, cls = '', poll }) {
+  const seen = useRef(null);
+  const before = seen.current;
+  if (!before) seen.current = { text, times: 0, poll: -1 };
+  else if (before.text !== text) seen.current = { text, times: before.text === MISSING ? before.times : before.times + 1, poll };
+  const { times, poll: at } = seen.current;
+  const changed = times ? ` chg${times % 2}${at === poll ? ' now' : ''}` : '';
+  return html`<span class=${`${cls}${changed}`}>${text}</span>`;
+}
 
 // Five blocks; the class says how many are full, so that no style stands in the document.
 export const Blocks = ({ filled, level = 'dim', cls = '' }) =>
