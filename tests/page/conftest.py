@@ -14,6 +14,8 @@ from selenium.webdriver.chrome.service import Service
 from esper_exporter import Exporter
 from page.browser import Tab
 
+REBOUND = "rebound.example"
+"""A name that the browser resolves to the loopback, as after DNS rebinding."""
 MISSING = "{} is needed to look at the page: apt-get install chromium chromium-driver"
 
 
@@ -37,6 +39,7 @@ def chromium() -> Iterator[webdriver.Chrome]:
         "--window-size=1440,1000",
         "--enable-precise-memory-info",
         "--js-flags=--expose-gc",
+        f"--host-resolver-rules=MAP {REBOUND} 127.0.0.1",
     ):
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})

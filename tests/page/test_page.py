@@ -55,19 +55,21 @@ def test_every_view_of_every_run_loads_nothing_foreign_and_breaks_no_rule(
     assert not tab.run("return document.querySelector('[style]') !== null")
 
 
-@pytest.mark.parametrize("width", [400, 640, 800, 1100, 1280, 1440, 1920, 2500])
 @pytest.mark.parametrize("scheme", ["dark", "light"])
-def test_it_fits_from_a_phone_to_a_wall(show: Show, width: int, scheme: str) -> None:
-    tab = show(recorded("run1", 6000), width=width, scheme=scheme)
-    assert tab.run("return document.documentElement.scrollWidth") <= width
-    smallest = tab.run(
-        "return Math.min(...[...document.querySelectorAll('#app *')].filter((e) =>"
-        " e.offsetParent && [...e.childNodes].some((n) => n.nodeType === 3 && n.data.trim()))"
-        ".map((e) => parseFloat(getComputedStyle(e).fontSize)))"
-    )
-    assert smallest >= 10
-    background = tab.run("return getComputedStyle(document.body).backgroundColor")
-    assert background == ("rgb(11, 13, 16)" if scheme == "dark" else "rgb(244, 245, 247)")
+def test_it_fits_from_a_phone_to_a_wall(show: Show, scheme: str) -> None:
+    tab = show(recorded("run1", 6000), scheme=scheme)
+    for width in (400, 640, 800, 900, 1100, 1280, 1440, 1920, 2500):
+        tab.look(width=width, scheme=scheme)
+        tab.go()
+        assert tab.run("return document.documentElement.scrollWidth") <= width
+        smallest = tab.run(
+            "return Math.min(...[...document.querySelectorAll('#app *')].filter((e) =>"
+            " e.offsetParent && [...e.childNodes].some((n) => n.nodeType === 3 && n.data.trim()))"
+            ".map((e) => parseFloat(getComputedStyle(e).fontSize)))"
+        )
+        assert smallest >= 10, width
+        background = tab.run("return getComputedStyle(document.body).backgroundColor")
+        assert background == ("rgb(11, 13, 16)" if scheme == "dark" else "rgb(244, 245, 247)")
 
 
 def test_on_a_phone_a_head_is_a_row(show: Show) -> None:
@@ -414,17 +416,6 @@ def test_who_prefers_no_motion_gets_none(show: Show) -> None:
         " getComputedStyle(e).animationName !== 'none').length"
     )
     assert moving == 0
-
-
-def test_markup_in_names_is_text(show: Show) -> None:
-    tab = show(hostile())
-    for view in (*VIEWS, "#/runs"):
-        tab.go(view)
-        assert not tab.run("return [...document.querySelectorAll('#app img, #app script')].length")
-    tab.go("")
-    assert "<script>alert(1)</script>" in tab.text(".pick")
-    assert "<img src=x onerror=alert(2)>" in tab.text(".task")
-    assert tab.complaints() == []
 
 
 def _ask(exporter: Exporter, path: str, method: str = "GET", **headers: str) -> tuple[int, bytes]:

@@ -152,22 +152,44 @@ def two_groups() -> Exporter:
     return exporter
 
 
-def hostile(run_id: str = "<script>alert(1)</script>") -> Exporter:
+HOSTILE_NAMES = {
+    what: f"<script>window.hacked='{what}'</script>"
+    for what in ("run", "task", "slot", "blueprint", "head", "action", "anomaly", "message")
+}
+"""Markup by the place where a name may stand."""
+
+
+def hostile() -> Exporter:
     """Markup wherever a name may stand."""
-    bad = "<img src=x onerror=alert(2)>"
-    exporter = quiet(run_id=run_id)
-    exporter.emit(started(task=bad, slot_ids=[bad, "r0c1"], n_envs=1, reward_mode=bad))
-    exporter.emit(heads_update(1.0, op={"entropy": 0.5, "grad_norm": 9.0, "ratio_max": 1.0}))
-    seed = {"stage": "TRAINING", "blueprint_id": bad, "alpha": 0.5, "epochs_in_stage": 2}
-    exporter.emit(epoch(0, 1, 40.0, {bad: seed}, 1.2))
-    exporter.emit(decision(1.3, 0, bad, slot_id=bad, blueprint_id=bad))
+    bad = HOSTILE_NAMES
+    heads = ["op", "slot", "blueprint", bad["head"]]
+    exporter = quiet(run_id=bad["run"])
+    exporter.emit(
+        started(
+            task=bad["task"],
+            slot_ids=[bad["slot"], "r0c1"],
+            n_envs=1,
+            reward_mode=bad["message"],
+            action_heads=heads,
+        )
+    )
+    updates = {head: {"entropy": 0.5, "grad_norm": 9.0, "ratio_max": 1.0} for head in heads}
+    exporter.emit(update(1.0, action_heads=heads, head_updates=updates))
+    exporter.emit(
+        update(1.1, action_heads=heads, head_updates=updates, head_nan_detected={bad["head"]: True})
+    )
+    seed = {"stage": "TRAINING", "blueprint_id": bad["blueprint"], "epochs_in_stage": 2}
+    exporter.emit(epoch(0, 1, 40.0, {bad["slot"]: seed | {"alpha": 0.5}}, 1.2))
+    exporter.emit(
+        decision(1.3, 0, bad["action"], slot_id=bad["slot"], blueprint_id=bad["blueprint"])
+    )
     anomaly = {
-        "anomaly_type": bad,
+        "anomaly_type": bad["anomaly"],
         "episode": 1,
         "batch": 1,
         "inner_epoch": 1,
         "total_episodes": 10,
-        "detail": bad,
+        "detail": bad["message"],
     }
     exporter.emit(event("GRADIENT_ANOMALY", anomaly, 1.4))
     return exporter

@@ -86,7 +86,6 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     from esper_exporter.agent.page_file import PageRefused
-    from esper_exporter.agent.share_claim import release
     from esper_exporter.serve.listening import ListenError
     from esper_exporter.serve.web_config import WebConfigError
     from esper_exporter.settings import default_share
@@ -95,9 +94,8 @@ def _run(options: argparse.Namespace) -> int:
     where = ", ".join(str(share) for share in shares)
     # Blocked before any thread starts, so that every thread leaves them to `sigwait` below.
     signal.pthread_sigmask(signal.SIG_BLOCK, ENDS)
-    claims: list[int] = []
     try:
-        agent = _started(options, shares, claims)
+        agent = _started(options, shares)
     except BlockingIOError:
         raise CommandError(f"another agent serves {where}") from None
     except (ListenError, WebConfigError, PageRefused, ValueError) as error:
@@ -110,23 +108,16 @@ def _run(options: argparse.Namespace) -> int:
     signal.sigwait(ENDS)
     _linger(agent, options.linger)
     agent.close()
-    release(claims)
     return OK
 
 
-def _started(
-    options: argparse.Namespace, shares: list[Path], claims: list[int]
-) -> NodeAgent | None:
+def _started(options: argparse.Namespace, shares: list[Path]) -> NodeAgent | None:
     """A started agent; None if a signal ended the wait for another one.
-
-    It waits for another agent with ``--wait`` alone, but always for a wrapper: that hands the
-    shares over soon once they are claimed. ``claims`` gets the locks that claim them.
 
     Raises as `NodeAgent.start`.
     """
     from esper_exporter.agent.node_agent import AgentSettings, NodeAgent
-    from esper_exporter.agent.share_claim import lock_shares
-    from esper_exporter.agent.share_directory import AGENT_CLAIM, AGENT_LOCK
+    from esper_exporter.agent.share_directory import AGENT_LOCK
 
     vitals = "off" if options.no_vitals else "on"
     settings = AgentSettings(
@@ -146,17 +137,13 @@ def _started(
     waiting: list[int] = []
     try:
         while True:
+            agent = NodeAgent(settings)
             try:
-                claims += [] if claims else lock_shares(shares, AGENT_CLAIM)
-                agent = NodeAgent(settings)
                 agent.start()
                 return agent
             except BlockingIOError:
-                if not claims and not options.wait:
+                if not options.wait:
                     raise
-                if claims and not waiting:
-                    where = ", ".join(map(str, shares))
-                    print(f"{PROGRAM} agent: `run` hands over {where}", file=sys.stderr)
             # An open file shows a script that looks for the share's agents that this one waits.
             waiting = waiting or [os.open(share / AGENT_LOCK, os.O_RDONLY) for share in shares]
             if signal.sigtimedwait(ENDS, WAIT_SECONDS) is not None:

@@ -23,6 +23,7 @@ from esper_exporter.probes.torch.nonfinite_sources import Piece, Sources
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
+
 @dataclass(frozen=True, slots=True)
 class Setup:
     """What an update knows of the policy that it belongs to."""
