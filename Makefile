@@ -19,13 +19,14 @@ SERVERS := 'prometheus:prometheus:scrapes the exporter and evaluates the rules' 
            'docker-compose:docker-compose:checks docker-compose.yml; no container is started'
 CHECKED := exporter grafana tests examples scripts/demo.py scripts/manifests.py scripts/mutate_alerts.py $(wildcard benchmarks)
 
-.PHONY: test-adapters help demo demo-replay test test-all check lint bench soak mutate-alerts docs dashboards manifests generate site dist lock clean
+.PHONY: cluster-slurm test-adapters help demo demo-replay test test-all check lint bench soak mutate-alerts docs dashboards manifests generate site dist lock clean
 
 help:
 	@echo 'make demo-replay  a recorded training on 127.0.0.1:9108, with Prometheus beside it (first start: 15 s)'
 	@echo 'make demo      the same with a real training; ARGS=… as in docs/DEMO.md (first start: a minute, 1.2 GB)'
 	@echo 'make test      install all that the tests need, then lint, types and tests (10 to 15 minutes)'
-	@echo 'make test-all  the tests on every newer Python that is installed, too'
+	@echo 'make test-all  the tests on every newer Python that is installed, and the trials on a cluster (docs/CLUSTER.md), too'
+	@echo 'make cluster-slurm  jobs on a real Slurm in a chroot, watched by Prometheus (root; 4 minutes, 7 the first time)'
 	@echo 'make test-adapters  the adapters with Stable-Baselines3, TRL and Lightning, in an environment of their own (3 minutes, 1 GB)'
 	@echo 'make check     lint, types and the fast tests, in parallel (under a minute)'
 	@echo 'make lint      ruff and mypy'
@@ -74,6 +75,10 @@ check: lint
 
 test-all: test
 	@scripts/test-other-pythons $(ARGS)
+	@scripts/cluster-slurm
+
+cluster-slurm:
+	@scripts/cluster-slurm $(ARGS)
 
 lint:
 	$(SETUP) dev $(PYTHON)

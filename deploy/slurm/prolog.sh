@@ -26,8 +26,13 @@ mkdir -p -m 0700 "$share" "$share/jobs"
 # The epilog of another job of this user leaves the agent to this one.
 [ -z "${SLURM_JOB_ID:-}" ] || : >"$share/jobs/$SLURM_JOB_ID"
 # --wait: the agent of the job before may still serve its end; this one then follows it.
-setsid -f "${ESPER_EXPORTER_COMMAND:-esper-exporter}" agent "$share" --host 0.0.0.0 --port "${ESPER_AGENT_PORT:-$port}" \
+setsid "${ESPER_EXPORTER_COMMAND:-esper-exporter}" agent "$share" --host 0.0.0.0 --port "${ESPER_AGENT_PORT:-$port}" \
     --wait --linger "${ESPER_AGENT_LINGER:-60}" \
     ${ESPER_EXPORTER_FILE_SD:+--file-sd "$ESPER_EXPORTER_FILE_SD"} \
-    >>"$share/agent.log" 2>&1 </dev/null
+    >>"$share/agent.log" 2>&1 </dev/null &
+# The job begins when the agent has the share or is next in turn; else esper-exporter run of a rank would serve it.
+for _ in $(seq 300); do
+    if ! kill -0 $! 2>/dev/null || find "/proc/$!/fd" -lname "$share/agent.lock" 2>/dev/null | grep -q .; then break; fi
+    sleep 0.1
+done
 echo "export ESPER_EXPORTER_SHARE=$share"

@@ -32,6 +32,7 @@ class Run:
         *options: str,
         linger: str = "20",
         within: tuple[str, ...] = (),
+        **variables: str,
     ) -> None:
         with socket.socket() as found:
             found.bind(("127.0.0.1", 0))
@@ -41,6 +42,7 @@ class Run:
             "ESPER_EXPORTER_PORT": str(self.port),
             "ESPER_EXPORTER_LINGER": linger,
             "PYTHONPATH": os.pathsep.join(sys.path),
+            **variables,
         }
         self.process = subprocess.Popen(
             [
@@ -134,6 +136,20 @@ def test_a_good_end_is_fast_and_silent_without_scrapers(share: Path) -> None:
     run = Run(share, [sys.executable, "-c", "print('hello')"])
     assert run.ended() == (0, "hello\n")
     assert run.errors == ""
+
+
+def test_a_wrapper_that_serves_registers_its_page(share: Path, tmp_path: Path) -> None:
+    targets = tmp_path / "targets"
+    targets.mkdir()
+    command = _train(share, "ready", "wait", "end")
+    run = Run(share, command, linger="0", ESPER_EXPORTER_FILE_SD=str(targets))
+    wait_until(lambda: list(targets.glob("esper-*.json")), "a target file", seconds=120)
+    (file,) = targets.glob("esper-*.json")
+    assert f":{run.port}" in file.read_text()
+    run.process.stdin.write("\n")
+    run.process.stdin.flush()
+    assert run.ended()[0] == 0
+    assert list(targets.iterdir()) == []
 
 
 def test_output_input_arguments_and_exit_code_pass_through(share: Path) -> None:

@@ -131,21 +131,30 @@ class NodeAgent:
 
     # -- life ------------------------------------------------------------------------------
 
+    def lock(self, wait: bool = False) -> None:
+        """Take the shares' locks, as `start` does. Idempotent.
+
+        With ``wait`` it waits for another agent's end; a signal handler that raises ends the wait.
+        Raises BlockingIOError where another agent serves a share, and as `make_share`.
+        """
+        for share in self._settings.shares[len(self._locks) :]:
+            make_share(share)
+            handle = os.open(share / AGENT_LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                # A wait in the kernel is served before those who only ask now and then.
+                fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except BaseException:
+                os.close(handle)
+                self._unlock()
+                raise
+            self._locks.append(handle)
+
     def start(self) -> None:
         """Lock the shares, serve, and check the processes each second.
 
         Raises BlockingIOError where another agent serves a share, and the server's errors.
         """
-        for share in self._settings.shares:
-            make_share(share)
-            handle = os.open(share / AGENT_LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                os.close(handle)
-                self._unlock()
-                raise
-            self._locks.append(handle)
+        self.lock()
         self.server.start()
         self._publish_address()
         self._registration.start()

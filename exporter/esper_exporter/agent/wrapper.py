@@ -183,6 +183,7 @@ class _Wrapper:
                 unix_socket=settings.unix_socket,
                 web_config=settings.web_config,
                 allowed_hosts=settings.allowed_hosts or (),
+                file_sd=settings.file_sd,
                 strict=False,
             )
         )

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import os
 import signal
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from esper_exporter.agent.node_agent import NodeAgent
 
 ENDS = {signal.SIGINT, signal.SIGTERM}
-WAIT_SECONDS = 0.5
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -117,7 +116,6 @@ def _started(options: argparse.Namespace, shares: list[Path]) -> NodeAgent | Non
     Raises as `NodeAgent.start`.
     """
     from esper_exporter.agent.node_agent import AgentSettings, NodeAgent
-    from esper_exporter.agent.share_directory import AGENT_LOCK
 
     vitals = "off" if options.no_vitals else "on"
     settings = AgentSettings(
@@ -134,32 +132,34 @@ def _started(options: argparse.Namespace, shares: list[Path]) -> NodeAgent | Non
         gpu_vitals=vitals,
         host_vitals=vitals,
     )
-    waiting: list[int] = []
+    agent = NodeAgent(settings)
+    if options.wait:
+        locked = False
+        with _interruptible():
+            agent.lock(wait=True)
+            locked = True
+        if not locked:
+            return None
+    agent.start()
+    return agent
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let a signal that ends the agent end what runs inside."""
+    for number in ENDS:
+        signal.signal(number, signal.default_int_handler)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDS)
     try:
-        while True:
-            agent = NodeAgent(settings)
-            try:
-                agent.start()
-                return agent
-            except BlockingIOError:
-                if not options.wait:
-                    raise
-            # An open file shows a script that looks for the share's agents that this one waits.
-            waiting = waiting or [os.open(share / AGENT_LOCK, os.O_RDONLY) for share in shares]
-            if signal.sigtimedwait(ENDS, WAIT_SECONDS) is not None:
-                return None
+        with suppress(KeyboardInterrupt):
+            yield
     finally:
-        for handle in waiting:
-            os.close(handle)
+        signal.pthread_sigmask(signal.SIG_BLOCK, ENDS)
 
 
 def _linger(agent: NodeAgent, limit: float) -> None:
     """Serve until scrapers have fetched how processes ended, at most ``limit`` seconds."""
     if not limit:
         return
-    for number in ENDS:
-        signal.signal(number, signal.default_int_handler)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDS)
-    with suppress(KeyboardInterrupt):
+    with _interruptible():
         agent.linger(limit)
-    signal.pthread_sigmask(signal.SIG_BLOCK, ENDS)

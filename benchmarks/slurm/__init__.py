@@ -1,0 +1,1 @@
+"""Trials on a real Slurm: slurmctld, slurmd and munge in namespaces of their own."""
