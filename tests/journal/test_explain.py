@@ -262,6 +262,14 @@ def test_a_source_that_holds_nothing_is_an_error(tmp_path: Path) -> None:
     assert main(["explain", str(tmp_path / "missing")]) == 1
 
 
+def test_an_update_that_may_still_be_reported_is_not_missing() -> None:
+    [run], _ = read_runs([FAULTS / "gradinf.jsonl.gz"])
+    assert run.update_ran_at is not None
+    when = run.update_ran_at[0]
+    assert explain(run, when + timedelta(seconds=3))["verdict"] == "running"
+    assert explain(run, when + timedelta(seconds=12))["cause"] == "gradient_nonfinite"
+
+
 def test_other_json_lines_in_a_folder_are_passed_over(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -117,7 +117,7 @@ def find(run: RunRecord, now: datetime | None = None) -> list[Finding]:
     """Everything that was wrong in a run, in the order of time."""
     found = [
         *find_nonfinite(run),
-        *find_missing_update(run),
+        *find_missing_update(run, now),
         *find_ending_names(run),
         *find_explosion(run),
         *find_vanishing(run),

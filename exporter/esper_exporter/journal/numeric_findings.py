@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from statistics import median
 
 from esper_exporter import health
@@ -44,10 +45,17 @@ def find_nonfinite(run: RunRecord) -> Iterator[Finding]:
         )
 
 
-def find_missing_update(run: RunRecord) -> Iterator[Finding]:
+REPORT_SECONDS = 10.0
+"""A trainer on a busy machine reports an update so long after its phases, at most."""
+
+
+def find_missing_update(run: RunRecord, now: datetime | None = None) -> Iterator[Finding]:
     """An update ran and nothing came of it: the trainer's check of the gradient norm raises before
     it reports the update."""
     if run.update_ran_at is None or run.complete:
+        return
+    age = (now or datetime.now(UTC)) - run.update_ran_at[0]
+    if run.ending is None and not run.orphaned and age.total_seconds() < REPORT_SECONDS:
         return
     if run.updates_ran <= len(run.updates) + len(run.skipped):
         return  # a trainer that reports first what it did, and then that it ran
