@@ -41,6 +41,10 @@ wrong group by mistake (`TAMIYO_INITIATED`, `GOVERNOR_ROLLBACK`, `REWARD_HACKING
 `default`) stands under its run's group. Values have the trainer's units, not the base units of the
 exporter's page; a column's comment says which. What was not measured is NULL, what is NaN is NaN.
 
+Where esper-lite has a view as well, the rows are the same, column by column, with one exception:
+its `action_distribution` joins batches without their group, so that a run of two groups has each
+row twice there.
+
 ## Views
 
 """
