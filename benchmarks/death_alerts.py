@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -29,7 +30,7 @@ from benchmarks.deaths import Case, all_cases, report
 # benchmarks.deaths puts the tests on the path.
 from support.alertmanager import ALERTS, Alertmanager, alertmanager
 from support.ports import free_port
-from support.programs import end
+from support.programs import end, wait_until
 from support.prometheus import prometheus
 
 RECEIVER = "on-call-latched"
@@ -38,18 +39,25 @@ SILENT = "nobody"
 FAILED, LATCHED = "EsperRunFailed", "EsperHeadNonFiniteLatched"
 
 
+def answers(port: int) -> bool:
+    """Whether a server of this machine accepts connections there."""
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
+
+
 @contextmanager
-def agent(share: Path) -> Iterator[str]:
-    """A node agent as a process; its address."""
+def agent(share: Path, *options: str) -> Iterator[tuple[str, int]]:
+    """A node agent as a process; its address once it answers, and its process identifier."""
     port = free_port()
     command = [sys.executable, "-m", "esper_exporter", "agent", str(share), "--port", str(port)]
     process = subprocess.Popen(
-        [*command, "--no-vitals"],
+        [*command, "--no-vitals", *options],
         stderr=subprocess.DEVNULL,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )
     try:
-        yield f"127.0.0.1:{port}"
+        wait_until(lambda: answers(port), "the agent answers", seconds=60)
+        yield f"127.0.0.1:{port}", process.pid
     finally:
         end(process)
 
@@ -111,7 +119,7 @@ def main() -> int:
         share.mkdir(mode=0o700)
         rules = sorted((ALERTS / "rules").glob("*.yml"))
         with (
-            agent(share) as target,
+            agent(share) as (target, _),
             alertmanager(folder / "alertmanager") as manager,
             prometheus(
                 folder / "prometheus",

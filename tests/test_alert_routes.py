@@ -317,7 +317,7 @@ def test_a_message_says_what_since_when_and_where_to_look(tmp_path: Path) -> Non
     assert rendered("esper.title", tmp_path / "title").strip() == (
         "[FIRING] EsperHeadNonFiniteLatched: head op nan, run r1/A, cluster north"
     )
-    assert rendered("esper.text", tmp_path / "text").splitlines()[:8] == [
+    assert rendered("esper.text", tmp_path / "text").splitlines()[:9] == [
         "Run r1: head op produced nan",
         "The nan latch was lit.",
         "Where: cluster north a:9108 rank 3",
@@ -327,6 +327,7 @@ def test_a_message_says_what_since_when_and_where_to_look(tmp_path: Path) -> Non
         "&from=1767321245000&to=1767323645000",
         "Page: http://a:9108/",
         "Runbook: http://a:9108/page/alerts/runbooks/EsperHeadNonFiniteLatched.md",
+        "First cause: esper-exporter explain --prometheus http://127.0.0.1:9090 --run-id 'r1'",
         "",
     ]
 

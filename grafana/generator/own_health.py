@@ -238,7 +238,7 @@ COST = (
     _per(
         "Events in flight",
         _own("events_in_flight"),
-        "Events handed over and not yet taken in. Good: 0 or 1. A growing number: the exporter"
+        "Events handed over and not yet applied. Good: 0 or 1. A growing number: the exporter"
         " cannot keep up.",
         "short",
     ),

@@ -140,3 +140,45 @@ def test_an_agent_that_waits_ends_by_a_signal(agents: Start, tmp_path: Path) -> 
     wait_until(lambda: any(each.resolve() == lock for each in held.iterdir()), "it waits", PATIENT)
     second.send_signal(signal.SIGTERM)
     assert second.wait(timeout=PATIENT) == 0
+
+
+def test_an_agent_takes_the_share_over_from_a_wrapper(agents: Start, tmp_path: Path) -> None:
+    share, port = tmp_path / "share", str(free_port())
+    steps = ("update", "1", "ready", "wait", "nan", "op", "sigkill")
+    wrapper = subprocess.Popen(
+        [
+            *(*COMMAND, "run", "--port", port, "--agent", str(share), "--"),
+            *(sys.executable, str(TRAINER), str(share), "night-7", "0", *steps),
+        ],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=environment(),
+    )
+    try:
+        assert wrapper.stdout is not None
+        wrapper.stdout.readline()
+        lock = share / "agent.lock"
+        wait_until(
+            lambda: lock.exists() and port in lock.read_text(), "the wrapper serves", PATIENT
+        )
+        agents("--port", port)
+        url = url_of(tmp_path / "log")
+        assert value(scrape(url), "esper_tamiyo_updates_total", run_id="night-7") == 1.0
+        wrapper.communicate("\n", timeout=PATIENT)
+    finally:
+        wrapper.kill()
+        wrapper.wait()
+    assert wrapper.returncode == -signal.SIGKILL
+
+    def reported() -> bool:
+        page = scrape(url)
+        return (
+            value(page, "esper_run_failed", reason="killed") == 1.0
+            and value(page, "esper_tamiyo_head_nonfinite_latched", head="op", kind="nan") == 1.0
+        )
+
+    wait_until(reported, "the agent reports the wrapper's reason", PATIENT, every=0.2)
+    beside = {each.name for each in share.iterdir() if not each.name[0].isdigit()}
+    assert beside == {"agent.lock", "agent.claim"}

@@ -129,7 +129,7 @@ def test_the_page_says_what_ended_the_training(
     for _ in range(2):
         run.page()
     assert run.ended()[0] == status
-    assert not list(share.glob("[0-9]*")) and not list(share.glob("exits/*"))
+    assert not list(share.glob("[0-9]*"))
 
 
 def test_a_good_end_is_fast_and_silent_without_scrapers(share: Path) -> None:

@@ -12,8 +12,13 @@ import pytest
 
 from esper_exporter import Exporter
 from esper_exporter.doctor import machine_checks, prometheus_checks
-from esper_exporter.doctor.finding import PROBLEM, Finding
+from esper_exporter.doctor.alertmanager_checks import (
+    check_alertmanagers,
+    receivers_without_address,
+)
+from esper_exporter.doctor.finding import GOOD, PROBLEM, Finding
 from esper_exporter.settings import Settings
+from support.alertmanager import alertmanager
 from support.command import run
 from support.installed import ROOT
 from support.ports import free_port
@@ -48,6 +53,9 @@ def test_a_watched_run_has_no_problem(tmp_path: Path) -> None:
     assert {"Python", "torch", "GPU driver", "state directory"} <= set(found)
     for subject in ("Prometheus", "clock", "scraping", "rules"):
         assert levels(found)[subject] == {"good"}, found[subject]
+    assert f"http://{target}/metrics" in found["scraping"][0]["sentence"]
+    assert levels(found)["Alertmanager"] == {"note"}
+    assert "nobody is notified" in found["Alertmanager"][0]["sentence"]
 
 
 def test_a_prometheus_that_scrapes_nothing_is_reported_subject_by_subject(tmp_path: Path) -> None:
@@ -90,7 +98,8 @@ def test_it_prints_a_sentence_and_a_remedy_each() -> None:
     (line,) = [one for one in lines if one.startswith("PROBLEM port: ")]
     assert f"is taken by pid {os.getpid()} " in line
     assert lines[lines.index(line) + 1].startswith("        → ")
-    assert lines[-1] == "1 problem"
+    assert lines[-1].startswith("1 problem")
+    assert lines[-2].startswith("not checked: Prometheus, rules and Alertmanager, because of ")
 
 
 @pytest.mark.parametrize(
@@ -125,6 +134,7 @@ def test_a_clock_that_differs_and_an_old_server_are_problems(
         "query": {"result": [0, "1000.0"]},
         "targets": {"activeTargets": []},
         "rules": {"groups": []},
+        "alertmanagers": {"activeAlertmanagers": []},
     }
 
     def ask(address: str, path: str, **parameters: str) -> object:
@@ -140,3 +150,19 @@ def test_a_clock_that_differs_and_an_old_server_are_problems(
     assert "s behind this machine's" in found["clock"].sentence
     assert "time service" in found["clock"].remedy
     assert found["scraping"].sentence == "Prometheus scrapes no esper target"
+
+
+def test_receivers_without_an_address_are_named(tmp_path: Path) -> None:
+    with alertmanager(tmp_path) as server:
+        known = {"activeAlertmanagers": [{"url": f"http://{server.address}/api/v2/alerts"}]}
+        (one,) = check_alertmanagers(known)
+        assert one.level == GOOD, one
+        assert server.address in one.sentence
+    (one,) = check_alertmanagers(known)
+    assert one.level == PROBLEM
+    shipped = (ROOT / "alerts" / "alertmanager.yml").read_text()
+    empty = ["team", "on-call", "on-call-latched", "dead-mans-switch"]
+    assert receivers_without_address(shipped.replace("\n  - name:", "\n- name:")) == empty
+    example = (ROOT / "alerts" / "receivers.example.yml").read_text()
+    indented = "".join(line.removeprefix("  ") for line in example.splitlines(keepends=True))
+    assert receivers_without_address(f"\n{indented}") == []

@@ -1,5 +1,6 @@
 """One rank of a data-parallel training on the CPU: ``ranks.py SHARE STEPS [slow R SECONDS | hang R
-STEP | drift R]``, started by torchrun's variables."""
+STEP | drift R]``, started by torchrun's variables. STEP_SECONDS is how long a rank's own part takes
+and RUN_ID the run, unless they are to be 0.1 and "ddp"."""
 
 from __future__ import annotations
 
@@ -28,7 +29,9 @@ def main(share: str, steps: str, fault: str = "", who: str = "-1", amount: str =
     torch.set_num_threads(1)
     model = DistributedDataParallel(torch.nn.Linear(8, 8))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
-    with Exporter(share=share, run_id="ddp", port="off", state_dir="off") as exporter:  # type: ignore[arg-type]
+    seconds = float(os.environ.get("STEP_SECONDS", "0.1"))
+    run_id = os.environ.get("RUN_ID", "ddp")
+    with Exporter(share=share, run_id=run_id, port="off", state_dir="off") as exporter:  # type: ignore[arg-type]
         exporter.emit({**STARTED, "timestamp": time.time()})
         with RankClock(model, optimizer, exporter) as clock:
             for step in range(1, int(steps) + 1):
@@ -36,7 +39,7 @@ def main(share: str, steps: str, fault: str = "", who: str = "-1", amount: str =
                 if fault == "hang" and mine and step == int(amount):
                     exporter.keep()
                     signal.pause()
-                time.sleep(0.1 + (float(amount) if fault == "slow" and mine else 0.0))
+                time.sleep(seconds + (float(amount) if fault == "slow" and mine else 0.0))
                 optimizer.zero_grad()
                 loss = model(torch.ones(4, 8)).square().mean()
                 loss.backward()

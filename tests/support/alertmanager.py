@@ -29,6 +29,8 @@ class Alertmanager:
         self.address = f"127.0.0.1:{port}"
         self.received: list[tuple[float, str, dict[str, Any]]] = []
         """When it came (monotonic seconds), the receiver, and the alert: status, labels …"""
+        self.messages: list[dict[str, Any]] = []
+        """The notifications as they came, each with the alerts of its group."""
         self._process = process
         self._log = log
 
@@ -76,13 +78,16 @@ def shipped() -> dict[str, Any]:
 
 
 @contextmanager
-def alertmanager(folder: Path, group_wait: str = "1s") -> Iterator[Alertmanager]:
+def alertmanager(
+    folder: Path, group_wait: str = "1s", port: int | None = None
+) -> Iterator[Alertmanager]:
     """An Alertmanager with the shipped configuration, every receiver a webhook of this process.
 
-    Only the wait before a group's first notification is shortened, to ``group_wait``.
+    Only the wait before a group's first notification is shortened, to ``group_wait``. A second one
+    in the same ``folder`` and on the same ``port`` is the first one restarted.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    port, hook_port = free_port(), free_port()
+    port, hook_port = port or free_port(), free_port()
     config = shipped()
     config["route"]["group_wait"] = group_wait
     for receiver in config["receivers"]:
@@ -93,6 +98,7 @@ def alertmanager(folder: Path, group_wait: str = "1s") -> Iterator[Alertmanager]
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             now = time.monotonic()
+            server.messages.append(body)
             server.received += [(now, body["receiver"], alert) for alert in body["alerts"]]
             self.send_response(200)
             self.end_headers()

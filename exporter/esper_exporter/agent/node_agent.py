@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -24,7 +22,8 @@ from esper_exporter.agent.node_page import Line, NodePage, line_of
 from esper_exporter.agent.page_view import Lines, RunKey
 from esper_exporter.agent.process_list import ProcessList
 from esper_exporter.agent.serving_address import write_address
-from esper_exporter.agent.share_directory import AGENT_LOCK, make_share
+from esper_exporter.agent.share_claim import lock_shares, release
+from esper_exporter.agent.share_directory import AGENT_LOCK
 from esper_exporter.agent.status_page import ProcessLine, status_page
 from esper_exporter.agent.tracked_process import TrackedProcess
 from esper_exporter.daemon_thread import start_daemon
@@ -131,30 +130,12 @@ class NodeAgent:
 
     # -- life ------------------------------------------------------------------------------
 
-    def lock(self, wait: bool = False) -> None:
-        """Take the shares' locks, as `start` does. Idempotent.
-
-        With ``wait`` it waits for another agent's end; a signal handler that raises ends the wait.
-        Raises BlockingIOError where another agent serves a share, and as `make_share`.
-        """
-        for share in self._settings.shares[len(self._locks) :]:
-            make_share(share)
-            handle = os.open(share / AGENT_LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            try:
-                # A wait in the kernel is served before those who only ask now and then.
-                fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            except BaseException:
-                os.close(handle)
-                self._unlock()
-                raise
-            self._locks.append(handle)
-
     def start(self) -> None:
         """Lock the shares, serve, and check the processes each second.
 
-        Raises BlockingIOError where another agent serves a share, and the server's errors.
+        Raises BlockingIOError where another process serves a share, and the server's errors.
         """
-        self.lock()
+        self._locks = lock_shares(self._settings.shares, AGENT_LOCK)
         self.server.start()
         self._publish_address()
         self._registration.start()
@@ -169,11 +150,7 @@ class NodeAgent:
         self._vitals.stop()
         self._registration.end()
         self.server.close()
-        self._unlock()
-
-    def _unlock(self) -> None:
-        while self._locks:
-            os.close(self._locks.pop())
+        release(self._locks)
 
     def _publish_address(self) -> None:
         """Name the address to the processes of the shares; a taken port is retried, so that it may

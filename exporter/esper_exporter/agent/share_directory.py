@@ -1,7 +1,8 @@
 """The directory that exporters and the agent of a node share.
 
 It holds one directory for each process, ``PID-START-TOKEN``, with its page, its layout, its
-identity and the lock that it holds while it lives, and ``exits`` with what wrappers report.
+identity, the lock that it holds while it lives, and the record of its end, if a wrapper waited
+for it. Beside them lie the locks of the agent.
 """
 
 from __future__ import annotations
@@ -21,8 +22,12 @@ SOCKET = "http.sock"
 STATE = "state.json"
 CLOSED = "closed"
 """Written by an exporter that was closed, and so did not die."""
-EXITS = "exits"
+EXIT = "exit.json"
+"""Written by the wrapper that waited for the process."""
 AGENT_LOCK = "agent.lock"
+"""Locked by the agent, or wrapper, that serves the share."""
+AGENT_CLAIM = "agent.claim"
+"""Locked by an agent from its start on: a wrapper that serves hands the share over to it."""
 MAX_PROCESSES = 4096
 
 

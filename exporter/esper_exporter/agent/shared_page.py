@@ -21,13 +21,12 @@ from esper_exporter.agent.process_identity import (
     LifeLock,
     ProcessIdentity,
     boot_id,
-    is_locked,
     pid_namespace,
     start_ticks,
 )
 from esper_exporter.agent.serving_address import serving_address
+from esper_exporter.agent.share_claim import is_served
 from esper_exporter.agent.share_directory import (
-    AGENT_LOCK,
     CLOSED,
     IDENTITY,
     LOCK,
@@ -155,7 +154,7 @@ class SharedPage:
         that started it, which does so where there is none."""
         if self.directory is None or self._failed:
             return False
-        return bool(self._wrapper) or is_locked(self._share / AGENT_LOCK)
+        return bool(self._wrapper) or is_served(self._share)
 
     def agent_url(self) -> str | None:
         """The address at which an agent, or the wrapper that started this process, serves its page;

@@ -23,7 +23,7 @@ from esper_exporter.agent.process_identity import ProcessIdentity, lives
 from esper_exporter.agent.share_directory import (
     CLOSED,
     DEATH,
-    EXITS,
+    EXIT,
     IDENTITY,
     LOCK,
     check_share,
@@ -94,11 +94,8 @@ class TrackedProcess:
         if kept is not None:
             self.end, self.gone_at = kept, kept.at
             return
-        wrapper = self.identity.wrapper
-        if wrapper:
-            share = self.directory.parent
-            name = f"{os.path.basename(wrapper)}-{self.identity.pid}.json"
-            reported = read_exit(share / EXITS / name, self.owners)
+        if self.identity.wrapper:
+            reported = read_exit(self.directory / EXIT, self.owners)
             if reported is not None:
                 unreported = self.unfinished or self.died_before_its_run
                 self._found(reported if unreported else replace(reported, reason=self._said()))

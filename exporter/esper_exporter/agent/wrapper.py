@@ -3,7 +3,7 @@
 The wrapper starts the command first and everything else in parallel. Where no agent serves the
 share, the wrapper does, so that the child ends at once while its last page stays up. Several
 wrappers of a node (one for each rank) share one directory: the first to get the lock serves all
-of it, and another takes over when that one ends.
+of it, and another takes over when that one ends. An agent that starts later takes it from them.
 """
 
 from __future__ import annotations
@@ -34,7 +34,6 @@ logger = logging.getLogger("esper_exporter")
 SHARE_VARIABLE = "ESPER_EXPORTER_SHARE"
 PORT_VARIABLE = "ESPER_EXPORTER_PORT"
 TAKE_OVER_SECONDS = 0.5
-LONGEST_SECONDS_BETWEEN_LOOKS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +112,6 @@ class _Wrapper:
         self._done = threading.Event()
         self._lock = threading.Lock()
         self._failed = False
-        self._records: list[Path] = []
         self._attached = False
         self._address_shown = False
 
@@ -134,24 +132,29 @@ class _Wrapper:
         start_daemon(self._take_over, "esper-run-serve")
 
     def _take_over(self) -> None:
-        seconds = TAKE_OVER_SECONDS
         while not self._done.is_set():
             try:
                 with self._lock:
                     if self._done.is_set():
                         return
-                    serves = self._agent is not None or self._serve()
+                    self._hand_over()
+                    if self._agent is None:
+                        self._serve()
                 self._show_address()
                 # The agent may retire the page of an exporter that ended before the program does.
                 self._attached = self._attached or bool(self._ours())
-                if serves and self._attached and self._address_shown:
-                    return
             except Exception as problem:
                 logger.warning("the wrapper does not serve this run's page: %s", problem)
                 return
-            if serves:
-                seconds = min(2 * seconds, LONGEST_SECONDS_BETWEEN_LOOKS)
-            self._done.wait(seconds)
+            self._done.wait(TAKE_OVER_SECONDS)
+
+    def _hand_over(self) -> None:
+        """Stop serving when a node agent claims the share: it stays longer than this run."""
+        from esper_exporter.agent.share_claim import is_claimed
+
+        if self._agent is not None and is_claimed(self._share):
+            self._agent.close()
+            self._agent = None
 
     def _show_address(self) -> None:
         """Print once where the page is; one of the wrappers of a node is enough."""
@@ -166,13 +169,13 @@ class _Wrapper:
             if self._agent is not None or settings is None or not settings.rank:
                 notify(page_is_served(address, by_agent=self._agent is None))
 
-    def _serve(self) -> bool:
-        """Whether this wrapper serves the share."""
+    def _serve(self) -> None:
+        """Serve the share unless an agent or another wrapper does, or is about to."""
         from esper_exporter.agent.node_agent import AgentSettings, NodeAgent
-        from esper_exporter.agent.share_directory import AGENT_LOCK
+        from esper_exporter.agent.share_claim import is_served
 
-        if is_locked(self._share / AGENT_LOCK):
-            return False
+        if is_served(self._share):
+            return
         settings = self._settings
         assert settings is not None
         agent = NodeAgent(
@@ -187,22 +190,19 @@ class _Wrapper:
                 strict=False,
             )
         )
-        try:
+        with suppress(BlockingIOError):
             agent.start()
-        except BlockingIOError:
-            return False
-        self._agent = agent
-        return True
+            self._agent = agent
 
     def report(self, pid: int, status: int) -> None:
         """Record how a child ended, for the server of its page."""
         from esper_exporter.agent.exit_reason import exit_of
-        from esper_exporter.agent.share_directory import EXITS, write_record
+        from esper_exporter.agent.share_directory import EXIT, write_record
 
         try:
             oom = self._oom is not None and self._oom.killed()
             self._attached = self._attached or bool(self._ours())
-            shell = self._page_of(pid) is None
+            shell = not self._pages_of(pid)
             target = pid
             if shell:
                 # The command was a script: the training is its one ended process.
@@ -213,9 +213,8 @@ class _Wrapper:
             if target != pid and not end.signal:
                 return  # the script's exit code is not the training's
             self._failed = self._failed or bool(end.reason)
-            path = self._share / EXITS / f"{self._token}-{target}.json"
-            write_record(path, end.to_json())
-            self._records.append(path)
+            for directory in self._pages_of(target):
+                write_record(directory / EXIT, end.to_json())
             if self._settings is not None and self._settings.journal is not None:
                 from esper_exporter.journal.exit_record import record_exit
 
@@ -237,8 +236,8 @@ class _Wrapper:
                         found.append((process.identity.pid, directory))
         return found
 
-    def _page_of(self, pid: int) -> Path | None:
-        return next((directory for found, directory in self._ours() if found == pid), None)
+    def _pages_of(self, pid: int) -> list[Path]:
+        return [directory for found, directory in self._ours() if found == pid]
 
     def _gone_processes(self) -> list[int]:
         from esper_exporter.agent.share_directory import LOCK
@@ -251,19 +250,19 @@ class _Wrapper:
         self._done.set()
         if not self._attached:
             notify(NOTHING_ATTACHED)
-        with self._lock:
-            agent = self._agent
+        pages = [directory for _, directory in self._ours()]
+        # A command that ended before the server was up, and left no page, is not held up by it.
+        if not self._lock.acquire(blocking=bool(pages)):
+            return
+        agent = self._agent
+        self._lock.release()
         if agent is None:
             return
         settings = self._settings
         assert settings is not None
-        pages = [directory for _, directory in self._ours()]
         if pages:
             signal.signal(signal.SIGTERM, signal.default_int_handler)
             with suppress(KeyboardInterrupt):
                 agent.wait_until_seen(settings.linger, failed=self._failed, ends_at_once="Ctrl-C")
             agent.retire(pages)
         agent.close()
-        for path in self._records:
-            with suppress(OSError):
-                path.unlink()

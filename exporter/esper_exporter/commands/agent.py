@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from esper_exporter.agent.node_agent import NodeAgent
 
 ENDS = {signal.SIGINT, signal.SIGTERM}
+WAIT_SECONDS = 0.5
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -85,6 +86,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     from esper_exporter.agent.page_file import PageRefused
+    from esper_exporter.agent.share_claim import release
     from esper_exporter.serve.listening import ListenError
     from esper_exporter.serve.web_config import WebConfigError
     from esper_exporter.settings import default_share
@@ -93,8 +95,9 @@ def _run(options: argparse.Namespace) -> int:
     where = ", ".join(str(share) for share in shares)
     # Blocked before any thread starts, so that every thread leaves them to `sigwait` below.
     signal.pthread_sigmask(signal.SIG_BLOCK, ENDS)
+    claims: list[int] = []
     try:
-        agent = _started(options, shares)
+        agent = _started(options, shares, claims)
     except BlockingIOError:
         raise CommandError(f"another agent serves {where}") from None
     except (ListenError, WebConfigError, PageRefused, ValueError) as error:
@@ -107,15 +110,23 @@ def _run(options: argparse.Namespace) -> int:
     signal.sigwait(ENDS)
     _linger(agent, options.linger)
     agent.close()
+    release(claims)
     return OK
 
 
-def _started(options: argparse.Namespace, shares: list[Path]) -> NodeAgent | None:
+def _started(
+    options: argparse.Namespace, shares: list[Path], claims: list[int]
+) -> NodeAgent | None:
     """A started agent; None if a signal ended the wait for another one.
+
+    It waits for another agent with ``--wait`` alone, but always for a wrapper: that hands the
+    shares over soon once they are claimed. ``claims`` gets the locks that claim them.
 
     Raises as `NodeAgent.start`.
     """
     from esper_exporter.agent.node_agent import AgentSettings, NodeAgent
+    from esper_exporter.agent.share_claim import lock_shares
+    from esper_exporter.agent.share_directory import AGENT_CLAIM, AGENT_LOCK
 
     vitals = "off" if options.no_vitals else "on"
     settings = AgentSettings(
@@ -132,34 +143,36 @@ def _started(options: argparse.Namespace, shares: list[Path]) -> NodeAgent | Non
         gpu_vitals=vitals,
         host_vitals=vitals,
     )
-    agent = NodeAgent(settings)
-    if options.wait:
-        locked = False
-        with _interruptible():
-            agent.lock(wait=True)
-            locked = True
-        if not locked:
-            return None
-    agent.start()
-    return agent
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """Let a signal that ends the agent end what runs inside."""
-    for number in ENDS:
-        signal.signal(number, signal.default_int_handler)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDS)
+    waiting: list[int] = []
     try:
-        with suppress(KeyboardInterrupt):
-            yield
+        while True:
+            try:
+                claims += [] if claims else lock_shares(shares, AGENT_CLAIM)
+                agent = NodeAgent(settings)
+                agent.start()
+                return agent
+            except BlockingIOError:
+                if not claims and not options.wait:
+                    raise
+                if claims and not waiting:
+                    where = ", ".join(map(str, shares))
+                    print(f"{PROGRAM} agent: `run` hands over {where}", file=sys.stderr)
+            # An open file shows a script that looks for the share's agents that this one waits.
+            waiting = waiting or [os.open(share / AGENT_LOCK, os.O_RDONLY) for share in shares]
+            if signal.sigtimedwait(ENDS, WAIT_SECONDS) is not None:
+                return None
     finally:
-        signal.pthread_sigmask(signal.SIG_BLOCK, ENDS)
+        for handle in waiting:
+            os.close(handle)
 
 
 def _linger(agent: NodeAgent, limit: float) -> None:
     """Serve until scrapers have fetched how processes ended, at most ``limit`` seconds."""
     if not limit:
         return
-    with _interruptible():
+    for number in ENDS:
+        signal.signal(number, signal.default_int_handler)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDS)
+    with suppress(KeyboardInterrupt):
         agent.linger(limit)
+    signal.pthread_sigmask(signal.SIG_BLOCK, ENDS)

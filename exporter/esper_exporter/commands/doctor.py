@@ -13,8 +13,9 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "doctor",
         help="check what this machine needs to monitor a run",
         description="Check Python, torch, the GPU driver, the port, the state and share folders,"
-        " and whether Prometheus answers, scrapes the run and has the rules. Print a sentence"
-        " for each, with a remedy for each problem. The environment's ESPER_EXPORTER_… settings"
+        " whether Prometheus answers, scrapes the run and has the rules, and whether its"
+        " Alertmanager has receivers with an address. Print a sentence for each, with a remedy for"
+        " each problem, and what was not checked. The environment's ESPER_EXPORTER_… settings"
         " count.",
         epilog="Exit codes: 0 no problem, 1 there is a problem, 2 wrong usage.",
     )

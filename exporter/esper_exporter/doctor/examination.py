@@ -39,7 +39,7 @@ def run(options: argparse.Namespace) -> int:
         if options.target is None:
             yield check_port(settings)
         yield from check_folders(settings)
-        if options.prometheus != "off":
+        if not _off(options):
             yield from check_prometheus(options.prometheus, options.target)
 
     for finding in checks():
@@ -50,7 +50,8 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         write_out(json.dumps([asdict(one) for one in found], indent=2).encode() + b"\n")
     else:
-        write_out((_total(problems) + "\n").encode())
+        notes = sum(one.level == NOTE for one in found)
+        write_out((_not_checked(options) + _total(problems, notes) + "\n").encode())
     return FAILED if problems else OK
 
 
@@ -62,7 +63,21 @@ def _line(finding: Finding) -> str:
     return line + (f"{'':8}→ {finding.remedy}\n" if finding.remedy else "")
 
 
-def _total(problems: int) -> str:
-    if not problems:
-        return "no problems"
-    return f"{problems} problem{'s' * (problems != 1)}"
+def _not_checked(options: argparse.Namespace) -> str:
+    """What the chosen options left out, and what no check on this machine can find out."""
+    left_out = [
+        *(["the port, because --target names a running exporter"] if options.target else []),
+        *(["Prometheus, rules and Alertmanager, because of --prometheus off"] * _off(options)),
+        *(["a run's own page: name it with --target HOST:PORT"] if not options.target else []),
+        "whether a notification arrives: send one with `amtool alert add`",
+    ]
+    return f"not checked: {'; '.join(left_out)}\n"
+
+
+def _off(options: argparse.Namespace) -> bool:
+    return bool(options.prometheus == "off")
+
+
+def _total(problems: int, notes: int) -> str:
+    found = f"{problems} problem{'s' * (problems != 1)}" if problems else "no problems"
+    return f"{found}, {notes} note{'s' * (notes != 1)}" if notes else found

@@ -13,6 +13,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from esper_exporter.assets import assets
+from esper_exporter.doctor.alertmanager_checks import check_alertmanagers
 from esper_exporter.doctor.finding import Finding, good, note, problem
 
 TIMEOUT_SECONDS = 5.0
@@ -42,6 +43,12 @@ def check_prometheus(address: str, wanted: str | None) -> Iterator[Finding]:
     yield _clock(address)
     yield from _scraping(address, wanted)
     yield _rules(address)
+    try:
+        known = _ask(address, "alertmanagers")
+    except (OSError, ValueError) as error:
+        yield note("Alertmanager", f"{address} does not name its own ({_reason(error)})")
+    else:
+        yield from check_alertmanagers(known)
 
 
 def _ask(address: str, path: str, **parameters: str) -> Any:
@@ -91,7 +98,7 @@ def _clock(address: str) -> Finding:
             "run a time service on both (chrony, systemd-timesyncd): ages and 'last seen' are off"
             " by that much",
         )
-    return good("clock", f"within {CLOCK_SECONDS:g} s of Prometheus'")
+    return good("clock", f"this machine's is within {CLOCK_SECONDS:g} s of {address}'s")
 
 
 def _scraping(address: str, wanted: str | None) -> Iterator[Finding]:
@@ -134,7 +141,12 @@ def _scraping(address: str, wanted: str | None) -> Iterator[Finding]:
             "set scrape_interval to 15s or less for this job",
         )
     if not down and not slow:
-        yield good("scraping", f"{len(ours)} target{'s' * (len(ours) != 1)} of esper's, all up")
+        names = ", ".join(sorted(target["scrapeUrl"] for target in ours)[:3])
+        more = ", …" if len(ours) > 3 else ""
+        yield good(
+            "scraping",
+            f"{len(ours)} target{'s' * (len(ours) != 1)} of esper's, all up: {names}{more}",
+        )
 
 
 def _is_esper(target: Any, known: set[str | None]) -> bool:
@@ -185,4 +197,4 @@ def _rules(address: str) -> Finding:
             f"{failing[0]['name']} cannot be evaluated: {failing[0].get('lastError', '')[:120]}",
             "see the server's rules page",
         )
-    return good("rules", f"all {len(wanted)} alerts are loaded")
+    return good("rules", f"{address} has loaded all {len(wanted)} alerts")

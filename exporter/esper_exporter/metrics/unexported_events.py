@@ -25,7 +25,7 @@ EVENT_FIELDS: dict[str, str] = {
     ),
     "AllocatorStatsPayload.batch_idx": POSITION,
     **{
-        f"AllocatorStatsPayload.{field}": f"in bytes, told by device: {SAME}"
+        f"AllocatorStatsPayload.{field}": f"in bytes, by device: {SAME}"
         f"esper_torch_memory_{metric}"
         for field, metric in (
             ("allocated_bytes", "allocated_bytes"),
@@ -100,7 +100,7 @@ EVENT_FIELDS: dict[str, str] = {
     ),
     "AnalyticsSnapshotPayload.skipped_update": COUNTED + "esper_tamiyo_updates_skipped_total",
     **each(
-        TEXT_ONLY + "; told by TRAINING_STARTED",
+        TEXT_ONLY + "; reported by TRAINING_STARTED",
         "AnalyticsSnapshotPayload",
         (
             "max_epochs",
@@ -297,7 +297,7 @@ EVENT_FIELDS: dict[str, str] = {
         ("episodes_completed", "batch_idx", "total_episodes"),
     ),
     **each(
-        "configuration, told by TRAINING_STARTED",
+        "configuration, reported by TRAINING_STARTED",
         "TolariaBatchPayload",
         ("n_envs", "start_episode", "requested_episodes"),
     ),

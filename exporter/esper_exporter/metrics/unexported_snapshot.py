@@ -115,9 +115,9 @@ SNAPSHOT_FIELDS: dict[str, str] = {
     ),
     "TamiyoState.current_episode": "never filled by the real system; esper_run_episode",
     "TamiyoState.inner_epoch": "always the maximum, so no progress; esper_tamiyo_update_index is",
-    "TamiyoState.action_counts": "brought up to date only while somebody looks;"
+    "TamiyoState.action_counts": "refreshed only while a page is open;"
     " esper_tamiyo_episode_actions is from the environments",
-    "TamiyoState.total_actions": "brought up to date only while somebody looks;"
+    "TamiyoState.total_actions": "refreshed only while a page is open;"
     " esper_tamiyo_running_episode_actions is from the environments",
     "TamiyoState.cumulative_action_counts": COUNTED + "esper_tamiyo_actions_total",
     "TamiyoState.cumulative_total_actions": COUNTED + "esper_tamiyo_actions_total",

@@ -177,7 +177,7 @@ class UserCollectors:
         self._told.add(kind)
         known = isinstance(problem, CollectorFailed)
         logger.warning(
-            "collector %s: %s; told once per kind",
+            "collector %s: %s; logged once per kind",
             name,
             problem if known else "failed",
             exc_info=None if known else problem,

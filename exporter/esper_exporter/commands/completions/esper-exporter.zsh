@@ -17,7 +17,7 @@ _shtab_esper_exporter_commands() {
     compare:'Compare two runs. Each is a source, or a source and a run in it as SOURCE#RUN_ID or SOURCE#RUN_ID/GROUP.'
     completion:'Print the script that makes a shell complete commands, options and files.'
     demo:'Train a recurrent policy of eight heads that grows and prunes small networks on scikit-learn'"'"'s handwritten digits, on the CPU, and serve its page meanwhile.'
-    doctor:'Check Python, torch, the GPU driver, the port, the state and share folders, and whether Prometheus answers, scrapes the run and has the rules. Print a sentence for each, with a remedy for each problem. The environment'"'"'s ESPER_EXPORTER_… settings count.'
+    doctor:'Check Python, torch, the GPU driver, the port, the state and share folders, whether Prometheus answers, scrapes the run and has the rules, and whether its Alertmanager has receivers with an address. Print a sentence for each, with a remedy for each problem, and what was not checked. The environment'"'"'s ESPER_EXPORTER_… settings count.'
     explain:'Read a run from telemetry, a journal or a Prometheus server, and report what went wrong first, what came before, what followed and what to try.'
     journal:'Work on a journal: the directory in which an exporter keeps every event that it accepted (Exporter(journal=DIR)).'
     mcp:'An MCP server on standard input and output with the tools runs, explain, query (read-only SQL) and compare over some sources. It writes nothing.'

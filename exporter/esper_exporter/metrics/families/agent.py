@@ -34,8 +34,8 @@ METRICS: tuple[Metric, ...] = (
         "state",
         PROCESS_STATES,
         "derived: processes of the shares by state",
-        "Processes whose pages the agent serves. died: gone without a word, and nothing waited"
-        " for the process.",
+        "Processes whose pages the agent serves. died: gone without an exit record, and nothing"
+        " waited for the process.",
     ),
     split(
         "agent",
@@ -52,7 +52,7 @@ METRICS: tuple[Metric, ...] = (
         REASONS,
         "derived: processes that failed, by reason",
         "Processes that failed since the agent started, by reason; died: in the middle of a run and"
-        " without a word.",
+        " without a record of its exit.",
     ),
     counter_in(
         "agent",

@@ -47,7 +47,7 @@ METRICS: tuple[Metric, ...] = (
         "exporter",
         "esper_exporter_events_in_flight",
         "derived: events handed to emit and not yet on the page",
-        "Events handed to the exporter and not yet taken in.",
+        "Events handed to the exporter and not yet applied.",
     ),
     gauge(
         "exporter",
@@ -79,8 +79,8 @@ METRICS: tuple[Metric, ...] = (
     ),
     counter(
         counted.EVENTS_DUPLICATE,
-        "derived: number of events that told what had been told",
-        "Events left out because they were told already: twice (repeated), or under both the old"
+        "derived: number of events that repeated a report",
+        "Events left out as duplicates: sent twice (repeated), or under both the old"
         " and the new name (dual_emit).",
     ),
     counter(

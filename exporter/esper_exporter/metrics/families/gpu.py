@@ -43,7 +43,7 @@ METRICS: tuple[Metric, ...] = (
     info(
         "esper_gpu_info",
         INFO_LABELS,
-        "derived: NVML's name, PCI bus id and versions; source is fake for made-up GPUs",
+        "derived: NVML's name, PCI bus id and versions; source is fake for simulated GPUs",
         "Model, place and driver of a GPU.",
     ),
     _gpu(
@@ -184,14 +184,14 @@ METRICS: tuple[Metric, ...] = (
         "gpu_xid",
         "esper_gpu_xid_errors_total",
         "derived: NVML's XID events since the exporter was started",
-        "Errors that the driver told of, by its code (XID). The codes that mean broken hardware are"
+        "Errors that the driver reported, by code (XID). The codes that mean broken hardware are"
         " there from the start.",
     ),
     gauge(
         "gpu_xid",
         "esper_gpu_xid_last_timestamp_seconds",
         "derived: when NVML's last event with this XID came",
-        "When the driver last told of an error with this code.",
+        "When the driver last reported an error with this code.",
     ),
     info(
         "esper_gpu_mig_info",

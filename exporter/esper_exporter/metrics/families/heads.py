@@ -171,7 +171,7 @@ METRICS: tuple[Metric, ...] = (
     gauge(
         "head_latch",
         "esper_tamiyo_head_nonfinite_first_update",
-        "derived: update index of the first update that lit the latch, when it was told",
+        "derived: update index of the first update that lit the latch, if reported",
         "Index within its batch of the update that lit a head's latch first.",
     ),
     Metric(
@@ -180,7 +180,7 @@ METRICS: tuple[Metric, ...] = (
         help="Policy updates in which a head was non-finite, skipped ones included.",
         block="head_latch",
         labels=("run_id", "group_id", "rank", "head", "kind"),
-        sources=("derived: updates that lit the latch, each counted once however it was told",),
+        sources=("derived: updates that lit the latch, each counted once, whatever reported it",),
     ),
     gauge(
         "source_latch",
@@ -206,7 +206,7 @@ METRICS: tuple[Metric, ...] = (
         help="Policy updates in which a part of the training was non-finite.",
         block="source_latch",
         labels=("run_id", "group_id", "rank", "source"),
-        sources=("derived: updates that lit the latch, each counted once however it was told",),
+        sources=("derived: updates that lit the latch, each counted once, whatever reported it",),
     ),
     histogram(
         counted.HEAD_GRAD_NORM,

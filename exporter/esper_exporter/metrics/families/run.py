@@ -254,7 +254,7 @@ COUNTERS: tuple[Metric, ...] = (
     ),
     counter(
         counted.EVENTS,
-        "derived: number of events taken in, by the name they came with",
+        "derived: number of events applied, by the name they came with",
         "Events of the run by type.",
     ),
     counter(
