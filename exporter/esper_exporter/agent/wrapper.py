@@ -132,7 +132,8 @@ class _Wrapper:
         start_daemon(self._take_over, "esper-run-serve")
 
     def _take_over(self) -> None:
-        while not self._done.is_set():
+        # What ends sooner has hardly a page to serve, and is not slowed by a server that starts.
+        while not self._done.wait(TAKE_OVER_SECONDS):
             try:
                 with self._lock:
                     if self._done.is_set():
@@ -146,7 +147,6 @@ class _Wrapper:
             except Exception as problem:
                 logger.warning("the wrapper does not serve this run's page: %s", problem)
                 return
-            self._done.wait(TAKE_OVER_SECONDS)
 
     def _hand_over(self) -> None:
         """Stop serving when a node agent claims the share: it stays longer than this run."""
@@ -224,16 +224,15 @@ class _Wrapper:
             logger.warning("could not record how the training ended: %s", problem)
 
     def _ours(self) -> list[tuple[int, Path]]:
-        from esper_exporter.agent.share_directory import process_directories
-        from esper_exporter.agent.tracked_process import TrackedProcess
+        from esper_exporter.agent.share_directory import identify, process_directories
 
         found = []
         with suppress(OSError):
             for directory in process_directories(self._share):
                 with suppress(Exception):
-                    process = TrackedProcess.open(self._share, directory)
-                    if process.identity.wrapper == self._token:
-                        found.append((process.identity.pid, directory))
+                    _, identity = identify(self._share, directory)
+                    if identity.wrapper == self._token:
+                        found.append((identity.pid, directory))
         return found
 
     def _pages_of(self, pid: int) -> list[Path]:
