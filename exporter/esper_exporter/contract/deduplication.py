@@ -1,4 +1,4 @@
-"""What was told already: the same event twice, or the same happening under its old and new name."""
+"""Drops repetitions: the same event twice, or the same happening under its old and new name."""
 
 from __future__ import annotations
 

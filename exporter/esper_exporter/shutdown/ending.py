@@ -1,4 +1,4 @@
-"""The end of an exporter's runs: noticed, told on the page, and waited with until it was seen."""
+"""The end of an exporter's runs: noticed, shown on the page, kept until scrapers have seen it."""
 
 from __future__ import annotations
 

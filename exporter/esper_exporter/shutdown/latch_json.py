@@ -1,4 +1,4 @@
-"""A run's latches as JSON, and back: what a damaged file still says is not lost with the rest."""
+"""A run's latches as JSON, and back: what is readable in a damaged file is kept."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The run itself and what is said about it: start, trends, anomalies, outcomes, resources."""
+"""The run itself and what is reported about it: start, trends, anomalies, outcomes, resources."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run did lately: the last updates, faults and events, kept for whoever looks.
+"""What a run did lately: the last updates, faults and events, kept for viewers.
 
 Appends only, a few microseconds an event; nothing is formatted here. Every row carries a number
 that grows by one a row over all three rings, so that a reader fetches only what is new to it.
