@@ -97,8 +97,9 @@ def light_latches(run: RunState, event: Event, payload: TamiyoPolicyUpdatePayloa
     attempt = run.begin_attempt("flags")
     when, latches = event.timestamp, run.latches
     index = payload.ppo_update_idx
-    latches.light_flags("nan", payload.head_nan_detected, when, attempt, index)
-    latches.light_flags("inf", payload.head_inf_detected, when, attempt, index)
+    batch = payload.batch or None
+    latches.light_flags("nan", payload.head_nan_detected, when, attempt, index, batch)
+    latches.light_flags("inf", payload.head_inf_detected, when, attempt, index, batch)
     if _gradients_nonfinite(payload) and not _overflow_handled(run, payload):
         latches.light_source("gradients", when, attempt, index)
     for loss in (payload.policy_loss, payload.value_loss):

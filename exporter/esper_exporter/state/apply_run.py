@@ -103,7 +103,9 @@ def light_anomaly(run: RunState, event: Event, payload: AnomalyDetectedPayload) 
         return
     if kind in FINITENESS_ANOMALIES:
         attempt = run.begin_attempt("anomaly")
-        run.latches.light_detail(payload.detail or "", event.timestamp, attempt)
+        # The trainer gives an update that it skipped batch 0, which is none.
+        batch = payload.batch or None
+        run.latches.light_detail(payload.detail or "", event.timestamp, attempt, batch=batch)
         run.count_skip("nonfinite")
         if kind == "ppo_finiteness_failure":
             run.tallies.add(counted.FINITENESS_FAILURES)
@@ -113,7 +115,9 @@ def light_anomaly(run: RunState, event: Event, payload: AnomalyDetectedPayload) 
         if run.attempt_ways:
             run.end_attempt()
         detail = payload.detail or ""
-        run.latches.light_detail(detail, event.timestamp, run.attempt, payload.inner_epoch)
+        run.latches.light_detail(
+            detail, event.timestamp, run.attempt, payload.inner_epoch, payload.batch or None
+        )
         run.layer_faults.light_detail(detail, event.timestamp, run.attempt, payload.batch)
         _show_latches(run)
     elif kind == "update_skipped":
