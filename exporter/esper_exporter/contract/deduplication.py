@@ -37,7 +37,7 @@ class DualEmitFilter:
         self._waiting: OrderedDict[tuple[object, ...], _Waiting] = OrderedDict()
 
     def is_duplicate(self, event: Event) -> bool:
-        """Whether the event repeats, under the other name, what was told before."""
+        """Whether the event repeats, under the other name, an earlier report."""
         values_of = _IDENTITIES.get(event.type)
         if values_of is None:
             return False

@@ -1,6 +1,6 @@
 """The fast way to read a payload: ``msgspec.convert``, where it gives what the lenient way gives.
 
-It takes some values as they are that must not come in so: subclasses with methods of their own,
+It takes some values as they are that must not come in so: subclasses that override methods,
 lone surrogates, long texts, sets. A check for each such field looks at them before.
 """
 
@@ -128,7 +128,7 @@ def _has_plain_labels(plan: FastPlan, made: Any) -> bool:
 
 def _check(hint: Any) -> Check | None:
     """The check of a field that ``msgspec.convert`` takes more for than the lenient way does, or
-    takes as it is: subclasses with methods of their own, lone surrogates, sets, long things."""
+    takes as it is: subclasses that override methods, lone surrogates, sets, long things."""
     if hint is str:
         return _plain_label
     if hint == Text:

@@ -44,7 +44,7 @@ _EVENTS = {name: (counted.EVENTS, (name,)) for name in BY_NAME}
 class Aggregator:
     """Owns one run's state and brings events into it, in the order they come.
 
-    Not thread-safe: whoever owns it calls it under one lock.
+    Not thread-safe: the owner calls it under one lock.
     """
 
     def __init__(self, state: RunState) -> None:

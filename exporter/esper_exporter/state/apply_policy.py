@@ -32,7 +32,7 @@ ENTROPY_HEALTHY = 1.39
 VALUE_SPREAD_WARMUP_BATCHES = 50
 VALUE_SPREAD_MINIMUM = 0.1
 
-# Fields that go into the state under another name, or by a rule of their own.
+# Fields that go into the state under another name, or by a separate rule.
 _RENAMED = {"lr": "learning_rate", "batch": "ppo_batch"}
 _BY_RULE = frozenset(
     {"entropy_coef", "learning_rate", "layer_gradient_health", "pre_norm_advantage_std"}
@@ -90,8 +90,8 @@ _reported = attrgetter(*_REPORTED)
 
 
 def light_latches(run: RunState, event: Event, payload: TamiyoPolicyUpdatePayload) -> None:
-    """Everything non-finite that a policy update tells of. Also for an update whose other fields
-    could not be read: a fault outlives a malformed event."""
+    """Light a latch for everything non-finite that a policy update reports, also for an update
+    whose other fields could not be read: a fault outlives a malformed event."""
     see_heads(run, payload.action_heads)
     run.overflows_in_a_row = run.overflows_in_a_row + 1 if _overflowed(payload) else 0
     attempt = run.begin_attempt("flags")
@@ -200,7 +200,7 @@ def apply_policy_update(run: RunState, event: Event, payload: TamiyoPolicyUpdate
         run.after_update = payload
     run.last_update_at = event.timestamp
     _count(run, event, payload)
-    # Layers that this update does not report go, whoever saw those of the one before.
+    # Layers that this update does not report are removed.
     run.touched.policy = run.touched.layers = True
 
 

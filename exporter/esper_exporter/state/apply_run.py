@@ -96,7 +96,7 @@ def apply_anomaly(run: RunState, event: Event, payload: AnomalyDetectedPayload) 
 
 
 def light_anomaly(run: RunState, event: Event, payload: AnomalyDetectedPayload) -> None:
-    """Light the latches that an anomaly tells of, and count the update it tells was skipped."""
+    """Light the latches that an anomaly names, and count the update that it reports as skipped."""
     kind = payload.anomaly_type
     see_heads(run, payload.action_heads)
     if kind is None:
@@ -111,7 +111,7 @@ def light_anomaly(run: RunState, event: Event, payload: AnomalyDetectedPayload) 
             run.tallies.add(counted.FINITENESS_FAILURES)
         _show_latches(run)
     elif kind == "nonfinite_detected":
-        # Told the moment it is seen; whether the update is then carried out is told later.
+        # Reported as soon as it is seen; a later event reports whether the update is carried out.
         if run.attempt_ways:
             run.end_attempt()
         detail = payload.detail or ""

@@ -53,7 +53,7 @@ ROUTINE = frozenset(
         "INFRASTRUCTURE_SNAPSHOT",
     }
 )
-"""Types that come every step. They have a ring of their own: they must not push a fault out."""
+"""Types that come every step. They have a separate ring: they must not push a fault out."""
 
 _plotted = attrgetter(*PLOTTED)
 _generations = itertools.count(int(time.time() * 1000))
@@ -191,7 +191,7 @@ class RunHistory:
         text = ", ".join(_told(name) for name in heads or fresh)
         last = self.marks[-1] if self.marks else None
         if last is not None and (last.kind, last.number) == ("fault", number):
-            # The same update told in two ways: a head says more than a source.
+            # The same update reported twice: a head is more specific than a source.
             if heads and not last.of_head:
                 self.marks[-1] = Mark(self.seq, number, last.time, "fault", text, True)
         elif fresh:
