@@ -8,6 +8,8 @@ import os
 import subprocess
 import sys
 import types
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from decimal import Decimal
 from enum import StrEnum
 from typing import Any, get_args, get_origin
@@ -18,7 +20,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from contract.border import live, recorded
+from contract.border import live, now, recorded
 from esper_exporter.contract.event_table import TYPES, canonical
 from esper_exporter.contract.fast_path import read_at_once
 from esper_exporter.contract.fields import (
@@ -32,6 +34,7 @@ from esper_exporter.contract.fields import (
     Whole,
 )
 from esper_exporter.contract.payload_schema import plan_of, read_fields
+from esper_exporter.contract.reader import read, read_plainly
 from esper_exporter.contract.rejection import Rejected
 from esper_exporter.contract.vocabulary import HEADS
 
@@ -161,6 +164,67 @@ def test_recorded_events_go_the_fast_way(name: str, form: str) -> None:
     source = event["data"] if form == "dict" else live(event, True).data  # type: ignore[attr-defined]
     untyped = "detail" in event["data"] or name == "ANALYTICS_SNAPSHOT:action_distribution"
     assert compare(kind, source) or untyped
+
+
+@dataclass
+class LiveEvent:
+    """An envelope as the real system's, whose attributes are only stored."""
+
+    event_type: Any
+    timestamp: Any
+    event_id: str
+    group_id: str
+    seed_id: str | None
+    slot_id: str | None
+    severity: str
+    epoch: int | None
+    message: str
+    data: Any
+
+
+@pytest.mark.parametrize("name", sorted(recorded()))
+@pytest.mark.parametrize("form", ["dict", "live", "live without slots"])
+def test_an_event_reads_the_same_plainly_and_with_care(name: str, form: str) -> None:
+    event: Any = recorded()[name]
+    if form != "dict":
+        parts = live(event, form == "live")
+        event = LiveEvent(**{each: getattr(parts, each) for each in LiveEvent.__annotations__})
+    careful = read(event, now)
+    plain = read_plainly(event)
+    assert plain is None or same(plain, careful)
+    untyped = name == "ANALYTICS_SNAPSHOT:action_distribution" or bool(careful.ignored)
+    assert plain is not None or form == "live without slots" or untyped
+
+
+class Loud(str):
+    """A text that shouts when somebody compares, measures or hashes it."""
+
+    def _refuse(self, *_args: object) -> Any:
+        raise AssertionError("called")
+
+    __eq__ = __hash__ = __len__ = __bool__ = __str__ = _refuse  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"event_id": Loud("x")},
+        {"group_id": "\ud800"},
+        {"slot_id": "s" * 257},
+        {"epoch": True},
+        {"epoch": 2**63},
+        {"timestamp": datetime(1969, 1, 1, tzinfo=UTC)},
+        {"timestamp": "yesterday"},
+        {"timestamp": datetime(2026, 1, 1)},
+        {"event_type": "NO_SUCH_EVENT"},
+        {"event_type": Loud("EPOCH_COMPLETED")},
+        {"data": None},
+        {"data": []},
+    ],
+)
+def test_what_is_not_plain_is_left_to_the_careful_way(change: dict[str, Any]) -> None:
+    assert read_plainly(recorded()["EPOCH_COMPLETED"]) is not None
+    assert read_plainly(recorded()["EPOCH_COMPLETED"] | change) is None
 
 
 def test_what_the_fast_way_refuses_costs_only_its_field() -> None:

@@ -10,7 +10,7 @@ import msgspec
 DEFAULT_GROUP = "default"
 
 
-class Event(msgspec.Struct, frozen=True):
+class Event(msgspec.Struct, frozen=True, gc=False):
     """One event as the rest of the program knows it.
 
     ``name`` is the name it came with, ``type`` its canonical name. ``data`` is the payload of that
