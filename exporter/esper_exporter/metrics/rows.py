@@ -96,21 +96,19 @@ class TallyRows:
 
     def write(self, tallies: Tallies, distributions: Distributions) -> None:
         """Write what changed since the last time."""
-        counts, tallies.changed = tallies.changed, {}
-        for counter, labels in counts:
+        for (counter, labels), value in tallies.changes().items():
             try:
-                value = tallies.values.get((counter, labels))
                 if value is None:
                     self._sets[counter].discard(*labels)
                 else:
                     self._sets[counter].write([value], *labels)
             except Exception:
                 self._on_error()
-        distributions.settle()
+        values = distributions.values
         observed, distributions.changed = distributions.changed, {}
         for histogram, labels in observed:
             try:
-                cells = distributions.values[histogram, labels].cells()
+                cells = values[histogram, labels].cells()
                 self._sets[histogram].write(cells, *labels)
             except Exception:
                 self._on_error()

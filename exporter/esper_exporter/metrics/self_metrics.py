@@ -69,7 +69,7 @@ class OwnMetrics:
             else float(self.journal_active),
             "esper_exporter_last_event_timestamp_seconds": ABSENT
             if counts.last_event is None
-            else counts.last_event.timestamp(),
+            else counts.last_event,
         }
         self._gauges.write([cells[name] for name in self._columns])
         counts.settle()

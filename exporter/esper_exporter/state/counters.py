@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,7 +72,7 @@ class HistogramRow:
     keys: tuple[HistogramKey, ...]
 
 
-HELD_ROWS = 64
+HELD_ROWS = 256
 """Rows of values that are held before they are put into their histograms."""
 
 MAX_LABEL_SETS = 128
@@ -80,7 +80,7 @@ MAX_LABEL_SETS = 128
 
 
 class _Sets:
-    """Bounds how many label sets a name has, so that the page cannot grow without limit."""
+    """Bounds how many label sets a name has, so that no event can make the page grow for ever."""
 
     def __init__(self) -> None:
         self._known: dict[object, set[Labels]] = {}
@@ -94,31 +94,57 @@ class _Sets:
         return labels
 
 
+@dataclass(slots=True, eq=False)
+class _Count:
+    """One count, and whether `Tallies.changes` has yet to report it."""
+
+    value: float = 0.0
+    changed: bool = True
+
+
+def _nothing() -> None:
+    """Nothing is held."""
+
+
 class Tallies:
-    """Monotonic counts by counter and label values; remembers which ones changed."""
+    """Monotonic counts by counter and label values; remembers which ones changed.
+
+    ``before_reading`` is called before the counts are read, to add what is held elsewhere.
+    """
 
     def __init__(self, declared: Iterable[Counter | Histogram] = ()) -> None:
-        self.values: dict[CounterKey, float] = {}
-        self.changed: dict[CounterKey, None] = {}
+        self.before_reading: Callable[[], None] = _nothing
+        self._counts: dict[CounterKey, _Count] = {}
+        self._changed: list[CounterKey] = []
         self._sets = _Sets()
         for counter in declared:
             if isinstance(counter, Counter):
                 for labels in counter.start:
                     self.begin(counter, *labels)
 
+    @property
+    def values(self) -> dict[CounterKey, float]:
+        """Every count so far."""
+        self.before_reading()
+        return {key: count.value for key, count in self._counts.items()}
+
     def begin(self, counter: Counter, *labels: str) -> None:
         """Let a label set exist, at 0 if nothing was counted yet."""
-        key = (counter, labels)
-        if key not in self.values:
-            self.values[key] = 0.0
-            self.changed[key] = None
+        if (counter, labels) not in self._counts:
+            self._begin((counter, labels))
+
+    def _begin(self, key: CounterKey) -> _Count:
+        count = self._counts[key] = _Count()
+        self._changed.append(key)
+        return count
 
     def forget(self, counter: Counter, *labels: str) -> None:
         """Let a label set no longer exist, unless something was counted."""
         key = (counter, labels)
-        if self.values.get(key) == 0.0:
-            del self.values[key]
-            self.changed[key] = None
+        count = self._counts.get(key)
+        if count is not None and count.value == 0.0:
+            del self._counts[key]
+            self._changed.append(key)
 
     def add(self, counter: Counter, *labels: str, by: float = 1.0) -> None:
         """Count ``by`` (finite and not negative; anything else would break a counter).
@@ -127,23 +153,45 @@ class Tallies:
         """
         if not 0.0 <= by < math.inf:
             return
-        key, values = (counter, labels), self.values
-        if key in values:
-            values[key] += by
-        else:
+        key = (counter, labels)
+        count = self._counts.get(key)
+        if count is None:
             key = (counter, self._sets.bounded(counter, labels))
-            values[key] = values.get(key, 0.0) + by
-        self.changed[key] = None
+            count = self._counts.get(key) or self._begin(key)
+        count.value += by
+        if not count.changed:
+            count.changed = True
+            self._changed.append(key)
 
     def count(self, key: CounterKey) -> None:
         """Count one more of a label set from a fixed vocabulary: `add` without its checks."""
-        values = self.values
-        values[key] = values.get(key, 0.0) + 1.0
-        self.changed[key] = None
+        count = self._counts.get(key)
+        if count is None:
+            count = self._begin(key)
+        count.value += 1.0
+        if not count.changed:
+            count.changed = True
+            self._changed.append(key)
 
     def get(self, counter: Counter, *labels: str) -> float:
         """The count so far; 0 for what was never counted."""
-        return self.values.get((counter, labels), 0.0)
+        self.before_reading()
+        count = self._counts.get((counter, labels))
+        return 0.0 if count is None else count.value
+
+    def changes(self) -> dict[CounterKey, float | None]:
+        """The counts that changed since the last call; None for those that no longer exist."""
+        self.before_reading()
+        changed, self._changed = self._changed, []
+        found: dict[CounterKey, float | None] = {}
+        for key in changed:
+            count = self._counts.get(key)
+            if count is None:
+                found[key] = None
+            else:
+                count.changed = False
+                found[key] = count.value
+        return found
 
 
 class Distribution:
@@ -160,7 +208,7 @@ class Distribution:
         """Take one value in; False, and nothing taken, if it is not finite, or negative where
         the bounds say that it cannot be.
 
-        One NaN would make the sum NaN for good, so a separate counter counts those.
+        One NaN would make the sum NaN for ever, so those are for a counter of their own.
         """
         if not math.isfinite(value) or value < 0 <= self.bounds[0]:
             return False
@@ -184,10 +232,14 @@ class Distribution:
 
 
 class Distributions:
-    """Observed values by histogram and label values; remembers which ones changed."""
+    """Observed values by histogram and label values; remembers which ones changed.
+
+    ``before_reading`` is called before they are read, to observe what is held elsewhere.
+    """
 
     def __init__(self, declared: Iterable[Counter | Histogram] = ()) -> None:
-        self.values: dict[HistogramKey, Distribution] = {}
+        self.before_reading: Callable[[], None] = _nothing
+        self._values: dict[HistogramKey, Distribution] = {}
         self._held: dict[HistogramRow, list[Sequence[float | None]]] = {}
         self.changed: dict[HistogramKey, None] = {}
         self._sets = _Sets()
@@ -196,11 +248,17 @@ class Distributions:
                 for labels in histogram.start:
                     self.begin(histogram, *labels)
 
+    @property
+    def values(self) -> dict[HistogramKey, Distribution]:
+        """Everything observed so far."""
+        self.settle()
+        return self._values
+
     def begin(self, histogram: Histogram, *labels: str) -> Distribution:
         """Let a label set exist; observing into what is returned goes unnoticed."""
         key = (histogram, labels)
         self.changed[key] = None
-        return self.values.setdefault(key, Distribution(histogram.bounds))
+        return self._values.setdefault(key, Distribution(histogram.bounds))
 
     def hold(self, row: HistogramRow, values: Sequence[float | None]) -> None:
         """Observe a value for each histogram of a row, None for none, some time before `settle`."""
@@ -209,10 +267,15 @@ class Distributions:
             held = self._held[row] = []
         held.append(values)
         if len(held) >= HELD_ROWS:
-            self.settle()
+            self._settle_rows()
 
     def settle(self) -> None:
-        """Put the held values into their histograms, all of a row in one go."""
+        """Put the held values into their histograms."""
+        self.before_reading()
+        self._settle_rows()
+
+    def _settle_rows(self) -> None:
+        """All the held values of a row in one go."""
         for row, held in self._held.items():
             values = np.array(held, np.float64)  # None becomes NaN
             held.clear()
@@ -236,15 +299,21 @@ class Distributions:
                 found.counts = [one + more for one, more in zip(found.counts, new, strict=True)]
                 found.total += totals[number]
 
+    def observe_all(self, histogram: Histogram, values: Sequence[float]) -> None:
+        """Observe many values of a histogram without labels."""
+        if values:
+            row = HistogramRow(((histogram, ()),))
+            self._settle(row, np.array(values, np.float64).reshape(-1, 1))
+
     def observe(self, histogram: Histogram, value: float | None, *labels: str) -> bool:
         """Observe a value; False if it was missing or not finite."""
         if value is None:
             return False
         key = (histogram, labels)
-        found = self.values.get(key)
+        found = self._values.get(key)
         if found is None:
             key = (histogram, self._sets.bounded(histogram, labels))
-            found = self.values.setdefault(key, Distribution(histogram.bounds))
+            found = self._values.setdefault(key, Distribution(histogram.bounds))
         if not found.observe(value):
             return False
         self.changed[key] = None

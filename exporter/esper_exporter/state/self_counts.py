@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-
 from esper_exporter.state import counted
-from esper_exporter.state.counters import Counter, Distributions, Histogram, HistogramRow, Tallies
+from esper_exporter.state.counters import Counter, Distributions, Histogram, Tallies
 from esper_exporter.state.hub import HubHealth
 
-_EMITS = HistogramRow(((counted.EMIT_DURATION, ()),))
+HELD_EMITS = 1024
+"""Durations that are held before they are put into their histogram."""
 
 
 class SelfCounts:
@@ -20,8 +19,9 @@ class SelfCounts:
         self.events = 0
         """Events read so far, good or bad."""
         self._of_hub: dict[tuple[Counter, str], float] = {}
-        self.last_event: datetime | None = None
-        """When the newest event came in."""
+        self._emits: list[float] = []
+        self.last_event: float | None = None
+        """When the newest event came in, in Unix seconds."""
 
     def count(self, counter: Counter, *labels: str, by: float = 1.0) -> None:
         """Count something."""
@@ -38,7 +38,14 @@ class SelfCounts:
     def emitted(self, seconds: float) -> None:
         """Count an event, good or bad, that took ``seconds`` to read and to apply."""
         self.events += 1
-        self.distributions.hold(_EMITS, (seconds,))
+        emits = self._emits
+        emits.append(seconds)
+        if len(emits) >= HELD_EMITS:
+            self._observe_emits()
+
+    def _observe_emits(self) -> None:
+        emits, self._emits = self._emits, []
+        self.distributions.observe_all(counted.EMIT_DURATION, emits)
 
     def follow_hub(self, health: HubHealth) -> None:
         """Bring the hub's counters up to date. A hub that was reset counts from 0 again."""
@@ -53,5 +60,6 @@ class SelfCounts:
                 self.tallies.add(counter, queue, by=count - before if count >= before else count)
 
     def settle(self) -> None:
-        """Bring the counter of events up to date."""
+        """Bring the counter and the durations of events up to date."""
+        self._observe_emits()
         self.tallies.add(counted.EMITTED, by=self.events - self.tallies.get(counted.EMITTED))
