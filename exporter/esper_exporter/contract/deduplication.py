@@ -1,8 +1,8 @@
-"""Drops repetitions: the same event twice, or the same happening under its old and new name."""
+"""What was told already: the same event twice, or the same happening under its old and new name."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from operator import attrgetter
 
 from esper_exporter.contract.event_table import TYPES
@@ -30,33 +30,46 @@ class DualEmitFilter:
     """Counts a happening once that is emitted under both its names, in whichever order.
 
     A repeat under the same name is another happening; one under the other name uses up the
-    arrival that it repeats. Remembers the last 1024 that wait for their other name.
+    arrival that it repeats. Remembers the last 1024 that wait for their other name. Until a type
+    comes under its second name there is nothing to compare: its arrivals are only kept.
     """
 
     def __init__(self) -> None:
         self._waiting: OrderedDict[tuple[object, ...], _Waiting] = OrderedDict()
+        self._names: dict[str, str] = {}
+        self._kept: deque[tuple[str, tuple[object, ...]]] | None = deque(maxlen=MAX_PENDING)
 
     def is_duplicate(self, event: Event) -> bool:
-        """Whether the event repeats, under the other name, an earlier report."""
+        """Whether the event repeats, under the other name, what was told before."""
         values_of = _IDENTITIES.get(event.type)
         if values_of is None:
             return False
         told = values_of(event.data)
+        if self._kept is not None:
+            if self._names.setdefault(event.type, event.name) == event.name:
+                self._kept.append((event.type, told))
+                return False
+            kept, self._kept = self._kept, None
+            for kind, earlier in kept:
+                self._repeats(kind, self._names[kind], earlier)
+        return self._repeats(event.type, event.name, told)
+
+    def _repeats(self, kind: str, name: str, told: tuple[object, ...]) -> bool:
         for value in told:
             if value != value:  # NaN does not equal itself: a word stands in for it
                 told = tuple("NaN" if each != each else each for each in told)
                 break
-        key = (event.type, told)
+        key = (kind, told)
         waiting = self._waiting.get(key)
         if waiting is None:
-            self._waiting[key] = _Waiting(event.name)
+            self._waiting[key] = _Waiting(name)
             if len(self._waiting) > MAX_PENDING:
                 self._waiting.popitem(last=False)
-        elif waiting.count and waiting.name != event.name:
+        elif waiting.count and waiting.name != name:
             waiting.count -= 1
             return True
         else:
-            waiting.name = event.name
+            waiting.name = name
             waiting.count += 1
         return False
 
@@ -65,13 +78,16 @@ class EventIdFilter:
     """Tells an event that was delivered before, by its id; remembers the last 8192."""
 
     def __init__(self) -> None:
-        self._ids: OrderedDict[str, None] = OrderedDict()
+        self._ids: set[str] = set()
+        self._order: deque[str] = deque(maxlen=MAX_IDS)
 
     def seen(self, event_id: str) -> bool:
         """Whether this id came before; from now on it did."""
-        if event_id in self._ids:
+        ids, order = self._ids, self._order
+        if event_id in ids:
             return True
-        self._ids[event_id] = None
-        if len(self._ids) > MAX_IDS:
-            self._ids.popitem(last=False)
+        if len(order) == MAX_IDS:
+            ids.discard(order[0])
+        order.append(event_id)
+        ids.add(event_id)
         return False
