@@ -42,12 +42,8 @@ class LogOnce:
         self._busy = busy
         self._warnings = Kinds()
         self._errors = Kinds()
-        self._lines: deque[tuple[int, str, Any]] = deque()
-
-    @property
-    def pending(self) -> bool:
-        """Whether lines wait for `flush`."""
-        return bool(self._lines)
+        self.lines: deque[tuple[int, str, Any]] = deque()
+        """Lines that wait for `flush`."""
 
     def warn(self, text: str) -> None:
         """Log a warning the first time, up to ``MAX_KINDS`` different ones."""
@@ -69,15 +65,15 @@ class LogOnce:
             self._log(logging.ERROR, text, sys.exc_info())
 
     def _log(self, level: int, text: str, problem: Any) -> None:
-        self._lines.append((level, text, problem))
+        self.lines.append((level, text, problem))
         if not self._busy():
             self.flush()
 
     def flush(self) -> None:
         """Log the waiting lines. Do not call it while holding the state."""
-        while self._lines:
+        while self.lines:
             try:
-                level, text, problem = self._lines.popleft()
+                level, text, problem = self.lines.popleft()
                 logger.log(level, "%s", text, exc_info=problem)
             except Exception:
                 # A log handler raised, or another thread took the line first.

@@ -188,6 +188,7 @@ class Parts:
 
     def after_fork_in_child(self) -> None:
         """No thread of the parent is here to release what it holds."""
+        self.ingest.after_fork_in_child()
         self.lock.after_fork_in_child()
         self.page.renderer.after_fork_in_child()
         self.tracker.after_fork_in_child()

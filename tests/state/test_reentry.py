@@ -135,6 +135,20 @@ def test_the_holder_of_the_state_does_what_it_is_asked_for_meanwhile_after_its_o
     assert lock.read(lambda: "new", lambda: "last", 0.0) == "new"
 
 
+def test_work_is_done_now_only_where_the_state_is_free_and_nothing_waits() -> None:
+    done: list[str] = []
+    lock = StateLock(lambda: done.append("error"))
+
+    def outer(name: str) -> None:
+        assert not lock.do_now(done.append, "inner")
+        lock.submit(lambda: done.append("queued"))
+        done.append(name)
+
+    assert lock.do_now(outer, "outer")
+    assert lock.do_now(divmod, 1, 0)
+    assert (done, lock.taken) == (["outer", "queued", "error"], False)
+
+
 def test_a_thread_that_keeps_the_state_keeps_no_other_waiting_and_loses_no_work() -> None:
     lock = StateLock(lambda: None)
     inside, release = threading.Event(), threading.Event()

@@ -6,14 +6,13 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
-from esper_exporter.contract.event_table import BY_NAME, TYPES, IncompleteEventType
+from esper_exporter.contract.event_table import TYPES, IncompleteEventType
 from esper_exporter.contract.event_type import EventType
 from esper_exporter.contract.events import Event
 from esper_exporter.contract.simic import AnomalyDetectedPayload
 from esper_exporter.contract.tamiyo import TamiyoPolicyUpdatePayload
 from esper_exporter.state import apply_policy as policy
 from esper_exporter.state import apply_run as run_events
-from esper_exporter.state import counted
 from esper_exporter.state.run import RunState
 from esper_exporter.state.summary import refresh_summary
 
@@ -38,13 +37,12 @@ def handler_of(row: EventType) -> Handler:
 
 
 _HANDLERS = {row.name: handler_of(row) for row in TYPES.values()}
-_EVENTS = {name: (counted.EVENTS, (name,)) for name in BY_NAME}
 
 
 class Aggregator:
     """Owns one run's state and brings events into it, in the order they come.
 
-    Not thread-safe: the owner calls it under one lock.
+    Not thread-safe: whoever owns it calls it under one lock.
     """
 
     def __init__(self, state: RunState) -> None:
@@ -53,7 +51,8 @@ class Aggregator:
     def apply(self, event: Event) -> None:
         """Bring one event into the state."""
         state = self.state
-        state.tallies.count(_EVENTS[event.name])
+        name, counts = event.name, state.event_counts
+        counts[name] = counts.get(name, 0) + 1
         self._see(event)
         _HANDLERS[event.type](state, event, event.data)
         state.touched.summary = True
@@ -71,7 +70,7 @@ class Aggregator:
         last = state.last_event_at
         if last is None or event.timestamp > last:
             state.last_event_at = event.timestamp
-        snapshot = state.snapshot
+        snapshot = state.bare_snapshot
         snapshot.total_events_received += 1
         state.recent_events.append((event, snapshot.current_episode))
 

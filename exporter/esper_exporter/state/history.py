@@ -1,4 +1,4 @@
-"""What a run did lately: the last updates, faults and events, kept for viewers.
+"""What a run did lately: the last updates, faults and events, kept for whoever looks.
 
 Appends only, a few microseconds an event; nothing is formatted here. Every row carries a number
 that grows by one a row over all three rings, so that a reader fetches only what is new to it.
@@ -11,8 +11,11 @@ import time
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from operator import attrgetter
+from operator import itemgetter
 from typing import NamedTuple
+
+import msgspec
+from msgspec.structs import astuple
 
 from esper_exporter.contract.events import Event
 from esper_exporter.contract.tamiyo import HeadUpdatePayload, TamiyoPolicyUpdatePayload
@@ -53,9 +56,9 @@ ROUTINE = frozenset(
         "INFRASTRUCTURE_SNAPSHOT",
     }
 )
-"""Types that come every step. They have a separate ring: they must not push a fault out."""
+"""Types that come every step. They have a ring of their own: they must not push a fault out."""
 
-_plotted = attrgetter(*PLOTTED)
+_plotted = itemgetter(*map(TamiyoPolicyUpdatePayload.__struct_fields__.index, PLOTTED))
 _generations = itertools.count(int(time.time() * 1000))
 
 
@@ -87,10 +90,15 @@ class HeadsRow(NamedTuple):
 
     seq: int
     number: int
-    heads: Mapping[str, HeadUpdatePayload]
+    update: TamiyoPolicyUpdatePayload
+
+    @property
+    def heads(self) -> Mapping[str, HeadUpdatePayload]:
+        """By head; worked out when somebody looks."""
+        return self.update.heads
 
 
-class LoggedEvent(NamedTuple):
+class LoggedEvent(msgspec.Struct, frozen=True, gc=False):
     """An event as it came, the update during which it did, and the latches that it set."""
 
     seq: int
@@ -135,17 +143,22 @@ class RunHistory:
     def see(self, event: Event, run: RunState, now: float) -> None:
         """Keep what an event that was just applied to the run changed. ``now`` is Unix time."""
         self.arrived = now
-        self.seq += 1
-        seq, kind = self.seq, event.type
+        self.seq = seq = self.seq + 1
+        kind = event.type
+        lit = run.latches.lightings != self._lightings
+        skipped = run.attempt_skipped and run.attempt != self._skip_attempt
+        if kind in ROUTINE and not lit and not skipped:
+            self.routine.append(LoggedEvent(seq, self.number, event))
+            return
         data = event.data
         ring = self.routine if kind in ROUTINE else self.events
         if kind == "TAMIYO_POLICY_UPDATE" and not data.skipped:
             self._begin(data.ppo_update_idx)
             when = event.timestamp.timestamp()
-            self.updates.append(UpdateRow(seq, self.number, when, _plotted(data)))
+            self.updates.append(UpdateRow(seq, self.number, when, _plotted(astuple(data))))
             self.heads.append(data)
-            self.trail.append(HeadsRow(seq, self.number, data.heads))
-        elif run.attempt_skipped and run.attempt != self._skip_attempt:
+            self.trail.append(HeadsRow(seq, self.number, data))
+        elif skipped:
             self._skip_attempt = run.attempt
             self._begin(None)
             self.updates.append(UpdateRow(seq, self.number, event.timestamp.timestamp(), None))
@@ -159,7 +172,7 @@ class RunHistory:
             when = event.timestamp.timestamp()
             self.marks.append(Mark(seq, self.number, when, "rollback", text))
         fault = ""
-        if run.latches.lightings != self._lightings:
+        if lit:
             fault = self._latched(run, event.timestamp.timestamp(), kind)
             ring = self.events  # whatever kind it is of, nothing routine may push it out
         ring.append(LoggedEvent(seq, self.number, event, fault))
@@ -191,7 +204,7 @@ class RunHistory:
         text = ", ".join(_told(name) for name in heads or fresh)
         last = self.marks[-1] if self.marks else None
         if last is not None and (last.kind, last.number) == ("fault", number):
-            # The same update reported twice: a head is more specific than a source.
+            # The same update told in two ways: a head says more than a source.
             if heads and not last.of_head:
                 self.marks[-1] = Mark(self.seq, number, last.time, "fault", text, True)
         elif fresh:

@@ -6,18 +6,17 @@ taken. What must not happen while it is held (log lines, files) happens after.
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import partial
 from typing import Protocol
 
 from esper_exporter.contract.events import Event
 from esper_exporter.contract.jsonlines import parse_line
-from esper_exporter.contract.reader import read
+from esper_exporter.contract.reader import read, read_plainly
 from esper_exporter.contract.rejection import REENTERED, Rejected
 from esper_exporter.contract.simic import TrainingStartedPayload
 from esper_exporter.contract.tolaria import TolariaBatchPayload
@@ -28,6 +27,12 @@ from esper_exporter.state.run import MAX_ENVS, RunIdentity
 from esper_exporter.state.self_counts import SelfCounts
 from esper_exporter.state.snapshot_import import SnapshotImport, apply_snapshot, read_snapshot
 from esper_exporter.state.state_lock import StateLock
+
+
+def utc_now() -> datetime:
+    """The time by this machine's clock."""
+    return datetime.now(UTC)
+
 
 MAX_NESTED = 16
 """Events that may be read one inside the other: an attribute of one emits the next."""
@@ -83,7 +88,8 @@ class Ingest:
         self._journal = journal
         self._on_batch = on_batch
         self._batch_ended = False
-        self._pid = os.getpid()
+        self._unix = time.time if clock is utc_now else lambda: clock().timestamp()
+        self._forked = False
         self._reading = _Reading()
         self._in_flight: deque[None] = deque()
         self._faults = NO_FAULTS
@@ -93,21 +99,55 @@ class Ingest:
         """Events that are being read or wait to be applied."""
         return len(self._in_flight)
 
-    def take(self, event: object) -> None:
-        """Take in one event: a live esper event or its dict form."""
-        self._take("emit", self._read_event, event, time.perf_counter())
+    def take(self, event: object, begun: float | None = None) -> None:
+        """Take in one event: a live esper event or its dict form.
+
+        ``begun`` is when that began, by ``time.perf_counter()``, where it was before this call.
+        """
+        if begun is None:
+            begun = time.perf_counter()
+        if self._forked or self._reading.depth:
+            self._take("emit", self._read_event, event, begun)
+            return
+        in_flight = self._in_flight
+        in_flight.append(None)
+        try:
+            try:
+                # Reading what is plain calls no foreign code, so nothing can be read inside it.
+                read_event = read_plainly(event)
+                if read_event is not None and not self._lock.do_now(self._bring, read_event, begun):
+                    self._lock.submit(partial(self._bring, read_event, begun))
+            finally:
+                in_flight.pop()
+            if read_event is None:
+                self._take("emit", self._read_event, event, begun)
+            elif (
+                self._batch_ended
+                or self._faults is not NO_FAULTS
+                or self._log_once.lines
+                or self._runs.unrestored
+            ):
+                self.settle()
+        except Exception:
+            self._log_once.error("emit")
 
     def take_line(self, line: bytes | str) -> None:
         """Take in one event as a line of JSON."""
-        self._take("emit", self._read_line, line, time.perf_counter())
+        begun = time.perf_counter()
+        try:
+            event = parse_line(line)
+        except Exception:
+            self._take("emit", self._read_line, line, begun)
+        else:
+            self.take(event, begun)
 
     def take_snapshot(self, snapshot: object, group_id: str | None) -> None:
         """Take in an aggregated snapshot; ``group_id`` None: its own, or "default"."""
         self._take("snapshot", self._read_snapshot, snapshot, group_id)
 
     def _take(self, where: str, read_change: Callable[..., Change], *args: object) -> None:
-        if os.getpid() != self._pid:
-            return  # a forked child has the parent's exporter in memory and is not it
+        if self._forked:
+            return
         reading = self._reading
         if reading.depth >= MAX_NESTED or len(reading.changes) >= MAX_WAITING:
             self._lock.submit(partial(self._counts.reject, REENTERED))
@@ -147,7 +187,7 @@ class Ingest:
         if self._batch_ended and not self._lock.held_here:
             self._batch_ended = False
             self._on_batch()
-        if not (self._faults is not NO_FAULTS or self._log_once.pending or self._runs.unrestored):
+        if not (self._faults is not NO_FAULTS or self._log_once.lines or self._runs.unrestored):
             return
         if self._lock.held_here or self._reading.depth:
             return
@@ -158,6 +198,10 @@ class Ingest:
         if faults.any or faults.ended:
             self._faults = NO_FAULTS
             self._on_fault(faults)
+
+    def after_fork_in_child(self) -> None:
+        """A forked child has the parent's exporter in memory and is not it: take nothing more."""
+        self._forked = True
 
     # -- reading: foreign code runs, the state is free -----------------------------------------
 
@@ -172,7 +216,6 @@ class Ingest:
         return partial(self._refuse, refused, begun)
 
     def _read_event(self, source: object, begun: float) -> Change:
-        now = self._clock()
         try:
             event = read(source, self._clock)
         except Rejected as refused:
@@ -181,7 +224,7 @@ class Ingest:
             self._log_once.warn(
                 f"{event.name}: fields left out, wrong type: {', '.join(event.ignored)}"
             )
-        return partial(self._bring, event, now, begun)
+        return partial(self._bring, event, begun)
 
     def _read_snapshot(self, snapshot: object, group_id: str | None) -> Change:
         found = read_snapshot(snapshot, group_id)
@@ -193,13 +236,14 @@ class Ingest:
 
     # -- changes: the state is held, no foreign code runs --------------------------------------
 
-    def _bring(self, event: Event, now: datetime, begun: float) -> None:
+    def _bring(self, event: Event, begun: float) -> None:
         counts = self._counts
-        counts.last_event = now
+        arrived = time.time()
+        counts.last_event = arrived if self._unix is time.time else self._unix()
         try:
             if event.ignored:
                 counts.count(counted.FIELDS_IGNORED, by=float(len(event.ignored)))
-            duplicate = self._runs.take(event)
+            duplicate = self._runs.take(event, arrived)
             if duplicate is not None:
                 counts.count(counted.EVENTS_DUPLICATE, duplicate)
                 return
@@ -229,7 +273,8 @@ class Ingest:
             self._done(begun)
 
     def _done(self, begun: float) -> None:
-        self._note_faults()
+        if self._runs.news:
+            self._note_faults()
         self._counts.emitted(time.perf_counter() - begun)
 
     def _bring_snapshot(self, found: SnapshotImport, now: datetime) -> None:

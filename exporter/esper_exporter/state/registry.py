@@ -32,7 +32,7 @@ MAX_RETIRED = 4
 
 
 class NoRun(Exception):
-    """An event that belongs to no run: its group is unknown and nothing runs, or there are
+    """An event that belongs to no run: it has no group of its own and nothing runs, or there are
     too many groups. ``reason`` is a label value."""
 
     def __init__(self, reason: str) -> None:
@@ -126,6 +126,8 @@ class RunRegistry:
         self.last_end: float | None = None
         """When the newest end of a run came onto the page (``time.monotonic()``)."""
         self._end_is_news = False
+        self.news = False
+        """Whether `faults` may have something to report."""
         self._event_ids = EventIdFilter()
         self._identities: set[tuple[str, str]] = set()
         self.unrestored: deque[Entry] = deque()
@@ -134,8 +136,11 @@ class RunRegistry:
         """All runs on the page, superseded ones first."""
         return [*self.retired, *self.current.values()]
 
-    def take(self, event: Event) -> str | None:
-        """Bring an event to its run. Returns why it was left out as a duplicate, else None."""
+    def take(self, event: Event, arrived: float) -> str | None:
+        """Bring an event to its run. Returns why it was left out as a duplicate, else None.
+
+        ``arrived`` is when it came in, by this machine's clock, in Unix seconds.
+        """
         if event.event_id is not None and self._event_ids.seen(event.event_id):
             return "repeated"
         row = TYPES[event.type]
@@ -143,12 +148,15 @@ class RunRegistry:
             entry = self._begin(event, event.data)
         else:
             entry = self.current.get(event.group_id) or self._entry(event)
-        if entry.dual_emit.is_duplicate(event):
+        if row.aliases and entry.dual_emit.is_duplicate(event):
             return "dual_emit"
-        state = entry.aggregator.state
+        aggregator = entry.aggregator
+        state = aggregator.state
         self._newest = state.identity.group_id
-        entry.aggregator.apply(event)
-        entry.history.see(event, state, time.time())
+        aggregator.apply(event)
+        entry.history.see(event, state, arrived)
+        if state.latches.lightings != entry.lightings_seen:
+            self.news = True
         if row.resumes_run:
             self._want_restored(entry)
         if event.type in run_end.WORK and run_end.follow_event(state, event.type, event.timestamp):
@@ -183,12 +191,13 @@ class RunRegistry:
 
     def follow_snapshot(self, entry: Entry, now: datetime) -> None:
         """Note what a snapshot that was taken over says of its run's end."""
+        self.news = True
         if run_end.follow_snapshot(entry.state, now):
             self._ended()
 
     def _ended(self) -> None:
         self.last_end = self._monotonic()
-        self._end_is_news = True
+        self._end_is_news = self.news = True
 
     def forget(self) -> None:
         """Take every run off the page: a recording is played again from its beginning."""
@@ -208,7 +217,7 @@ class RunRegistry:
 
     def faults(self) -> Faults:
         """Whether a latch was lit, for the first time or again, since this was asked last."""
-        again = new = False
+        again = new = self.news = False
         for entry in self.current.values():
             latches = entry.state.latches
             if latches.lightings != entry.lightings_seen:
@@ -276,6 +285,7 @@ class RunRegistry:
 
     def salvage(self, event: Event) -> None:
         """Keep the latches of a policy update that could not be read."""
+        self.news = True
         self._entry(event).aggregator.salvage(event)
 
     def given(self, found: SnapshotImport, now: datetime) -> Entry:
@@ -302,7 +312,7 @@ class RunRegistry:
         if found is not None:
             return found
         if TYPES[event.type].group_unreliable and group == DEFAULT_GROUP:
-            # Emitted with the wrong group: it belongs to the group of the newest event.
+            # Emitted with the wrong group, whatever the run's is: it belongs to whoever spoke last.
             if self._newest is None:
                 raise NoRun("no_run")
             return self.current[self._newest]

@@ -51,9 +51,31 @@ class StateLock:
         It is done when this returns, except where this thread is inside already, or another
         thread stays inside longer than ``wait`` seconds: then the thread that is inside does it.
         """
-        self._queue.append(work)
-        if self._holder != get_ident():
-            self._work_off(wait)
+        queue, me = self._queue, get_ident()
+        queue.append(work)
+        if self._holder != me:
+            self._work_off(queue, me, wait)
+
+    def do_now(self, work: Callable[..., object], *args: object) -> bool:
+        """Do ``work(*args)`` with the state held, if it is to be had at once and no work is queued;
+        whether it was done. As `submit`, without a queue on the way."""
+        if self._holder is not None or self._queue or not self._lock.acquire(False):
+            return False
+        me = get_ident()
+        try:
+            self._holder = me
+            try:
+                work(*args)
+            except Exception:
+                self._on_error()
+        finally:
+            # No call stands between these two, so no signal handler can raise there.
+            if self._holder == me:
+                self._holder = None
+                self._lock.release()
+        if self._queue:
+            self._work_off(self._queue, me, 0.0)
+        return True
 
     def read(self, get: Callable[[], T], otherwise: Callable[[], T], wait: float) -> T:
         """What ``get`` returns with the state held and no work pending.
@@ -75,17 +97,22 @@ class StateLock:
                 self._holder = None
                 lock.release()
             if self._queue:
-                self._work_off(0.0)
+                self._work_off(self._queue, me, 0.0)
 
-    def _work_off(self, wait: float) -> None:
-        me, lock = get_ident(), self._lock
+    def _work_off(self, queue: deque[Callable[[], object]], me: int, wait: float) -> None:
+        lock = self._lock
         # Once more after each release: what was queued in between found the state taken.
-        while self._queue:
+        while queue:
             try:
                 if not lock.acquire(False) and not (wait and lock.acquire(timeout=wait)):
                     return
                 self._holder = me
-                self._do_queued()
+                while queue:
+                    work = queue.popleft()  # only the holder takes from it
+                    try:
+                        work()
+                    except Exception:
+                        self._on_error()
             finally:
                 # No call stands between these two, so no signal handler can raise there.
                 if self._holder == me:
