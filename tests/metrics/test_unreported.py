@@ -47,6 +47,7 @@ COUNTS = frozenset(
         *("esper_simic_steps_per_prune", "esper_simic_steps_per_germination"),
         *("esper_simic_steps_per_fossilization", "esper_tamiyo_collapse_risk_ratio"),
         *("esper_tamiyo_entropy_clip_correlation", "esper_tamiyo_dead_layers"),
+        "esper_tamiyo_head_choice_entropy_ratio",  # at most 1, whatever the two it is made of
         # of an event's envelope, which stays as it is
         "esper_tolaria_env_epoch",
         # of the exporter's own making
