@@ -31,6 +31,11 @@ from grafana.generator.look import (
     values,
 )
 from grafana.generator.model import Panel, Row
+from grafana.generator.panels import (
+    column,
+    table,
+    vital,
+)
 from grafana.generator.queries import (
     RUN,
     by,
@@ -40,8 +45,6 @@ from grafana.generator.queries import (
     state_number,
     worst,
 )
-from grafana.generator.tables import column, table
-from grafana.generator.tiles import in_lines, vital
 
 TILES = (
     vital(
@@ -142,8 +145,8 @@ HEADS = table(
             cell="color-background",
             width=145,
         ),
-        column("NaN", latched("nan"), mapping=LATCH, width=90),
-        column("Inf", latched("inf"), mapping=LATCH, width=90),
+        column("NaN", latched("nan"), mapping=LATCH, width=100),
+        column("Inf", latched("inf"), mapping=LATCH, width=100),
         column(
             "Entropy",
             CHOICE_ENTROPY,
@@ -151,7 +154,7 @@ HEADS = table(
             decimals=0,
             levels=ENTROPY_LEVELS,
             cell="gauge",
-            width=170,
+            width=190,
         ),
         column(
             "All steps",
@@ -168,7 +171,7 @@ HEADS = table(
             width=75,
         ),
         column("Gradient", NORM, decimals=3, levels=NORM_LEVELS, width=95),
-        column("Trend", TREND, mapping=TREND_WORDS, width=105),
+        column("Trend", TREND, mapping=TREND_WORDS, width=130),
         column(
             "Ratio max",
             worst("max", f"{HEAD}_ratio_max", "head", scope=OF_HEADS),
@@ -176,8 +179,8 @@ HEADS = table(
             levels=RATIO_LEVELS,
             width=95,
         ),
-        column("NaN since", first_time("nan"), unit="dateTimeAsLocal", width=175),
-        column("Inf since", first_time("inf"), unit="dateTimeAsLocal", width=175),
+        column("NaN since", first_time("nan"), unit="dateTimeAsLocal", width=185),
+        column("Inf since", first_time("inf"), unit="dateTimeAsLocal", width=185),
     ),
     "One row for each head. Good: healthy, no latch, entropy above 50 % where the head had a choice"
     " (the column beside it counts forced steps too, whose entropy is 0), gradient norm 0.1 to 2,"
@@ -278,11 +281,11 @@ FLOW = (
 
 
 ROWS = (
-    Row("Is the policy healthy?", (*in_lines(TILES), HEADS)),
-    Row("Gradient flow", in_lines(FLOW)),
+    Row("Is the policy healthy?", (*TILES, HEADS)),
+    Row("Gradient flow", FLOW),
     Row("Heads over time", OVER_TIME),
-    Row("Decisions", DECISIONS, closed=True),
-    Row("More of the heads", MORE_HEADS, closed=True),
+    Row("Decisions", DECISIONS),
+    Row("More of the heads", MORE_HEADS),
 )
 
 DASHBOARD = of_runs(

@@ -22,7 +22,6 @@ from grafana.generator.queries import (
     select,
 )
 from grafana.generator.run_table import CONFIGURATION
-from grafana.generator.tiles import in_lines
 
 from esper_exporter import health
 
@@ -221,7 +220,7 @@ LOSSES = (
         bounds=lines((health.COLLAPSE_RISK_CRITICAL, BAD)),
     ),
     _over(
-        "Learning rate, entropy weight",
+        "Learning rate and entropy coefficient",
         {
             "learning rate": ("max", "learning_rate"),
             "entropy coefficient": ("max", "entropy_coefficient"),
@@ -277,7 +276,7 @@ TRUST = (
 )
 
 ROWS = (
-    Row("Does the policy learn?", (*in_lines(TILES), *FIVE_CHARTS)),
+    Row("Does the policy learn?", (*TILES, *FIVE_CHARTS)),
     Row("Losses", LOSSES),
     Row("Trust region", TRUST),
     Row("Advantages", ADVANTAGES),

@@ -1,4 +1,4 @@
-"""Adds what each event reports about a run to its record."""
+"""What each event says of a run, put into its record."""
 
 from __future__ import annotations
 

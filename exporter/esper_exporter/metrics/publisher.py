@@ -91,6 +91,7 @@ class RunPublisher:
         A part that fails costs only itself and is told to ``on_error``.
         """
         for step in (
+            self._state.settle,
             self._write_latches,
             self._write_layer_faults,
             self._write_tallies,
@@ -257,7 +258,7 @@ class RunPublisher:
     def _write_env(self, env_id: int) -> None:
         state = self._state
         env = state.snapshot.envs[env_id]
-        outcome = state.last_outcome.get(env_id)
+        outcome, decision = state.last_outcome.get(env_id), state.last_decision.get(env_id)
         if not (
             env.last_update
             or env.total_reward_steps
@@ -273,7 +274,7 @@ class RunPublisher:
             "run": state,
             "epoch": state.host_epochs.get(env_id),
             "outcome": outcome,
-            "decision": state.last_decision.get(env_id),
+            "decision": None if decision is None else decision.snapshot(),
         }
         key = str(env_id)
         self._envs.write(self._blocks.fillers["env"].values(roots), key)
@@ -362,6 +363,5 @@ def _latch(latch: Latch, columns: list[str]) -> list[float]:
         "first_timestamp_seconds": latch.first.timestamp() if latch.first else ABSENT,
         "last_timestamp_seconds": latch.last.timestamp() if latch.last else ABSENT,
         "first_update": _cell(latch.first_update),
-        "first_batch": _cell(latch.first_batch),
     }
     return [next(v for suffix, v in cells.items() if name.endswith(suffix)) for name in columns]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import fields
-from datetime import datetime
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import Any, TypeVar
+
+from msgspec.structs import astuple
 
 from esper_exporter.contract.analytics import (
     AnalyticsSnapshotPayload,
@@ -15,7 +16,7 @@ from esper_exporter.contract.analytics import (
     RewardComponentsTelemetry,
 )
 from esper_exporter.contract.events import Event
-from esper_exporter.contract.vocabulary import HEADS, SPELLINGS, normalize_action
+from esper_exporter.contract.vocabulary import HEADS, normalize_action
 from esper_exporter.state import counted
 from esper_exporter.state.attribution import (
     CounterfactualConfig,
@@ -23,12 +24,11 @@ from esper_exporter.state.attribution import (
     ShapleyEstimate,
     ShapleySnapshot,
 )
-from esper_exporter.state.choices import choices_of
 from esper_exporter.state.counters import HistogramRow
-from esper_exporter.state.decision import DecisionSnapshot
+from esper_exporter.state.decision import HeldDecision, head_values
 from esper_exporter.state.environment import EnvState
 from esper_exporter.state.rewards import RewardComponents
-from esper_exporter.state.run import MAX_DECISIONS, MAX_SLOTS, PendingDecision, RunState
+from esper_exporter.state.run import MAX_SLOTS, RunState
 from esper_exporter.state.statistics import ObservationStats
 
 T = TypeVar("T")
@@ -36,10 +36,6 @@ T = TypeVar("T")
 GAMMA = 0.995
 """The discount of the real system; a decision's TD advantage is r + γ·V(s') − V(s)."""
 
-DECISION_EXPIRY_SECONDS = 120.0
-_head_values = attrgetter(
-    *(f"{SPELLINGS[head]}_{what}" for what in ("confidence", "entropy") for head in HEADS)
-)
 _HEAD_HISTOGRAMS = HistogramRow(
     tuple(
         (histogram, (head,))
@@ -71,7 +67,8 @@ _COMPONENTS = {
     "total_reward": "total",
 }
 _COMPONENT_TARGETS = tuple(_COMPONENTS.values())
-_component_values = attrgetter(*_COMPONENTS)
+_component_values = itemgetter(*map(RewardComponentsTelemetry.__struct_fields__.index, _COMPONENTS))
+"""From ``astuple`` of the components, which costs less than as many attributes."""
 _OBSERVATIONS = tuple(
     field.name
     for field in fields(ObservationStats)
@@ -102,7 +99,7 @@ def apply_analytics(run: RunState, event: Event, payload: AnalyticsSnapshotPaylo
         _apply_shapley(run, event, payload)
     elif payload.kind == "action_distribution":
         if payload.action_counts:
-            tamiyo = run.snapshot.tamiyo
+            tamiyo = run.bare_snapshot.tamiyo
             tamiyo.action_counts = dict(payload.action_counts)
             tamiyo.total_actions = sum(payload.action_counts.values())
     elif payload.kind == "batch_stats":
@@ -113,8 +110,8 @@ def apply_analytics(run: RunState, event: Event, payload: AnalyticsSnapshotPaylo
 
 
 def see_observations(run: RunState, event: Event, stats: ObservationStatsTelemetry) -> None:
-    """Apply the health of the policy's inputs; NaN or Inf in them is a separate fault."""
-    _update(run.snapshot.observation_stats, _OBSERVATIONS, _observed(stats))
+    """Take in the health of the policy's inputs; NaN or Inf in them is a fault of its own."""
+    _update(run.bare_snapshot.observation_stats, _OBSERVATIONS, _observed(stats))
     run.observed = True
     run.touched.observations = True
     if stats.nan_count or stats.inf_count:
@@ -164,7 +161,7 @@ def _take_reward_components(
     state = env.reward_components
     told = payload.reward_components
     if not env.active_seed_count:
-        # The last reported contribution belonged to a seed that is gone.
+        # The contribution told last belonged to a seed that is gone.
         state.seed_contribution = state.bounded_attribution = None
     if told is not None:
         _copy_components(state, told)
@@ -183,7 +180,7 @@ def _take_reward_components(
 
 
 def _copy_components(state: RewardComponents, told: RewardComponentsTelemetry) -> None:
-    _update(state, _COMPONENT_TARGETS, _component_values(told))
+    _update(state, _COMPONENT_TARGETS, _component_values(astuple(told)))
 
 
 def _update(state: object, names: tuple[str, ...], values: tuple[Any, ...]) -> None:
@@ -201,54 +198,32 @@ def _decide(
     reward: float | None,
 ) -> None:
     """Record a decision, and settle the TD advantage of the one before it."""
-    value = payload.value_estimate
-    pending = run.pending.pop(env.env_id, None)
+    env_id, value = env.env_id, payload.value_estimate
+    pending = run.pending.pop(env_id, None)
     if pending is not None and value is not None:
-        pending.decision.td_advantage = pending.reward + GAMMA * value - pending.value
-        run.td_advantages[env.env_id] = pending.decision.td_advantage
-    snapshot, tamiyo = run.snapshot, run.snapshot.tamiyo
-    heads = payload.head_telemetry
-    confidences: dict[str, float] = {}
+        told = pending.payload
+        advantage = told.total_reward + GAMMA * value - told.value_estimate  # type: ignore[operator]
+        pending.advantage(advantage)
+        run.td_advantages[env_id] = advantage
+    snapshot, heads = run.bare_snapshot, payload.head_telemetry
     if heads is not None:
-        values = _head_values(heads)
-        confidences = {
-            head: value for head, value in zip(HEADS, values, strict=False) if value is not None
-        }
-        run.distributions.hold(_HEAD_HISTOGRAMS, values)
-    decision = DecisionSnapshot(
-        timestamp=event.timestamp,
-        slot_states=dict(payload.slot_states or {}),
-        host_accuracy=env.host_accuracy or 0.0,
-        chosen_action=op,
-        choices=choices_of(payload),
-        confidence=payload.action_confidence,
-        expected_value=value,
-        actual_reward=reward,
-        alternatives=list(payload.alternatives or ()),
-        action_success=payload.action_success,
-        decision_id=(event.event_id or "")[:8],
-        env_id=env.env_id,
-        episode=snapshot.current_episode,
-        epoch=snapshot.current_epoch,
-        batch=snapshot.current_batch,
-        value_residual=None if reward is None or value is None else reward - value,
-        decision_entropy=payload.decision_entropy,
-        confidences=confidences,
+        run.distributions.hold(_HEAD_HISTOGRAMS, head_values(heads))
+    decision = HeldDecision(
+        event,
+        payload,
+        op,
+        env_id,
+        env.host_accuracy or 0.0,
+        snapshot.current_episode,
+        snapshot.current_epoch,
+        snapshot.current_batch,
     )
     if reward is not None and value is not None:
-        run.pending[env.env_id] = PendingDecision(decision, reward, value)
-    run.last_decision[env.env_id] = decision
-    tamiyo.recent_decisions.insert(0, decision)
-    expire_decisions(tamiyo.recent_decisions, event.timestamp)
+        run.pending[env_id] = decision
+    run.last_decision[env_id] = decision
+    run.held_decisions.append(decision)
     if payload.action_success is not None:
-        tamiyo.last_action_success = payload.action_success
-
-
-def expire_decisions(decisions: list[DecisionSnapshot], now: datetime) -> None:
-    """Keep at most eight decisions, and none older than two minutes."""
-    del decisions[MAX_DECISIONS:]
-    while decisions and (now - decisions[-1].timestamp).total_seconds() > DECISION_EXPIRY_SECONDS:
-        decisions.pop()
+        snapshot.tamiyo.last_action_success = payload.action_success
 
 
 def _apply_shapley(run: RunState, event: Event, payload: AnalyticsSnapshotPayload) -> None:

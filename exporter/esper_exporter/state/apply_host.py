@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from operator import attrgetter
 
 from esper_exporter.contract.events import Event
 from esper_exporter.contract.tolaria import (
@@ -26,13 +27,16 @@ from esper_exporter.state.unreported import unreported
 BEST_RUNS = 10
 SECONDS_PER_HOUR = 3600.0
 
-_PHASES = (
-    ("forward", "forward_time_ms"),
-    ("backward", "backward_time_ms"),
-    ("optimizer", "optimizer_step_time_ms"),
-    ("data_transfer", "data_transfer_time_ms"),
-    ("epoch", "host_epoch_time_ms"),
-)
+_EPOCHS = (counted.EPOCHS, ())
+_PHASES = {
+    "forward": "forward_time_ms",
+    "backward": "backward_time_ms",
+    "optimizer": "optimizer_step_time_ms",
+    "data_transfer": "data_transfer_time_ms",
+    "epoch": "host_epoch_time_ms",
+}
+_times = attrgetter(*_PHASES.values())
+_NO_TIMES = (None,) * len(_PHASES)
 _SEED_INTERACTIONS = (
     "contribution_velocity",
     "interaction_sum",
@@ -40,11 +44,13 @@ _SEED_INTERACTIONS = (
     "upstream_alpha_sum",
     "downstream_alpha_sum",
 )
+_interactions = attrgetter(*_SEED_INTERACTIONS)
+_NO_INTERACTIONS = (None,) * len(_SEED_INTERACTIONS)
 
 
 def apply_epoch(run: RunState, event: Event, payload: TolariaEpochPayload) -> None:
     """TOLARIA_EPOCH_COMPLETED / EPOCH_COMPLETED: one environment finished one epoch."""
-    run.tallies.add(counted.EPOCHS)
+    run.tallies.count(_EPOCHS)
     env = run.env(payload.env_id)
     if env is None:
         run.tallies.add(counted.EVENTS_OUT_OF_BOUNDS)
@@ -70,18 +76,17 @@ def apply_epoch(run: RunState, event: Event, payload: TolariaEpochPayload) -> No
         run.touched.seeds.add((env.env_id, slot_id))
     if not run.slots_locked:
         run.see_slots(payload.seeds or ())
-    snapshot = run.snapshot
+    snapshot = run.bare_snapshot
     snapshot.current_epoch = payload.inner_epoch
     run.epoch_reported = True
-    env.add_accuracy(
-        payload.val_accuracy, payload.inner_epoch, snapshot.current_episode + env.env_id
-    )
+    env_id = payload.env_id
+    env.add_accuracy(payload.val_accuracy, payload.inner_epoch, snapshot.current_episode + env_id)
     env.last_update = event.timestamp
-    run.host_epochs[env.env_id] = payload
+    run.host_epochs[env_id] = payload
     if payload.observation_stats is not None:
         see_observations(run, event, payload.observation_stats)
     _observe_times(run, payload)
-    run.touched.envs.add(env.env_id)
+    run.touched.envs.add(env_id)
 
 
 def _update_seed(seed: SeedState, told: SeedTelemetry) -> None:
@@ -93,15 +98,18 @@ def _update_seed(seed: SeedState, told: SeedTelemetry) -> None:
     seed.grad_ratio = told.grad_ratio
     seed.has_vanishing = told.has_vanishing
     seed.has_exploding = told.has_exploding
-    for name in _SEED_INTERACTIONS:
-        value = getattr(told, name)
-        if value is not None:
-            setattr(seed, name, value)
+    values = _interactions(told)
+    if values != _NO_INTERACTIONS:
+        for name, value in zip(_SEED_INTERACTIONS, values, strict=True):
+            if value is not None:
+                setattr(seed, name, value)
 
 
 def _observe_times(run: RunState, payload: TolariaEpochPayload) -> None:
-    for phase, name in _PHASES:
-        milliseconds = getattr(payload, name)
+    times = _times(payload)
+    if times == _NO_TIMES:
+        return
+    for phase, milliseconds in zip(_PHASES, times, strict=True):
         if milliseconds is not None:
             run.distributions.observe(counted.STEP_DURATION, milliseconds / 1000.0, phase)
 
@@ -110,7 +118,8 @@ def apply_batch(run: RunState, event: Event, payload: TolariaBatchPayload) -> No
     """TOLARIA_BATCH_COMPLETED / BATCH_EPOCH_COMPLETED: every environment ended its episode."""
     run.tallies.add(counted.BATCHES)
     run.end_attempt()
-    snapshot, tamiyo, vitals = run.snapshot, run.snapshot.tamiyo, run.snapshot.vitals
+    snapshot = run.bare_snapshot
+    tamiyo, vitals = snapshot.tamiyo, snapshot.vitals
     run.batch = payload
     run.batches_completed += 1
     now = event.timestamp.timestamp()
@@ -149,7 +158,7 @@ def apply_batch(run: RunState, event: Event, payload: TolariaBatchPayload) -> No
 
 def _record_best_runs(run: RunState, payload: TolariaBatchPayload) -> None:
     """Keep the ten best episodes, each with what it looked like at its peak and at its end."""
-    snapshot = run.snapshot
+    snapshot = run.bare_snapshot
     first_episode = payload.episodes_completed - payload.n_envs
     for env in snapshot.envs.values():
         if env.best_accuracy <= 0:

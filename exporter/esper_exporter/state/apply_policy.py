@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import fields
-from operator import attrgetter
+from operator import attrgetter, itemgetter
+from typing import Any
+
+from msgspec.structs import astuple
 
 from esper_exporter import health
 from esper_exporter.contract.events import Event
@@ -19,7 +22,7 @@ from esper_exporter.state.policy import (
     TamiyoState,
     ValueFunctionMetrics,
 )
-from esper_exporter.state.run import RunState
+from esper_exporter.state.run import HeldUpdate, RunState
 from esper_exporter.state.torch_memory import of_update
 from esper_exporter.state.trends import (
     compute_collapse_risk,
@@ -32,7 +35,7 @@ ENTROPY_HEALTHY = 1.39
 VALUE_SPREAD_WARMUP_BATCHES = 50
 VALUE_SPREAD_MINIMUM = 0.1
 
-# Fields that go into the state under another name, or by a separate rule.
+# Fields that go into the state under another name, or by a rule of their own.
 _RENAMED = {"lr": "learning_rate", "batch": "ppo_batch"}
 _BY_RULE = frozenset(
     {"entropy_coef", "learning_rate", "layer_gradient_health", "pre_norm_advantage_std"}
@@ -70,7 +73,28 @@ def _copy_shared(payload: TamiyoPolicyUpdatePayload, tamiyo: TamiyoState) -> Non
         state.__dict__.update(zip(names, values, strict=False))
 
 
+MAX_HELD = 32
+"""Policy updates that are held before they are brought into the snapshot."""
+
 _ALL_HEADS = (*HEADS, *AUX_HEADS)
+_FIELDS = TamiyoPolicyUpdatePayload.__struct_fields__
+
+
+def _picker(*names: str) -> itemgetter[Any]:
+    """Picks fields from ``astuple`` of an update, a tenth of the cost of attributes."""
+    return itemgetter(*map(_FIELDS.index, names))
+
+
+_gradient_states = _picker(*(f"head_{head}_gradient_state" for head in _ALL_HEADS))
+_doubtful = _picker(
+    *("nan_grad_count", "inf_grad_count", "grad_nan_layers", "action_heads", "head_updates"),
+    *("lstm_has_nan", "lstm_has_inf", "rollout_lstm_has_nan", "rollout_lstm_has_inf"),
+    *("amp_overflow_detected", "amp_overflow_count"),
+)
+"""What is false, 0 or empty unless something may be wrong, or heads are to be learnt."""
+_to_be_finite = _picker("policy_loss", "value_loss", "grad_norm", "pre_clip_grad_norm", "ratio_max")
+_flags = _picker("head_nan_detected", "head_inf_detected")
+_grad_norms = attrgetter(*(f"head_{head}_grad_norm" for head in _ALL_HEADS))
 _KNOWN_HEADS, _TAMIYO_HEADS = frozenset(_ALL_HEADS), frozenset(HEADS)
 _HEAD_GRAD_NORMS = HistogramRow(tuple((counted.HEAD_GRAD_NORM, (head,)) for head in _ALL_HEADS))
 
@@ -90,17 +114,31 @@ _reported = attrgetter(*_REPORTED)
 
 
 def light_latches(run: RunState, event: Event, payload: TamiyoPolicyUpdatePayload) -> None:
-    """Light a latch for everything non-finite that a policy update reports, also for an update
-    whose other fields could not be read: a fault outlives a malformed event."""
+    """Everything non-finite that a policy update tells of. Also for an update whose other fields
+    could not be read: a fault outlives a malformed event."""
+    if _nothing_wrong(payload):
+        run.overflows_in_a_row = 0
+        run.begin_attempt("flags")
+    else:
+        _light_each(run, event, payload)
+    latches = run.latches
+    if not latches.lightings:
+        return
+    tamiyo = run.bare_snapshot.tamiyo
+    for head, kind in latches.lit_heads():
+        board = tamiyo.head_nan_latch if kind == "nan" else tamiyo.head_inf_latch
+        board[head] = True
+
+
+def _light_each(run: RunState, event: Event, payload: TamiyoPolicyUpdatePayload) -> None:
     see_heads(run, payload.action_heads)
     run.overflows_in_a_row = run.overflows_in_a_row + 1 if _overflowed(payload) else 0
     attempt = run.begin_attempt("flags")
     when, latches = event.timestamp, run.latches
     index = payload.ppo_update_idx
-    batch = payload.batch or None
-    latches.light_flags("nan", payload.head_nan_detected, when, attempt, index, batch)
-    latches.light_flags("inf", payload.head_inf_detected, when, attempt, index, batch)
-    if _gradients_nonfinite(payload) and not _overflow_handled(run, payload):
+    latches.light_flags("nan", payload.head_nan_detected, when, attempt, index)
+    latches.light_flags("inf", payload.head_inf_detected, when, attempt, index)
+    if _gradients_nonfinite(payload) and not _overflow_handled(payload, run.overflows_in_a_row):
         latches.light_source("gradients", when, attempt, index)
     for loss in (payload.policy_loss, payload.value_loss):
         if loss is not None and not math.isfinite(loss):
@@ -115,12 +153,17 @@ def light_latches(run: RunState, event: Event, payload: TamiyoPolicyUpdatePayloa
     ratio = payload.ratio_max
     if ratio is not None and not math.isfinite(ratio):
         latches.light_source("ratio", when, attempt, index)
-    if not latches.lightings:
-        return
-    tamiyo = run.snapshot.tamiyo
-    for head, kind in latches.lit_heads():
-        board = tamiyo.head_nan_latch if kind == "nan" else tamiyo.head_inf_latch
-        board[head] = True
+
+
+def _nothing_wrong(payload: TamiyoPolicyUpdatePayload) -> bool:
+    """Whether an update plainly has nothing to report to the latches, as nearly all of them."""
+    values = astuple(payload)
+    if any(_doubtful(values)) or "nonfinite" in _gradient_states(values):
+        return False
+    for number in _to_be_finite(values):
+        if number is not None and not math.isfinite(number):
+            return False
+    return not any(flags and True in flags.values() for flags in _flags(values))
 
 
 def _gradients_nonfinite(payload: TamiyoPolicyUpdatePayload) -> bool:
@@ -131,7 +174,8 @@ def _gradients_nonfinite(payload: TamiyoPolicyUpdatePayload) -> bool:
         or payload.inf_grad_count
         or payload.grad_nan_layers
         or any(norm is not None and not math.isfinite(norm) for norm in norms)
-        or any(head.gradient_state == "nonfinite" for head in payload.heads.values())
+        or "nonfinite" in _gradient_states(astuple(payload))
+        or any(head.gradient_state == "nonfinite" for head in (payload.head_updates or {}).values())
     )
 
 
@@ -150,7 +194,7 @@ def _overflowed(payload: TamiyoPolicyUpdatePayload) -> bool:
     )
 
 
-def _overflow_handled(run: RunState, payload: TamiyoPolicyUpdatePayload) -> bool:
+def _overflow_handled(payload: TamiyoPolicyUpdatePayload, overflows_in_a_row: int) -> bool:
     """Whether the update's non-finite gradients are an overflow that GradScaler took care of.
 
     That is how a loss scale is found, and no fault, unless the scale is so low that the gradient
@@ -161,7 +205,7 @@ def _overflow_handled(run: RunState, payload: TamiyoPolicyUpdatePayload) -> bool
     scale = payload.loss_scale
     if scale is not None and scale <= health.AMP_LOSS_SCALE_FLOOR:
         return False
-    return run.overflows_in_a_row < health.AMP_OVERFLOWS_IN_A_ROW
+    return overflows_in_a_row < health.AMP_OVERFLOWS_IN_A_ROW
 
 
 def apply_policy_update(run: RunState, event: Event, payload: TamiyoPolicyUpdatePayload) -> None:
@@ -170,14 +214,49 @@ def apply_policy_update(run: RunState, event: Event, payload: TamiyoPolicyUpdate
     if payload.skipped:
         run.count_skip("rollback")
         return
-    tamiyo = run.snapshot.tamiyo
-    _copy_shared(payload, tamiyo)
-    run.see_memory(of_update(tamiyo.infrastructure))
+    run.update = payload
+    if payload.kl_divergence_after_update is not None:
+        run.after_update = payload
+    run.last_update_at = event.timestamp
+    if payload.cuda_memory_reserved_gb:
+        run.see_memory(of_update(payload))
+    snapshot, held = run.bare_snapshot, run.held_updates
+    snapshot.tamiyo.ppo_data_received = True
+    held.append(HeldUpdate(event, payload, snapshot.current_batch, run.overflows_in_a_row))
+    run.settle_updates = settle_updates
+    if len(held) >= MAX_HELD:
+        settle_updates(run)
+    # Layers that this update does not report go, whoever saw those of the one before.
+    run.touched.policy = run.touched.layers = True
+
+
+def settle_updates(run: RunState) -> None:
+    """Bring the held updates into counters and snapshot; most fields only of the newest one."""
+    held, run.held_updates = run.held_updates, []
+    for event, payload, batch, overflows_in_a_row in held:
+        _count(run, event, payload, overflows_in_a_row)
+        tamiyo = run.bare_snapshot.tamiyo
+        newest = payload is held[-1].payload
+        if newest:
+            _copy_shared(payload, tamiyo)
+        _keep_last_reported(event, payload, tamiyo)
+        apply_heads(run, payload.heads)
+        _read_entropies(run)
+        state = tamiyo.__dict__
+        for history, value in zip(_HISTORY_FIELDS, _in_history(payload), strict=True):
+            if value is not None:
+                state[history].append(value)
+        _predict_collapse(tamiyo, payload, batch)
+
+
+def _keep_last_reported(
+    event: Event, payload: TamiyoPolicyUpdatePayload, tamiyo: TamiyoState
+) -> None:
+    """What an update that does not report it leaves as it was, and what has a rule of its own."""
     count = len(OPS)
     values, mask = payload.op_q_values, payload.op_valid_mask
     tamiyo.op_q_values = values if values and len(values) == count else (math.nan,) * count
     tamiyo.op_valid_mask = mask if mask and len(mask) == count else (False,) * count
-    tamiyo.ppo_data_received = True
     tamiyo.ppo_batch = payload.batch if payload.batch is not None else 0
     if payload.lr is not None:
         tamiyo.learning_rate = payload.lr
@@ -188,20 +267,6 @@ def apply_policy_update(run: RunState, event: Event, payload: TamiyoPolicyUpdate
     tamiyo.pre_norm_advantage_std = payload.d5_pre_norm_advantage_std
     if event.group_id != "default":
         tamiyo.group_id = event.group_id
-    apply_heads(run, payload.heads)
-    _read_entropies(run)
-    state = tamiyo.__dict__
-    for history, value in zip(_HISTORY_FIELDS, _in_history(payload), strict=True):
-        if value is not None:
-            state[history].append(value)
-    _predict_collapse(run)
-    run.update = payload
-    if payload.kl_divergence_after_update is not None:
-        run.after_update = payload
-    run.last_update_at = event.timestamp
-    _count(run, event, payload)
-    # Layers that this update does not report are removed.
-    run.touched.policy = run.touched.layers = True
 
 
 def _read_entropies(run: RunState) -> None:
@@ -212,26 +277,25 @@ def _read_entropies(run: RunState) -> None:
     """
     reported = {
         head: state
-        for head, state in run.snapshot.tamiyo.heads.items()
+        for head, state in run.bare_snapshot.tamiyo.heads.items()
         if head in _TAMIYO_HEADS and state.entropy is not None
     }
     if not run.entropy_in_nats:
         run.entropy_in_nats = any((s.entropy or 0.0) > 1.0 + 1e-6 for s in reported.values())
     if run.entropy_in_nats:
-        n_slots = len(run.snapshot.slot_ids)
+        n_slots = len(run.bare_snapshot.slot_ids)
         for head, state in reported.items():
             limit = head_max_entropy(head, n_slots)
             state.entropy = (state.entropy or 0.0) / limit if limit > 0 else None
 
 
-def _predict_collapse(run: RunState) -> None:
-    tamiyo = run.snapshot.tamiyo
+def _predict_collapse(tamiyo: TamiyoState, payload: TamiyoPolicyUpdatePayload, batch: int) -> None:
     if tamiyo.initial_value_spread is None and (
-        run.snapshot.current_batch >= VALUE_SPREAD_WARMUP_BATCHES
-        and tamiyo.value_max is not None
-        and tamiyo.value_min is not None
+        batch >= VALUE_SPREAD_WARMUP_BATCHES
+        and payload.value_max is not None
+        and payload.value_min is not None
     ):
-        spread = tamiyo.value_max - tamiyo.value_min
+        spread = payload.value_max - payload.value_min
         if spread > VALUE_SPREAD_MINIMUM:
             tamiyo.initial_value_spread = spread
     tamiyo.entropy_velocity = compute_entropy_velocity(tamiyo.entropy_history)
@@ -246,7 +310,9 @@ def _predict_collapse(run: RunState) -> None:
     tamiyo._previous_risk = tamiyo.collapse_risk_score
 
 
-def _count(run: RunState, event: Event, payload: TamiyoPolicyUpdatePayload) -> None:
+def _count(
+    run: RunState, event: Event, payload: TamiyoPolicyUpdatePayload, overflows_in_a_row: int
+) -> None:
     """What a gauge would show only if a scrape happened to come at the right moment."""
     tallies, distributions = run.tallies, run.distributions
     tallies.add(counted.UPDATES)
@@ -255,18 +321,19 @@ def _count(run: RunState, event: Event, payload: TamiyoPolicyUpdatePayload) -> N
         norm = payload.grad_norm
     if payload.max_grad_norm:
         run.explosion_norm = health.EXPLOSION_FACTOR * payload.max_grad_norm
-    if norm is not None and (math.isfinite(norm) or not _overflow_handled(run, payload)):
+    if norm is not None and (
+        math.isfinite(norm) or not _overflow_handled(payload, overflows_in_a_row)
+    ):
         distributions.observe(counted.UPDATE_GRAD_NORM, norm)
         if not math.isfinite(norm):
             tallies.add(counted.NONFINITE_GRAD_NORMS)
         if norm > run.explosion_norm:
             tallies.add(counted.GRADIENT_EXPLOSIONS)
-        run.grad_norm_window_max = run.grad_norms.add(event.timestamp.timestamp(), norm)
-    heads = run.snapshot.tamiyo.heads
-    norms = [state.grad_norm if (state := heads.get(head)) else None for head in _ALL_HEADS]
-    distributions.hold(_HEAD_GRAD_NORMS, norms)
-    for head in heads.keys() - _KNOWN_HEADS:
-        distributions.observe(counted.HEAD_GRAD_NORM, heads[head].grad_norm, head)
+        run.largest_grad_norm = run.grad_norms.add(event.timestamp.timestamp(), norm)
+    if run.heads == HEADS and not payload.head_updates:
+        distributions.hold(_HEAD_GRAD_NORMS, _grad_norms(payload))
+    else:
+        _observe_heads(run, payload)
     if payload.update_time_ms is not None:
         distributions.observe(counted.UPDATE_DURATION, payload.update_time_ms / 1000.0)
     if payload.early_stop_epoch is not None:
@@ -277,6 +344,18 @@ def _count(run: RunState, event: Event, payload: TamiyoPolicyUpdatePayload) -> N
     for counter, reported in zip(_REPORTED_COUNTERS, _reported(payload), strict=True):
         if reported is not None:
             tallies.add(counter, by=float(reported))
+
+
+def _observe_heads(run: RunState, payload: TamiyoPolicyUpdatePayload) -> None:
+    """The gradient norms of the heads that the policy has, whichever those are."""
+    norms = {
+        head: update.grad_norm
+        for head, update in payload.heads.items()
+        if head in run.heads or head in AUX_HEADS
+    }
+    run.distributions.hold(_HEAD_GRAD_NORMS, [norms.get(head) for head in _ALL_HEADS])
+    for head in norms.keys() - _KNOWN_HEADS:
+        run.distributions.observe(counted.HEAD_GRAD_NORM, norms[head], head)
 
 
 def _overflows(payload: TamiyoPolicyUpdatePayload) -> int | None:

@@ -106,7 +106,7 @@ def apply_germinated(run: RunState, event: Event, payload: SeedGerminatedPayload
     if place is None:
         return
     # A new seed: nothing is left of the one that was in the slot before.
-    seed, env, snapshot = new_seed(place.slot_id), place.env, run.snapshot
+    seed, env, snapshot = new_seed(place.slot_id), place.env, run.bare_snapshot
     env.seeds[place.slot_id] = seed
     seed.stage = "GERMINATED"
     seed.blueprint_id = blueprint
@@ -169,7 +169,7 @@ def apply_fossilized(run: RunState, event: Event, payload: SeedFossilizedPayload
     place = _place(run, event, payload)
     if place is None:
         return
-    seed, env, snapshot = place.seed, place.env, run.snapshot
+    seed, env, snapshot = place.seed, place.env, run.bare_snapshot
     came_from = seed.stage
     seed.stage = "FOSSILIZED"
     seed.improvement = payload.improvement
@@ -196,7 +196,7 @@ def apply_pruned(run: RunState, event: Event, payload: SeedPrunedPayload) -> Non
     _live(run, payload.epochs_total)
     if place is None:
         return
-    seed, env, snapshot = place.seed, place.env, run.snapshot
+    seed, env, snapshot = place.seed, place.env, run.bare_snapshot
     came_from, alpha = seed.stage, seed.alpha
     seed.stage = "PRUNED"
     seed.improvement = payload.improvement
@@ -204,7 +204,7 @@ def apply_pruned(run: RunState, event: Event, payload: SeedPrunedPayload) -> Non
     seed.epochs_total = payload.epochs_total
     seed.counterfactual = payload.counterfactual
     seed.blueprint_id = blueprint
-    # The slot is free again; what was measured of its seed is obsolete.
+    # The slot is free again; what was measured of its seed belongs to nobody now.
     seed.seed_params = seed.alpha = seed.accuracy_delta = seed.grad_ratio = None
     seed.has_vanishing = seed.has_exploding = seed.epochs_in_stage = None
     if blueprint:

@@ -23,6 +23,7 @@ def see_heads(run: RunState, named: Iterable[str] | None) -> None:
         *[head for head in chosen if head not in HEADS][:MAX_HEADS],
     )
     if heads and heads != run.heads:
+        run.settle_updates(run)  # those before had the heads of before
         for head in run.heads:
             for counter, labels in counted.of_head(head):
                 run.tallies.forget(counter, *labels)
@@ -31,12 +32,12 @@ def see_heads(run: RunState, named: Iterable[str] | None) -> None:
                 run.tallies.begin(counter, *labels)
         run.heads = heads
         run.latches.watch(heads)
-        run.touched.policy |= run.snapshot.tamiyo.ppo_data_received
+        run.touched.policy |= run.bare_snapshot.tamiyo.ppo_data_received
 
 
 def apply_heads(run: RunState, updates: Mapping[str, HeadUpdatePayload]) -> None:
     """What each head did in an update. A head that the policy does not have has no metrics."""
-    tamiyo = run.snapshot.tamiyo
+    tamiyo = run.bare_snapshot.tamiyo
     before = tamiyo.heads
     tamiyo.heads = {
         head: HeadState.of(update, before.get(head))

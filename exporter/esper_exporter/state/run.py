@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import NamedTuple
 
 from esper_exporter import health
 from esper_exporter.contract.analytics import (
@@ -35,7 +36,7 @@ from esper_exporter.contract.vocabulary import HEADS
 from esper_exporter.state import counted
 from esper_exporter.state.choices import DecisionCounts
 from esper_exporter.state.counters import Distributions, Tallies, WindowMaximum
-from esper_exporter.state.decision import DecisionSnapshot
+from esper_exporter.state.decision import MAX_DECISIONS, HeldDecision, expire_decisions
 from esper_exporter.state.environment import EnvState
 from esper_exporter.state.latches import Latches
 from esper_exporter.state.layer_faults import LayerFaults
@@ -49,7 +50,6 @@ from esper_exporter.state.unreported import unreported
 GRAD_NORM_WINDOW_SECONDS = 300.0
 MAX_ENVS = 1024
 MAX_SLOTS = 256
-MAX_DECISIONS = 8
 EVENT_LOG_LENGTH = 100
 
 
@@ -93,13 +93,17 @@ class Touched:
         self.devices.clear()
 
 
-@dataclass(slots=True)
-class PendingDecision:
-    """A decision whose TD advantage waits for the next value estimate of its environment."""
+class HeldUpdate(NamedTuple):
+    """A policy update, the batch during which it came, and how many updates up to it overflowed."""
 
-    decision: DecisionSnapshot
-    reward: float
-    value: float
+    event: Event
+    payload: TamiyoPolicyUpdatePayload
+    batch: int
+    overflows_in_a_row: int
+
+
+def _nothing_held(run: RunState) -> None:
+    """Before the first update there is nothing to settle."""
 
 
 @dataclass(slots=True)
@@ -130,11 +134,12 @@ class LifecycleTally:
 class RunState:
     """Everything known about one (run, group).
 
-    Mutable, owned by one aggregator and read under the exporter's lock.
+    Mutable, owned by one aggregator and read by whoever holds the exporter's lock.
     """
 
     identity: RunIdentity
-    snapshot: SanctumSnapshot = field(default_factory=SanctumSnapshot)
+    bare_snapshot: SanctumSnapshot = field(default_factory=SanctumSnapshot)
+    """`snapshot`, without the policy updates and decisions that are held."""
     active: bool = True
     ended_at: datetime | None = None
     ended_by: str | None = None
@@ -151,21 +156,29 @@ class RunState:
     last_update_at: datetime | None = None
     rank_steps: RankSteps | None = None
     envs_with_success: set[int] = field(default_factory=set)
-    """Environments for which an event reported whether their last action succeeded."""
+    """Environments of which an event said whether their last action succeeded."""
     update: TamiyoPolicyUpdatePayload | None = None
+    held_updates: list[HeldUpdate] = field(default_factory=list)
+    """Policy updates that are not in the snapshot yet: it is read less often than they come."""
+    settle_updates: Callable[[RunState], None] = _nothing_held
     entropy_in_nats: bool | None = None
     heads: tuple[str, ...] = HEADS
     """The policy's action heads: Tamiyo's eight, unless it named its own."""
     tallies: Tallies = field(default_factory=lambda: Tallies(counted.OF_RUN))
     distributions: Distributions = field(default_factory=lambda: Distributions(counted.OF_RUN))
+    event_counts: dict[str, int] = field(default_factory=dict)
+    """Events by name that are not in the counters yet."""
     decisions: DecisionCounts = field(default_factory=DecisionCounts)
     latches: Latches = field(default_factory=Latches)
     layer_faults: LayerFaults = field(default_factory=LayerFaults)
     touched: Touched = field(default_factory=Touched)
     episodes: EpisodeTally = field(default_factory=EpisodeTally)
     lifecycle: LifecycleTally = field(default_factory=LifecycleTally)
-    pending: dict[int, PendingDecision] = field(default_factory=dict)
-    last_decision: dict[int, DecisionSnapshot] = field(default_factory=dict)
+    pending: dict[int, HeldDecision] = field(default_factory=dict)
+    """By environment, the decision whose TD advantage waits for the next value estimate."""
+    last_decision: dict[int, HeldDecision] = field(default_factory=dict)
+    held_decisions: deque[HeldDecision] = field(default_factory=lambda: deque(maxlen=MAX_DECISIONS))
+    """The newest decisions that are not in the snapshot yet."""
     host_epochs: dict[int, TolariaEpochPayload] = field(default_factory=dict)
     last_rewards: dict[int, RewardComponentsTelemetry] = field(default_factory=dict)
     last_outcome: dict[int, EpisodeOutcomePayload] = field(default_factory=dict)
@@ -193,12 +206,13 @@ class RunState:
     grad_norms: WindowMaximum = field(
         default_factory=lambda: WindowMaximum(GRAD_NORM_WINDOW_SECONDS)
     )
-    grad_norm_window_max: float | None = None
+    largest_grad_norm: float | None = None
+    """`grad_norm_window_max`, without the policy updates that are held."""
     seeds_reported: set[int] = field(default_factory=set)
     """Environments whose seeds were reported, and be it that there are none."""
     epoch_reported: bool = False
     outcome_reported: bool = False
-    """Whether an episode's outcome reported success or failure."""
+    """Whether an episode's outcome said if it was a success."""
     overflows_in_a_row: int = 0
     """Policy updates up to the last one whose gradients overflowed under AMP."""
     after_update: TamiyoPolicyUpdatePayload | None = None
@@ -207,11 +221,39 @@ class RunState:
     """Norm before clipping above which a gradient counts as exploding."""
 
     def __post_init__(self) -> None:
-        self.snapshot.tamiyo.entropy_coef = None
-        self.snapshot.observation_stats = unreported(ObservationStats)
+        self.tallies.before_reading = self.distributions.before_reading = self.settle
+        self.bare_snapshot.tamiyo.entropy_coef = None
+        self.bare_snapshot.observation_stats = unreported(ObservationStats)
         for head in self.heads:
             for counter, labels in counted.of_head(head):
                 self.tallies.begin(counter, *labels)
+
+    @property
+    def snapshot(self) -> SanctumSnapshot:
+        """The run as the Sanctum schema describes it, up to the last event."""
+        self.settle()
+        return self.bare_snapshot
+
+    def settle(self) -> None:
+        """Bring what is held into the snapshot, the counters and the histograms."""
+        if self.event_counts:
+            counts, self.event_counts = self.event_counts, {}
+            for name, count in counts.items():
+                self.tallies.add(counted.EVENTS, name, by=float(count))
+        if self.held_updates:
+            self.settle_updates(self)
+        if self.held_decisions:
+            recent, held = self.bare_snapshot.tamiyo.recent_decisions, self.held_decisions
+            while held:
+                decision = held.popleft()
+                recent.insert(0, decision.snapshot())
+                expire_decisions(recent, decision.event.timestamp)
+
+    @property
+    def grad_norm_window_max(self) -> float | None:
+        """The largest gradient norm before clipping of the last five minutes."""
+        self.settle()
+        return self.largest_grad_norm
 
     @property
     def began(self) -> bool:
@@ -221,7 +263,7 @@ class RunState:
     @property
     def batches_done(self) -> bool:
         """Whether the run has done all the batches that it was to do."""
-        snapshot = self.snapshot
+        snapshot = self.bare_snapshot
         if snapshot.max_batches > 0:
             return snapshot.current_batch >= snapshot.max_batches
         return self.batch_ended and 0 < snapshot.batch_total_episodes <= snapshot.current_episode
@@ -239,12 +281,12 @@ class RunState:
     @property
     def batch_ended(self) -> bool:
         """Whether a batch of episodes has ended."""
-        return self.batch is not None or (self.given and bool(self.snapshot.current_batch))
+        return self.batch is not None or (self.given and bool(self.bare_snapshot.current_batch))
 
     @property
     def episode_ended(self) -> bool:
-        """Whether an episode's outcome was reported."""
-        told = self.given and bool(self.snapshot.episode_stats.length_max)
+        """Whether an episode's outcome was told."""
+        told = self.given and bool(self.bare_snapshot.episode_stats.length_max)
         return bool(self.episodes.lengths) or told
 
     def has_seeds(self, env_id: int | None = None) -> bool:
@@ -255,14 +297,15 @@ class RunState:
 
     def env(self, env_id: int) -> EnvState | None:
         """The environment's state, made on first sight; None beyond the bound on how many."""
-        found = self.snapshot.envs.get(env_id)
+        snapshot = self.bare_snapshot
+        found = snapshot.envs.get(env_id)
         if found is None:
-            if len(self.snapshot.envs) >= MAX_ENVS:
+            if len(snapshot.envs) >= MAX_ENVS:
                 return None
-            found = self.snapshot.envs[env_id] = EnvState(
+            found = snapshot.envs[env_id] = EnvState(
                 env_id=env_id,
-                host_params=self.snapshot.vitals.host_params,
-                reward_mode=self.snapshot.reward_mode,
+                host_params=snapshot.vitals.host_params,
+                reward_mode=snapshot.reward_mode,
                 reward_components=unreported(RewardComponents, env_id=env_id),
             )
         return found
@@ -313,10 +356,10 @@ class RunState:
         """Slots learnt from events, while no TRAINING_STARTED has given the list."""
         if self.slots_locked:
             return
-        known = self.snapshot.slot_ids
+        known = self.bare_snapshot.slot_ids
         for slot_id in slot_ids:
             if slot_id and slot_id not in known and slot_id != "unknown" and len(known) < MAX_SLOTS:
                 known.append(slot_id)
                 known.sort()
                 # Entropy in nats and the state of the slot head depend on how many there are.
-                self.touched.policy |= self.snapshot.tamiyo.ppo_data_received
+                self.touched.policy |= self.bare_snapshot.tamiyo.ppo_data_received

@@ -105,7 +105,9 @@ def apply_snapshot(run: RunState, snapshot: SanctumSnapshot, now: datetime) -> N
 
     Counters follow its cumulative counts and never fall.
     """
-    run.snapshot = snapshot
+    run.held_updates.clear()
+    run.held_decisions.clear()
+    run.bare_snapshot = snapshot
     run.given = True
     run.last_event_at = now
     run.started_at = snapshot.start_time

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from esper_exporter.contract.infra import AllocatorStatsPayload, InfrastructureSnapshotPayload
+from esper_exporter.contract.tamiyo import TamiyoPolicyUpdatePayload
 from esper_exporter.state.policy import InfrastructureMetrics
 
 GIB = float(1024**3)
@@ -65,7 +66,7 @@ def of_infrastructure(snapshot: InfrastructureSnapshotPayload) -> Report:
     }
 
 
-def of_update(metrics: InfrastructureMetrics) -> Report:
+def of_update(metrics: InfrastructureMetrics | TamiyoPolicyUpdatePayload) -> Report:
     """A policy update, which counts GiB. A process that has reserved none did not measure it."""
     if not metrics.cuda_memory_reserved_gb:
         return {}
