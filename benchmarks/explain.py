@@ -164,7 +164,7 @@ def _run(command: list[str], environment: dict[str, str]) -> None:
         command,
         env=environment,
         check=False,
-        timeout=300,
+        timeout=1200,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )

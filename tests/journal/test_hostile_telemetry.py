@@ -25,7 +25,21 @@ FAULTS = Path(__file__).parents[1] / "recordings" / "faults"
 
 MARKUP = "<script>alert(1)</script>"
 VALUES: list[Any] = [
-    *(None, True, -1, 0, 10**30, 10**400, -(10**400), 1e308, 1e15, 1e-320, math.nan, math.inf),
+    *(
+        None,
+        True,
+        -1,
+        0,
+        10**30,
+        10**400,
+        -(10**400),
+        1e308,
+        -1e308,
+        1e15,
+        1e-320,
+        math.nan,
+        math.inf,
+    ),
     *("", "x" * 3000, MARKUP, "[a](http://e)", "\x1b[2J\x00", "NaN", "9" * 5000, "{", "\ud800"),
     *("2026-13-45", "'; DROP VIEW runs; --", '"."', "Sources: log_probs[<b>]: NaN detected"),
     *([], [[[]]], [1, None, "a"], {}, {"a": {"b": [1]}}, {"op": "x"}, {'"': {"wall_ms": "x"}}),

@@ -10,6 +10,10 @@ from typing import Any
 from esper_exporter.journal.report import Report, headline
 
 _WIDTH, _HEIGHT, _PAD = 640, 150, 36
+_DRAWN = 1e300
+"""Values beyond it are not drawn: their difference may be no number any more."""
+_NARROWEST = 0.05
+"""Share of a value that a plot's axis spans at least."""
 
 STYLE = """
 :root { color-scheme: light dark; }
@@ -111,8 +115,15 @@ def _finite(plot: dict[str, Any]) -> list[tuple[float, float]]:
     return [
         (x, y)
         for x, y in zip(plot["x"], plot["y"], strict=True)
-        if isinstance(y, int | float) and math.isfinite(y)
+        if isinstance(y, int | float) and abs(y) < _DRAWN
     ]
+
+
+def _scale(values: Sequence[float]) -> tuple[float, float]:
+    """The least and greatest value to draw: what hardly moves is drawn as a flat line."""
+    low, high = min(values), max(values)
+    narrow = _NARROWEST * max(abs(low), abs(high)) - (high - low)
+    return (low - narrow / 2, high + narrow / 2) if narrow > 0 else (low, high)
 
 
 def _spark(plot: dict[str, Any]) -> str:
@@ -120,12 +131,12 @@ def _spark(plot: dict[str, Any]) -> str:
     if not points:
         return "no finite value"
     values = [y for _, y in points]
-    low, high = min(values), max(values)
+    low, high = _scale(values)
     bars = "▁▂▃▄▅▆▇█"
     span = (high - low) or 1.0
     line = "".join(bars[int((y - low) / span * (len(bars) - 1))] for y in values)
     span_of_x = f"{plot['axis']} {points[0][0]} to {points[-1][0]}"
-    return f"{line}   {low:.4g} to {high:.4g}, {span_of_x}"
+    return f"{line}   {min(values):.4g} to {max(values):.4g}, {span_of_x}"
 
 
 def html(report: Report) -> str:
@@ -200,7 +211,7 @@ def svg(plot: dict[str, Any]) -> str:
         return "<p>No finite value.</p>"
     xs = [x for x, _ in points] + broken
     ys = [y for _, y in points]
-    low, high = min(ys), max(ys)
+    low, high = _scale(ys)
     log = low > 0 and high / low > 100
     left, right = min(xs), max(xs)
 
