@@ -375,3 +375,30 @@ def test_the_explosion_threshold_follows_what_the_trainer_clips_to(exporter: Exp
     shown = page(exporter)
     assert value(shown, "esper_tamiyo_gradient_explosions_total") == 1
     assert value(shown, "esper_tamiyo_explosion_grad_norm") == 50.0
+
+
+@pytest.mark.parametrize("clips", [False, True])
+@pytest.mark.parametrize("by_name", [False, True])
+def test_a_step_with_a_closure_is_measured_after_it(clips: bool, by_name: bool) -> None:
+    """As Lightning steps. Before the closure there are gradients too: of the step before, or of
+    the batches that are accumulated."""
+    sink, policy = Told(), Policy()
+    measured = probe(sink, policy)
+    optimizer = torch.optim.SGD(policy.parameters(), 0.1)
+    used: list[float] = []
+
+    def closure() -> float:
+        gradients(policy)
+        used.append(norm([p.grad for p in policy.parameters() if p.grad is not None]))
+        if clips:
+            nn.utils.clip_grad_norm_(policy.parameters(), LIMIT)
+        return 1.0
+
+    for number in (1, 2):
+        gradients(policy)
+        with measured.update():
+            _ = optimizer.step(closure=closure) if by_name else optimizer.step(closure)
+        assert sink.update["grad_norm_step"] == 1 and "gradient_cv" not in sink.update
+        shown = sink.update["pre_clip_grad_norm" if clips else "grad_norm"]
+        assert shown == pytest.approx(used[number - 1], rel=1e-6)
+    assert len(used) == 2 and sink.failures == 0

@@ -61,7 +61,9 @@ class EsperCallback(Callback):  # type: ignore[misc]
         if self._update is None:
             return
         if isinstance(loss, Tensor):
-            self._update.minibatch(policy_loss=loss.detach())
+            # Lightning has divided it by the number of batches that are accumulated.
+            loss = loss.detach() * trainer.accumulate_grad_batches
+            self._update.minibatch(policy_loss=loss)
         if trainer.global_step != self._step:
             self._step = trainer.global_step
             self._update.end()

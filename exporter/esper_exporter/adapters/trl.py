@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers import TrainerCallback  # type: ignore[import-not-found]
 
@@ -43,6 +44,8 @@ class _Measures(TrainerCallback):  # type: ignore[misc]
         self._probe: PolicyProbe | None = None
         self._update: PolicyUpdate | None = None
         self._per_token: tuple[Tensor, Tensor | None] | None = None
+        self._advantages: list[Tensor] = []
+        """Those of the accumulated batches."""
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **more: Any) -> None:
         """The model and its optimizer are ready."""
@@ -83,11 +86,15 @@ class _Measures(TrainerCallback):  # type: ignore[misc]
     def on_step_begin(self, args: Any, state: Any, control: Any, **more: Any) -> None:
         """The first of the batches whose gradients are accumulated."""
         if self._probe is not None:
+            self._advantages = []
             self._update = self._probe.update().begin()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **more: Any) -> None:
         """The optimizer's step was made."""
         if self._update is not None:
+            if self._advantages:
+                with self._update.guarded():
+                    self._update.rollout(advantages=torch.cat(self._advantages))
             self._update.end()
             self._update = None
 
@@ -108,7 +115,7 @@ class _Measures(TrainerCallback):  # type: ignore[misc]
         logps, entropies = self._per_token
         advantages = inputs.get("advantages")
         if advantages is not None:
-            update.rollout(advantages=advantages)
+            self._advantages.append(advantages.detach().reshape(-1))
         old = inputs.get("old_per_token_logps")
         update.minibatch(
             log_probs={HEAD: logps.detach()},

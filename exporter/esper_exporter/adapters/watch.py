@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from esper_exporter.probes.torch import loop_hooks
 from esper_exporter.probes.torch.emitter import Sink
 from esper_exporter.probes.torch.probe import PolicyProbe
 from esper_exporter.probes.torch.update import PolicyUpdate
@@ -20,17 +21,21 @@ class Watch:
 
     def __init__(self, probe: PolicyProbe, optimizer: torch.optim.Optimizer, steps: int) -> None:
         self._probe = probe
+        self._optimizer = optimizer
         self._steps = steps
         self._taken = 0
+        loop_hooks.hold()  # updates end and begin inside a hook, which must not go meanwhile
+        probe.after_step = self._stepped
         self._update: PolicyUpdate | None = probe.update().begin()
-        self._hook = optimizer.register_step_post_hook(self._stepped)
 
     def loss(self, loss: Tensor | float) -> None:
         """The loss of a batch, before its optimizer step. Never raises."""
         if self._update is not None:
             self._update.minibatch(policy_loss=loss)
 
-    def _stepped(self, _optimizer: Any, _args: Any, _kwargs: Any) -> None:
+    def _stepped(self, optimizer: torch.optim.Optimizer) -> None:
+        if optimizer is not self._optimizer:
+            return
         self._taken += 1
         if self._update is not None and self._taken % self._steps == 0:
             self._update.end()
@@ -38,10 +43,10 @@ class Watch:
 
     def close(self) -> None:
         """Stop watching; what was measured since the last report is dropped."""
-        self._hook.remove()
         if self._update is not None:
             self._probe.drop(self._update)
             self._update = None
+            loop_hooks.let_go()
             self._probe.close()
 
 

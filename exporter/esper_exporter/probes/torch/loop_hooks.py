@@ -27,7 +27,8 @@ class Listener(Protocol):
         """These parameters' gradients, whose norm is ``total``, are about to be clipped."""
 
     def stepping(self, optimizer: torch.optim.Optimizer) -> None:
-        """The optimizer is about to use the gradients."""
+        """The optimizer is about to use the gradients; of a step with a closure, it has used them,
+        and they are still there."""
 
     def stepped(self, optimizer: torch.optim.Optimizer) -> None:
         """The optimizer has used them."""
@@ -133,11 +134,26 @@ def _watch_clipping(original: Any) -> Any:
     return clip_grad_norm_
 
 
-def _stepping(optimizer: torch.optim.Optimizer, _args: Any, _kwargs: Any) -> None:
-    for listener in tuple(_listeners()):
+def _computes(args: Any, kwargs: Any) -> bool:
+    """Whether a step was given a closure: the gradients that it uses are computed, and clipped,
+    inside it. Before it there are those of the step before, or some of those accumulated."""
+    return any(map(callable, args[1:])) or callable(kwargs.get("closure"))
+
+
+def _stepping(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+    listeners = _listeners()
+    if not listeners or _computes(args, kwargs):
+        return
+    for listener in tuple(listeners):
         listener.stepping(optimizer)
 
 
-def _stepped(optimizer: torch.optim.Optimizer, _args: Any, _kwargs: Any) -> None:
-    for listener in tuple(_listeners()):
+def _stepped(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+    listeners = _listeners()
+    if not listeners:
+        return
+    computed = _computes(args, kwargs)
+    for listener in tuple(listeners):
+        if computed:
+            listener.stepping(optimizer)
         listener.stepped(optimizer)

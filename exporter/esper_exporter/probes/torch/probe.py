@@ -116,6 +116,8 @@ class PolicyProbe:
         self._places = {id(parameter): place for place, parameter in self._numbered}
         self._steps = GradientSteps(self._places)
         self._zeros_counted = False
+        self.after_step: Callable[[torch.optim.Optimizer], None] | None = None
+        """Called when an optimizer has made a step and all of it is measured."""
 
     # -- the loop ------------------------------------------------------------------------------
 
@@ -299,7 +301,9 @@ class PolicyProbe:
             self._steps.used(optimizer)
 
     def stepped(self, optimizer: torch.optim.Optimizer) -> None:
-        """For `loop_hooks.Listener`; nothing is measured after a step."""
+        """For `loop_hooks.Listener`."""
+        if self.after_step is not None:
+            self.after_step(optimizer)
 
     def phase(self, name: str) -> AbstractContextManager[None]:
         """Time a part of the loop: "forward", "backward", "optimizer", "data_transfer", "epoch"."""
