@@ -27,7 +27,7 @@ help:
 	@echo 'make test      install all that the tests need, then lint, types and tests (10 to 15 minutes)'
 	@echo 'make test-all  the tests on every newer Python that is installed, and the trials on a cluster (docs/CLUSTER.md), too'
 	@echo 'make cluster-slurm  jobs on a real Slurm in a chroot, watched by Prometheus (root; 4 minutes, 7 the first time)'
-	@echo 'make test-adapters  the adapters with Stable-Baselines3, TRL and Lightning, in an environment of their own (3 minutes, 1 GB)'
+	@echo 'make test-adapters  the fields of each trainer beside a second opinion, in an environment apart (5 minutes, 1 GB)'
 	@echo 'make check     lint, types and the fast tests, in parallel (under a minute)'
 	@echo 'make lint      ruff and mypy'
 	@echo 'make bench     measure against prometheus_client, side by side'
@@ -66,8 +66,10 @@ test-adapters:
 	@$(BIN)/python -m venv --system-site-packages build/adapters
 	@$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > build/adapters/lib/python$$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])')/site-packages/tests.pth
 	@$(BIN)/python -c 'import pathlib; print(pathlib.Path("exporter").resolve())' >> build/adapters/lib/python$$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])')/site-packages/tests.pth
-	@build/adapters/bin/python -m pip install -q stable-baselines3 trl lightning
-	@build/adapters/bin/python -m pytest -q -p no:cacheprovider tests/adapters/third_party $(ARGS)
+	@build/adapters/bin/python -m pip install -q stable-baselines3 trl lightning gymnasium torchrl tianshou
+	@rm -rf build/adapters/fields
+	@ADAPTER_FIELDS=build/adapters/fields build/adapters/bin/python -m pytest -q -p no:cacheprovider tests/adapters/third_party $(ARGS)
+	@PYTHONPATH=tests:exporter build/adapters/bin/python -m adapters.third_party.field_table build/adapters/fields
 
 check: lint
 	@echo '· pytest, in parallel, without servers'

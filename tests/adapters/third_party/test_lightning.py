@@ -17,11 +17,9 @@ MISSING = importlib.util.find_spec("lightning") is None
 pytestmark = pytest.mark.skipif(MISSING, reason="not run: pip install lightning")
 
 
-def fit(exporter: Exporter | None, folder: Path, accumulate: int, clip: float | None) -> Any:
+def fit(callbacks: list[Any], folder: Path, accumulate: int, clip: float | None) -> Any:
     import lightning.pytorch as pl
     from torch.utils.data import DataLoader, TensorDataset
-
-    from esper_exporter.adapters.lightning import EsperCallback
 
     class Module(pl.LightningModule):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -47,7 +45,7 @@ def fit(exporter: Exporter | None, folder: Path, accumulate: int, clip: float | 
         default_root_dir=folder,
         accumulate_grad_batches=accumulate,
         gradient_clip_val=clip,
-        callbacks=[EsperCallback(exporter)] if exporter else [],
+        callbacks=callbacks,
     )
     trainer.fit(module, DataLoader(data, batch_size=8))
     return module
@@ -58,7 +56,10 @@ def test_each_optimizer_step_is_an_update(
     accumulate: int, clip: float | None, tmp_path: Path
 ) -> None:
     exporter = Exporter(port=0, state_dir="off", linger=0, run_id="x", watch_process=False)
-    plain, watched = (fit(one, tmp_path, accumulate, clip) for one in (None, exporter))
+    from esper_exporter.adapters.lightning import EsperCallback
+
+    callbacks: tuple[list[Any], ...] = ([], [EsperCallback(exporter)])
+    plain, watched = (fit(one, tmp_path, accumulate, clip) for one in callbacks)
     for one, other in zip(plain.parameters(), watched.parameters(), strict=True):
         assert torch.equal(one, other)
     page = exporter.render().decode()

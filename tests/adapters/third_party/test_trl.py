@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +29,11 @@ def tokenizer() -> Any:
     )
 
 
-def train(exporter: Exporter | None, folder: Path) -> Any:
+def train(prepare: Callable[[Any], object], folder: Path) -> Any:
+    """The model after three steps; ``prepare`` gets the trainer first."""
     from datasets import Dataset
     from transformers import GPT2Config, GPT2LMHeadModel
     from trl import GRPOConfig, GRPOTrainer
-
-    from esper_exporter.adapters.trl import attach
 
     torch.manual_seed(1)
     words = tokenizer()
@@ -55,15 +55,17 @@ def train(exporter: Exporter | None, folder: Path) -> Any:
         train_dataset=Dataset.from_dict({"prompt": ["a b c", "d e f", "g h i", "j a b"] * 8}),
         processing_class=words,
     )  # fmt: skip
-    if exporter is not None:
-        attach(trainer, exporter)
+    prepare(trainer)
     trainer.train()
     return model
 
 
 def test_grpo_is_measured_without_a_critic(tmp_path: Path) -> None:
     exporter = Exporter(port=0, state_dir="off", linger=0, run_id="x", watch_process=False)
-    plain, watched = train(None, tmp_path), train(exporter, tmp_path)
+    from esper_exporter.adapters.trl import attach
+
+    plain = train(lambda _: None, tmp_path)
+    watched = train(lambda trainer: attach(trainer, exporter), tmp_path)
     for one, other in zip(plain.parameters(), watched.parameters(), strict=True):
         assert torch.equal(one, other)
     page = exporter.render().decode()
