@@ -6,12 +6,14 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from support.pages import value
+from esper_exporter.contract.vocabulary import HEADS
+from support.pages import samples, value
 
 SRC = os.environ.get("ESPER_LITE_SRC")
 PYTHON = os.environ.get("ESPER_LITE_PYTHON", sys.executable)
@@ -20,7 +22,7 @@ pytestmark = [
     pytest.mark.skipif(not SRC, reason="not run: ESPER_LITE_SRC names no checkout of esper-lite"),
 ]
 ROOT = Path(__file__).parents[2]
-MINUTES = 10
+MINUTES, EPOCHS = 10, 10
 
 UPDATE = (
     *("grad_norm_pre_clip", "update_index", "kl_divergence_max_nats", "kl_reverse_nats"),
@@ -127,47 +129,75 @@ def test_the_probe_and_the_trainer_agree(trained: tuple[int, Path, Any]) -> None
 
 
 def test_the_source_s_bugs_are_mended(trained: tuple[int, Path, Any]) -> None:
-    """The plan's two: the norm before clipping is not the one after, and the index counts."""
-    _, out, _ = trained
-    for page in pages(out, "PPO_UPDATE_COMPLETED"):
-        assert value(page, "esper_tamiyo_grad_norm_pre_clip") > 5.0
+    """The plan's two: the norm before clipping is not the one after, and the index is that of the
+    update, where the trainer's event has the last epoch."""
+    import torch
+
+    _, out, result = trained
+    assert result["inner_epochs"] == [EPOCHS] * 3
+    norms = []
+    for number, page in enumerate(pages(out, "PPO_UPDATE_COMPLETED")):
+        dumped = torch.load(out / f"update{number}.pt", weights_only=False)
+        limit = dumped["limit"][0]
+        norm = value(page, "esper_tamiyo_grad_norm_pre_clip")
+        assert norm is not None and norm > limit == value(page, "esper_tamiyo_max_grad_norm")
+        norms.append(norm)
         assert value(page, "esper_tamiyo_update_index") == 1
+    assert len(set(norms)) == 3, "a norm after clipping would be the limit each time"
 
 
+def test_choices_are_counted_as_decided(trained: tuple[int, Path, Any]) -> None:
+    _, _, result = trained
+    decided: Counter[tuple[str, str]] = Counter(
+        (head, choice)
+        for decision in result["decisions"]
+        for head, choice in decision.items()
+        if choice is not None
+    )
+    assert {head for head, _ in decided} == set(HEADS)
+    shown = {
+        (labels["head"], labels["choice"]): count
+        for (name, told), count in samples(result["page"]).items()
+        if name == "esper_tamiyo_choices_total" and count and (labels := dict(told))
+    }
+    assert shown == decided
+
+
+LOGITS, LAYERS = "esper_tamiyo_head_nonfinite_latched", "esper_tamiyo_layer_nonfinite_latched"
+
+
+@pytest.mark.parametrize("k", [1, 3])
+@pytest.mark.parametrize("kind", ["nan", "inf"])
 @pytest.mark.parametrize(
-    ("fault", "lit"),
+    ("fault", "name", "labels"),
     [
-        ("logits:tempo:nan", ("esper_tamiyo_head_nonfinite_latched", {"head": "tempo"})),
-        ("logits:op:inf", ("esper_tamiyo_head_nonfinite_latched", {"head": "op"})),
-        (
-            "grad:tempo:nan",
-            (
-                "esper_tamiyo_layer_nonfinite_latched",
-                {"layer": "tempo_head.0", "source": "gradients", "kind": "nan"},
-            ),
-        ),
-        (
-            "weights:op:nan",
-            (
-                "esper_tamiyo_layer_nonfinite_latched",
-                {"layer": "op_head.0", "source": "weights", "kind": "nan"},
-            ),
-        ),
-        ("loss:op:inf", ("esper_tamiyo_nonfinite_latched", {"source": "loss"})),
+        ("logits:tempo", LOGITS, {"head": "tempo"}),
+        ("grad:tempo", LAYERS, {"layer": "tempo_head.0", "source": "gradients"}),
+        ("weights:op", LAYERS, {"layer": "op_head.0", "source": "weights"}),
+        ("loss:value", LAYERS, {"layer": "value_loss", "source": "loss"}),
     ],
 )
 def test_a_fault_is_named_also_when_the_trainer_raises(
-    fault: str, lit: tuple[str, dict[str, str]], tmp_path: Path
+    fault: str, name: str, labels: dict[str, str], kind: str, k: int, tmp_path: Path
 ) -> None:
-    result = run(tmp_path, "--attach", "--rounds", "2", "--fault", fault)
-    name, labels = lit
-    if "head" in labels:
-        kind = fault.rpartition(":")[2]
-        assert value(result["page"], name, **labels, kind=kind) == 1
+    """It is in every step of the second update. A gradient that is not finite makes the trainer's
+    check raise before it reports the update."""
+    result = run(tmp_path, "--attach", "--rounds", "2", "--k", str(k), "--fault", f"{fault}:{kind}")
+    page = result["page"]
+    assert value(page, name, **labels, kind=kind) == 1
+    if name == LOGITS:
         other = {"nan": "inf", "inf": "nan"}[kind]
-        assert value(result["page"], name, **labels, kind=other) == 0
+        assert value(page, name, **labels, kind=other) == 0
+        first = value(page, "esper_tamiyo_head_nonfinite_first_update", **labels, kind=kind)
+        assert first == 1, "the first update of its batch"
+        assert value(page, "esper_tamiyo_head_nonfinite_first_batch", **labels, kind=kind) == 2
+        lit = {dict(told)["head"] for (n, told), v in samples(page).items() if n == LOGITS and v}
+        assert lit == {"tempo"}
     else:
-        assert value(result["page"], name, **labels) == 1
-    if "layer" in labels:
-        first = "esper_tamiyo_layer_nonfinite_first_update"
-        assert value(result["page"], first, **labels) == 2
+        first = value(page, "esper_tamiyo_layer_nonfinite_first_update", **labels, kind=kind)
+        assert first == 2
+    if fault.startswith("grad"):
+        assert result["error"], "the trainer raised"
+        incomplete = "esper_tamiyo_updates_incomplete_total"
+        assert value(result["end"], incomplete, reason="no_event") == 1
+    assert value(page, "esper_exporter_internal_errors_total", where="probe") == 0

@@ -35,7 +35,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seed", type=int, default=3)
     parser.add_argument(
-        "--fault", default="", help="logits:tempo:nan, grad:tempo:inf, weights:op:nan"
+        "--fault",
+        default="",
+        help="logits:tempo:nan, grad:tempo:inf, weights:op:nan, loss:value:inf",
     )
     return parser.parse_args()
 
@@ -185,7 +187,7 @@ def inject(fault: str) -> None:
         count += 1
         if count != 2:
             return update(agent, *args, **more)
-        module = getattr(network(agent), f"{head}_head")
+        module = getattr(network(agent), f"{head}_head", None)
         handles = []
         if where == "logits":
             # First of all hooks: whoever listens to the head sees what the head gives.
@@ -223,13 +225,20 @@ class Pages:
     def __init__(self, exporter: Any) -> None:
         self.exporter = exporter
         self.found: list[dict[str, Any]] = []
+        self.decisions: list[dict[str, Any]] = []
+        self.inner_epochs: list[int] = []
+        """What the trainer's own events of updates call the inner epoch."""
 
     def start(self) -> None: ...
 
     def emit(self, event: Any) -> None:
         name, data = event.event_type.name, event.data
+        if name == "ANALYTICS_SNAPSHOT" and data.kind == "last_action":
+            self.decisions.append(chosen(data))
         if name not in ("PPO_UPDATE_COMPLETED", "EPOCH_COMPLETED"):
             return
+        if name == "PPO_UPDATE_COMPLETED":
+            self.inner_epochs.append(data.inner_epoch)
         if name == "EPOCH_COMPLETED" and data.inner_epoch not in (3, EPOCHS):
             return
         about = {"name": name, "batch": getattr(data, "batch", None)}
@@ -237,6 +246,25 @@ class Pages:
         self.found.append({**about, "page": self.exporter.render().decode()})
 
     def close(self) -> None: ...
+
+
+def chosen(data: Any) -> dict[str, str | None]:
+    """A decision's choice of each head, spelled as the trainer's own enumerations spell it."""
+    from esper.leyline.factored_actions import AlphaTargetAction, TempoAction
+
+    target = next(
+        (each.name for each in AlphaTargetAction if each.to_target() == data.alpha_target), None
+    )
+    return {
+        "op": data.action_name,
+        "slot": data.slot_id,
+        "blueprint": data.blueprint_id,
+        "style": data.style,
+        "tempo": None if data.tempo_idx is None else TempoAction(data.tempo_idx).name,
+        "alpha_target": target,
+        "alpha_speed": data.alpha_speed,
+        "alpha_curve": data.alpha_curve,
+    }
 
 
 class Chained:
@@ -345,6 +373,8 @@ def main() -> int:
     before_close = exporter.render().decode() if exporter is not None else ""
     hub.close(timeout=60)
     result = {"hash": found.hexdigest(), "error": error, "seconds": took, "cpu_seconds": cpu}
+    if chain is not None and chain.pages is not None:
+        result |= {"decisions": chain.pages.decisions, "inner_epochs": chain.pages.inner_epochs}
     result |= {"page": before_close, "end": exporter.render().decode() if exporter else ""}
     (options.out / "result.json").write_text(json.dumps(result))
     if chain is not None and chain.pages is not None:
