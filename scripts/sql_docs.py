@@ -33,13 +33,13 @@ line), `parquet` or `arrow`. In a notebook:
 
 A connection reads its sources and nothing else: DuckDB's external access is off, its configuration
 is locked, its memory is limited (`--memory-limit`). On the command line only a query is run; what
-would write is refused. Lines that are no event of the contract are counted, said on standard error
-and left out.
+would write is refused. Lines that are no event of the contract are counted, reported on standard
+error and left out.
 
 A happening that was emitted under its old and its new name is one row. An event that carries the
 wrong group by mistake (`TAMIYO_INITIATED`, `GOVERNOR_ROLLBACK`, `REWARD_HACKING_SUSPECTED` come as
 `default`) stands under its run's group. Values have the trainer's units, not the base units of the
-exporter's page; a column's comment says which. What was not measured is NULL, what is NaN is NaN.
+exporter's page; a column's comment names the unit. What was not measured is NULL, NaN is NaN.
 
 Where esper-lite has a view as well, the rows are the same, column by column, with one exception:
 its `action_distribution` joins batches without their group, so that a run of two groups has each

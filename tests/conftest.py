@@ -30,14 +30,37 @@ E2E = (
 """Tests with real servers, programs or environments: `make check` leaves them out."""
 
 SLOW = (
+    "adapters/test_attach.py",
+    "adapters/test_run.py",
+    "agent/test_node_agent.py",
+    "agent/test_run_command.py",
+    "contract/test_fast_path.py",
     "contract/test_hostile_input.py",
     "demo/",
+    "journal/test_explain.py",
+    "journal/test_explain_prometheus.py",
+    "journal/test_journal.py",
+    "journal/test_mcp.py",
+    "journal/test_page_at.py",
+    "journal/test_parts.py",
+    "journal/test_sql_command.py",
+    "journal/test_sql_views.py",
     "metrics/test_scrape_independence.py",
+    "metrics/test_unreported.py",
+    "page/test_page.py",
     "probes/test_waiting.py",
     "serve/test_attacks.py",
     "serve/test_forks.py",
+    "serve/test_target_files.py",
+    "shutdown/test_process.py",
+    "test_bad_input.py",
+    "test_cli.py",
+    "test_integration_examples.py",
+    "test_packaging.py",
+    "test_wrong_input.py",
 )
-"""Tests without servers that train, or wait for what needs its time."""
+"""Tests without servers that train, draw many examples or start a process each. They take most of
+the suite's time: `make check`, the inner loop, leaves them out as well."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -21,6 +21,7 @@ from support.pages import value
 from support.programs import wait_until
 from support.recordings import telemetry_lines
 from support.served import page_seen
+from support.threads import exporter_threads
 from support.trainer import latching
 
 STARTED = telemetry_lines("run1")[0]
@@ -37,10 +38,6 @@ def exporter() -> Iterator[Exporter]:
 
 def page(exporter: Exporter) -> str:
     return exporter.render().decode()
-
-
-def ours() -> list[str]:
-    return [t.name for t in threading.enumerate() if t.name.startswith("esper-exporter")]
 
 
 def test_starting_and_closing_twice_is_once(exporter: Exporter) -> None:
@@ -140,12 +137,12 @@ def test_a_hundred_starts_leave_no_thread_no_socket_and_no_file() -> None:
     with Exporter(port=0):
         pass
     gc.collect()
-    wait_until(lambda: not ours(), "the first one's threads end")
+    wait_until(lambda: not exporter_threads(), "the first one's threads end")
     before = process.num_fds(), len(process.net_connections())
     for _ in range(100):
         with Exporter(port=0) as exporter:
             exporter.emit_line(STARTED)
-    wait_until(lambda: not ours(), "no thread is left")
+    wait_until(lambda: not exporter_threads(), "no thread is left")
     gc.collect()
     assert (process.num_fds(), len(process.net_connections())) == before
 

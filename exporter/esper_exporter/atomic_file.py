@@ -94,7 +94,7 @@ class Files:
         if kind not in self._told:
             self._told.add(kind)
             reason = os.strerror(problem.errno) if problem.errno else str(problem)
-            logger.warning("nothing can be written to %s: %s; told once", directory, reason)
+            logger.warning("nothing can be written to %s: %s; logged once", directory, reason)
 
 
 def _sync_directory(directory: Path) -> None:

@@ -99,7 +99,7 @@ class Exporter:
     # -- life ------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Serve the page, in a thread of its own. Harmless when it is served already.
+        """Serve the page, in a separate thread. Harmless when it is served already.
 
         A taken port is a warning and retried in the background, unless ``strict``.
         """
@@ -223,7 +223,7 @@ class Exporter:
         return self._runs.last_end
 
     def events_taken(self) -> int:
-        """Events taken in so far, good or bad."""
+        """Events received so far, good or bad."""
         return self._parts.counts.events
 
     def _agent_serves(self) -> bool:
@@ -232,7 +232,7 @@ class Exporter:
 
     @property
     def _public(self) -> bool:
-        """Whether this process serves anybody but the agent of its node."""
+        """Whether this process serves clients other than the agent of its node."""
         return self.settings.port is not None or self.settings.unix_socket is not None
 
     def serving(self) -> bool:
@@ -252,11 +252,11 @@ class Exporter:
     # -- what comes in ---------------------------------------------------------------------
 
     def emit(self, event: object) -> None:
-        """Take in one event: a live esper event or its dict form. Never raises."""
+        """Apply one event: a live esper event or its dict form. Never raises."""
         self._ingest.take(event)
 
     def emit_line(self, line: bytes | str) -> None:
-        """Take in one JSON line of the real system's telemetry file. Never raises."""
+        """Apply one JSON line of the real system's telemetry file. Never raises."""
         self._ingest.take_line(line)
 
     def report_nonfinite(
@@ -287,10 +287,10 @@ class Exporter:
         )
 
     def observe_snapshot(self, snapshot: object, *, group_id: str | None = None) -> None:
-        """Take in an aggregated SanctumSnapshot (an object or its dict form). Never raises.
+        """Apply an aggregated SanctumSnapshot (an object or its dict form). Never raises.
 
-        For those who hold an aggregator of their own instead of events. ``group_id`` is the A/B
-        group it belongs to, "default" unless said otherwise.
+        For a trainer with an aggregator instead of events. ``group_id`` is the A/B
+        group it belongs to, "default" by default.
         """
         self._ingest.take_snapshot(snapshot, group_id)
 
@@ -353,10 +353,10 @@ class Exporter:
     ) -> None:
         """Put a prometheus_client collector's families on the page too.
 
-        Each runs on a thread of its own and has a boundary of its own: when it raises, is not back
+        Each runs on a separate thread and is isolated: when it raises, is not back
         within ``seconds``, or has a family that is on the page already, only that is left out, and
-        ``esper_exporter_collector_success{collector}`` says so. ``name`` is that label (its class'
-        name unless said otherwise).
+        ``esper_exporter_collector_success{collector}`` says so. ``name`` is that label (by default
+        its class' name).
 
         Raises ValueError for a name that is taken, or for what is no collector.
         """

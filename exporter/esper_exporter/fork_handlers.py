@@ -1,4 +1,4 @@
-"""Objects whose locks must be whole in a forked child: told before and after each fork."""
+"""Objects whose locks must be whole in a forked child: notified before and after each fork."""
 
 from __future__ import annotations
 

@@ -86,7 +86,7 @@ TELEMETRY_STALE_SECONDS: Final = 60
 TELEMETRY_STALE_FIRST_UPDATE_SECONDS: Final = 600
 """Before the first update, which may have to compile."""
 
-# Alerts: how much of what, within a rule's window, is told to a person
+# Alerts: how much of what, within a rule's window, notifies a person
 ALERT_UPDATES: Final = 5
 """Fewer policy updates than this in a window prove nothing."""
 EXPLODING_UPDATES_SHARE: Final = 0.05

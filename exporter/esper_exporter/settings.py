@@ -1,4 +1,4 @@
-"""What an exporter can be told, as arguments or as environment variables."""
+"""All settings of an exporter, as arguments or as environment variables."""
 
 from __future__ import annotations
 

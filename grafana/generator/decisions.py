@@ -8,12 +8,7 @@ from grafana.generator.look import (
     OP_COLORS,
 )
 from grafana.generator.model import Target
-from grafana.generator.panels import (
-    RUN_NAME,
-    heatmap,
-    ranking,
-    series,
-)
+from grafana.generator.panels import RUN_NAME, heatmap, ranking, series
 from grafana.generator.queries import (
     RUN,
     buckets,
@@ -22,6 +17,12 @@ from grafana.generator.queries import (
     rates,
     select,
     so_far,
+)
+
+_CHOSEN = so_far("esper_tamiyo_choices_total", "head", "choice", scope=OF_HEADS)
+_DECIDED = so_far("esper_tamiyo_choices_total", "head", scope=OF_HEADS)
+_SHARE_OF_CHOICES = (
+    f"sort_desc({_CHOSEN} / on (run_id, group_id, head) group_left () ({_DECIDED} > 0) > 0)"
 )
 
 DECISIONS = (
@@ -66,6 +67,18 @@ DECISIONS = (
         maximum=1.0,
         colors=OP_COLORS,
         width=6,
+    ),
+    ranking(
+        "Choices of the heads",
+        f"topk by (run_id, group_id) (16, {_SHARE_OF_CHOICES})",
+        f"{{{{head}}}}: {{{{choice}}}} {RUN_NAME}",
+        "Share of each choice among a head's decisions that mattered, the largest sixteen. Good:"
+        " several of each head. One at 100 %: that head chooses no more.",
+        unit="percentunit",
+        decimals=0,
+        minimum=0.0,
+        maximum=1.0,
+        width=12,
     ),
     series(
         "Confidence by head",

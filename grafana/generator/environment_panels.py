@@ -6,11 +6,7 @@ from grafana.generator.look import (
     STAGES,
 )
 from grafana.generator.model import Panel, Target
-from grafana.generator.panels import (
-    RUN_NAME,
-    series,
-    vital,
-)
+from grafana.generator.panels import RUN_NAME, series
 from grafana.generator.queries import (
     OF_ENV,
     RUN,
@@ -18,6 +14,7 @@ from grafana.generator.queries import (
     few,
     worst,
 )
+from grafana.generator.tiles import vital
 
 WORST_SIX = " Shown are the six worst at the end, and the median of all."
 ENV_NAME = f"env {{{{env_id}}}} {RUN_NAME}"

@@ -15,7 +15,6 @@ from grafana.generator.look import (
     value,
     values,
 )
-from grafana.generator.panels import column, table
 from grafana.generator.queries import (
     OF_ENV,
     OF_SLOT,
@@ -26,6 +25,7 @@ from grafana.generator.queries import (
     state_number,
     worst,
 )
+from grafana.generator.tables import column, table
 
 STATUS_NUMBERS = {status: number for status, (number, _, _) in ENV_STATUSES.items()}
 STAGE_NUMBERS = {stage: number for stage, (number, _, _) in STAGES.items()}

@@ -15,12 +15,7 @@ from grafana.generator.look import (
     values,
 )
 from grafana.generator.model import Row, Target
-from grafana.generator.panels import (
-    RUN_NAME,
-    ranking,
-    series,
-    timeline,
-)
+from grafana.generator.panels import RUN_NAME, ranking, series, timeline
 from grafana.generator.queries import (
     OF_ENV,
     OF_SLOT,
@@ -36,6 +31,7 @@ from grafana.generator.queries import (
     worst,
 )
 from grafana.generator.rewards import ACTIONS, ATTRIBUTION, REWARDS
+from grafana.generator.tiles import in_lines
 
 TILES = (
     _tile(
@@ -202,7 +198,7 @@ SEEDS = (
         " it, or the masks leave nothing else.",
         unit="short",
         decimals=0,
-        width=6,
+        width=12,
     ),
     ranking(
         "Blueprints' success",
@@ -216,7 +212,7 @@ SEEDS = (
         decimals=0,
         minimum=0.0,
         maximum=1.0,
-        width=6,
+        width=12,
     ),
     ranking(
         "Why seeds were pruned",
@@ -228,7 +224,7 @@ SEEDS = (
         " seeds that harm.",
         unit="short",
         decimals=0,
-        width=6,
+        width=12,
     ),
     series(
         "Germinated, fossilised, pruned",
@@ -247,13 +243,13 @@ SEEDS = (
         unit="short",
         bars=True,
         fill=60,
-        width=6,
+        width=12,
         colors={"germinated": "#009e73", "fossilised": "#3f7fd0", "pruned": "#d55e00"},
     ),
 )
 
 ROWS = (
-    Row("Does it grow well?", (*TILES, ENVIRONMENTS, SLOTS, *HOSTS)),
+    Row("Does it grow well?", (*in_lines(TILES), ENVIRONMENTS, SLOTS, *HOSTS)),
     Row("Seeds", SEEDS),
     Row("Reward", REWARDS),
     Row("Actions", ACTIONS),

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 from grafana.generator.frame import INSTANCE, of_runs
 from grafana.generator.model import Dashboard, Panel, Row, Target
-from grafana.generator.panels import RUN_NAME, column, series, table
+from grafana.generator.panels import RUN_NAME, series
 from grafana.generator.queries import (
     PROCESS,
     RUN,
@@ -24,6 +24,7 @@ from grafana.generator.queries import (
     select,
     total,
 )
+from grafana.generator.tables import column, table
 
 from esper_exporter.metrics.catalogue import catalogue
 from esper_exporter.metrics.metric import Metric, columns_of

@@ -15,9 +15,7 @@ from grafana.generator.look import (
     values,
     within,
 )
-from grafana.generator.panels import (
-    RUN_NAME,
-)
+from grafana.generator.panels import RUN_NAME
 from grafana.generator.queries import (
     RUN,
     SCOPE,

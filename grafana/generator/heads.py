@@ -31,11 +31,6 @@ from grafana.generator.look import (
     values,
 )
 from grafana.generator.model import Panel, Row
-from grafana.generator.panels import (
-    column,
-    table,
-    vital,
-)
 from grafana.generator.queries import (
     RUN,
     by,
@@ -45,6 +40,8 @@ from grafana.generator.queries import (
     state_number,
     worst,
 )
+from grafana.generator.tables import column, table
+from grafana.generator.tiles import in_lines, vital
 
 TILES = (
     vital(
@@ -145,8 +142,8 @@ HEADS = table(
             cell="color-background",
             width=145,
         ),
-        column("NaN", latched("nan"), mapping=LATCH, width=100),
-        column("Inf", latched("inf"), mapping=LATCH, width=100),
+        column("NaN", latched("nan"), mapping=LATCH, width=90),
+        column("Inf", latched("inf"), mapping=LATCH, width=90),
         column(
             "Entropy",
             CHOICE_ENTROPY,
@@ -154,7 +151,7 @@ HEADS = table(
             decimals=0,
             levels=ENTROPY_LEVELS,
             cell="gauge",
-            width=190,
+            width=170,
         ),
         column(
             "All steps",
@@ -171,7 +168,7 @@ HEADS = table(
             width=75,
         ),
         column("Gradient", NORM, decimals=3, levels=NORM_LEVELS, width=95),
-        column("Trend", TREND, mapping=TREND_WORDS, width=130),
+        column("Trend", TREND, mapping=TREND_WORDS, width=105),
         column(
             "Ratio max",
             worst("max", f"{HEAD}_ratio_max", "head", scope=OF_HEADS),
@@ -179,8 +176,8 @@ HEADS = table(
             levels=RATIO_LEVELS,
             width=95,
         ),
-        column("NaN since", first_time("nan"), unit="dateTimeAsLocal", width=185),
-        column("Inf since", first_time("inf"), unit="dateTimeAsLocal", width=185),
+        column("NaN since", first_time("nan"), unit="dateTimeAsLocal", width=175),
+        column("Inf since", first_time("inf"), unit="dateTimeAsLocal", width=175),
     ),
     "One row for each head. Good: healthy, no latch, entropy above 50 % where the head had a choice"
     " (the column beside it counts forced steps too, whose entropy is 0), gradient norm 0.1 to 2,"
@@ -281,11 +278,11 @@ FLOW = (
 
 
 ROWS = (
-    Row("Is the policy healthy?", (*TILES, HEADS)),
-    Row("Gradient flow", FLOW),
+    Row("Is the policy healthy?", (*in_lines(TILES), HEADS)),
+    Row("Gradient flow", in_lines(FLOW)),
     Row("Heads over time", OVER_TIME),
-    Row("Decisions", DECISIONS),
-    Row("More of the heads", MORE_HEADS),
+    Row("Decisions", DECISIONS, closed=True),
+    Row("More of the heads", MORE_HEADS, closed=True),
 )
 
 DASHBOARD = of_runs(

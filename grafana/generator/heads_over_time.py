@@ -12,13 +12,7 @@ from grafana.generator.look import (
     lines,
 )
 from grafana.generator.model import Panel, Target
-from grafana.generator.panels import (
-    RUN_NAME,
-    column,
-    series,
-    table,
-    timeline,
-)
+from grafana.generator.panels import RUN_NAME, series, timeline
 from grafana.generator.queries import (
     RUN,
     by,
@@ -29,6 +23,7 @@ from grafana.generator.queries import (
     state_number,
     worst,
 )
+from grafana.generator.tables import column, table
 
 from esper_exporter import health
 
@@ -58,7 +53,7 @@ OVER_TIME = (
         height=9,
     ),
     _per_head(
-        "Entropy where there was a choice",
+        "Entropy given a choice",
         f"{HEAD}_choice_entropy_ratio",
         "min",
         "Entropy of each head as a share of its maximum, forced steps left out. Good: above 0.5,"

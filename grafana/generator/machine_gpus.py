@@ -15,8 +15,9 @@ from grafana.generator.look import (
     values,
 )
 from grafana.generator.model import Json, Panel, Target
-from grafana.generator.panels import column, series, table, timeline
+from grafana.generator.panels import series, timeline
 from grafana.generator.queries import PROCESS, SCOPE, by, once, over_range, rate, select
+from grafana.generator.tables import column, table
 
 from esper_exporter import health
 
@@ -155,6 +156,7 @@ GPUS = table(
             "Throttled",
             SLOWED,
             mapping=values(value(0, "○ no", GOOD), value(1, "▼ slowed", BAD)),
+            width=95,
         ),
         column(
             "XID errors",
@@ -162,6 +164,7 @@ GPUS = table(
             decimals=0,
             levels=any_is_bad(),
             mapping=values(value(0, "○ none", GOOD)),
+            width=95,
         ),
         column(
             "ECC",
@@ -169,18 +172,20 @@ GPUS = table(
             decimals=0,
             levels=any_is_bad(),
             mapping=values(value(0, "○ none", GOOD)),
+            width=80,
         ),
         column(
             "Remap failed",
             gpu("row_remap_failed"),
             mapping=values(value(0, "○ no", GOOD), value(1, "● replace", BAD)),
+            width=120,
         ),
     ),
     "One row for each GPU, now, the ones in trouble first. Good: busy, memory below 90 %, below"
     " 80 °C, not slowed, no XID and no uncorrected ECC error. XID 48, 63, 64, 74, 79,"
     " 94, 95 mean hardware: take the node out."
     " What the GPU cannot tell is a dash; 'Ours' is the memory of this training.",
-    height=9,
+    height=11,
     hidden=("Info", "Score"),
     worst_first="Score",
     key_properties={

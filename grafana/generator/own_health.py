@@ -18,7 +18,7 @@ from grafana.generator.look import (
     values,
 )
 from grafana.generator.model import Panel, Row, Target
-from grafana.generator.panels import column, heatmap, ranking, series, table, tile, timeline
+from grafana.generator.panels import heatmap, ranking, series, timeline
 from grafana.generator.queries import (
     PROCESS,
     buckets,
@@ -29,6 +29,8 @@ from grafana.generator.queries import (
     select,
     total,
 )
+from grafana.generator.tables import column, table
+from grafana.generator.tiles import in_lines, tile
 
 EACH = ("cluster", "job", "instance")
 NAME = "{{instance}}"
@@ -331,7 +333,7 @@ CARDINALITY = (
 )
 
 ROWS = (
-    Row("Is the exporter healthy?", (*TILES, PROCESSES)),
+    Row("Is the exporter healthy?", (*in_lines(TILES), PROCESSES)),
     Row("What it costs", COST),
     Row("What comes in", INTAKE),
     Row("Cardinality", CARDINALITY, closed=True),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import string
 from typing import Any
 
-from grafana.generator.look import DIM, MISSING, NO_DATA, PLAIN, THING_COLORS, Steps, absent
+from grafana.generator.look import MISSING, NO_DATA, PLAIN, THING_COLORS, Steps, absent
 from grafana.generator.model import Json, Override, Panel, Target
 
 RUN_NAME = "{{run_id}}/{{group_id}}"
@@ -29,51 +29,6 @@ EVENT_INTERVAL = "1m"
 def count_unit(unit: str, decimals: int | None) -> str:
     """Counts in full: Grafana's ``short`` would show 1093 as 1 K."""
     return "none" if unit == "short" and decimals == 0 else unit
-
-
-def vital(
-    title: str,
-    expr: str,
-    description: str,
-    *,
-    unit: str,
-    levels: Steps = PLAIN,
-    mapping: Json | None = None,
-    decimals: int | None = None,
-    width: int = 3,
-    height: int = 4,
-    nan: str = "NaN",
-    legend: str = RUN_NAME,
-) -> Panel:
-    """A number of now, one tile a run: instant, grey when missing, coloured by ``levels``."""
-    return Panel(
-        type="stat",
-        title=title,
-        description=description,
-        targets=(Target(expr, legend, instant=True),),
-        width=width,
-        height=height,
-        unit=count_unit(unit, decimals),
-        decimals=decimals,
-        no_value=NO_DATA,
-        color={"mode": "thresholds"}
-        if levels is not PLAIN
-        else {"mode": "fixed", "fixedColor": DIM},
-        mappings=(*((mapping,) if mapping else ()), *absent(nan)),
-        thresholds=levels,
-        options={
-            "reduceOptions": {"calcs": ["last"], "fields": "", "values": False},
-            "colorMode": "value" if levels is PLAIN and not mapping else "background_solid",
-            "graphMode": "none",
-            "justifyMode": "auto",
-            "orientation": "auto",
-            "textMode": "auto",
-            "wideLayout": True,
-            "percentChangeColorMode": "standard",
-            "showPercentChange": False,
-        },
-        transformations=(WITHOUT_DEFAULT_GROUP,),
-    )
 
 
 def series(
@@ -167,12 +122,14 @@ def series(
 
 
 def _colors_of_things() -> tuple[Override, ...]:
-    characters = string.digits + string.ascii_letters
+    """By the last digit of the name: run ids end in a time or a number, and perhaps a letter."""
     found = []
     for number, color in enumerate(THING_COLORS):
-        last = "".join(each for each in characters if ord(each) % len(THING_COLORS) == number)
+        letters = "".join(
+            each for each in string.ascii_letters if ord(each) % len(THING_COLORS) == number
+        )
         properties = (("color", {"mode": "fixed", "fixedColor": color}),)
-        found.append(Override(f"/[{last}]$/", properties, regex=True))
+        found.append(Override(rf"/({number}\D*|^\D*[{letters}])$/", properties, regex=True))
     return tuple(found)
 
 
@@ -293,132 +250,4 @@ def ranking(
             "legend": {"showLegend": False},
         },
         transformations=(WITHOUT_DEFAULT_GROUP, *WITHOUT_THE_RUN),
-    )
-
-
-def column(
-    title: str,
-    expr: str,
-    *,
-    unit: str = "",
-    levels: Steps = (),
-    mapping: Json | None = None,
-    decimals: int | None = None,
-    cell: str = "",
-    width: int = 0,
-) -> tuple[str, str, tuple[tuple[str, Any], ...]]:
-    """One column of a table: its title, its query and how its cells look."""
-    properties: list[tuple[str, Any]] = [
-        ("mappings", [*([mapping] if mapping else []), *absent(missing="–")])
-    ]
-    if unit:
-        properties.append(("unit", count_unit(unit, decimals)))
-    if decimals is not None:
-        properties.append(("decimals", decimals))
-    if levels:
-        steps = [{"value": bound, "color": color} for bound, color in levels]
-        properties.append(("thresholds", {"mode": "absolute", "steps": steps}))
-        properties.append(("color", {"mode": "thresholds"}))
-    kind = cell or ("color-text" if levels or mapping else "")
-    if kind == "gauge":
-        properties += [("min", 0), ("max", 1)]
-        properties.append(("custom.cellOptions", {"type": "gauge", "mode": "basic"}))
-    elif kind:
-        properties.append(("custom.cellOptions", {"type": kind, "mode": "basic"}))
-    if width:
-        properties.append(("custom.width", width))
-    return title, expr, tuple(properties)
-
-
-def table(
-    title: str,
-    keys: dict[str, str],
-    columns: tuple[tuple[str, str, tuple[tuple[str, Any], ...]], ...],
-    description: str,
-    *,
-    width: int = 24,
-    height: int = 10,
-    hidden: tuple[str, ...] = (),
-    key_properties: dict[str, tuple[tuple[str, Any], ...]] | None = None,
-    sort: tuple[tuple[str, bool], ...] = (),
-    order: tuple[str, ...] = (),
-    worst_first: str = "",
-) -> Panel:
-    """A table of instant queries, one row for each set of ``keys`` (label to title).
-
-    Each query is aggregated to the keys, so that the queries' rows fall together. ``order`` puts
-    titles in another order than keys first, then columns; ``sort`` is by titles, True for falling.
-    ``worst_first`` is the column, shown or hidden, by which the rows come, the highest first.
-    """
-    refs = [chr(ord("A") + i) for i in range(len(columns))]
-    fields = {f"Value #{ref}": name for ref, (name, _, _) in zip(refs, columns, strict=True)}
-    if len(columns) == 1:
-        fields = {"Value": columns[0][0]}
-    renamed = {**keys, **fields}
-    titles = [*order, *(t for t in renamed.values() if t not in order)]
-    overrides = [Override(name, properties) for name, _, properties in columns]
-    overrides += [Override(n, p) for n, p in (key_properties or {}).items()]
-    return Panel(
-        type="table",
-        title=title,
-        description=description,
-        targets=tuple(Target(expr, "", instant=True, format="table") for _, expr, _ in columns),
-        width=width,
-        height=height,
-        no_value="–",
-        color={"mode": "fixed", "fixedColor": DIM},
-        custom={"align": "auto", "filterable": False, "minWidth": 60},
-        overrides=tuple(overrides),
-        options={
-            "showHeader": True,
-            "cellHeight": "sm",
-            "enablePagination": False,
-            "sortBy": [{"displayName": name, "desc": falling} for name, falling in sort],
-            "footer": {"show": False, "reducer": [], "countRows": False, "fields": ""},
-        },
-        transformations=(
-            {"id": "merge", "options": {}},
-            *(
-                {
-                    "id": "sortBy",
-                    "options": {"fields": {}, "sort": [{"field": field, "desc": True}]},
-                }
-                for field, name in fields.items()
-                if name == worst_first
-            ),
-            {
-                "id": "organize",
-                "options": {
-                    "excludeByName": {
-                        "Time": True,
-                        **{name: True for name, shown in renamed.items() if shown in hidden},
-                    },
-                    "includeByName": {},
-                    "indexByName": {name: titles.index(title) for name, title in renamed.items()},
-                    "renameByName": renamed,
-                },
-            },
-        ),
-    )
-
-
-def tile(
-    title: str,
-    expr: str,
-    description: str,
-    unit: str = "short",
-    levels: Steps = PLAIN,
-    decimals: int = 0,
-    mapping: Json | None = None,
-) -> Panel:
-    """One number, under its own title."""
-    return vital(
-        title,
-        expr,
-        description,
-        unit=unit,
-        levels=levels,
-        decimals=decimals,
-        mapping=mapping,
-        legend=title,
     )

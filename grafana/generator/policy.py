@@ -22,6 +22,7 @@ from grafana.generator.queries import (
     select,
 )
 from grafana.generator.run_table import CONFIGURATION
+from grafana.generator.tiles import in_lines
 
 from esper_exporter import health
 
@@ -220,7 +221,7 @@ LOSSES = (
         bounds=lines((health.COLLAPSE_RISK_CRITICAL, BAD)),
     ),
     _over(
-        "Learning rate and entropy coefficient",
+        "Learning rate, entropy weight",
         {
             "learning rate": ("max", "learning_rate"),
             "entropy coefficient": ("max", "entropy_coefficient"),
@@ -276,7 +277,7 @@ TRUST = (
 )
 
 ROWS = (
-    Row("Does the policy learn?", (*TILES, *FIVE_CHARTS)),
+    Row("Does the policy learn?", (*in_lines(TILES), *FIVE_CHARTS)),
     Row("Losses", LOSSES),
     Row("Trust region", TRUST),
     Row("Advantages", ADVANTAGES),

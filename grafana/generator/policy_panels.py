@@ -7,10 +7,11 @@ from grafana.generator.look import (
     Steps,
 )
 from grafana.generator.model import Panel, Target
-from grafana.generator.panels import RUN_NAME, series, vital
+from grafana.generator.panels import RUN_NAME, series
 from grafana.generator.queries import (
     worst,
 )
+from grafana.generator.tiles import vital
 
 P = "esper_tamiyo"
 NO_LOWER_BOUND = -1e9

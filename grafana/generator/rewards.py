@@ -13,13 +13,7 @@ from grafana.generator.look import (
     values,
 )
 from grafana.generator.model import Target
-from grafana.generator.panels import (
-    RUN_NAME,
-    column,
-    heatmap,
-    series,
-    table,
-)
+from grafana.generator.panels import RUN_NAME, heatmap, series
 from grafana.generator.queries import (
     OF_ENV,
     OF_SLOT,
@@ -34,6 +28,7 @@ from grafana.generator.queries import (
     select,
     worst,
 )
+from grafana.generator.tables import column, table
 
 REWARD_PARTS = {
     "accuracy change": "base_accuracy_delta",
@@ -165,6 +160,11 @@ def _shapley(what: str) -> str:
     return by("avg", (*RUN, "env_id", "slot_id"), last)
 
 
+def _matrix(what: str) -> str:
+    name = f"esper_simic_counterfactual_{what}"
+    return by("max", (*RUN, "env_id"), over_range("last_over_time", select(name, OF_ENV)))
+
+
 ATTRIBUTION = (
     series(
         "Synergy of the seeds",
@@ -178,6 +178,8 @@ ATTRIBUTION = (
         "Accuracy that seeds give only together. Good: above 0; below, they harm each other. Absent"
         " unless each seed was also evaluated alone.",
         unit="percentunit",
+        soft_maximum=0.1,
+        width=12,
     ),
     series(
         "With and without seeds",
@@ -199,6 +201,27 @@ ATTRIBUTION = (
         " Good: on is above off; the distance"
         " is what growing brought.",
         unit="percentunit",
+        width=12,
+    ),
+    table(
+        "Counterfactual matrix",
+        {"run_id": "Run", "group_id": "Group", "env_id": "Env"},
+        (
+            column("All seeds", _matrix("combined_accuracy_ratio"), unit="percentunit", decimals=1),
+            column("No seed", _matrix("baseline_accuracy_ratio"), unit="percentunit", decimals=1),
+            column(
+                "Brought",
+                f"{_matrix('combined_accuracy_ratio')} - {_matrix('baseline_accuracy_ratio')}",
+                unit="percentunit",
+                decimals=1,
+                levels=((None, BAD), (0.0, NEUTRAL), (1e-9, GOOD)),
+            ),
+            column("Synergy", _matrix("synergy_ratio"), unit="percentunit", decimals=1),
+        ),
+        "The last matrix of each environment: its accuracy with every seed and with none, and what"
+        " the seeds brought. Good: brought above 0. Below 0 the network was better without them.",
+        width=12,
+        worst_first="Brought",
     ),
     table(
         "Shapley ranking",
@@ -219,7 +242,7 @@ ATTRIBUTION = (
         ),
         "Mean contribution of each slot, percent points of accuracy, as it was estimated last."
         " Good: above 0. Below 0 a seed harms: prune. What is not significant may be chance.",
-        width=8,
+        width=12,
         worst_first="Contribution",
     ),
     table(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from grafana.generator.model import Panel
-from grafana.generator.panels import column, table
 from grafana.generator.queries import RUN, by, over_range, select, worst
+from grafana.generator.tables import column, table
 
 _TEXTS = {
     "task": "Task",

@@ -30,7 +30,7 @@ class Run:
         share: Path,
         command: list[str],
         *options: str,
-        linger: str = "20",
+        linger: str = "90",
         within: tuple[str, ...] = (),
         **variables: str,
     ) -> None:
@@ -79,12 +79,12 @@ class Run:
             found[:] = [self.page()]
             return len(values(found[0], "esper_run_exit_code")) == ranks
 
-        wait_until(there, f"{ranks} exit codes are on the page", seconds=60, every=0.2)
+        wait_until(there, f"{ranks} exit codes are on the page", seconds=180, every=0.2)
         return found[0]
 
     def ended(self) -> tuple[int, str]:
         """The exit status as Popen has it, and standard output."""
-        out, self.errors = self.process.communicate(timeout=90)
+        out, self.errors = self.process.communicate(timeout=240)
         return self.process.returncode, out
 
 
@@ -205,7 +205,7 @@ def test_all_ranks_of_nproc_are_on_one_page_and_one_failure_ends_all(share: Path
     wait_until(
         lambda: len(values(run.page(), "esper_tamiyo_updates_total")) == 2,
         "both ranks are on the page",
-        seconds=60,
+        seconds=180,
     )
     page = run.page()
     assert {value(page, "esper_tamiyo_updates_total", rank=rank) for rank in "01"} == {1.0}
@@ -215,6 +215,31 @@ def test_all_ranks_of_nproc_are_on_one_page_and_one_failure_ends_all(share: Path
     page = run.last_page(ranks=2)
     assert value(page, "esper_run_failed", rank="1", reason="killed") == 1.0
     assert value(page, "esper_run_failed", rank="0", reason="signal") == 1.0
+    for _ in range(2):
+        run.page()
+    assert run.ended()[0] == -signal.SIGKILL
+
+
+def test_a_rank_that_ignores_the_end_is_killed_and_raises_no_alarm(share: Path) -> None:
+    program = (
+        "import os, runpy, signal, sys\n"
+        f"sys.argv = ['t', {str(share)!r}, 'night-7', os.environ['RANK'], 'update', '1', 'ready']\n"
+        "if os.environ['RANK'] == '1':\n"
+        "    sys.argv += ['wait', 'sigkill']\n"
+        "else:\n"
+        "    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})\n"
+        "    sys.argv += ['pause']\n"
+        f"runpy.run_path({str(TRAINER)!r}, run_name='__main__')\n"
+    )
+    run = Run(share, [sys.executable, "-c", program], "--nproc", "2", "--kill-after", "0.1")
+    assert run.process.stdout is not None and run.process.stdin is not None
+    assert [run.process.stdout.readline() for _ in range(2)] == ["ready\n"] * 2
+    run.process.stdin.write("go\n")
+    run.process.stdin.flush()
+    page = run.last_page(ranks=2)
+    assert value(page, "esper_run_failed", rank="1", reason="killed") == 1.0
+    assert value(page, "esper_run_failed", rank="0", reason="signal") == 1.0
+    assert value(page, "esper_run_exit_signal", rank="0") == 9.0
     for _ in range(2):
         run.page()
     assert run.ended()[0] == -signal.SIGKILL

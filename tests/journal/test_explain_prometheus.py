@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import gzip
 import json
+import subprocess
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -17,6 +18,7 @@ import pytest
 from esper_exporter import Exporter
 from esper_exporter.cli import main
 from esper_exporter.demo.bundled import recording
+from support.programs import program
 from support.prometheus import prometheus
 
 WANTED = {"PPO_UPDATE_COMPLETED", "BATCH_EPOCH_COMPLETED", "NUMERICAL_INSTABILITY_DETECTED"}
@@ -92,6 +94,55 @@ def test_the_cause_from_a_server_is_that_from_telemetry(
         assert main(["explain", "--prometheus", server.url, "--run-id", evil]) == 1
     assert main(["explain", "--prometheus", "file:///etc/hostname"]) == 1
     assert main(["explain", "--prometheus", "http://127.0.0.1:9"]) == 1
+
+
+REAL: dict[str, tuple[str, str | None, int | None]] = {
+    "gradinf": ("gradient_nonfinite", None, 3),
+    "infblue": ("head_inf", "blueprint", 2),
+    "nanend": ("head_nan", "slot", 3),
+    "twohead": ("head_inf", "style", 2),
+    "rollback": ("rollbacks", None, 1),
+    "healthy6": ("healthy", None, None),
+}
+"""Recording of a real run → first cause, head, update, as from its telemetry."""
+
+
+def _moved_to_now(name: str, file: Path) -> None:
+    """Write a recording as if it had ended ten minutes ago: a server looks back for days."""
+    path = Path(__file__).parents[1] / "recordings" / "faults" / f"{name}.jsonl.gz"
+    events = [json.loads(line) for line in gzip.decompress(path.read_bytes()).splitlines()]
+    last = datetime.fromisoformat(events[-1]["timestamp"])
+    later = datetime.now(UTC) - last - timedelta(minutes=10)
+    for event in events:
+        event["timestamp"] = (datetime.fromisoformat(event["timestamp"]) + later).isoformat()
+    file.write_text("".join(json.dumps(event) + "\n" for event in events))
+
+
+def test_the_cause_of_a_real_run_is_the_same_from_its_samples(
+    tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    for name in REAL:
+        telemetry, samples = tmp_path / f"{name}.jsonl", tmp_path / f"{name}.om"
+        _moved_to_now(name, telemetry)
+        arguments = ["backfill", str(telemetry), "--out", str(samples), "--step", "0.25"]
+        assert main([*arguments, "--run-id", name]) == 0
+        subprocess.run(
+            [
+                *(program("promtool"), "tsdb", "create-blocks-from", "openmetrics"),
+                *(str(samples), str(tmp_path / "data")),
+            ],
+            check=True,
+            capture_output=True,
+        )
+    capsysbinary.readouterr()
+    found = {}
+    with prometheus(tmp_path, []) as server:
+        for name in REAL:
+            arguments = ["explain", "--prometheus", server.url, "--run-id", name, "--json"]
+            assert main(arguments) == 0
+            report = json.loads(capsysbinary.readouterr().out)
+            found[name] = (report["cause"], report["head"], report["update"])
+    assert found == REAL
 
 
 ENDS = {

@@ -16,7 +16,7 @@ import pytest
 from esper_exporter.contract.jsonlines import parse_line
 from esper_exporter.contract.reader import read
 from esper_exporter.demo.bundled import recording
-from esper_exporter.journal import parts
+from esper_exporter.journal import acceptance, parts
 from esper_exporter.journal.columns import tables
 from esper_exporter.sql import read_file
 
@@ -79,7 +79,7 @@ def test_a_repeated_event_is_one_row_across_batches(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(parts, "BATCH_BYTES", 200)
-    monkeypatch.setattr(parts, "IDS", 2)
+    monkeypatch.setattr(acceptance, "IDS", 2)
     line = b'{"event_type": "SEED_PRUNED", "event_id": "%s", "data": {}}'
     started = json.dumps(EVENT | {"data": {}}).encode()
     texts = [started, *(line % id_ for number in range(50) for id_ in (b"%03d" % number,) * 2)]

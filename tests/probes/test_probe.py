@@ -25,7 +25,7 @@ from probes.loop import (
     page,
     probe,
 )
-from support.pages import value
+from support.pages import value, values
 
 
 def one_update(
@@ -137,7 +137,11 @@ def test_an_update_that_the_loop_skips_has_that_reason(exporter: Exporter) -> No
 def test_a_loss_that_is_not_finite_is_a_fault(exporter: Exporter) -> None:
     with probe(exporter).update() as update:
         update.minibatch(**{**batch(), "policy_loss": torch.tensor(NAN)})
-    assert value(page(exporter), "esper_tamiyo_nonfinite_latched", source="loss") == 1
+    told, named = page(exporter), {"layer": "policy_loss", "source": "loss", "kind": "nan"}
+    assert value(told, "esper_tamiyo_nonfinite_latched", source="loss") == 1
+    assert value(told, "esper_tamiyo_layer_nonfinite_latched", **named) == 1
+    assert value(told, "esper_tamiyo_layer_nonfinite_first_update", **named) == 1
+    assert not any(v for v in values(told, "esper_tamiyo_head_nonfinite_latched"))
 
 
 def test_both_names_are_emitted_when_asked() -> None:

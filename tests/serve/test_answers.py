@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import logging
-import threading
 from collections.abc import Callable
 
 import pytest
@@ -14,6 +13,7 @@ from esper_exporter.serve.limits import Limits
 from esper_exporter.serve.server import MetricsServer
 from serve.clients import connect, curl, read_to_end, request
 from serve.fakes import FakeSource
+from support.threads import exporter_threads
 
 Serve = Callable[..., MetricsServer]
 
@@ -174,7 +174,7 @@ def test_an_unread_body_does_not_keep_a_connection_open(serve: Serve, source: Fa
             pass
         read_to_end(sock)
     server.close()
-    assert not [t for t in threading.enumerate() if t.name.startswith("esper-exporter")]
+    assert not exporter_threads()
 
 
 @pytest.mark.parametrize(

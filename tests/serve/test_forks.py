@@ -16,6 +16,7 @@ import pytest
 from esper_exporter.serve.server import MetricsServer
 from serve.clients import connect, curl, read_until, request
 from serve.fakes import FakeSource
+from support.threads import exporter_threads
 
 Serve = Callable[..., MetricsServer]
 
@@ -26,7 +27,7 @@ def _in_child(port: int, server: MetricsServer) -> None:
     assert not tcp, tcp
     assert not server.listening
     server.close()
-    assert not [t for t in threading.enumerate() if t.name.startswith("esper-exporter")]
+    assert not exporter_threads()
     assert request(f"http://127.0.0.1:{port}/metrics").status == 200
     gc.collect()
 

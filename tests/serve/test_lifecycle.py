@@ -24,13 +24,10 @@ from serve.clients import connect, curl, patience, read_to_end, request
 from serve.fakes import FakeSource
 from support.command import SOURCE
 from support.programs import wait_until
+from support.threads import exporter_threads
 
 Serve = Callable[..., MetricsServer]
 QUICK = Limits(retry_seconds=0.05)
-
-
-def server_threads() -> list[str]:
-    return [t.name for t in threading.enumerate() if t.name.startswith("esper-exporter")]
 
 
 def test_port_0_is_a_real_port_at_once(serve: Serve) -> None:
@@ -44,11 +41,11 @@ def test_starting_twice_and_closing_twice_are_harmless(serve: Serve) -> None:
     server = serve()
     port = server.port
     server.start()
-    assert (server.port, len(server_threads())) == (port, 1)
+    assert (server.port, len(exporter_threads())) == (port, 1)
     server.close()
     server.close()
     assert not server.listening
-    assert not server_threads()
+    assert not exporter_threads()
 
 
 def test_a_closed_server_can_start_again(serve: Serve) -> None:
@@ -115,7 +112,7 @@ def test_closing_takes_about_a_second_whatever_clients_do(serve: Serve, source: 
     started = time.monotonic()
     server.close()
     assert time.monotonic() - started < 1.5 * patience()
-    assert not server_threads()
+    assert not exporter_threads()
     assert not source.scrapes
     slow.close()
     idle.close()
@@ -204,7 +201,7 @@ def test_a_server_that_waits_for_its_port_closes_cleanly(serve: Serve) -> None:
     with socket.create_server(("127.0.0.1", 0)) as holder:
         server = serve(port=holder.getsockname()[1], limits=QUICK)
         server.close()
-    wait_until(lambda: not server_threads(), "who holds the port is no longer looked for")
+    wait_until(lambda: not exporter_threads(), "who holds the port is no longer looked for")
 
 
 @pytest.mark.parametrize("host", ["256.1.1.1", "no such host", "192.0.2.1", "x" * 300, "\ud800"])

@@ -69,7 +69,7 @@ class _Loader(importlib.abc.Loader):
 
 
 class _Finder(importlib.abc.MetaPathFinder):
-    """Finds nothing of its own: it puts `_Loader` around what the other finders find."""
+    """Finds nothing itself: it puts `_Loader` around what the other finders find."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None

@@ -28,7 +28,7 @@ class EsperCallback(BaseCallback):  # type: ignore[misc]
 
     ``exporter`` is the one to report to; without one the callback makes an `Exporter` with
     ``settings`` and closes it at the end of training. PPO and A2C are measured whole: each
-    dimension of a MultiDiscrete action space is a head of its own. Of other algorithms gradients,
+    dimension of a MultiDiscrete action space is a separate head. Of other algorithms gradients,
     weights and losses are.
     """
 

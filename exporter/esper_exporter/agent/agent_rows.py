@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from esper_exporter.agent.end_of_process import DIED, Exit
+from esper_exporter.agent.exit_status import DIED, Exit
 from esper_exporter.agent.process_list import ProcessList
 from esper_exporter.agent.tracked_process import TrackedProcess
 from esper_exporter.metrics.families.agent import PROCESS_STATES, REFUSALS

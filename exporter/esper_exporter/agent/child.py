@@ -7,6 +7,7 @@ import resource
 import shutil
 import signal
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
@@ -32,6 +33,9 @@ class Children:
         self.running: set[int] = set()
         self.ended: dict[int, int] = {}
         """Process → wait status of each ended child."""
+        self.told_to_end: set[int] = set()
+        """Children that were sent a signal to end them, by `end`."""
+        self._kill_at: float | None = None
 
     def start(self, command: Sequence[str], environment: Mapping[str, str]) -> int:
         """Start a command, found on its PATH; its process identifier. Raises OSError."""
@@ -54,10 +58,27 @@ class Children:
             ended = self._reap()
             if ended is not None:
                 return ended
-            came = signal.sigwaitinfo(WATCHED)
-            if came.si_signo != signal.SIGCHLD and came.si_code != FROM_TERMINAL:
+            came = self._next_signal()
+            if came is None:
+                self.send(signal.SIGKILL)
+            elif came.si_signo != signal.SIGCHLD and came.si_code != FROM_TERMINAL:
                 self.send(came.si_signo)
         return None
+
+    def _next_signal(self) -> signal.struct_siginfo | None:
+        """Wait for a signal; None when the time of `end` is over."""
+        if self._kill_at is None:
+            return signal.sigwaitinfo(WATCHED)
+        came = signal.sigtimedwait(WATCHED, max(0.0, self._kill_at - time.monotonic()))
+        if came is None:
+            self._kill_at = None
+        return came
+
+    def end(self, seconds: float) -> None:
+        """End every child that runs: by SIGTERM, and by SIGKILL what runs after ``seconds``."""
+        self.told_to_end |= self.running
+        self._kill_at = time.monotonic() + seconds
+        self.send(signal.SIGTERM)
 
     def send(self, number: int) -> None:
         """Send a signal to every child that runs."""

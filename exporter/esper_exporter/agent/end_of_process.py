@@ -3,66 +3,20 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass, fields
-from pathlib import Path
-from typing import Any
 
 import numpy as np
-import orjson
 from numpy.typing import NDArray
 
+from esper_exporter.agent.exit_status import Exit
 from esper_exporter.agent.layout_log import Family
-from esper_exporter.agent.page_file import PageRefused, open_owned
 from esper_exporter.agent.page_view import Lines, PageView, RunKey
 from esper_exporter.metrics.table import Values
-
-DIED = "died"
-"""A process that vanished without a reason or a wrapper's record: most likely killed."""
 
 ACTIVE, FINISHED, FAILED = "esper_run_active", "esper_run_finished", "esper_run_failed"
 ENDED_AT = "esper_run_end_timestamp_seconds"
 _KEPT = re.compile(
     r"_latched$|_nonfinite_|_timestamp_seconds$|^esper_run_(active|failed|finished|exit)"
 )
-_MAX_RECORD = 65_536
-
-
-@dataclass(frozen=True, slots=True)
-class Exit:
-    """How a process ended, from its wait status.
-
-    ``reason`` is a value of ``esper_run_failed{reason}`` or empty for a good end, ``signal`` the
-    signal's number or 0, ``exit_code`` the code that a shell would show (128 + signal for one that
-    a signal ended), ``at`` Unix seconds.
-    """
-
-    reason: str
-    signal: int
-    exit_code: int
-    at: float
-
-    def to_json(self) -> bytes:
-        """One JSON object."""
-        return orjson.dumps(asdict(self))
-
-
-def read_exit(path: Path, owners: frozenset[int]) -> Exit | None:
-    """A wrapper's or agent's record; None without a usable one."""
-    try:
-        handle = open_owned(path, owners, _MAX_RECORD)
-    except (OSError, PageRefused):
-        return None
-    with open(handle, "rb") as file:
-        data = file.read(_MAX_RECORD)
-    try:
-        raw: Any = orjson.loads(data)
-        values = {field.name: raw[field.name] for field in fields(Exit)}
-        found = Exit(**values)
-        if not isinstance(found.reason, str) or len(found.reason) > 32:
-            return None
-        return Exit(found.reason, int(found.signal), int(found.exit_code), float(found.at))
-    except (ValueError, TypeError, KeyError):
-        return None
 
 
 def unfinished_runs(view: PageView, values: Values) -> list[RunKey]:

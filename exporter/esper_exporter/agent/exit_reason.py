@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from esper_exporter.agent.end_of_process import Exit
+from esper_exporter.agent.exit_status import Exit
 from esper_exporter.state.failure_reason import Reason
 
 _BY_SIGNAL = {

@@ -19,7 +19,7 @@ from typing import Any
 
 import orjson
 
-from esper_exporter.agent.page_file import PageRefused, open_owned
+from esper_exporter.agent.owned_file import PageRefused, open_owned
 from esper_exporter.metrics.exposition import Capture
 from esper_exporter.metrics.metric import Metric
 from esper_exporter.metrics.row_types import compiled

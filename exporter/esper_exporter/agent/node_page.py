@@ -23,7 +23,7 @@ from urllib.parse import urlencode
 import orjson
 
 from esper_exporter import __version__
-from esper_exporter.agent.page_file import PageRefused, open_owned
+from esper_exporter.agent.owned_file import PageRefused, open_owned
 from esper_exporter.agent.page_view import RunKey
 from esper_exporter.agent.share_directory import SOCKET, STATE
 from esper_exporter.agent.tracked_process import TrackedProcess

@@ -15,7 +15,6 @@ Layout, little-endian: 4,096 bytes of header (magic, format, cells that a buffer
 from __future__ import annotations
 
 import os
-import stat
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,8 @@ from time import monotonic
 import numpy as np
 from isal import isal_zlib
 from numpy.typing import NDArray
+
+from esper_exporter.agent.owned_file import PageRefused, open_owned
 
 MAGIC = b"ESPRPAGE"
 FORMAT = 1
@@ -44,14 +45,6 @@ _SLOT_BYTES = _SLOT.size + 4
 
 Slot = tuple[int, float, int, int, int, int]
 """Sequence, time, generation and bytes of the layout, cells, checksum of the buffer."""
-
-
-class PageRefused(Exception):
-    """A page that must not be served. ``reason`` is a label value."""
-
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(detail)
-        self.reason = reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,29 +129,6 @@ class PageWriter:
         if self._handle >= 0:
             os.close(self._handle)
             self._handle, self._capacity = -1, 0
-
-
-def open_owned(path: Path, owners: frozenset[int], limit: int) -> int:
-    """A file descriptor for reading a regular file of one of ``owners`` that is at most ``limit``
-    bytes long. Raises PageRefused, or FileNotFoundError."""
-    try:
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except FileNotFoundError:
-        raise
-    except OSError as problem:
-        raise PageRefused("unreadable", f"{path}: {problem.strerror}") from None
-    found = os.fstat(handle)
-    try:
-        if not stat.S_ISREG(found.st_mode):
-            raise PageRefused("not_a_file", f"{path} is not a regular file")
-        if found.st_uid not in owners:
-            raise PageRefused("owner", f"{path} belongs to user {found.st_uid}")
-        if found.st_size > limit:
-            raise PageRefused("too_large", f"{path} has {found.st_size} bytes")
-    except PageRefused:
-        os.close(handle)
-        raise
-    return handle
 
 
 class PageReader:

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from esper_exporter.agent.layout_log import ColumnOf, Family, LayoutReader, RowLabels, Schema
-from esper_exporter.agent.page_file import TRIES, PageReader, PageRefused, Published
+from esper_exporter.agent.owned_file import PageRefused
+from esper_exporter.agent.page_file import TRIES, PageReader, Published
 from esper_exporter.agent.share_directory import PAGE
 from esper_exporter.metrics.table import escape_label_value
 

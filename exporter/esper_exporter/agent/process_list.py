@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from esper_exporter.agent.merged_page import Part
-from esper_exporter.agent.page_file import PageRefused
+from esper_exporter.agent.owned_file import PageRefused
 from esper_exporter.agent.page_view import RunKey
 from esper_exporter.agent.share_directory import (
     check_share,

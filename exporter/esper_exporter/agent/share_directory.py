@@ -12,7 +12,8 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from esper_exporter.agent.page_file import PageRefused
+from esper_exporter.agent.owned_file import PageRefused, open_owned
+from esper_exporter.agent.process_identity import ProcessIdentity
 
 PAGE = "page"
 LOCK = "lock"
@@ -29,6 +30,7 @@ AGENT_LOCK = "agent.lock"
 AGENT_CLAIM = "agent.claim"
 """Locked by an agent from its start on: a wrapper that serves hands the share over to it."""
 MAX_PROCESSES = 4096
+_MAX_IDENTITY = 65_536
 
 
 def make_share(path: Path) -> None:
@@ -64,6 +66,21 @@ def owners_of(share: os.stat_result, process: os.stat_result) -> frozenset[int]:
     if process.st_uid not in allowed:
         raise PageRefused("owner", f"it belongs to user {process.st_uid}")
     return allowed
+
+
+def identify(share: Path, directory: Path) -> tuple[frozenset[int], ProcessIdentity]:
+    """The users whose files may lie in a process' directory, and the process itself.
+
+    Raises PageRefused, FileNotFoundError or OSError.
+    """
+    owners = owners_of(check_share(share), os.stat(directory, follow_symlinks=False))
+    handle = open_owned(directory / IDENTITY, owners, _MAX_IDENTITY)
+    with open(handle, "rb") as file:
+        data = file.read(_MAX_IDENTITY)
+    try:
+        return owners, ProcessIdentity.from_json(data)
+    except ValueError as problem:
+        raise PageRefused("corrupt", f"{directory / IDENTITY}: {problem}") from None
 
 
 def process_directories(share: Path) -> Iterator[Path]:

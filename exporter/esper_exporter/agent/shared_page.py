@@ -15,7 +15,8 @@ from pathlib import Path
 
 from esper_exporter import __version__
 from esper_exporter.agent.layout_log import LayoutWriter
-from esper_exporter.agent.page_file import PageRefused, PageWriter
+from esper_exporter.agent.owned_file import PageRefused
+from esper_exporter.agent.page_file import PageWriter
 from esper_exporter.agent.process_identity import (
     WRAPPER_VARIABLE,
     LifeLock,

@@ -2,36 +2,29 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from esper_exporter.agent.end_of_process import (
-    DIED,
-    Exit,
     failed_runs,
     hidden_after_death,
-    read_exit,
     unfinished_runs,
     with_end,
 )
+from esper_exporter.agent.exit_status import DIED, Exit, read_exit
 from esper_exporter.agent.merged_page import Part
-from esper_exporter.agent.page_file import PageRefused, open_owned
 from esper_exporter.agent.page_view import PageView, RunKey
 from esper_exporter.agent.process_identity import ProcessIdentity, lives
 from esper_exporter.agent.share_directory import (
     CLOSED,
     DEATH,
     EXIT,
-    IDENTITY,
     LOCK,
-    check_share,
-    owners_of,
+    identify,
     write_record,
 )
 
-_MAX_IDENTITY = 65_536
 WRAPPER_SECONDS = 5.0
 """How long to wait for the wrapper's record of an ended process before judging without it."""
 
@@ -59,15 +52,7 @@ class TrackedProcess:
     @classmethod
     def open(cls, share: Path, directory: Path) -> TrackedProcess:
         """Start following a process's directory."""
-        found = os.stat(directory, follow_symlinks=False)
-        owners = owners_of(check_share(share), found)
-        handle = open_owned(directory / IDENTITY, owners, _MAX_IDENTITY)
-        with open(handle, "rb") as file:
-            data = file.read(_MAX_IDENTITY)
-        try:
-            identity = ProcessIdentity.from_json(data)
-        except ValueError as problem:
-            raise PageRefused("corrupt", f"{directory / IDENTITY}: {problem}") from None
+        owners, identity = identify(share, directory)
         return cls(directory, owners, identity, PageView(directory, owners, identity.rank))
 
     @property

@@ -15,7 +15,7 @@ import socket
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,6 +34,7 @@ logger = logging.getLogger("esper_exporter")
 SHARE_VARIABLE = "ESPER_EXPORTER_SHARE"
 PORT_VARIABLE = "ESPER_EXPORTER_PORT"
 TAKE_OVER_SECONDS = 0.5
+KILL_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +42,14 @@ class Launch:
     """What to run. ``command`` is a program with its arguments, ``environment`` that of its
     process, ``copies`` how many ranks of it (each gets RANK, LOCAL_RANK, WORLD_SIZE and the
     address to meet at, as torchrun sets them), ``share`` the directory of the shared pages, None
-    for none: then only the exit status passes through, and the program serves itself."""
+    for none: then only the exit status passes through, and the program serves itself. When one
+    rank fails the others get SIGTERM, and SIGKILL ``kill_seconds`` later."""
 
     command: Sequence[str]
     environment: Mapping[str, str]
     share: Path | None
     copies: int = 1
+    kill_seconds: float = KILL_SECONDS
 
 
 def run(launch: Launch) -> int:
@@ -66,10 +69,10 @@ def run(launch: Launch) -> int:
     while (pid := children.wait()) is not None:
         status = children.ended[pid]
         if wrapper is not None:
-            wrapper.report(pid, status)
+            wrapper.report(pid, status, ended_by_us=pid in children.told_to_end)
         if status and first is None:
             first = status
-            children.send(signal.SIGTERM)  # the other ranks would wait for it
+            children.end(launch.kill_seconds)  # the other ranks would wait for it
     children.let_signals_in()
     if wrapper is not None:
         wrapper.finish()
@@ -132,7 +135,8 @@ class _Wrapper:
         start_daemon(self._take_over, "esper-run-serve")
 
     def _take_over(self) -> None:
-        while not self._done.is_set():
+        # What ends sooner has hardly a page to serve, and is not slowed by a server that starts.
+        while not self._done.wait(TAKE_OVER_SECONDS):
             try:
                 with self._lock:
                     if self._done.is_set():
@@ -146,7 +150,6 @@ class _Wrapper:
             except Exception as problem:
                 logger.warning("the wrapper does not serve this run's page: %s", problem)
                 return
-            self._done.wait(TAKE_OVER_SECONDS)
 
     def _hand_over(self) -> None:
         """Stop serving when a node agent claims the share: it stays longer than this run."""
@@ -194,8 +197,11 @@ class _Wrapper:
             agent.start()
             self._agent = agent
 
-    def report(self, pid: int, status: int) -> None:
-        """Record how a child ended, for the server of its page."""
+    def report(self, pid: int, status: int, *, ended_by_us: bool) -> None:
+        """Record how a child ended, for the server of its page.
+
+        A signal of ours that ended a rank is no fault of that rank, a SIGKILL neither.
+        """
         from esper_exporter.agent.exit_reason import exit_of
         from esper_exporter.agent.share_directory import EXIT, write_record
 
@@ -210,6 +216,8 @@ class _Wrapper:
                 if len(gone) == 1:
                     target = gone[0]
             end = exit_of(status, out_of_memory=oom, by_shell=shell)
+            if ended_by_us and end.signal in (signal.SIGTERM, signal.SIGKILL):
+                end = replace(end, reason="signal")
             if target != pid and not end.signal:
                 return  # the script's exit code is not the training's
             self._failed = self._failed or bool(end.reason)
@@ -224,16 +232,15 @@ class _Wrapper:
             logger.warning("could not record how the training ended: %s", problem)
 
     def _ours(self) -> list[tuple[int, Path]]:
-        from esper_exporter.agent.share_directory import process_directories
-        from esper_exporter.agent.tracked_process import TrackedProcess
+        from esper_exporter.agent.share_directory import identify, process_directories
 
         found = []
         with suppress(OSError):
             for directory in process_directories(self._share):
                 with suppress(Exception):
-                    process = TrackedProcess.open(self._share, directory)
-                    if process.identity.wrapper == self._token:
-                        found.append((process.identity.pid, directory))
+                    _, identity = identify(self._share, directory)
+                    if identity.wrapper == self._token:
+                        found.append((identity.pid, directory))
         return found
 
     def _pages_of(self, pid: int) -> list[Path]:

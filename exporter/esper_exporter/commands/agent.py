@@ -85,7 +85,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from esper_exporter.agent.page_file import PageRefused
+    from esper_exporter.agent.owned_file import PageRefused
     from esper_exporter.agent.share_claim import release
     from esper_exporter.serve.listening import ListenError
     from esper_exporter.serve.web_config import WebConfigError

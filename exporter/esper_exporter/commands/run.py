@@ -10,7 +10,7 @@ from pathlib import Path
 
 from esper_exporter import adapters
 from esper_exporter.commands.console import PROGRAM, CommandError
-from esper_exporter.commands.values import whole_number
+from esper_exporter.commands.values import seconds, whole_number
 
 AUTOATTACH = Path(adapters.__file__).parent / "autoattach"
 NOT_EXECUTABLE, NOT_FOUND = 126, 127
@@ -52,6 +52,14 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         help="ranks to start, each with RANK, LOCAL_RANK and WORLD_SIZE set (%(default)s)",
     )
     run.add_argument(
+        "--kill-after",
+        type=seconds,
+        default=30.0,
+        metavar="SECONDS",
+        help="when one rank has failed, the others get SIGTERM, and SIGKILL this much later"
+        " (%(default)g)",
+    )
+    run.add_argument(
         "command", nargs=argparse.REMAINDER, metavar="-- COMMAND ...", help="the program to run"
     )
     run.set_defaults(run=_run)
@@ -72,7 +80,7 @@ def _run(options: argparse.Namespace) -> int:
     except ValueError as error:
         raise CommandError(f"run: {error}") from error
     try:
-        return run(Launch(command, variables, share, options.nproc))
+        return run(Launch(command, variables, share, options.nproc, options.kill_after))
     except OSError as problem:
         print(f"{PROGRAM}: {command[0]}: {problem.strerror}", file=sys.stderr)
         return NOT_FOUND if problem.errno == errno.ENOENT else NOT_EXECUTABLE

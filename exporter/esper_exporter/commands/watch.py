@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import ssl
-import urllib.error
-import urllib.request
-import webbrowser
 from collections.abc import Callable
 from urllib.parse import urlsplit, urlunsplit
 
@@ -46,6 +42,8 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
 
     def run(options: argparse.Namespace) -> int:
+        import webbrowser
+
         opened = None if options.no_browser else webbrowser.open
         if options.what.startswith(("http://", "https://")):
             return _watch_url(options.what, opened)
@@ -63,6 +61,10 @@ def page_address(url: str) -> str:
 
 def _watch_url(url: str, opened: Opener | None) -> int:
     """Open an exporter's page after checking that it is one."""
+    import ssl
+    import urllib.error
+    import urllib.request
+
     try:
         address = page_address(url)
         with urllib.request.urlopen(f"{address}api/v1/state", timeout=ANSWER_SECONDS) as answer:

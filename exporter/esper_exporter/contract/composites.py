@@ -149,7 +149,7 @@ def records_of(item: Converter) -> Converter:
 
 
 def group_of(*items: Converter) -> Converter:
-    """Converter for a fixed number of elements, each of its own kind."""
+    """Converter for a fixed number of elements, each of a given kind."""
 
     def convert(value: Any, path: str, ignored: list[str]) -> tuple[Any, ...]:
         found = elements(value)

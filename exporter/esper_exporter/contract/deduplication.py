@@ -1,4 +1,4 @@
-"""What was told already: the same event twice, or the same happening under its old and new name."""
+"""Drops repetitions: the same event twice, or the same happening under its old and new name."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class DualEmitFilter:
         self._kept: deque[tuple[str, tuple[object, ...]]] | None = deque(maxlen=MAX_PENDING)
 
     def is_duplicate(self, event: Event) -> bool:
-        """Whether the event repeats, under the other name, what was told before."""
+        """Whether the event repeats, under the other name, an earlier report."""
         values_of = _IDENTITIES.get(event.type)
         if values_of is None:
             return False

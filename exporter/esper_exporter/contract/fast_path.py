@@ -1,6 +1,6 @@
 """The fast way to read a payload: ``msgspec.convert``, where it gives what the lenient way gives.
 
-It takes some values as they are that must not come in so: subclasses with methods of their own,
+It takes some values as they are that must not come in so: subclasses that override methods,
 lone surrogates, long texts, sets. A check for each such field looks at them before.
 """
 

@@ -35,7 +35,7 @@ REASONS = (
 
 
 class Rejected(Exception):
-    """An event that is not taken in.
+    """An event that is not applied.
 
     ``reason`` is one of ``REASONS``; ``detail`` names the field and types, never a value, so that
     the number of different details is small. ``event_name`` is the name as received, where one

@@ -24,6 +24,7 @@ from esper_exporter.contract.rejection import (
     MISSING_FIELD,
     UNKNOWN_TYPE,
 )
+from esper_exporter.journal.acceptance import Acceptance
 from esper_exporter.journal.columns import Table, table_of_name, tables
 
 if TYPE_CHECKING:
@@ -45,9 +46,6 @@ WAITING_BYTES = 64 << 20
 
 _FEW_BYTES = 64 << 10
 """So few of a type in a block are copied, that the block need not be held for them."""
-
-IDS = 65_536
-"""Event ids, at least, that an event is compared with to see whether it was delivered before."""
 
 _STARTED = "TRAINING_STARTED"
 
@@ -100,12 +98,9 @@ class PartWriter:
         self._starts = RunStarts()
         self._writers: dict[str, Any] = {}
         self._held: dict[str, list[pa.Table]] = {}
-        self._ids: set[str] = set()
-        self._ids_before: set[str] = set()
-        self._ids_of_kind: dict[str, set[str]] = {}
+        self._acceptance = Acceptance()
         self.rows: Counter[str] = Counter()
         self.rejected: Counter[str] = Counter()
-        self.repeated = 0
         self.lines = 0
         self.first: datetime | None = None
         self.last: datetime | None = None
@@ -217,68 +212,11 @@ class PartWriter:
             astray = pc.and_(pc.invert(broken), pc.invert(right))
             elsewhere = set(found["_seq"].filter(astray).to_pylist())
             found = found.filter(right)
-        found = self._accepted(table, found)
+        found = self._acceptance.accepted(table, found)
         if len(found):
             self._hold(table, found, batch.runs)
         if elsewhere and not again:
             self._sort_out(batch.subset(elsewhere))
-
-    def _accepted(self, table: Table, found: pa.Table) -> pa.Table:
-        """Without what the exporter would refuse, and what was delivered before."""
-        import numpy as np
-        import pyarrow as pa
-        import pyarrow.compute as pc
-
-        keep = np.ones(len(found), dtype=bool)
-        if not table.may_be_empty and any(found[name].null_count for name in table.required):
-            for name in table.required:
-                keep &= ~pc.is_null(found[name]).to_numpy(zero_copy_only=False)
-            keep |= self._tells_of_a_fault(table, found)
-            self.rejected[MISSING_FIELD] += int((~keep).sum())
-        ids = found["_event_id"].to_pylist()
-        news = set(ids)
-        # Another piece of the same type may have come long after the one before.
-        before = self._ids_of_kind.get(table.type, set())
-        self._ids_of_kind[table.type] = news
-        if len(self._ids) >= IDS:
-            self._ids_before, self._ids = self._ids, set()
-        known = (self._ids, self._ids_before, before)
-        fresh = all(each.isdisjoint(news) for each in known)
-        if fresh and keep.all() and len(news) == len(ids) and None not in news:
-            self._ids |= news
-            return found
-        for place, event_id in enumerate(ids):
-            if event_id is None or not keep[place]:
-                continue
-            if any(event_id in each for each in known):
-                keep[place] = False
-                self.repeated += 1
-            else:
-                self._ids.add(event_id)
-        return found if keep.all() else found.filter(pa.array(keep))
-
-    def _tells_of_a_fault(self, table: Table, found: pa.Table) -> Any:
-        """What names a NaN or an Inf is kept, complete or not."""
-        import numpy as np
-
-        if table.type == "NUMERICAL_INSTABILITY_DETECTED":
-            return np.array(
-                [
-                    bool(detail) and (kind or "").startswith("ppo_finiteness_")
-                    for kind, detail in zip(
-                        found["anomaly_type"].to_pylist(), found["detail"].to_pylist(), strict=True
-                    )
-                ]
-            )
-        if table.type == "TAMIYO_POLICY_UPDATE":
-            columns = [found[f"head_{kind}_detected"].to_pylist() for kind in ("nan", "inf")]
-            return np.array(
-                [
-                    any(up for _, up in (*(a or ()), *(b or ())))
-                    for a, b in zip(*columns, strict=True)
-                ]
-            )
-        return np.zeros(len(found), dtype=bool)
 
     def _hold(self, table: Table, found: pa.Table, named: Runs) -> None:
         import pyarrow as pa
@@ -391,6 +329,7 @@ class PartWriter:
             self._flush(kind)
         self._converter.close()
         self.rejected += self._refused
+        self.rejected[MISSING_FIELD] += self._acceptance.incomplete
         for kind in list(self._held):
             self._write(kind)
         self._compressor.close()
@@ -403,7 +342,7 @@ class PartWriter:
             "lines": self.lines,
             "rows": dict(sorted(self.rows.items())),
             "rejected": {reason: count for reason, count in self.rejected.items() if count},
-            "repeated": self.repeated,
+            "repeated": self._acceptance.repeated,
             "first": stamp_of(self.first),
             "last": stamp_of(self.last),
             "files": {

@@ -211,7 +211,24 @@ def _record(server: _Server, url: str, labels: Series, begun: float) -> RunRecor
     silent = datetime.now(UTC).timestamp() - alive
     run.orphaned = run.ending is None and silent > SCRAPE_GONE_SECONDS
     run.last_seq = 1 << 60
+    _missing_updates(server, run, same, last)
     return run
+
+
+def _missing_updates(
+    server: _Server, run: RunRecord, same: str, last: dict[str, list[tuple[Series, float]]]
+) -> None:
+    """Updates that ran and were neither reported nor skipped: `find_missing_update` reads them."""
+    ran = server.last(f'esper_simic_phase_duration_seconds_count{{phase="ppo_update",{same}}}')
+    accounted = sum(
+        value
+        for name in ("esper_tamiyo_updates_total", "esper_tamiyo_updates_skipped_total")
+        for _, value in last.get(name, [])
+    )
+    missing = int(ran[0][1] - accounted) if ran else 0
+    if missing > 0 and run.last_event is not None:
+        run.updates_ran = len(run.updates) + len(run.skipped) + missing
+        run.update_ran_at = (run.last_event, run.last_seq)
 
 
 def _ending(
@@ -328,7 +345,9 @@ def _latches(
             moment = sources.get(source, 0.0)
             at = sampled.get((None, None, source), moment)
             run.nonfinite.append(_nonfinite(number_at(at), moment, source, None, "nan"))
-    run.nonfinite.sort(key=lambda each: each.seq)
+    # Heads that were hit in one update stand in the order of the trainer's own message.
+    order = {head: place for place, head in enumerate(HEADS)}
+    run.nonfinite.sort(key=lambda each: (each.seq, order.get(each.name or "", -1)))
 
 
 def _nonfinite(number: int, moment: float, source: str, name: str | None, kind: str) -> Nonfinite:

@@ -1,4 +1,4 @@
-"""What each event says of a run, put into its record."""
+"""Adds what each event reports about a run to its record."""
 
 from __future__ import annotations
 

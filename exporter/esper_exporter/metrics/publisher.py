@@ -363,5 +363,6 @@ def _latch(latch: Latch, columns: list[str]) -> list[float]:
         "first_timestamp_seconds": latch.first.timestamp() if latch.first else ABSENT,
         "last_timestamp_seconds": latch.last.timestamp() if latch.last else ABSENT,
         "first_update": _cell(latch.first_update),
+        "first_batch": _cell(latch.first_batch),
     }
     return [next(v for suffix, v in cells.items() if name.endswith(suffix)) for name in columns]

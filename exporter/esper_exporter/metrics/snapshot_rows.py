@@ -1,4 +1,4 @@
-"""Rows that show what a report says now, and nothing else: of the machine, and of its GPUs."""
+"""Rows that show the current report, and nothing else: of the machine, and of its GPUs."""
 
 from __future__ import annotations
 

@@ -25,8 +25,7 @@ EVENT_FIELDS: dict[str, str] = {
     ),
     "AllocatorStatsPayload.batch_idx": POSITION,
     **{
-        f"AllocatorStatsPayload.{field}": f"in bytes, by device: {SAME}"
-        f"esper_torch_memory_{metric}"
+        f"AllocatorStatsPayload.{field}": f"in bytes, by device: {SAME}esper_torch_memory_{metric}"
         for field, metric in (
             ("allocated_bytes", "allocated_bytes"),
             ("reserved_bytes", "reserved_bytes"),

@@ -1,4 +1,4 @@
-"""Collectors that users add: each behind a boundary of its own, so that one costs only itself."""
+"""Collectors that users add: each isolated, so that a failing one costs only itself."""
 
 from __future__ import annotations
 

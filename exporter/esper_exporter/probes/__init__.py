@@ -1,1 +1,1 @@
-"""What the exporter measures itself, beside what it is told."""
+"""What the exporter measures itself, beside the events that it receives."""

@@ -1,4 +1,4 @@
-"""The machine, this process and its GPUs: read by threads of their own, shown on every page."""
+"""The machine, this process and its GPUs: read by separate threads, shown on every page."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ LOCAL_RANK_VARIABLES = (
 
 
 def local_rank(environ: Mapping[str, str] = os.environ) -> int:
-    """The process' number on its machine, by whichever launcher told it; 0 for one alone."""
+    """The process' number on its machine, as its launcher reports it; 0 for one alone."""
     for name in LOCAL_RANK_VARIABLES:
         if environ.get(name, "").isdecimal():
             return int(environ[name])

@@ -128,7 +128,7 @@ class Place:
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
             sock.bind(self.where)
             if self.family == socket.AF_UNIX:
-                # Before listen() nobody can connect, so the mode is never wider than this.
+                # Before listen() no client can connect, so the mode is never wider than this.
                 os.chmod(self.where, 0o660)
                 inode = os.stat(self.where).st_ino
             sock.listen(_BACKLOG)

@@ -37,7 +37,7 @@ class Rendering:
     async def page(
         self, media: MediaType, gzip: bool, seconds: float, part: Render | None = None
     ) -> bytes:
-        """A page rendered from now on, or a part of it, which is shared with nobody. Raises
+        """A page rendered from now on, or a part of it, which no other request shares. Raises
         ScrapeTimeout, or what the source raised."""
         if part is not None:
             return await self._part(partial(part, media, gzip), seconds)

@@ -1,4 +1,4 @@
-"""The end of an exporter's runs: noticed, told on the page, and waited with until it was seen."""
+"""The end of an exporter's runs: noticed, shown on the page, kept until scrapers have seen it."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class Owner(Protocol):
         """Write what must outlive the process."""
 
     def events_taken(self) -> int:
-        """Events taken in so far."""
+        """Events received so far."""
 
     def serving(self) -> bool:
-        """Whether somebody could scrape."""
+        """Whether a scraper could fetch the page."""
 
     def leave(self) -> None:
         """Tell the scrapers that there is nothing to scrape any more."""
@@ -43,7 +43,7 @@ class Ending:
     """Watches one exporter's process and keeps its page up until the end was seen.
 
     ``linger`` is the most seconds to stay for the scrapers, ``term_linger`` the most after a
-    SIGTERM, counted from the signal: whoever sends one sends SIGKILL after a grace period. Where
+    SIGTERM, counted from the signal: its sender sends SIGKILL after a grace period. Where
     this process is not the run (``is_run``), only what was seen of the run is waited with.
     """
 
@@ -82,7 +82,7 @@ class Ending:
 
     def told_to_end(self) -> None:
         """SIGTERM came and the user's handler decides. Called within a signal handler, which may
-        have interrupted whoever holds a lock: nothing here waits for one."""
+        have interrupted the holder of a lock: nothing here waits for one."""
         self._told_to_end_at = self._clock()
 
     def terminate(self) -> None:
@@ -123,7 +123,7 @@ class Ending:
         since = None if news else self._owner.last_end()
         if not news and since is None:
             return
-        # Nobody waits for the news of a good end, or of one's own Ctrl-C, where nobody ever asked.
+        # Without a scraper there is nothing to wait for after a good end or a Ctrl-C.
         failed = news and reason is not None and not self._interrupted
         if failed or self._tracker.scraped_regularly:
             self._tracker.serious(since)
@@ -138,6 +138,6 @@ class Ending:
         try:
             self._tracker.linger(seconds, ends_at_once())
         except KeyboardInterrupt:
-            # Ctrl-C again: enough. Once the interpreter ends nobody could catch it.
+            # Ctrl-C again: enough. Once the interpreter ends nothing could catch it.
             if not self._exiting:
                 raise

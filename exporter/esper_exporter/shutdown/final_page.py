@@ -1,4 +1,4 @@
-"""The last page on disk: what a scrape would have seen, for when nobody can scrape any more.
+"""The last page on disk: what a scrape would have seen, for when none is possible.
 
 It is written when a latch is lit and when the run ends, so that even SIGKILL leaves it. Beside the
 latches for whoever looks, and where node_exporter's textfile collector reads it, which makes it
@@ -25,7 +25,7 @@ SUFFIX = ".final.prom"
 
 
 def page_name(run_id: str, rank: int) -> str:
-    """A file name of its own for each run and rank, whatever characters the id has."""
+    """A distinct file name for each run and rank, whatever characters the id has."""
     plain = re.sub(r"[^A-Za-z0-9._-]", "_", run_id)[:80]
     if plain != run_id:
         plain += "-" + hashlib.sha256(run_id.encode("utf-8", "replace")).hexdigest()[:8]

@@ -1,4 +1,4 @@
-"""A run's latches as JSON, and back: what a damaged file still says is not lost with the rest."""
+"""A run's latches as JSON, and back: what is readable in a damaged file is kept."""
 
 from __future__ import annotations
 
@@ -87,6 +87,7 @@ def _latch_to_json(latch: Latch) -> dict[str, Any]:
         "first": latch.first.isoformat() if latch.first else None,
         "last": latch.last.isoformat() if latch.last else None,
         "first_update": latch.first_update,
+        "first_batch": latch.first_batch,
     }
 
 
@@ -112,6 +113,7 @@ class _Reader:
             first=self._field(told, "first", _moment, may_lack=True),
             last=self._field(told, "last", _moment, may_lack=True),
             first_update=self._field(told, "first_update", _whole, may_lack=True),
+            first_batch=self._field(told, "first_batch", _whole, may_lack=True),
         )
 
     def _field(

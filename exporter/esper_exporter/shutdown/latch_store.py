@@ -39,14 +39,15 @@ def _merged(one: Latch, other: Latch) -> Latch:
     count holds the smaller one."""
     if not one.lit:
         return other
-    firsts = [(latch.first, latch.first_update) for latch in (one, other) if latch.first]
-    first, update = min(firsts, key=lambda each: each[0]) if firsts else (None, None)
+    firsts = [(latch.first, latch) for latch in (one, other) if latch.first]
+    earliest = min(firsts, key=lambda each: each[0])[1] if firsts else Latch()
     lasts = [latch.last for latch in (one, other) if latch.last]
     return Latch(
         updates=max(one.updates, other.updates),
-        first=first,
+        first=earliest.first,
         last=max(lasts) if lasts else None,
-        first_update=update,
+        first_update=earliest.first_update,
+        first_batch=earliest.first_batch,
     )
 
 

@@ -43,7 +43,7 @@ class Persistence:
         self._again = False
 
     def after_fork_in_child(self) -> None:
-        """Begin with a lock that nobody holds: its holder may not be in the child."""
+        """Begin with a free lock: its holder may not be in the child."""
         self._writing = threading.RLock()
         self._depth = 0
 

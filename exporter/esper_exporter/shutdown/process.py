@@ -57,7 +57,7 @@ class Watcher(Protocol):
 
 
 class _Process:
-    """The hooks of this process, there while somebody watches."""
+    """The hooks of this process, installed while an exporter watches."""
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
@@ -81,7 +81,7 @@ _process = _Process()
 
 
 def watch(watcher: Watcher) -> None:
-    """Tell a watcher how the process ends; harmless when it is told already."""
+    """Notify a watcher how the process ends; idempotent."""
     with _process.lock:
         _process.pid = os.getpid()
         _process.watchers.add(watcher)
@@ -102,7 +102,7 @@ def watch(watcher: Watcher) -> None:
 
 
 def unwatch(watcher: Watcher) -> None:
-    """Tell it no longer; the last one takes the hooks away where nobody has put others on top."""
+    """Stop notifying it; the last one removes the hooks unless others were installed on top."""
     with _process.lock:
         _process.watchers.discard(watcher)
         if _process.watchers or not _process.hooked:
@@ -205,7 +205,7 @@ def _after_fork_in_child() -> None:
     """A child ends as it would have without us; data loaders are ended by SIGTERM."""
     global _process
     before = _process
-    # Somebody may have put hooks on top of ours: they go on leading to whoever was there before.
+    # Other code may have put hooks on top of ours: they still lead to the hook before.
     _process = _Process()
     _process.at_exit = before.at_exit
     _process.excepthook = before.excepthook

@@ -20,7 +20,7 @@ from esper_exporter.shutdown.scrapers import Scraper, Scrapers
 logger = logging.getLogger("esper_exporter")
 
 PAGES_OF_STRANGERS = 2
-"""Pages that must have been fetched where nobody comes regularly."""
+"""Pages that must have been fetched where no scraper comes regularly."""
 
 OLDER_PAGES = 256
 """Pages remembered that did not show the newest state."""
@@ -73,7 +73,7 @@ class ScrapeTracker:
 
     @property
     def scraped_regularly(self) -> bool:
-        """Whether anybody comes who would miss the end."""
+        """Whether a regular scraper would miss the end."""
         with self._changed:
             return bool(self._scrapers.regular(self._clock()))
 
@@ -83,7 +83,7 @@ class ScrapeTracker:
             return not self._missing(moment, self._clock(), None)
 
     def after_fork_in_child(self) -> None:
-        """Begin with a lock that nobody holds: its holder may not be in the child."""
+        """Begin with a free lock: its holder may not be in the child."""
         self._changed = threading.Condition()
 
     @property

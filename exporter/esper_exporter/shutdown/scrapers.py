@@ -1,4 +1,4 @@
-"""The clients that fetch pages, told apart, and which of them come regularly."""
+"""The clients that fetch pages, distinguished, and which of them come regularly."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ class Server:
     def last_words(self) -> str:
         """The last line of its log."""
         lines = self._log.read_text(errors="replace").strip().splitlines()
-        return lines[-1][-300:] if lines else "it said nothing"
+        return lines[-1][-300:] if lines else "it printed nothing"
 
     def end(self) -> None:
         """Ask the process to end, and wait for it."""

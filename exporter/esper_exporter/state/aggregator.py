@@ -42,7 +42,7 @@ _HANDLERS = {row.name: handler_of(row) for row in TYPES.values()}
 class Aggregator:
     """Owns one run's state and brings events into it, in the order they come.
 
-    Not thread-safe: whoever owns it calls it under one lock.
+    Not thread-safe: the owner calls it under one lock.
     """
 
     def __init__(self, state: RunState) -> None:

@@ -110,7 +110,7 @@ def apply_analytics(run: RunState, event: Event, payload: AnalyticsSnapshotPaylo
 
 
 def see_observations(run: RunState, event: Event, stats: ObservationStatsTelemetry) -> None:
-    """Take in the health of the policy's inputs; NaN or Inf in them is a fault of its own."""
+    """Apply the health of the policy's inputs; NaN or Inf in them is a separate fault."""
     _update(run.bare_snapshot.observation_stats, _OBSERVATIONS, _observed(stats))
     run.observed = True
     run.touched.observations = True
@@ -161,7 +161,7 @@ def _take_reward_components(
     state = env.reward_components
     told = payload.reward_components
     if not env.active_seed_count:
-        # The contribution told last belonged to a seed that is gone.
+        # The last reported contribution belonged to a seed that is gone.
         state.seed_contribution = state.bounded_attribution = None
     if told is not None:
         _copy_components(state, told)

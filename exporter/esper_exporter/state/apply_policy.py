@@ -35,7 +35,7 @@ ENTROPY_HEALTHY = 1.39
 VALUE_SPREAD_WARMUP_BATCHES = 50
 VALUE_SPREAD_MINIMUM = 0.1
 
-# Fields that go into the state under another name, or by a rule of their own.
+# Fields that go into the state under another name, or by a separate rule.
 _RENAMED = {"lr": "learning_rate", "batch": "ppo_batch"}
 _BY_RULE = frozenset(
     {"entropy_coef", "learning_rate", "layer_gradient_health", "pre_norm_advantage_std"}
@@ -114,8 +114,8 @@ _reported = attrgetter(*_REPORTED)
 
 
 def light_latches(run: RunState, event: Event, payload: TamiyoPolicyUpdatePayload) -> None:
-    """Everything non-finite that a policy update tells of. Also for an update whose other fields
-    could not be read: a fault outlives a malformed event."""
+    """Light a latch for everything non-finite that a policy update reports, also for an update
+    whose other fields could not be read: a fault outlives a malformed event."""
     if _nothing_wrong(payload):
         run.overflows_in_a_row = 0
         run.begin_attempt("flags")
@@ -136,8 +136,9 @@ def _light_each(run: RunState, event: Event, payload: TamiyoPolicyUpdatePayload)
     attempt = run.begin_attempt("flags")
     when, latches = event.timestamp, run.latches
     index = payload.ppo_update_idx
-    latches.light_flags("nan", payload.head_nan_detected, when, attempt, index)
-    latches.light_flags("inf", payload.head_inf_detected, when, attempt, index)
+    batch = payload.batch or None
+    latches.light_flags("nan", payload.head_nan_detected, when, attempt, index, batch)
+    latches.light_flags("inf", payload.head_inf_detected, when, attempt, index, batch)
     if _gradients_nonfinite(payload) and not _overflow_handled(payload, run.overflows_in_a_row):
         latches.light_source("gradients", when, attempt, index)
     for loss in (payload.policy_loss, payload.value_loss):

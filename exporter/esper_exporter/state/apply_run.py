@@ -1,4 +1,4 @@
-"""The run itself and what is said about it: start, trends, anomalies, outcomes, resources."""
+"""The run itself and what is reported about it: start, trends, anomalies, outcomes, resources."""
 
 from __future__ import annotations
 
@@ -96,24 +96,28 @@ def apply_anomaly(run: RunState, event: Event, payload: AnomalyDetectedPayload) 
 
 
 def light_anomaly(run: RunState, event: Event, payload: AnomalyDetectedPayload) -> None:
-    """Light the latches that an anomaly tells of, and count the update it tells was skipped."""
+    """Light the latches that an anomaly names, and count the update that it reports as skipped."""
     kind = payload.anomaly_type
     see_heads(run, payload.action_heads)
     if kind is None:
         return
     if kind in FINITENESS_ANOMALIES:
         attempt = run.begin_attempt("anomaly")
-        run.latches.light_detail(payload.detail or "", event.timestamp, attempt)
+        # The trainer gives an update that it skipped batch 0, which is none.
+        batch = payload.batch or None
+        run.latches.light_detail(payload.detail or "", event.timestamp, attempt, batch=batch)
         run.count_skip("nonfinite")
         if kind == "ppo_finiteness_failure":
             run.tallies.add(counted.FINITENESS_FAILURES)
         _show_latches(run)
     elif kind == "nonfinite_detected":
-        # Told the moment it is seen; whether the update is then carried out is told later.
+        # Reported as soon as it is seen; a later event reports whether the update is carried out.
         if run.attempt_ways:
             run.end_attempt()
         detail = payload.detail or ""
-        run.latches.light_detail(detail, event.timestamp, run.attempt, payload.inner_epoch)
+        run.latches.light_detail(
+            detail, event.timestamp, run.attempt, payload.inner_epoch, payload.batch or None
+        )
         run.layer_faults.light_detail(detail, event.timestamp, run.attempt, payload.batch)
         _show_latches(run)
     elif kind == "update_skipped":

@@ -204,7 +204,7 @@ def apply_pruned(run: RunState, event: Event, payload: SeedPrunedPayload) -> Non
     seed.epochs_total = payload.epochs_total
     seed.counterfactual = payload.counterfactual
     seed.blueprint_id = blueprint
-    # The slot is free again; what was measured of its seed belongs to nobody now.
+    # The slot is free again; what was measured of its seed is obsolete.
     seed.seed_params = seed.alpha = seed.accuracy_delta = seed.grad_ratio = None
     seed.has_vanishing = seed.has_exploding = seed.epochs_in_stage = None
     if blueprint:

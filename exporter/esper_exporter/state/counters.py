@@ -80,7 +80,7 @@ MAX_LABEL_SETS = 128
 
 
 class _Sets:
-    """Bounds how many label sets a name has, so that no event can make the page grow for ever."""
+    """Bounds how many label sets a name has, so that the page cannot grow without limit."""
 
     def __init__(self) -> None:
         self._known: dict[object, set[Labels]] = {}
@@ -208,7 +208,7 @@ class Distribution:
         """Take one value in; False, and nothing taken, if it is not finite, or negative where
         the bounds say that it cannot be.
 
-        One NaN would make the sum NaN for ever, so those are for a counter of their own.
+        One NaN would make the sum NaN for good, so a separate counter counts those.
         """
         if not math.isfinite(value) or value < 0 <= self.bounds[0]:
             return False

@@ -1,4 +1,4 @@
-"""What a run did lately: the last updates, faults and events, kept for whoever looks.
+"""What a run did lately: the last updates, faults and events, kept for viewers.
 
 Appends only, a few microseconds an event; nothing is formatted here. Every row carries a number
 that grows by one a row over all three rings, so that a reader fetches only what is new to it.
@@ -56,7 +56,7 @@ ROUTINE = frozenset(
         "INFRASTRUCTURE_SNAPSHOT",
     }
 )
-"""Types that come every step. They have a ring of their own: they must not push a fault out."""
+"""Types that come every step. They have a separate ring: they must not push a fault out."""
 
 _plotted = itemgetter(*map(TamiyoPolicyUpdatePayload.__struct_fields__.index, PLOTTED))
 _generations = itertools.count(int(time.time() * 1000))
@@ -204,7 +204,7 @@ class RunHistory:
         text = ", ".join(_told(name) for name in heads or fresh)
         last = self.marks[-1] if self.marks else None
         if last is not None and (last.kind, last.number) == ("fault", number):
-            # The same update told in two ways: a head says more than a source.
+            # The same update reported twice: a head is more specific than a source.
             if heads and not last.of_head:
                 self.marks[-1] = Mark(self.seq, number, last.time, "fault", text, True)
         elif fresh:

@@ -35,8 +35,8 @@ NONFINITE_SOURCES = (
 )
 """Where non-finite numbers were seen, whatever the head."""
 
-LAYER_SOURCES = frozenset({"gradients", "weights"})
-"""Sources of which a layer may be named, not a head."""
+LAYER_SOURCES = frozenset({"gradients", "weights", "loss"})
+"""Sources of which a layer or a loss may be named, not a head."""
 
 FINITENESS_ANOMALIES = frozenset({"ppo_finiteness_skip", "ppo_finiteness_failure"})
 """The anomaly types whose detail names sources. ``numerical_instability`` is not one of them: it
@@ -55,17 +55,23 @@ class Latch:
     first: datetime | None = None
     last: datetime | None = None
     first_update: int | None = None
+    first_batch: int | None = None
     attempt: int = -1
 
     @property
     def lit(self) -> bool:
         return self.updates > 0
 
-    def light(self, when: datetime, attempt: int, update: int | None) -> bool:
-        """Light it for one update; False if this update had lit it already."""
+    def light(
+        self, when: datetime, attempt: int, update: int | None, batch: int | None = None
+    ) -> bool:
+        """Light it for one update, the ``update``-th of ``batch``; False if this update had lit it
+        already."""
         if self.attempt == attempt and self.lit:
             return False
         self.attempt = attempt
+        if not self.updates:
+            self.first_batch = batch
         self.updates += 1
         if self.first is None or when < self.first:
             self.first = when
@@ -127,14 +133,20 @@ class Latches:
         self.changed = True
 
     def light_head(
-        self, head: str, kind: str, when: datetime, attempt: int, update: int | None = None
+        self,
+        head: str,
+        kind: str,
+        when: datetime,
+        attempt: int,
+        update: int | None = None,
+        batch: int | None = None,
     ) -> None:
         """Light a head's latch. A head that the policy did not name is no reason to lose a
         fault: it lights the source ``other``."""
         latch = self.heads.get((head, kind))
         if latch is None:
             self.light_source("other", when, attempt, update)
-        elif latch.light(when, attempt, update):
+        elif latch.light(when, attempt, update, batch):
             self.changed = True
             self.lightings += 1
 
@@ -153,15 +165,21 @@ class Latches:
         when: datetime,
         attempt: int,
         update: int | None,
+        batch: int | None = None,
     ) -> None:
         """The flags of a policy update, ``{head: detected}``."""
         for head, detected in (flags or {}).items():
             if detected:
-                self.light_head(head, kind, when, attempt, update)
+                self.light_head(head, kind, when, attempt, update, batch)
                 self.light_source("log_probs", when, attempt, update)
 
     def light_detail(
-        self, detail: str, when: datetime, attempt: int, update: int | None = None
+        self,
+        detail: str,
+        when: datetime,
+        attempt: int,
+        update: int | None = None,
+        batch: int | None = None,
     ) -> None:
         """The sources named in a finiteness anomaly; a text that names none still counts."""
         findings = parse_finiteness_detail(detail)
@@ -171,7 +189,7 @@ class Latches:
             self.light_source(finding.source, when, attempt, update)
             if finding.head is not None and finding.source not in LAYER_SOURCES:
                 for kind in finding.kinds:
-                    self.light_head(finding.head, kind, when, attempt, update)
+                    self.light_head(finding.head, kind, when, attempt, update, batch)
 
     def add(self, earlier: Latches) -> None:
         """Add what earlier processes saw of the same run to what this one saw since."""
@@ -207,3 +225,4 @@ def _add(known: dict[Any, Latch], earlier: Mapping[Any, Latch]) -> None:
             continue
         found.updates += latch.updates
         found.first, found.first_update = latch.first, latch.first_update
+        found.first_batch = latch.first_batch

@@ -1,4 +1,5 @@
-"""Layers whose gradients or weights were not finite: a latch for each, made when it is lit."""
+"""Layers whose gradients or weights were not finite, and losses: a latch for each, made when it is
+lit."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ class InfrastructureMetrics:
 @view_heads
 @dataclass
 class TamiyoState:
-    """Everything the policy's last update told, and what was computed from its predecessors.
+    """Everything the policy's last update reported, and what was computed from its predecessors.
 
     None means "the last update did not measure it". Head entropies are shares of their maximum,
     0 to 1; log-probabilities and KL are in nats; ``update_time_ms`` is in milliseconds.

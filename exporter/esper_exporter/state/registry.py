@@ -32,7 +32,7 @@ MAX_RETIRED = 4
 
 
 class NoRun(Exception):
-    """An event that belongs to no run: it has no group of its own and nothing runs, or there are
+    """An event that belongs to no run: its group is unknown and nothing runs, or there are
     too many groups. ``reason`` is a label value."""
 
     def __init__(self, reason: str) -> None:
@@ -312,7 +312,7 @@ class RunRegistry:
         if found is not None:
             return found
         if TYPES[event.type].group_unreliable and group == DEFAULT_GROUP:
-            # Emitted with the wrong group, whatever the run's is: it belongs to whoever spoke last.
+            # Emitted with the wrong group: it belongs to the group of the newest event.
             if self._newest is None:
                 raise NoRun("no_run")
             return self.current[self._newest]

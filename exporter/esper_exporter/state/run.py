@@ -134,7 +134,7 @@ class LifecycleTally:
 class RunState:
     """Everything known about one (run, group).
 
-    Mutable, owned by one aggregator and read by whoever holds the exporter's lock.
+    Mutable, owned by one aggregator and read under the exporter's lock.
     """
 
     identity: RunIdentity
@@ -156,7 +156,7 @@ class RunState:
     last_update_at: datetime | None = None
     rank_steps: RankSteps | None = None
     envs_with_success: set[int] = field(default_factory=set)
-    """Environments of which an event said whether their last action succeeded."""
+    """Environments for which an event reported whether their last action succeeded."""
     update: TamiyoPolicyUpdatePayload | None = None
     held_updates: list[HeldUpdate] = field(default_factory=list)
     """Policy updates that are not in the snapshot yet: it is read less often than they come."""
@@ -212,7 +212,7 @@ class RunState:
     """Environments whose seeds were reported, and be it that there are none."""
     epoch_reported: bool = False
     outcome_reported: bool = False
-    """Whether an episode's outcome said if it was a success."""
+    """Whether an episode's outcome reported success or failure."""
     overflows_in_a_row: int = 0
     """Policy updates up to the last one whose gradients overflowed under AMP."""
     after_update: TamiyoPolicyUpdatePayload | None = None
@@ -285,7 +285,7 @@ class RunState:
 
     @property
     def episode_ended(self) -> bool:
-        """Whether an episode's outcome was told."""
+        """Whether an episode's outcome was reported."""
         told = self.given and bool(self.bare_snapshot.episode_stats.length_max)
         return bool(self.episodes.lengths) or told
 

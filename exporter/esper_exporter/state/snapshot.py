@@ -20,7 +20,7 @@ from esper_exporter.state.vitals import SystemVitals
 
 @dataclass
 class RunConfig:
-    """Hyperparameters as TRAINING_STARTED told them."""
+    """Hyperparameters as TRAINING_STARTED reported them."""
 
     seed: int | None = None
     n_episodes: int | None = 0

@@ -15,7 +15,7 @@ _log = logging.getLogger("esper_exporter")
 
 Fields = dict[str, Any]
 UpdateKey = tuple[str, int]
-"""Group and batch, from 1: an update's event has no number of its own."""
+"""Group and batch, from 1: an update's event has no number."""
 EpochKey = tuple[str, int, int]
 """Group, environment and inner epoch of a host's event."""
 

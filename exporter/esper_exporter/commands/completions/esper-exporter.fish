@@ -51,7 +51,7 @@ function _shtab_esper_exporter_using
 end
 
 set -g _shtab_esper_exporter_commands demo run agent replay watch backfill mcp page journal 'journal import' 'journal compact' 'journal verify' 'journal prune' compare explain sql stack doctor catalog assets prune completion version
-set -g _shtab_esper_exporter_opts_with_value --agent --alertmanager --alertmanager-config --alertmanager-port --allowed-host --at --cluster-label --data --describe --envs --epochs --example --fake-gpus --file-sd --format --grafana --grafana-port --grafana-url --group-id --host --inject --interval --keep --label --linger --max-age --max-bytes --memory-limit --nproc --out --output --port --prometheus --prometheus-port --query --rank --recording --run-id --runbook-url --seed --selector --slots --speed --step --target --targets-dir --telemetry-file --unix-socket --until --update --updates --web-config
+set -g _shtab_esper_exporter_opts_with_value --agent --alertmanager --alertmanager-config --alertmanager-port --allowed-host --at --cluster-label --data --describe --envs --epochs --example --fake-gpus --file-sd --format --grafana --grafana-port --grafana-url --group-id --host --inject --interval --keep --kill-after --label --linger --max-age --max-bytes --memory-limit --nproc --out --output --port --prometheus --prometheus-port --query --rank --recording --run-id --runbook-url --seed --selector --slots --speed --step --target --targets-dir --telemetry-file --unix-socket --until --update --updates --web-config
 
 complete -c esper-exporter -e
 complete -c esper-exporter -f
@@ -80,6 +80,7 @@ complete -c esper-exporter -n '_shtab_esper_exporter_using run' -l host -x -d 'a
 complete -c esper-exporter -n '_shtab_esper_exporter_using run' -l port -x -d 'TCP port to serve on; 0 takes a free one'
 complete -c esper-exporter -n '_shtab_esper_exporter_using run' -l agent -xka "(__fish_complete_directories)" -d 'the share of this machine'"'"'s agent (default: this user'"'"'s share)'
 complete -c esper-exporter -n '_shtab_esper_exporter_using run' -l nproc -x -d 'ranks to start, each with RANK, LOCAL_RANK and WORLD_SIZE set (1)'
+complete -c esper-exporter -n '_shtab_esper_exporter_using run' -l kill-after -x -d 'when one rank has failed, the others get SIGTERM, and SIGKILL this much later (30)'
 complete -c esper-exporter -n '_shtab_esper_exporter_using; and test $_shtab_esper_exporter_npos -eq 0' -a agent -d 'Serve the pages shared by this machine'"'"'s training processes on one port. A process that dies stays on the page, with its latches and the reason, until every regular scraper has fetched them. Runs in the foreground until Ctrl-C or SIGTERM.'
 complete -c esper-exporter -n '_shtab_esper_exporter_using agent' -s h -l help -d 'show this help message and exit'
 complete -c esper-exporter -n '_shtab_esper_exporter_using agent' -l host -x -d 'address to serve on (127.0.0.1)'

@@ -267,6 +267,7 @@ _shtab_esper_exporter_run_options=(
   "--port[TCP port to serve on\; 0 takes a free one]:PORT:"
   "--agent[the share of this machine\'s agent (default\: this user\'s share)]:DIR:_files -/"
   "--nproc[ranks to start, each with RANK, LOCAL_RANK and WORLD_SIZE set (1)]:N:"
+  "--kill-after[when one rank has failed, the others get SIGTERM, and SIGKILL this much later (30)]:SECONDS:"
   "(-)*::the program to run:"
 )
 

@@ -18,7 +18,6 @@ def _last_action_success(roots: Any) -> bool | None:
     return env.last_action_success if reported and env.total_actions else None
 
 
-
 def _rewarded(attribute: str) -> Any:
     """A sum over the rewards of the running episode; there is none before the first."""
 

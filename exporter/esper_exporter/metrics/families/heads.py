@@ -174,6 +174,12 @@ METRICS: tuple[Metric, ...] = (
         "derived: update index of the first update that lit the latch, if reported",
         "Index within its batch of the update that lit a head's latch first.",
     ),
+    gauge(
+        "head_latch",
+        "esper_tamiyo_head_nonfinite_first_batch",
+        "derived: batch of the first update that lit the latch, when it was reported",
+        "Batch of the update that lit a head's latch first.",
+    ),
     Metric(
         name="esper_tamiyo_head_nonfinite_updates_total",
         kind="counter",

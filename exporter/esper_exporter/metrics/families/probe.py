@@ -86,8 +86,9 @@ LAYER_METRICS: tuple[Metric, ...] = (
     gauge(
         "layer_fault",
         "esper_tamiyo_layer_nonfinite_latched",
-        "derived: 1 once the probe saw NaN or Inf in a layer's gradients or weights",
-        "1 once NaN or Inf was seen in a layer's gradients or weights, until the run ends.",
+        "derived: 1 once the probe saw NaN or Inf in a layer's gradients or weights, or in a loss",
+        "1 once NaN or Inf was seen in a layer's gradients or weights, or in the loss that the"
+        " label layer names (value_loss), until the run ends.",
     ),
     gauge(
         "layer_fault",

@@ -1,4 +1,4 @@
-"""The policy's action heads: what they may be called, and how those of one's own are told."""
+"""The policy's action heads: their names, and how a policy declares its own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What torch says of itself: memory of the CUDA allocator, compilations of torch.compile."""
+"""What torch reports about itself: memory of the CUDA allocator, compilations of torch.compile."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was not finite in an update, told once each, in the words that latches are lit by."""
+"""What was not finite in an update, reported once each, in the words of the latches."""
 
 from __future__ import annotations
 

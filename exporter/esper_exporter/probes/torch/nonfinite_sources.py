@@ -53,7 +53,7 @@ class Sources:
         """One minibatch's loss."""
         self.losses.setdefault(name, []).append(value)
         if name != "entropy_loss" and not math.isfinite(value):
-            self.findings.add([("loss", None, kind_of(value))])
+            self.findings.add([("loss", name, kind_of(value))])
 
     def logits(self, heads: Sequence[str], counts: Array) -> None:
         """`minibatch.logits_kinds` of these heads."""
