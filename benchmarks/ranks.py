@@ -31,12 +31,12 @@ import yaml
 from benchmarks.death_alerts import agent
 
 # benchmarks.deaths, which that imports, puts the tests on the path.
+from probes.ranks import main as train
 from support.alertmanager import ALERTS
 from support.ports import free_port
 from support.programs import program, wait_until
 from support.prometheus import Prometheus, prometheus
 
-PROGRAM = Path(__file__).parents[1] / "tests" / "probes" / "ranks.py"
 RULES = ALERTS / "rules" / "ranks.yml"
 RANKS = 4
 STEP_SECONDS = 0.4
@@ -60,7 +60,7 @@ class Training:
 
     run_id: str
     slow: int | None
-    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    processes: list[int] = field(default_factory=list)
     stuck: int = -1
     stopped_at: float = 0.0
 
@@ -77,26 +77,28 @@ class Training:
                 "OMP_NUM_THREADS": "1",
                 "RUN_ID": self.run_id,
                 "STEP_SECONDS": str(STEP_SECONDS),
-                "PYTHONPATH": os.pathsep.join(sys.path),
             }
-            self.processes.append(
-                subprocess.Popen(
-                    [sys.executable, str(PROGRAM), str(share), "100000", *fault],
-                    env={**os.environ, **variables},
-                    stderr=subprocess.DEVNULL,
-                )
-            )
+            pid = os.fork()
+            if not pid:
+                # Forked, so that torch is loaded once and not by each rank.
+                try:
+                    os.environ |= variables
+                    train(str(share), "100000", *fault)
+                finally:
+                    os._exit(1)
+            self.processes.append(pid)
 
     def stop(self, rank: int) -> None:
         """Stop a rank, which does not end."""
         self.stuck, self.stopped_at = rank, time.time()
-        self.processes[rank].send_signal(signal.SIGSTOP)
+        os.kill(self.processes[rank], signal.SIGSTOP)
 
     def end(self) -> None:
         """End all ranks."""
-        for process in self.processes:
-            process.kill()
-            process.wait()
+        for pid in self.processes:
+            os.kill(pid, signal.SIGKILL)
+        while self.processes:
+            os.waitpid(self.processes.pop(), 0)
 
 
 def shorter_rules(window: int, folder: Path) -> Path:

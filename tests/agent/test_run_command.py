@@ -179,6 +179,42 @@ def test_signals_reach_the_training_once(share: Path, number: signal.Signals) ->
     assert run.ended() == (0, f"[{int(number)}]\n")
 
 
+def test_ctrl_c_at_a_terminal_reaches_the_training_once(share: Path) -> None:
+    program = (
+        "import signal, sys, time\n"
+        "got = []\n"
+        "signal.signal(signal.SIGINT, lambda n, _: got.append(n))\n"
+        "print('ready', flush=True)\n"
+        "while not got: signal.pause()\n"
+        "time.sleep(1.5)\n"
+        "print('times', len(got), flush=True)\n"
+        "sys.exit(3)\n"
+    )
+    command = ["run", "--port", "0", "--agent", str(share), "--", sys.executable, "-c", program]
+    terminal = (
+        "import os, pty, sys\n"
+        "pid, screen = pty.fork()\n"
+        "ours = [sys.executable, '-m', 'esper_exporter', *sys.argv[1:]]\n"
+        "if not pid: os.execv(sys.executable, ours)\n"
+        "shown = b''\n"
+        "while b'ready' not in shown: shown += os.read(screen, 1000)\n"
+        "os.write(screen, b'\\x03')\n"
+        "try:\n"
+        "    while data := os.read(screen, 1000): shown += data\n"
+        "except OSError: pass  # the terminal's other side is closed\n"
+        "print(shown.decode(), os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", terminal, *command],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=240,
+    )
+    assert "times 1\n" in done.stdout
+    assert done.stdout.split()[-1] == "3"
+
+
 def test_a_command_that_is_not_there_is_one_sentence(share: Path) -> None:
     run = Run(share, ["no-such-program"])
     assert run.ended()[0] == 127
