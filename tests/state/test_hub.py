@@ -169,6 +169,7 @@ def test_a_latch_lit_from_the_training_thread_is_on_disk_at_once(tmp_path: Path)
     assert value(page, LATCH, head="op", kind="inf") == 1
     assert value(page, LATCH, head="op", kind="nan") == 0
     assert value(page, "esper_tamiyo_nonfinite_latched", source="other") == 1
+    exporter.close()
 
 
 def test_many_threads_may_light_one_latch() -> None:
