@@ -17,15 +17,16 @@ SERVERS := 'prometheus:prometheus:scrapes the exporter and evaluates the rules' 
            'prometheus-node-exporter:prometheus-node-exporter:reads what the exporter writes for it' \
            'chromium:chromium:shows the exporter’s pages' \
            'docker-compose:docker-compose:checks docker-compose.yml; no container is started'
-CHECKED := exporter grafana tests examples scripts/demo.py scripts/manifests.py scripts/mutate_alerts.py $(wildcard benchmarks)
+CHECKED := exporter grafana tests examples scripts/demo.py scripts/manifests.py scripts/chart scripts/mutate_alerts.py $(wildcard benchmarks)
 
-.PHONY: cluster-slurm test-adapters help demo demo-replay test test-all check lint bench soak mutate-alerts docs dashboards manifests generate site dist lock clean
+.PHONY: cluster-slurm image lock-image test-adapters help demo demo-replay test test-all check lint bench soak mutate-alerts docs dashboards manifests generate site dist lock clean
 
 help:
 	@echo 'make demo-replay  a recorded training on 127.0.0.1:9108, with Prometheus beside it (first start: 15 s)'
 	@echo 'make demo      the same with a real training; ARGS=… as in docs/DEMO.md (first start: a minute, 1.2 GB)'
 	@echo 'make test      install all that the tests need, then lint, types and tests (10 to 15 minutes)'
 	@echo 'make test-all  the tests on every newer Python that is installed, and the trials on a cluster (docs/CLUSTER.md), too'
+	@echo 'make image     build the image with buildah and try it, unprivileged (root; 10 minutes)'
 	@echo 'make cluster-slurm  jobs on a real Slurm in a chroot, watched by Prometheus (root; 4 minutes, 7 the first time)'
 	@echo 'make test-adapters  the fields of each trainer beside a second opinion, in an environment apart (5 minutes, 1 GB)'
 	@echo 'make check     lint, types and the fast tests, in parallel (under a minute)'
@@ -40,6 +41,7 @@ help:
 	@echo 'make site      the documentation as a site, in build/site'
 	@echo 'make dist      wheel and source archive, checked, in dist'
 	@echo 'make lock      renew constraints.txt'
+	@echo 'make lock-image  renew the versions and hashes of the image'
 	@echo 'make clean     remove environments, caches and builds'
 
 SETUP = @scripts/install $(VENV)
@@ -78,8 +80,17 @@ check: lint
 test-all: test
 	@scripts/test-other-pythons $(ARGS)
 	@scripts/cluster-slurm
+	@deploy/image
+
+image:
+	$(SETUP) dev $(PYTHON)
+	@deploy/image $(ARGS)
+
+lock-image:
+	@scripts/lock-image
 
 cluster-slurm:
+	$(SETUP) dev $(PYTHON)
 	@scripts/cluster-slurm $(ARGS)
 
 lint:

@@ -11,7 +11,7 @@ import pytest
 from support.installed import ROOT
 
 
-@pytest.mark.parametrize("script", ["scripts/cluster-slurm"])
+@pytest.mark.parametrize("script", ["scripts/cluster-slurm", "deploy/image"])
 def test_without_root_a_trial_says_what_it_did_not_prove(script: str, tmp_path: Path) -> None:
     (tmp_path / "id").write_text("#!/bin/sh\necho 1000\n")
     (tmp_path / "id").chmod(0o755)

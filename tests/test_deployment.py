@@ -7,6 +7,7 @@ import re
 import runpy
 import shutil
 import subprocess
+import tomllib
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,9 @@ def test_every_service_is_pinned_read_only_and_local(composed: Any) -> None:
     services = composed["services"]
     assert set(services) == {"trainer", "trainer-gpu", "prometheus", "alertmanager", "grafana"}
     for name, service in services.items():
-        assert re.search(r":v?\d+\.\d+\.\d+(-cuda)?$", service["image"]), name
+        # What comes from a registry is pinned by its digest.
+        pinned = r"(-cuda)?$" if "build" in service else r"@sha256:[0-9a-f]{64}$"
+        assert re.search(r":v?\d+\.\d+\.\d+" + pinned, service["image"]), name
         assert service["read_only"] is True, name
         assert service["cap_drop"] == ["ALL"], name
         for port in service.get("ports", []):
@@ -55,6 +58,37 @@ def test_every_service_is_pinned_read_only_and_local(composed: Any) -> None:
     for name in ("prometheus", "alertmanager", "grafana"):
         assert services[name]["healthcheck"]["test"], name
     assert re.search(r"^HEALTHCHECK", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+
+
+def test_the_image_begins_with_a_digest_and_every_version_has_its_hashes() -> None:
+    dockerfile = (ROOT / "Dockerfile").read_text()
+    assert re.search(r"^ARG BASE=\S+:\S+@sha256:[0-9a-f]{64}$", dockerfile, re.MULTILINE)
+    assert set(re.findall(r"^FROM (\S+)", dockerfile, re.MULTILINE)) == {"${BASE}"}
+    constraints = (ROOT / "constraints.txt").read_text().splitlines()
+    tested = dict(line.split("==") for line in constraints if "==" in line)
+    listed = set()
+    for path in sorted((ROOT / "deploy").glob("requirements-*.txt")):
+        for entry in re.split(r"\n(?=\S)", path.read_text()):
+            if entry.startswith("#"):
+                continue
+            name, version = re.match(r"([\w.-]+)==([\w.]+)", entry).groups()
+            listed.add(name)
+            assert re.search(r"--hash=sha256:[0-9a-f]{64}", entry), f"{path.name}: {name}"
+            assert tested.get(name, version) == version, f"{path.name}: {name}"
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    wanted = [*project["dependencies"], *extras["demo"], *extras["web"]]
+    assert {re.split(r"[<>=]", one)[0] for one in wanted} <= listed
+    assert "esper-exporter" not in listed
+
+
+def test_the_image_never_takes_the_package_from_an_index() -> None:
+    """A wheel that is named or lies beside, or one that is built of the tree, and no other way."""
+    dockerfile = (ROOT / "Dockerfile").read_text()
+    (install,) = re.findall(r'pip install --no-deps "\$@" "\$wheel"', dockerfile)
+    assert install
+    assert "--no-index ;; esac" in dockerfile
+    assert not re.search(r"pip install[^\n]*esper[-_]exporter", dockerfile)
 
 
 def test_nothing_in_the_stack_has_a_default_password(composed: Any) -> None:
@@ -219,7 +253,7 @@ def test_kubernetes_own_kinds_are_valid() -> None:
             for version in ("1.30", "1.34"):
                 kubernetes_validate.validate(document, version, strict=True)
             checked.append(name)
-    assert checked == ["agent.yaml", "namespace.yaml", "trainer.yaml"]
+    assert checked == ["agent.yaml", "namespace.yaml", "networkpolicy.yaml", "trainer.yaml"]
 
 
 def unread(given: Any, taken: Any, where: str = "") -> list[str]:

@@ -1,0 +1,1 @@
+"""The Kubernetes objects, once: written as kustomize's files and as a Helm chart."""
