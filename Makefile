@@ -19,7 +19,7 @@ SERVERS := 'prometheus:prometheus:scrapes the exporter and evaluates the rules' 
            'docker-compose:docker-compose:checks docker-compose.yml; no container is started'
 CHECKED := exporter grafana tests examples scripts/demo.py scripts/manifests.py scripts/chart scripts/mutate_alerts.py $(wildcard benchmarks)
 
-.PHONY: cluster-slurm image lock-image test-adapters help demo demo-replay test test-all check lint bench soak mutate-alerts docs dashboards manifests generate site dist lock clean
+.PHONY: cluster-slurm cluster-upgrades image lock-image test-adapters help demo demo-replay test test-all check lint bench soak mutate-alerts docs dashboards manifests generate site dist lock clean
 
 help:
 	@echo 'make demo-replay  a recorded training on 127.0.0.1:9108, with Prometheus beside it (first start: 15 s)'
@@ -27,6 +27,7 @@ help:
 	@echo 'make test      install all that the tests need, then lint, types and tests (10 to 15 minutes)'
 	@echo 'make test-all  the tests on every newer Python that is installed, and the trials on a cluster (docs/CLUSTER.md), too'
 	@echo 'make image     build the image with buildah and try it, unprivileged (root; 10 minutes)'
+	@echo 'make cluster-upgrades  let versions from git history meet this one: agents, exporters, state, rules (2 minutes)'
 	@echo 'make cluster-slurm  jobs on a real Slurm in a chroot, watched by Prometheus (root; 4 minutes, 7 the first time)'
 	@echo 'make test-adapters  the fields of each trainer beside a second opinion, in an environment apart (5 minutes, 1 GB)'
 	@echo 'make check     lint, types and the fast tests, in parallel (under a minute)'
@@ -81,6 +82,12 @@ test-all: test
 	@scripts/test-other-pythons $(ARGS)
 	@scripts/cluster-slurm
 	@deploy/image
+	@$(BIN)/python -m benchmarks.upgrades
+
+cluster-upgrades:
+	$(SETUP) dev $(PYTHON)
+	@scripts/debian-packages prometheus:promtool
+	@$(BIN)/python -m benchmarks.upgrades $(ARGS)
 
 image:
 	$(SETUP) dev $(PYTHON)

@@ -28,12 +28,13 @@ CONFINED = (
     "--tmpfs=/tmp",
     "--cap-drop=ALL",
     "--security-opt=no-new-privileges",
-    "--cgroups=disabled",
     # Podman's own default is more than some machines allow.
     "--ulimit=nofile=1024:1024",
+    "--ulimit=nproc=1024:1024",
     "--no-healthcheck",
 )
 STATUS = """
+import os
 fields = dict(line.split(":", 1) for line in open("/proc/self/status"))
 print(os.getuid(), fields["CapEff"].strip(), fields["NoNewPrivs"].strip())
 """
@@ -77,7 +78,7 @@ class Image:
         self.tag = tag
         self._podman = [
             *("podman", "--root", str(storage / "images"), "--runroot", str(storage / "run")),
-            *("--storage-driver", "vfs", "--cgroup-manager", "cgroupfs", "--runtime", "crun"),
+            *("--storage-driver", "vfs", "--cgroup-manager", "cgroupfs", "--runtime", "runc"),
         ]
         (found,) = json.loads(self.podman("image", "inspect", tag))
         self.found: dict[str, Any] = found
