@@ -13,6 +13,7 @@ from jsonschema import Draft202012Validator
 from esper_exporter import Exporter
 from esper_exporter.serve.page.site import schema
 from page.worlds import (
+    HEADS,
     epoch,
     heads_update,
     hostile,
@@ -141,6 +142,28 @@ def test_a_latch_that_only_an_update_reports_is_in_the_log_among_the_faults() ->
     assert (line["word"], line["colour"]) == ("non-finite", "crit")
     assert line["text"].startswith("op NaN: ")
     assert [mark["text"] for mark in reply["marks"]] == ["op NaN"]
+
+
+@pytest.mark.parametrize("kind", ["nan", "inf"])
+def test_a_head_with_a_slash_in_its_name_keeps_it(kind: str) -> None:
+    exporter = quiet()
+    exporter.emit(started(action_heads=["arm/joint"]))
+    reports = {"arm/joint": {"entropy": 0.5, "grad_norm": 0.5}}
+    latched = {f"head_{kind}_detected": {"arm/joint": True}}
+    exporter.emit(update(1.0, action_heads=["arm/joint"], head_updates=reports, **latched))
+    word = {"nan": "NaN", "inf": "Inf"}[kind]
+    assert [mark["text"] for mark in history(exporter)["marks"]] == [f"arm/joint {word}"]
+
+
+def test_a_healthy_run_names_its_stalled_environments() -> None:
+    exporter = wide(envs=4, slots=1, epochs=3)
+    exporter.emit(heads_update(9.0, **{h: {"entropy": 0.5, "grad_norm": 0.5} for h in HEADS}))
+    (entry,) = exporter._runs.current.values()
+    entry.state.snapshot.envs[2].status = "stalled"
+    verdict = state(exporter)["runs"][0]["verdict"]
+    assert verdict["word"] == "healthy"
+    assert "8 heads, none dead, exploding or collapsed" in verdict["checked"]
+    assert "4 environments, none degraded, 1 stalled" in verdict["checked"]
 
 
 def test_an_answer_that_did_not_change_has_no_body() -> None:

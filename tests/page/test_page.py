@@ -230,6 +230,18 @@ def test_sixty_four_environments_of_nine_slots_open_one_by_one(show: Show) -> No
     tab.until("return !document.querySelector('.drawer')")
 
 
+@pytest.mark.parametrize("width", [1280, 1440, 1920])
+def test_the_drawer_covers_nothing(show: Show, width: int) -> None:
+    tab = show(recorded("run1", 6000), "#/?env=0", width=width)
+    tab.until("return document.querySelector('.drawer .hist li')")
+    covered = tab.run(
+        "const edge = document.querySelector('.drawer').getBoundingClientRect().left;"
+        "return [...document.querySelectorAll('main .panel, main .verdict > *')]"
+        ".filter((e) => e.getBoundingClientRect().right > edge).map((e) => e.className)"
+    )
+    assert covered == []
+
+
 def test_the_drawer_has_seeds_parts_matrix_shapley_actions_and_the_best_run(show: Show) -> None:
     tab = show(recorded("run1", 6000), "#/?env=0")
     tab.until("return document.querySelector('.drawer .hist li')")

@@ -218,5 +218,5 @@ def _named(run: RunState) -> list[tuple[str, Latch]]:
 
 
 def _told(name: str) -> str:
-    head, _, kind = name.partition("/")
-    return f"{head} {'NaN' if kind == 'nan' else 'Inf'}" if kind else head
+    head, slash, kind = name.rpartition("/")  # a head's name may have a slash
+    return f"{head} {'NaN' if kind == 'nan' else 'Inf'}" if slash else name

@@ -91,10 +91,13 @@ def _checked(run: RunState) -> list[str]:
     latches = len(run.latches.heads) + len(run.latches.sources)
     checked = [f"no latch set, {latches} watched"]
     if run.snapshot.tamiyo.ppo_data_received:
-        checked.append(f"{len(run.heads)} heads in range")
+        checked.append(f"{len(run.heads)} heads, none dead, exploding or collapsed")
         checked.append("KL, clip fraction and gradient norm within bounds")
-    if run.snapshot.envs:
-        checked.append(f"{len(run.snapshot.envs)} environments, none degraded")
+    envs = run.snapshot.envs.values()
+    if envs:
+        stalled = sum(env.status == "stalled" for env in envs)
+        found = f"{len(envs)} environments, none degraded" if len(envs) > 1 else "1 environment"
+        checked.append(f"{found}, {stalled} stalled" if stalled else found)
     return checked
 
 

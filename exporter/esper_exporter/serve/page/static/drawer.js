@@ -1,7 +1,7 @@
 // Everything about one environment, beside the wall, which stays in use.
 
 import { html, useEffect, useRef } from './vendor/preact-htm.js';
-import { action, fixed, missing, MISSING, percent, signed, stage, whole } from './format.js';
+import { action, fixed, missing, MISSING, percent, plural, signed, stage, whole } from './format.js';
 import { range, scale, trace } from './lines.js';
 import { Icon, Share } from './ui.js';
 import { environments, Stage, Status } from './envs.js';
@@ -81,7 +81,7 @@ const Chart = ({ env }) => {
   const bars = env.rewards.map((v, i) => (typeof v === 'number' ? `M${((i + 0.5) * (486 / env.rewards.length)).toFixed(1)} 82v${(-(v / most) * 11).toFixed(1)}` : '')).join('');
   return html`<svg class="chart" viewBox="0 0 490 96" role="img" aria-label=${`accuracy, best ${fixed(env.best, 1)} at epoch ${env.best_epoch}; rewards below`}>
     <path class="axis" d="M0 82H490" /><path class="rewards" d=${bars} /><path class="ln" d=${path} />
-    ${best >= 0 && html`<circle class="best" cx=${x(best)} cy=${y(env.accuracies[best])} r="3" /><text x=${Math.max(50, Math.min(440, x(best)))} y="8" text-anchor="middle">best ${fixed(env.best, 1)}, epoch ${env.best_epoch}</text>`}
+    ${best >= 0 && html`<circle class="best" cx=${x(best)} cy=${y(env.accuracies[best])} r="3" /><text x=${Math.max(112, Math.min(436, x(best)))} y="8" text-anchor="middle">best ${fixed(env.best, 1)}, epoch ${env.best_epoch}</text>`}
     <text x="0" y="8">accuracy</text><text x="0" y="66">reward</text></svg>`;
 };
 
@@ -101,7 +101,7 @@ const Seeds = ({ seeds }) => {
 
 const Best = ({ best, page }) => {
   const open = page.open.best;
-  return html`<h3><${Icon} name="star" cls="blue" /> Best run <span class="dim">${fixed(best.peak, 1)} % at episode ${best.episode}, epoch ${best.epoch}: ${best.seeds.length} seeds, ${fixed(best.growth, 2)}×</span><span class="sp"></span>
+  return html`<h3><${Icon} name="star" cls="blue" /> Best run <span class="dim">${fixed(best.peak, 1)} % at episode ${best.episode}, epoch ${best.epoch}: ${plural(best.seeds.length, 'seed')}, ${fixed(best.growth, 2)}×</span><span class="sp"></span>
       <button class="text" aria-expanded=${Boolean(open)} onClick=${() => page.set({ best: !open })}>${open ? 'close' : 'open'} its record</button></h3>
     ${open && html`<div class="record"><p class="dim">At its peak; the episode ended at ${fixed(best.final, 1)} % with ${best.fossilized} fossilised, ${best.pruned} pruned.</p>
       <${Seeds} seeds=${best.seeds} />${Object.keys(best.parts).length > 0 && html`<${Parts} parts=${best.parts} total=${best.reward} />`}

@@ -1,7 +1,7 @@
 // The environments: a row each up to eight, a wall of tiles above; a click opens one.
 
 import { html } from './vendor/preact-htm.js';
-import { action, code, fixed, missing, MISSING, signed, stage, status } from './format.js';
+import { action, code, fixed, missing, MISSING, plural, signed, stage, status } from './format.js';
 import { range, Spark } from './lines.js';
 import { Icon, Panel, Share } from './ui.js';
 
@@ -28,7 +28,7 @@ const note = (page, envs) => {
   if (!envs.length) return 'none yet';
   const { run, detail } = page;
   const slots = detail.envs.slot_ids.length;
-  return `${envs.length} envs × ${slots} slots${run.epoch ? `, epoch ${run.epoch}${run.epochs ? ` of ${run.epochs}` : ''}` : ''}`;
+  return `${plural(envs.length, 'env')} × ${plural(slots, 'slot')}${run.epoch ? `, epoch ${run.epoch}${run.epochs ? ` of ${run.epochs}` : ''}` : ''}`;
 };
 
 export const Status = ({ name }) => {

@@ -22,6 +22,8 @@ export function signed(v, digits) {
 // A head's gradient norm: three decimals, one from ten on.
 export const norm = (v) => fixed(v, typeof v === 'number' && Math.abs(v) >= 10 ? 1 : 3);
 
+export const plural = (n, one) => `${whole(n)} ${one}${n === 1 ? '' : 's'}`;
+
 // Three significant digits without an exponent where that reads well.
 export function short(v) {
   if (missing(v) || typeof v === 'string') return fixed(v, 0);

@@ -1,7 +1,7 @@
 // The policy's lines: nine rows on one axis of updates, faults and rollbacks through all of them.
 
 import { html, useEffect, useRef, useState } from './vendor/preact-htm.js';
-import { fixed, missing, MISSING, percent, scientific, short, signed } from './format.js';
+import { fixed, missing, MISSING, percent, plural, scientific, short, signed } from './format.js';
 import { range, scale, spoken, spread, trace } from './lines.js';
 import { Num, Panel } from './ui.js';
 import { Fragment } from './fragment.js';
@@ -77,6 +77,14 @@ function entropySub(detail) {
   return weights.length && weights.every((w) => typeof w === 'number') ? `Σ weighted, of ${fixed(weights.reduce((a, b) => a + b, 0), 1)}` : 'as reported';
 }
 
+// What stands below a row's name.
+function belowName(row, detail) {
+  if (row.id === 'entropy') return entropySub(detail);
+  if (row.id !== 'learning_rate') return row.sub;
+  const coefficient = detail ? detail.policy.values.entropy_coef : null;
+  return `entropy coef ${missing(coefficient) ? MISSING : short(coefficient)}`;
+}
+
 export function Policy({ page }) {
   const { history } = page.store;
   const { detail, cursor } = page;
@@ -84,7 +92,7 @@ export function Policy({ page }) {
   const policy = detail ? detail.policy : { updates: 0, skipped: 0, values: {}, levels: {} };
   const limits = page.data ? page.data.limits.policy : {};
   const marks = across ? history.marks.filter((m) => m.number >= across.first) : [];
-  const note = `${policy.number || 0} updates${policy.skipped ? `, ${policy.skipped} skipped` : ''}`;
+  const note = `${plural(policy.number || 0, 'update')}${policy.skipped ? `, ${policy.skipped} skipped` : ''}`;
   const at = cursor === null ? -1 : history.rows.findIndex((r) => r[0] === cursor);
   const move = (e) => {
     if (!across) return;
@@ -99,7 +107,7 @@ export function Policy({ page }) {
         const { main, second } = series(history, row);
         const shown = at >= 0 ? main[at] : policy.values[row.id];
         const level = at >= 0 ? 'none' : policy.levels[row.id] || 'none';
-        const sub = row.id === 'learning_rate' ? `entropy coef ${missing(policy.values.entropy_coef) ? MISSING : short(policy.values.entropy_coef)}` : row.id === 'entropy' ? entropySub(detail) : row.sub;
+        const sub = belowName(row, detail);
         let below = at >= 0 ? (row.id === 'return' ? `at update ${cursor}` : '') : boundText(row, level, limits[row.id], shown);
         if (row.id === 'return' && at < 0 && !missing(policy.values.return_p10)) below = `p10 ${fixed(policy.values.return_p10, 1)}, p90 ${fixed(policy.values.return_p90, 1)}`;
         return html`<${Fragment} key=${row.id}>
@@ -210,6 +218,25 @@ export function loadPlot() {
 
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 
+// Bounds within the plot, dotted: the warning's first.
+function drawBounds(limits) {
+  return (plot) => {
+    const { ctx, bbox } = plot;
+    ctx.save();
+    ctx.setLineDash([2, 3]);
+    (limits || []).forEach((bound, i) => {
+      const y = Math.round(plot.valToPos(bound, 'y', true)) + 0.5;
+      if (y < bbox.top || y > bbox.top + bbox.height) return;
+      ctx.strokeStyle = colour(i ? 'crit' : 'warn');
+      ctx.beginPath();
+      ctx.moveTo(bbox.left, y);
+      ctx.lineTo(bbox.left + bbox.width, y);
+      ctx.stroke();
+    });
+    ctx.restore();
+  };
+}
+
 function drawMarks(marks) {
   return (plot) => {
     const { ctx, bbox } = plot;
@@ -254,7 +281,7 @@ function Plot({ row, page, theme }) {
           { label: row.name, stroke: colour('spark'), width: 1.25, spanGaps: false, points: { show: history.rows.length < 40, size: 3 } },
           ...(second ? [{ label: 'after clipping', stroke: colour('faint'), width: 1, dash: [2, 2] }] : []),
         ],
-        hooks: { draw: [drawMarks(() => marks.current)] },
+        hooks: { draw: [drawBounds(page.data.limits.policy[row.id]), drawMarks(() => marks.current)] },
       }, data, holder.current);
     });
     const resize = new ResizeObserver(() => {
@@ -287,7 +314,7 @@ export function PolicyFull({ page }) {
   return html`<div class="plots" id="part-policy" tabindex="-1">${ROWS.map((row) => {
     const value = detail.policy.values[row.id];
     const level = detail.policy.levels[row.id] || 'none';
-    return html`<section class="panel" key=${row.id}><h2><span class="name">${row.name}</span><span class="dim note" title=${row.id === 'entropy' ? ENTROPY : undefined}>${row.id === 'entropy' ? entropySub(detail) : row.sub}</span><span class="sp"></span>
+    return html`<section class="panel" key=${row.id}><h2><span class="name">${row.name}</span><span class="dim note" title=${row.id === 'entropy' ? ENTROPY : undefined}>${belowName(row, detail)}</span><span class="sp"></span>
       <span class=${level}>${missing(value) ? MISSING : row.write(value)}</span> <span class=${`small ${level === 'none' ? 'dim' : level}`}>${boundText(row, level, page.data.limits.policy[row.id], value)}</span></h2>
       <${Plot} row=${row} page=${page} theme=${theme} /></section>`;
   })}</div>`;
