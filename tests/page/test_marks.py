@@ -63,7 +63,7 @@ def test_the_footer_says_that_it_counts_layers_and_gradients_not_heads(show: Sho
 def test_the_entropy_line_says_which_entropy_it_is(show: Show) -> None:
     tab = show(recorded("run1", 6000))
     names = tab.texts(".pol .pn")
-    assert "Entropy\nΣ weighted, of 9.4" in names
+    assert "Entropy\nΣ weighted, ≤ 9.4" in names
     assert "weight" in tab.run(
         "return [...document.querySelectorAll('.pn')].find((e) =>"
         " e.innerText.startsWith('Entropy')).title"

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
+from itertools import chain
 from operator import attrgetter
+
+import numpy as np
 
 from esper_exporter.serve.page.numbers import Json, number
 from esper_exporter.state.attribution import CounterfactualSnapshot, ShapleySnapshot
@@ -54,6 +58,9 @@ EXTRA_PARTS = (
 )
 """Parts that the event carries but the schema's breakdown does not."""
 
+CURVE_DECIMALS = 2
+"""Of the percent points of an accuracy curve: more is not seen, and would double the answer."""
+
 _slot = attrgetter(*SLOT_COLUMNS)
 
 
@@ -61,15 +68,27 @@ def environments_json(run: RunState) -> Json:
     """All environments, by number."""
     snapshot = run.snapshot
     slot_ids = snapshot.slot_ids
+    envs = [env for _, env in sorted(snapshot.envs.items())]
+    curves = _curves(env.accuracy_history for env in envs)
     return {
         "slot_ids": slot_ids,
         "columns": COLUMNS,
         "slot_columns": SLOT_COLUMNS,
-        "rows": [_row(env, slot_ids) for _, env in sorted(snapshot.envs.items())],
+        "rows": [_row(env, curve, slot_ids) for env, curve in zip(envs, curves, strict=True)],
     }
 
 
-def _row(env: EnvState, slot_ids: list[str]) -> list[object]:
+def _curves(histories: Iterable[Iterable[float]]) -> Iterator[list[float]]:
+    """Accuracies as they are drawn, rounded all at once."""
+    kept = [list(history) for history in histories]
+    rounded = np.round(np.fromiter(chain.from_iterable(kept), np.float64), CURVE_DECIMALS).tolist()
+    start = 0
+    for values in kept:
+        yield rounded[start : start + len(values)]
+        start += len(values)
+
+
+def _row(env: EnvState, curve: list[float], slot_ids: list[str]) -> list[object]:
     seeds = env.seeds
     measured = bool(env.accuracy_history)
     history = env.action_history
@@ -82,7 +101,7 @@ def _row(env: EnvState, slot_ids: list[str]) -> list[object]:
         number(env.reward_history[-1]) if env.reward_history else None,
         number(env.growth_ratio),
         history[-1] if history else None,
-        list(env.accuracy_history),
+        curve,
         [_slot(seeds[name]) if name in seeds else None for name in slot_ids],
     ]
 

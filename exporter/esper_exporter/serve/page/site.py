@@ -42,6 +42,9 @@ SECURE: Fields = (
     (b"cross-origin-resource-policy", b"same-origin"),
     (b"referrer-policy", b"no-referrer"),
 )
+SECURE_PART: Fields = ((b"cross-origin-resource-policy", b"same-origin"),)
+"""For scripts, styles and pictures: the page's policy is what governs them, and twenty copies of it
+would be a tenth of what the page loads."""
 TYPES = {
     "html": b"text/html; charset=utf-8",
     "js": b"text/javascript; charset=utf-8",
@@ -265,7 +268,7 @@ def _file(name: str, request: Request) -> Answer:
         (b"content-type", file.type),
         (b"cache-control", b"no-cache"),
         (b"vary", b"Accept-Encoding"),
-        *SECURE,
+        *(SECURE if file.type == TYPES["html"] else SECURE_PART),
     )
     if _compressed(request):
         fields += ((b"content-encoding", b"gzip"),)

@@ -74,7 +74,7 @@ const ENTROPY = "sum over the heads: each one's entropy as a share of its maximu
 
 function entropySub(detail) {
   const weights = detail ? detail.heads.map((head) => head.coefficient) : [];
-  return weights.length && weights.every((w) => typeof w === 'number') ? `Σ weighted, of ${fixed(weights.reduce((a, b) => a + b, 0), 1)}` : 'as reported';
+  return weights.length && weights.every((w) => typeof w === 'number') ? `Σ weighted, ≤ ${fixed(weights.reduce((a, b) => a + b, 0), 1)}` : 'as reported';
 }
 
 // What stands below a row's name.
@@ -243,7 +243,7 @@ function drawMarks(marks) {
     ctx.save();
     for (const mark of marks()) {
       const x = Math.round(plot.valToPos(mark.number, 'x', true)) + 0.5;
-      if (x < bbox.left || x > bbox.left + bbox.width) continue;
+      if (x < bbox.left || x > bbox.left + bbox.width + 1) continue; // the last update stands on the edge
       ctx.strokeStyle = colour(mark.kind === 'fault' ? 'crit' : 'violet');
       ctx.setLineDash(mark.kind === 'fault' ? [] : [3, 3]);
       ctx.beginPath();
