@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from selenium import webdriver
 from selenium.webdriver.common.action_chains import ActionChains
 
-WAIT_SECONDS = 30.0
+WAIT_SECONDS = 120.0
 READY = "return Boolean(document.querySelector('[data-answered] #app .verdict ~ *'))"
 
 

@@ -91,6 +91,7 @@ def test_all_ranks_of_a_node_stand_side_by_side_until_their_end(node: Node, tab:
     assert tab.foreign() == []
 
 
+@pytest.mark.slow
 def test_a_rank_that_does_not_answer_is_not_shown_as_running(node: Node, tab: Tab) -> None:
     for rank in range(2):
         node.train("night-7", "update", "3", "ready", "wait", "end", rank=rank)
@@ -117,6 +118,7 @@ def test_a_dead_process_opens_with_its_lines_and_latches(node: Node, tab: Tab) -
     assert tab.complaints() == []
 
 
+@pytest.mark.slow
 def test_an_agent_that_is_gone_is_not_shown_as_live(node: Node, tab: Tab) -> None:
     node.train("night-7", "update", "3", "ready", "wait", "end")
     tab.go()

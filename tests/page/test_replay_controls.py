@@ -18,6 +18,7 @@ import pytest
 
 from esper_exporter import Exporter
 from esper_exporter.commands.watch import page_address
+from esper_exporter.replay.pace import feed_into
 from esper_exporter.replay.player import Player, marks_of, playable
 from esper_exporter.replay.progress import Text
 from esper_exporter.replay.session import Plan
@@ -42,7 +43,7 @@ class Playing:
         plan = Plan([str(telemetry(name))], speed)
         self.player = Player(
             plan,
-            self.exporter.emit_line,
+            feed_into(self.exporter.emit, self.exporter.emit_line),
             self.exporter.forget_runs,
             self.exporter.end_recordings,
             self.stop,
