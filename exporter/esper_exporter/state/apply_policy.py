@@ -227,7 +227,7 @@ def apply_policy_update(run: RunState, event: Event, payload: TamiyoPolicyUpdate
     run.settle_updates = settle_updates
     if len(held) >= MAX_HELD:
         settle_updates(run)
-    # Layers that this update does not report go, whoever saw those of the one before.
+    # Layers that this update does not report are removed.
     run.touched.policy = run.touched.layers = True
 
 

@@ -357,14 +357,12 @@ class PolicyProbe:
         )
 
     def close(self) -> None:
-        """Tell what is still on its way. The one call that waits for the device."""
+        """Emit what is still in transfer. The one call that waits for the device."""
         try:
             self._transfer.flush()
             emit_machine(self._telling, self._memory, self._phases, self._updates, self._every)
         except Exception:
             self._telling.failed()
-
-    # -- what is told --------------------------------------------------------------------------
 
     def _nonfinite(self, detail: str, update: PolicyUpdate) -> None:
         self._telling.anomaly("nonfinite_detected", detail, update.batch, update.index)
@@ -388,8 +386,6 @@ class PolicyProbe:
                 self._transfer.flush()
             elif update.closely:
                 emit_machine(self._telling, self._memory, self._phases, self._updates, self._every)
-
-    # -- small things --------------------------------------------------------------------------
 
     def _learning_rate(self) -> float | None:
         if self._optimizer is None:
