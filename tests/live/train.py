@@ -30,6 +30,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     parser.add_argument("out", type=Path)
     parser.add_argument("--attach", action="store_true")
+    parser.add_argument("--bare", action="store_true", help="attach as a user does: no pages kept")
     parser.add_argument("--dump", action="store_true")
     parser.add_argument("--k", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=3)
@@ -333,8 +334,8 @@ def main() -> int:
         chain = ChainingHub(hub)
         exporter = attach(
             "live",
-            hub=chain,
-            after_update_every=1,
+            hub=hub if options.bare else chain,
+            after_update_every=10 if options.bare else 1,
             port=0,
             linger=0,
             state_dir="off",

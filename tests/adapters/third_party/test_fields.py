@@ -17,6 +17,7 @@ from esper_exporter import Exporter
 from support.pages import value
 
 NO_LIBRARY = "not run: pip install {}"
+HARDLY_REPEAT = "continuous actions hardly repeat"
 MINIBATCH_ADVANTAGES = "normalised in each minibatch, out of the callback's sight"
 
 
@@ -130,7 +131,7 @@ def test_stable_baselines3(algorithm: str, env: str, heads: dict[str, int | None
     reasons |= {"gradient_cv": "one optimizer step an update"}
     if None in heads.values():
         reasons |= {"head_entropy_ratio": "a continuous head has no largest entropy"}
-        reasons |= dict.fromkeys(("action_diversity", "dominant_action_ratio"), "continuous")
+        reasons |= dict.fromkeys(("action_diversity", "dominant_action_ratio"), HARDLY_REPEAT)
     judge(f"SB3 {algorithm} {env}", page_of(told), expected(recorder.last, 0.2, heads), reasons)
 
 

@@ -39,4 +39,9 @@ def test_every_field_is_right_and_the_weights_are_the_same(kind: str) -> None:
     assert value(page, "esper_exporter_internal_errors_total", where="probe") == 0
     heads = HEADS[kind]
     reasons = NORMALISED | (CONTINUOUS if heads["action"] is None else {})
-    judge(f"CleanRL {kind}", page, expected(recorder.last, CLIP, heads), reasons)
+    judge(
+        f"{kind}, one file as CleanRL writes it",
+        page,
+        expected(recorder.last, CLIP, heads),
+        reasons,
+    )
