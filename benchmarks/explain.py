@@ -1,10 +1,10 @@
 """`python -m benchmarks.explain`: of how many runs `explain` names the first cause right.
 
-Sixty runs: the demo with each injected fault under several seeds, processes that die under
-`esper-exporter run`, recordings of real runs, and twenty healthy ones. A run that ends with a fault
-is right when cause, head and update are those that were put in; a healthy one when no cause is
-named. `--seconds` ends the matrix early: the runs of all kinds take turns, and what was not run is
-reported as such.
+The demo with each injected fault under several seeds, a loop of its own with the probe, processes
+that die under `esper-exporter run`, recordings of real runs, and twenty healthy ones. A run that
+ends with a fault is right when cause, head and update are those that were put in; a healthy one
+when no cause is named. `--seconds` ends the matrix early: the runs of all kinds take turns, and
+what was not run is reported as such.
 """
 
 from __future__ import annotations
@@ -35,15 +35,16 @@ HEALTHY: Cause = ("healthy", None, None)
 class Case:
     """A run: its name, what to run or read, and the first cause, its head and its update.
 
-    ``inject`` is a fault of the demo or "" for none, ``seed`` the demo's; ``code`` is what a
-    process does that the wrapper runs; ``file`` a recording. A head or update of None is not
-    compared.
+    ``inject`` is a fault of the demo or "" for none, ``seed`` the demo's; ``probed`` a fault of
+    `probed_run`; ``code`` is what a process does that the wrapper runs; ``file`` a recording. A
+    head or update of None is not compared.
     """
 
     name: str
     expected: Cause
     inject: str | None = None
     seed: int = 1
+    probed: str | None = None
     code: str | None = None
     file: Path | None = None
 
@@ -97,6 +98,20 @@ def recorded_cases() -> list[Case]:
     ]
 
 
+def probed_cases() -> list[Case]:
+    """Faults in a loop of its own, measured by the probe."""
+    causes: dict[str, Cause] = {
+        "nan:steer": ("head_nan", "steer", UPDATE),
+        "inf:gas": ("head_inf", "gas", UPDATE),
+        "grad-nan": ("gradient_nonfinite", None, UPDATE),
+        "grad-inf": ("gradient_nonfinite", None, UPDATE),
+        "explode": ("gradient_explosion", None, UPDATE),
+        "raise": ("exception", None, UPDATE),
+        "none": HEALTHY,
+    }
+    return [Case(f"probe {fault}", cause, probed=fault) for fault, cause in causes.items()]
+
+
 def death_cases() -> list[Case]:
     """Processes that end under the wrapper, each in three ways of reporting before."""
     found = []
@@ -113,7 +128,7 @@ def death_cases() -> list[Case]:
 
 def all_cases() -> list[Case]:
     """The kinds in turn."""
-    kinds = (death_cases(), recorded_cases(), healthy_cases(), demo_cases())
+    kinds = (death_cases(), probed_cases(), recorded_cases(), healthy_cases(), demo_cases())
     return [case for case in chain(*zip_longest(*kinds)) if case is not None]
 
 
@@ -129,6 +144,10 @@ def _source(case: Case, scratch: Path) -> Path:
         "ESPER_EXPORTER_STATE_DIR": "off",
     }
     program = [sys.executable, "-m", "esper_exporter"]
+    if case.probed is not None:
+        environment["ESPER_EXPORTER_JOURNAL"] = str(scratch / "journal")
+        _run([sys.executable, "-m", "benchmarks.probed_run", case.probed], environment)
+        return scratch / "journal"
     if case.code is not None:
         journal = scratch / "journal"
         environment |= {

@@ -145,8 +145,13 @@ def _stamp(moment: datetime | None) -> str | None:
 def _summary(run: RunRecord, cause: Finding | None, told: str) -> str:
     planned = run.planned_batches
     far = f"{run.done_batches} of {planned} batches" if planned else f"{run.done_batches} batches"
+    updates = f"{len(run.updates)} policy updates"
+    if run.updates and not run.batches:  # a loop of another trainer reports no batches
+        far = updates
+    done = f"{far}, " if run.batches else ""
     if cause is None:
-        return f"Nothing went wrong in {far} and {len(run.updates)} policy updates."
+        also = f" and {updates}" if far != updates else ""
+        return f"Nothing went wrong in {far}{also}."
     if cause.cause == "unknown" and told == "stopped":
         return f"The events end after {far}, and nothing says why."
     where = f" in update {cause.number}" if cause.number is not None else ""
@@ -156,7 +161,7 @@ def _summary(run: RunRecord, cause: Finding | None, told: str) -> str:
     end = {
         "failed": f" The run ended after {far}.",
         "stopped": f" The events end after {far}.",
-        "unhealthy": f" The run went on: {far}, {len(run.updates)} updates carried out.",
+        "unhealthy": f" The run went on: {done}{len(run.updates)} updates carried out.",
     }.get(told, "")
     words = WORDS[cause.cause]
     return f"{words[0].upper()}{words[1:]}{head}{where}: {cause.detail}.{end}"
