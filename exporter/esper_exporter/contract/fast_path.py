@@ -69,10 +69,8 @@ class FastPlan:
     """The texts among the values of a payload that was converted."""
     labels_of: Callable[[Any], Iterable[Any]]
     """The same of such a payload in another one."""
-    inner: Callable[[tuple[Any, ...]], tuple[Any, ...]]
-    """Those of its values that hold other values."""
-    inner_texts: tuple[Texts, ...]
-    """The texts in each of those."""
+    inner: tuple[tuple[int, Texts], ...]
+    """The places of those of its values that hold texts, and how to find the texts."""
     plain_classes: dict[type, PlainClass | None] = field(default_factory=dict)
     """Class of a live payload → how its fields are looked at, None where that calls its code."""
 
@@ -101,8 +99,7 @@ def fast_plan_of(payload: type[msgspec.Struct]) -> FastPlan:
         bool(labels),
         _getter(payload, labels),
         _attributes(labels),
-        _getter(payload, inner),
-        tuple(inner.values()),
+        tuple((payload.__struct_fields__.index(name), of) for name, of in inner.items()),
     )
 
 
@@ -114,7 +111,10 @@ def _getter(
     places = [payload.__struct_fields__.index(name) for name in names]
     if len(places) > 1:
         return itemgetter(*places)
-    return lambda values: tuple(values[place] for place in places)
+    if not places:
+        return lambda values: ()
+    place = places[0]
+    return lambda values: (values[place],)
 
 
 def _attributes(names: list[str]) -> Callable[[Any], Iterable[Any]]:
@@ -156,9 +156,9 @@ def read_at_once(payload: type[msgspec.Struct], source: Any) -> Any:
             made = msgspec.convert(source, payload, from_attributes=True, dec_hook=_convert_custom)
             values = astuple(made)
             found = [*plan.labels(values)]
-            for value, texts_in in zip(plan.inner(values), plan.inner_texts, strict=True):
-                if value:
-                    found += texts_in(value)
+            for place, texts_in in plan.inner:
+                if values[place]:
+                    found += texts_in(values[place])
             texts = found
         return made if not texts or _all_fit(texts) else None
     except Exception:
@@ -252,7 +252,10 @@ def _plain_sequence(item: Check | None) -> Check:
 
 
 def _keys_and_texts(of_item: Texts, value: Any) -> Iterable[Any]:
-    return chain(value, chain.from_iterable(map(of_item, value.values())))
+    texts = [*value]
+    for item in value.values():
+        texts += of_item(item)
+    return texts
 
 
 def _texts(hint: Any) -> Texts | None:
