@@ -17,7 +17,7 @@ SERVERS := 'prometheus:prometheus:scrapes the exporter and evaluates the rules' 
            'prometheus-node-exporter:prometheus-node-exporter:reads what the exporter writes for it' \
            'chromium:chromium:shows the exporter’s pages' \
            'docker-compose:docker-compose:checks docker-compose.yml; no container is started'
-CHECKED := exporter grafana tests examples scripts/demo.py scripts/manifests.py scripts/chart scripts/mutate_alerts.py $(wildcard benchmarks)
+CHECKED := exporter grafana tests examples scripts/demo.py scripts/manifests.py scripts/chart scripts/mutate_alerts.py scripts/mutate_by_hand.py $(wildcard benchmarks)
 
 .PHONY: cluster-slurm cluster-upgrades image lock-image test-adapters help demo demo-replay test test-all check lint bench soak mutate-alerts docs dashboards manifests generate site dist lock clean
 
@@ -117,8 +117,9 @@ soak:
 
 mutate-alerts:
 	$(SETUP) dev $(PYTHON)
-	@scripts/debian-packages prometheus:promtool
+	@scripts/debian-packages prometheus:promtool prometheus-alertmanager:prometheus-alertmanager
 	@$(BIN)/python scripts/mutate_alerts.py
+	@$(BIN)/python scripts/mutate_by_hand.py
 
 docs:
 	$(SETUP) runtime $(PYTHON)
