@@ -198,7 +198,13 @@ def inject(fault: str) -> None:
             handles.append(broken_head)
         elif where == "grad":
             weight = next(iter(module.parameters()))
-            handles.append(weight.register_hook(lambda gradient: gradient * number))
+            # One entry: 0 times infinity would be NaN.
+            where_it_breaks = torch.zeros(weight.numel(), dtype=torch.bool)
+            where_it_breaks[0] = True
+            mask = where_it_breaks.view_as(weight)
+            handles.append(
+                weight.register_hook(lambda gradient: gradient.masked_fill(mask, number))
+            )
         elif where == "weights":
             step = agent.optimizer.step
 
