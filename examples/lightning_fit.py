@@ -1,4 +1,4 @@
-"""PyTorch Lightning with the callback: `pip install 'esper-exporter[lightning]'`.
+"""PyTorch Lightning with the callback: `pip install '.[lightning]'` from the checkout.
 
 usage: lightning_fit.py [BATCHES]
 """

@@ -1,4 +1,4 @@
-"""Stable-Baselines3 with the callback: `pip install 'esper-exporter[sb3]'`.
+"""Stable-Baselines3 with the callback: `pip install '.[sb3]'` from the checkout.
 
 usage: sb3_ppo.py [STEPS]
 """

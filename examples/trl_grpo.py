@@ -1,4 +1,4 @@
-"""TRL's GRPO, attached: `pip install 'esper-exporter[trl]'`. A tiny model that learns to write "a".
+"""TRL's GRPO, attached: `pip install '.[trl]'` from the checkout. A tiny model learns to write "a".
 
 usage: trl_grpo.py [STEPS]
 """
