@@ -353,6 +353,49 @@ def test_the_cause_leads_in_title_and_text(tmp_path: Path) -> None:
     assert "Dashboard: http://127.0.0.1:3000/d/esper-fleet?from=1767321245000" in text
 
 
+TITLES = [
+    # Labels of an alert, and the title of its message: written by hand.
+    (
+        {"alertname": "EsperNonFiniteLatched", "run_id": "r1", "source": "values"},
+        "[FIRING] EsperNonFiniteLatched: values, run r1",
+    ),
+    (
+        {"alertname": "EsperRunFailed", "run_id": "r1", "group_id": "default", "reason": "oom"},
+        "[FIRING] EsperRunFailed: oom, run r1",
+    ),
+    (
+        {"alertname": "EsperGpuXid", "cluster": "north", "gpu": "2", "xid": "79"},
+        "[FIRING] EsperGpuXid: XID 79, GPU 2, cluster north",
+    ),
+]
+
+
+def test_a_title_names_the_source_the_reason_and_the_gpu(tmp_path: Path) -> None:
+    nothing = dict.fromkeys(("cluster", "run_id", "group_id", "head", "kind"), "")
+    for number, (labels, title) in enumerate(TITLES):
+        shown = rendered("esper.title", tmp_path / str(number), labels={**nothing, **labels})
+        assert shown.strip() == title
+
+
+def test_a_source_leads_as_a_head_does(tmp_path: Path) -> None:
+    failed = {"labels": {"alertname": "EsperRunFailed"}, "startsAt": "2026-01-02T03:04:05Z"}
+    labels = {"head": "", "kind": "", "alertname": "EsperNonFiniteLatched", "source": "values"}
+    beside = [{"status": "firing", "annotations": {"summary": "It failed."}, **failed}]
+    title = rendered("esper.title", tmp_path / "title", labels=labels, beside=beside).strip()
+    assert title.startswith("[FIRING: 2 alerts] EsperNonFiniteLatched: values")
+    text = rendered("esper.text", tmp_path / "text", labels=labels, beside=beside)
+    assert text.index("head op produced nan") < text.index("It failed.")
+
+
+def test_a_machine_has_no_run_s_page_and_a_runbook_s_address_stays(tmp_path: Path) -> None:
+    link = "https://git.example/alerts/runbooks/EsperGpuXid.md"
+    text = rendered(
+        "esper.text", tmp_path, labels={"run_id": ""}, annotations={"runbook_url": link}
+    )
+    assert "Page:" not in text
+    assert f"Runbook: {link}\n" in text
+
+
 def test_two_lines_say_where_links_lead(tmp_path: Path) -> None:
     text = rendered("esper.text", tmp_path, links="https://a.example/x")
     assert "https://a.example/x/d/esper-heads?var-run=r1&var-head=op&from=" in text
