@@ -56,6 +56,21 @@ def test_an_assistant_asks_for_runs_causes_and_rows() -> None:
         assert getattr(answer, "is_error", None) or getattr(answer, "isError", None)
 
 
+def test_a_query_that_wants_too_much_memory_fails_alone() -> None:
+    with recording("run2b") as path:
+        _, (huge, after) = asyncio.run(
+            _ask(
+                str(path),
+                [
+                    ("query", {"sql": "SELECT length(repeat('x', 3000000000)) AS n"}),
+                    ("query", {"sql": "SELECT count(*) AS n FROM latches"}),
+                ],
+            )
+        )
+    assert "memory" in text_of(huge).lower(), text_of(huge)
+    assert json.loads(text_of(after))["rows"] == [{"n": 2}]
+
+
 def test_rows_are_limited() -> None:
     from esper_exporter.journal.mcp_server import MOST_ROWS, Tools
     from esper_exporter.journal.query import QueryRefused

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import resource
 
 from esper_exporter.commands.console import OK, CommandError
+
+MEMORY_BYTES = 6 << 30
+"""Address space of the server. DuckDB's own limit leaves out what a text function allocates: one
+`repeat('x', 3000000000)` took 6 GB. Beyond this the query fails and the server goes on."""
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -34,5 +39,12 @@ def _run(options: argparse.Namespace) -> int:
         server = make_server(options.sources)
     except ImportError:
         raise CommandError("the MCP server needs its SDK: pip install mcp duckdb pyarrow") from None
+    _bound_memory()
     server.run("stdio")
     return OK
+
+
+def _bound_memory() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    limits = [each for each in (soft, hard, MEMORY_BYTES) if each != resource.RLIM_INFINITY]
+    resource.setrlimit(resource.RLIMIT_AS, (min(limits), hard))
