@@ -136,6 +136,8 @@ class NodeAgent:
         Raises BlockingIOError where another process serves a share, and the server's errors.
         """
         self._locks = lock_shares(self._settings.shares, AGENT_LOCK)
+        # Until the server has its port the files still name the server before.
+        self._write_address(None)
         self.server.start()
         self._publish_address()
         self._registration.start()
@@ -150,6 +152,7 @@ class NodeAgent:
         self._vitals.stop()
         self._registration.end()
         self.server.close()
+        self._write_address(None)
         release(self._locks)
 
     def _publish_address(self) -> None:
@@ -159,6 +162,9 @@ class NodeAgent:
         if address == self._address:
             return
         self._address = address
+        self._write_address(address)
+
+    def _write_address(self, address: str | None) -> None:
         for lock in self._locks:
             try:
                 write_address(lock, address)
