@@ -107,9 +107,8 @@ REAL: dict[str, tuple[str, str | None, int | None]] = {
 """Recording of a real run → first cause, head, update, as from its telemetry."""
 
 
-def _moved_to_now(name: str, file: Path) -> None:
+def _moved_to_now(path: Path, file: Path) -> None:
     """Write a recording as if it had ended ten minutes ago: a server looks back for days."""
-    path = Path(__file__).parents[1] / "recordings" / "faults" / f"{name}.jsonl.gz"
     events = [json.loads(line) for line in gzip.decompress(path.read_bytes()).splitlines()]
     last = datetime.fromisoformat(events[-1]["timestamp"])
     later = datetime.now(UTC) - last - timedelta(minutes=10)
@@ -118,22 +117,53 @@ def _moved_to_now(name: str, file: Path) -> None:
     file.write_text("".join(json.dumps(event) + "\n" for event in events))
 
 
+def _stored(samples: Path, tmp_path: Path) -> None:
+    """Put samples into the data of the server that starts in the folder."""
+    subprocess.run(
+        [
+            *(program("promtool"), "tsdb", "create-blocks-from", "openmetrics"),
+            *(str(samples), str(tmp_path / "data")),
+        ],
+        check=True,
+        capture_output=True,
+    )
+
+
+def test_a_rarely_scraped_run_is_not_said_to_be_what_it_was_not(
+    tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    """At one sample in five seconds most updates are on no sample."""
+    telemetry, samples = tmp_path / "run2b.jsonl", tmp_path / "run2b.om"
+    with recording("run2b") as path:
+        _moved_to_now(path, telemetry)
+    arguments = ["backfill", str(telemetry), "--out", str(samples), "--step", "5"]
+    assert main([*arguments, "--run-id", "rare"]) == 0
+    _stored(samples, tmp_path)
+    capsysbinary.readouterr()
+    with prometheus(tmp_path, []) as server:
+        assert main(["explain", "--prometheus", server.url, "--run-id", "rare", "--json"]) == 0
+    report = json.loads(capsysbinary.readouterr().out)
+    assert (report["cause"], report["head"]) == ("head_nan", "tempo")
+    (latched,) = (each for each in report["evidence"] if "skipped" in each.get("columns", ()))
+    assert [row[1:] for row in latched["rows"]] == [
+        ["log_probs[tempo]", "nan", None],
+        ["log_probs[op]", "nan", None],
+    ]
+    assert "Which update exactly" in str(report["unknown"])
+    assert "How the process itself ended" in str(report["unknown"])
+
+
 def test_the_cause_of_a_real_run_is_the_same_from_its_samples(
     tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]
 ) -> None:
     for name in REAL:
         telemetry, samples = tmp_path / f"{name}.jsonl", tmp_path / f"{name}.om"
-        _moved_to_now(name, telemetry)
+        _moved_to_now(
+            Path(__file__).parents[1] / "recordings" / "faults" / f"{name}.jsonl.gz", telemetry
+        )
         arguments = ["backfill", str(telemetry), "--out", str(samples), "--step", "0.25"]
         assert main([*arguments, "--run-id", name]) == 0
-        subprocess.run(
-            [
-                *(program("promtool"), "tsdb", "create-blocks-from", "openmetrics"),
-                *(str(samples), str(tmp_path / "data")),
-            ],
-            check=True,
-            capture_output=True,
-        )
+        _stored(samples, tmp_path)
     capsysbinary.readouterr()
     found = {}
     with prometheus(tmp_path, []) as server:

@@ -177,6 +177,7 @@ def _record(server: _Server, url: str, labels: Series, begun: float) -> RunRecor
         run.config["slot_ids"] = [str(n) for n in range(int(slots))]
     end = max(alive, newest) + 30.0
     _updates(server, run, same, begun, end)
+    run.carried_out = int(one("esper_tamiyo_updates_total") or 0)
     batches = server.history(f"esper_run_batch{{{same}}}", begun, end)
     done = [sample for _, samples in batches for sample in samples]
     known = int(one("esper_run_batch") or 0)
@@ -322,23 +323,23 @@ def _latches(
     number_at: Any,
     sampled: dict[tuple[str | None, str | None, str | None], float],
 ) -> None:
-    firsts = {
-        (metric.get("head"), metric.get("kind")): value
-        for metric, value in last.get("esper_tamiyo_head_nonfinite_first_timestamp_seconds", [])
-    }
+    def by_head(name: str) -> dict[tuple[str | None, str | None], float]:
+        return {(m.get("head"), m.get("kind")): value for m, value in last.get(name, [])}
+
+    firsts = by_head("esper_tamiyo_head_nonfinite_first_timestamp_seconds")
+    numbers = by_head("esper_tamiyo_head_nonfinite_first_batch")
     heads = False
     for metric, lit in last.get("esper_tamiyo_head_nonfinite_latched", []):
         if lit == 1.0:
             heads = True
-            moment = firsts.get((metric.get("head"), metric.get("kind")), 0.0)
-            at = sampled.get((metric.get("head"), metric.get("kind"), None), moment)
-            run.nonfinite.append(
-                _nonfinite(number_at(at), moment, "log_probs", metric["head"], metric["kind"])
-            )
-    sources = {
-        metric.get("source"): value
-        for metric, value in last.get("esper_tamiyo_nonfinite_first_timestamp_seconds", [])
-    }
+            key = (metric.get("head"), metric.get("kind"))
+            moment = firsts.get(key, 0.0)
+            told = numbers.get(key)
+            number = int(told) if told else number_at(sampled.get((*key, None), moment))
+            note = _nonfinite(number, moment, "log_probs", metric["head"], metric["kind"])
+            run.nonfinite.append(note)
+    name = "esper_tamiyo_nonfinite_first_timestamp_seconds"
+    sources = {metric.get("source"): value for metric, value in last.get(name, [])}
     for metric, lit in last.get("esper_tamiyo_nonfinite_latched", []):
         source = metric.get("source", "other")
         if lit == 1.0 and not (heads and source in ("log_probs", "ref_log_probs")):
@@ -351,7 +352,7 @@ def _latches(
 
 
 def _nonfinite(number: int, moment: float, source: str, name: str | None, kind: str) -> Nonfinite:
-    return Nonfinite(number, _moment(moment), int(moment * 1000), source, name, kind, False)
+    return Nonfinite(number, _moment(moment), int(moment * 1000), source, name, kind, None)
 
 
 def _counters(

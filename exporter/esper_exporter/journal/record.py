@@ -32,7 +32,8 @@ class Nonfinite:
     name: str | None
     """The head of log-probabilities, the layer of gradients and weights."""
     kind: str
-    skipped: bool
+    skipped: bool | None
+    """Whether the update was skipped for it; None where the source does not tell."""
     detail: str = ""
 
     @property
@@ -103,6 +104,8 @@ class RunRecord:
     """When the trainer last reported that an update had run, and the event's number."""
     updates_ran: int = 0
     """How often it reported that."""
+    carried_out: int | None = None
+    """Updates by the run's own counter, where ``updates`` are those that were sampled."""
     ending: Ending | None = None
     alive_at: datetime | None = None
     """When the process was last known to live, where something else than its events says so."""

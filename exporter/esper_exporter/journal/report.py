@@ -148,7 +148,6 @@ def _summary(run: RunRecord, cause: Finding | None, told: str) -> str:
     updates = f"{len(run.updates)} policy updates"
     if run.updates and not run.batches:  # a loop of another trainer reports no batches
         far = updates
-    done = f"{far}, " if run.batches else ""
     if cause is None:
         also = f" and {updates}" if far != updates else ""
         return f"Nothing went wrong in {far}{also}."
@@ -161,10 +160,18 @@ def _summary(run: RunRecord, cause: Finding | None, told: str) -> str:
     end = {
         "failed": f" The run ended after {far}.",
         "stopped": f" The events end after {far}.",
-        "unhealthy": f" The run went on: {done}{len(run.updates)} updates carried out.",
+        "unhealthy": f" {_went_on(run)}",
     }.get(told, "")
     words = WORDS[cause.cause]
     return f"{words[0].upper()}{words[1:]}{head}{where}: {cause.detail}.{end}"
+
+
+def _went_on(run: RunRecord) -> str:
+    """Where the run was at its last event, which need not be its end."""
+    updates = len(run.updates) if run.carried_out is None else run.carried_out
+    batches = f"{run.done_batches} batches, " if run.batches else ""
+    begin = "The run went on" if run.complete else "By its last event the run went on"
+    return f"{begin}: {batches}{updates} updates carried out."
 
 
 def _values(updates: list[Update], name: str) -> list[float]:
@@ -291,7 +298,9 @@ def _unknown(run: RunRecord, cause: Finding | None, found: list[Finding]) -> lis
     if cause is not None and cause.inferred:
         told.append("The cause is inferred from what is missing; no event names it.")
     if run.ending is None and not run.complete:
-        told.append("How the process ended: telemetry has no event for it. A journal has.")
+        told.append("How the process itself ended: the source does not tell. A journal does.")
+    if cause is not None and cause.number is not None and run.carried_out is not None:
+        told.append("Which update exactly: its number is that of the samples around it.")
     if cause is not None and cause.cause == "gradient_nonfinite" and not _layer(cause, found):
         told.append("Which layer: only the probe (`PolicyProbe`, `attach`) measures layers.")
     if not any(update.values.get("kl_divergence") for update in run.updates) and run.updates:
