@@ -261,12 +261,17 @@ class _Wrapper:
         # A command that ended before the server was up, and left no page, is not held up by it.
         if not self._lock.acquire(blocking=bool(pages)):
             return
-        agent = self._agent
-        self._lock.release()
-        if agent is None:
+        try:
+            # What ended sooner than a server was up has its end served all the same.
+            if pages and self._agent is None and self._settings is not None:
+                self._serve()
+        except Exception as problem:
+            logger.warning("the wrapper does not serve this run's page: %s", problem)
+        finally:
+            self._lock.release()
+        agent, settings = self._agent, self._settings
+        if agent is None or settings is None:
             return
-        settings = self._settings
-        assert settings is not None
         if pages:
             signal.signal(signal.SIGTERM, signal.default_int_handler)
             with suppress(KeyboardInterrupt):

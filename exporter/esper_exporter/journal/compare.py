@@ -39,8 +39,7 @@ def compare(one: RunRecord, other: RunRecord) -> dict[str, Any]:
         for name in ("batches", "updates", "skipped", "rollbacks", "accuracy", "best", "reward")
     ]
     results.append(["seconds", _seconds(one), _seconds(other)])
-    causes = (each["cause"] for each in reports)
-    results.insert(0, ["cause", *("none" if each == "healthy" else each for each in causes)])
+    results.insert(0, ["cause", reports[0]["cause"], reports[1]["cause"]])
     results.insert(0, ["verdict", reports[0]["verdict"], reports[1]["verdict"]])
     return {
         "runs": [_named(one), _named(other)],
