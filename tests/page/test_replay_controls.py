@@ -215,7 +215,7 @@ def test_the_page_pauses_and_seeks(play: Callable[..., Playing], show: Show) -> 
     playing.player.command("pause", "1")
     playing.player.command("seek", "update:1")
     tab.until("return document.querySelector('.p-policy .note').innerText === '1 update'")
-    assert tab.text(".live b") == "paused"
+    tab.until("return document.querySelector('.live b').innerText === 'paused'")
     assert tab.text(".latches .sum").split("\n")[1] == "none set"
     tab.press(" ")
     tab.until("return document.querySelector('.strip')?.innerText.includes('failed')")
