@@ -30,7 +30,8 @@ if child == 0:
     for page in sorted(share.glob("[0-9]*/page")):
         whose = "child" if page.parent.name.startswith(f"{os.getpid()}-") else "parent"
         socket = (page.parent / "http.sock").exists()
-        print(whose, PageReader(page, frozenset({os.getuid()})).read() is not None, socket)
+        whole = PageReader(page, frozenset({os.getuid()})).read() is not None
+        print(whose, whole, socket, flush=True)
     os._exit(0)
 assert os.waitpid(child, 0)[1] == 0
 exporter.close()
