@@ -72,7 +72,7 @@ class Outcome:
 
 
 def messages(server: Alertmanager) -> list[tuple[str, str]]:
-    """Run and words of each message that somebody reads."""
+    """Run and text of each message to a person."""
     found = []
     for body in list(server.messages):
         if body["receiver"] not in SILENT:

@@ -6,7 +6,7 @@ Trainings of four gloo ranks each, with DistributedDataParallel and RankClock, b
 a real Prometheus that scrapes and evaluates every 5 s. In each training one rank's own part of a
 step takes 30 % longer; EsperRankSlow must name it alone. Then a rank is stopped at a random moment;
 EsperRankSilent must name it alone, within 30 s. Beside them trains one without a fault, of which
-nothing may be said; what was scraped of it is replayed for an hour of promtool's time, too. The
+no alert may fire; what was scraped of it is replayed for an hour of promtool's time, too. The
 rule for slow ranks looks back over ``--window`` and waits a fourth of that, not 10 min and 5 min.
 Exits with 1 unless 19 of 20 slow ranks, all stuck ranks and no healthy one were named. Needs torch,
 Prometheus and promtool.

@@ -94,7 +94,7 @@ def _inside(directory: Path) -> Iterator[Path]:
 
 
 def _may_hold_events(path: Path) -> bool:
-    """Whether the first line of a file is an event, or cannot be told from one.
+    """Whether the first line of a file is an event, or may be one.
 
     Folders of runs hold other JSON lines too, such as recorded snapshots.
     """

@@ -1,7 +1,7 @@
 """What the policy decides: operations, choices of each of Tamiyo's eight heads, masks.
 
 A decision counts in some twenty counters. Equal decisions are counted as one and spread over the
-counters when somebody reads them: decisions outnumber scrapes by hundreds to one.
+counters when they are read: decisions outnumber scrapes by hundreds to one.
 """
 
 from __future__ import annotations
