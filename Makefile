@@ -138,6 +138,7 @@ manifests:
 
 generate: docs dashboards
 	@$(BIN)/python scripts/runbooks.py
+	@$(BIN)/python scripts/event_docs.py
 	@$(BIN)/python scripts/codemap.py
 	$(SETUP) dev $(PYTHON)
 	@$(BIN)/python scripts/completions.py

@@ -5,7 +5,13 @@ from __future__ import annotations
 import re
 import runpy
 import subprocess
+from datetime import UTC, datetime
 
+import pytest
+
+from esper_exporter.contract.events import Event
+from esper_exporter.contract.reader import read
+from esper_exporter.contract.rejection import Rejected
 from support.installed import ROOT
 
 
@@ -24,6 +30,41 @@ def test_the_code_map_is_up_to_date() -> None:
 def test_the_index_of_runbooks_is_up_to_date() -> None:
     index = runpy.run_path(str(ROOT / "scripts" / "runbooks.py"))["index"]()
     assert (ROOT / "alerts" / "runbooks" / "README.md").read_text() == index
+
+
+def test_the_reference_of_events_is_up_to_date() -> None:
+    page = runpy.run_path(str(ROOT / "scripts" / "event_docs.py"))["page"]()
+    assert (ROOT / "docs" / "EVENTS.md").read_text() == page
+
+
+def test_an_event_is_refused_without_each_field_that_the_reference_requires() -> None:
+    written = (ROOT / "docs" / "EVENTS.md").read_text()
+    section = written.split("## TRAINING_STARTED\n")[1].split("\n## ")[0]
+    required = re.search(r"\*\*Required:\*\* (.*)", section)
+    assert required is not None
+    names = set(re.findall(r"`(\w+)`", required[1]))
+    data: dict[str, object] = {
+        "n_envs": 1,
+        "max_epochs": 1,
+        "max_batches": 1,
+        "task": "t",
+        "host_params": 1,
+        "slot_ids": ["r0c0"],
+        "clip_ratio": 0.2,
+        "policy_device": "cpu",
+        "env_devices": ["cpu"],
+        "reward_mode": "shaped",
+    }
+    assert names == data.keys()
+
+    def report(fields: dict[str, object]) -> Event:
+        event = {"event_type": "TRAINING_STARTED", "timestamp": "2026-06-01T08:00:00Z"}
+        return read({**event, "data": fields}, lambda: datetime(2026, 6, 1, tzinfo=UTC))
+
+    assert report(data).type == "TRAINING_STARTED"
+    for name in names:
+        with pytest.raises(Rejected):
+            report({other: value for other, value in data.items() if other != name})
 
 
 def test_every_module_that_a_recipe_names_is_there() -> None:
