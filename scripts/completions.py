@@ -10,9 +10,9 @@ from pathlib import Path
 import shtab
 
 from esper_exporter.cli import build_parser
-from esper_exporter.commands import completion
+from esper_exporter.commands import completion_command
 
-FOLDER = Path(completion.__file__).parent / "completions"
+FOLDER = Path(completion_command.__file__).parent / "completions"
 PATHS = {"FILE": shtab.FILE, "OUT": shtab.FILE, "PATH": shtab.FILE, "DIR": shtab.DIRECTORY}
 """What is completed for an argument by its metavar."""
 
@@ -35,7 +35,7 @@ def generated() -> dict[Path, str]:
                 action.complete = PATHS[action.metavar]  # type: ignore[attr-defined]
     return {
         FOLDER / f"esper-exporter.{shell}": shtab.complete(parser, shell).rstrip() + "\n"
-        for shell in completion.SHELLS
+        for shell in completion_command.SHELLS
     }
 
 

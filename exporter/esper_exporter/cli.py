@@ -7,51 +7,51 @@ import sys
 from collections.abc import Sequence
 
 from esper_exporter.commands import (
-    agent,
-    assets,
-    backfill,
-    catalog,
-    compare,
-    completion,
-    demo,
-    doctor,
-    explain,
-    journal,
-    mcp,
-    page,
-    prune,
-    replay,
-    run,
-    sql,
-    stack,
-    version,
-    watch,
+    agent_command,
+    assets_command,
+    backfill_command,
+    catalog_command,
+    compare_command,
+    completion_command,
+    demo_command,
+    doctor_command,
+    explain_command,
+    journal_command,
+    mcp_command,
+    page_command,
+    prune_command,
+    replay_command,
+    run_command,
+    sql_command,
+    stack_command,
+    version_command,
+    watch_command,
 )
 from esper_exporter.commands.console import FAILED, INTERRUPTED, OK, PROGRAM, CommandError
 
 COMMANDS = (
-    demo,
-    run,
-    agent,
-    replay,
-    watch,
-    backfill,
-    mcp,
-    page,
-    journal,
-    compare,
-    explain,
-    sql,
-    stack,
-    doctor,
-    catalog,
-    assets,
-    prune,
-    completion,
-    version,
+    demo_command,
+    run_command,
+    agent_command,
+    replay_command,
+    watch_command,
+    backfill_command,
+    mcp_command,
+    page_command,
+    journal_command,
+    compare_command,
+    explain_command,
+    sql_command,
+    stack_command,
+    doctor_command,
+    catalog_command,
+    assets_command,
+    prune_command,
+    completion_command,
+    version_command,
 )
-"""A module each: ``add(commands)`` adds a parser whose default ``run`` takes the options and
-returns the exit code, or raises CommandError."""
+"""One module a command, ``NAME_command.py``. Its ``add(commands)`` adds a parser whose default
+``run`` takes the options and returns the exit code, or raises CommandError."""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -63,7 +63,7 @@ def build_parser() -> argparse.ArgumentParser:
         epilog="`esper-exporter COMMAND --help` explains a command. Exit codes: 0 done, 1 it could"
         " not be done, 2 wrong usage, 130 interrupted.",
     )
-    parser.add_argument("--version", action="version", version=version.TEXT)
+    parser.add_argument("--version", action="version", version=version_command.TEXT)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
     for command in COMMANDS:
         command.add(commands)

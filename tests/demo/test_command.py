@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from esper_exporter.cli import main
-from esper_exporter.commands import demo
+from esper_exporter.commands import demo_command
 from support.command import COMMAND, Serving, environment
 from support.pages import value, values
 
@@ -89,7 +89,7 @@ def test_wrong_usage_is_reported_before_anything_starts(
 def test_what_it_trains_with_may_be_missing(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(demo, "find_spec", lambda name: None)
+    monkeypatch.setattr(demo_command, "find_spec", lambda name: None)
     assert main(["demo"]) == 1
     assert "pip install torch scikit-learn" in capsys.readouterr().err
 

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from esper_exporter import Exporter
-from esper_exporter.commands.watch import page_address
+from esper_exporter.commands.watch_command import page_address
 from esper_exporter.replay.pace import feed_into
 from esper_exporter.replay.player import Player, marks_of, playable
 from esper_exporter.replay.progress import Text

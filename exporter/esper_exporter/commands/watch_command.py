@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable
 from urllib.parse import urlsplit, urlunsplit
 
-from esper_exporter.commands import replay
+from esper_exporter.commands import replay_command
 from esper_exporter.commands.console import OK, CommandError, write_out
 from esper_exporter.commands.values import port, speed
 from esper_exporter.demo.bundled import RECORDINGS
@@ -89,7 +89,7 @@ def _watch_url(url: str, opened: Opener | None) -> int:
 def _watch_file(options: argparse.Namespace, opened: Opener | None) -> int:
     """Replay the file as ``replay`` does, and open it in the browser."""
     parser = argparse.ArgumentParser()
-    replay.add(parser.add_subparsers())
+    replay_command.add(parser.add_subparsers())
     given = ["replay", f"--port={options.port}"]
     if options.speed is not None:
         given.append(f"--speed={options.speed}")

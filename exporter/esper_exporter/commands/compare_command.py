@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from esper_exporter.commands.console import OK, CommandError, write_out
-from esper_exporter.commands.explain import FORMATS, chosen, read
+from esper_exporter.commands.explain_command import FORMATS, chosen, read
 
 if TYPE_CHECKING:
     from esper_exporter.journal.record import RunRecord
