@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from esper_exporter.agent.shared_page import SharedPage
 from esper_exporter.log_once import LogOnce
-from esper_exporter.metrics.families.run import JOB_LABELS
+from esper_exporter.metrics.families.run_metrics import JOB_LABELS
 from esper_exporter.metrics.live_page import LivePage, PublishErrors
 from esper_exporter.metrics.publisher import RunPublisher
 from esper_exporter.metrics.row_types import compiled

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from esper_exporter import Exporter
-from esper_exporter.metrics.families.run import JOB_LABELS
+from esper_exporter.metrics.families.run_metrics import JOB_LABELS
 from esper_exporter.settings import read_settings
 from support.command import run
 from support.pages import samples

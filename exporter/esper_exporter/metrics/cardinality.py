@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from esper_exporter.contract.vocabulary import BLUEPRINTS, OPS, STAGES
 from esper_exporter.metrics.catalogue import catalogue
-from esper_exporter.metrics.families.heads import HEAD_LATCH_ROWS, HEAD_ROWS, SOURCE_LATCH_ROWS
+from esper_exporter.metrics.families.head_metrics import (
+    HEAD_LATCH_ROWS,
+    HEAD_ROWS,
+    SOURCE_LATCH_ROWS,
+)
 from esper_exporter.metrics.metric import columns_of
 from esper_exporter.state.apply_host import BEST_RUNS
 

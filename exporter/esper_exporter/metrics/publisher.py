@@ -13,8 +13,8 @@ from typing import Any
 import msgspec
 
 from esper_exporter.contract.vocabulary import AUX_HEADS, OPS
-from esper_exporter.metrics.families.heads import SOURCE_LATCH_ROWS
-from esper_exporter.metrics.families.run import RUN_INFO_LABELS
+from esper_exporter.metrics.families.head_metrics import SOURCE_LATCH_ROWS
+from esper_exporter.metrics.families.run_metrics import RUN_INFO_LABELS
 from esper_exporter.metrics.row_types import Blocks
 from esper_exporter.metrics.rows import Drop, RowSet, TallyRows
 from esper_exporter.metrics.table import ABSENT, ValueTable

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from esper_exporter.metrics.families.gpu import METRICS
+from esper_exporter.metrics.families.gpu_metrics import METRICS
 from esper_exporter.probes.gpu.driver import OWN_FIELDS, SLOW_FIELDS, WHOLE_FIELDS
 from esper_exporter.probes.gpu.fake import READERS, FakeDriver, Fault
 from support.machine import Clock, Sampled, gpu_page

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from esper_exporter.metrics.families.policy import update_field
+from esper_exporter.metrics.families.policy_metrics import update_field
 from esper_exporter.metrics.metric import Metric
 from esper_exporter.metrics.metric_builders import counter, counter_in, gauge
 from esper_exporter.state import counted

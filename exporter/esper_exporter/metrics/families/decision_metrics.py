@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from esper_exporter.metrics.families.env_rewards import DECISION
-from esper_exporter.metrics.families.host import PERCENT
+from esper_exporter.metrics.families.env_reward_metrics import DECISION
+from esper_exporter.metrics.families.host_metrics import PERCENT
 from esper_exporter.metrics.metric import Metric
 from esper_exporter.metrics.metric_builders import gauge
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from esper_exporter.metrics.families.policy import update_field
+from esper_exporter.metrics.families.policy_metrics import update_field
 from esper_exporter.metrics.metric import Metric
 from esper_exporter.metrics.metric_builders import counter, gauge, histogram
 from esper_exporter.state import counted

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from esper_exporter.metrics.families.host import ENV, PERCENT
+from esper_exporter.metrics.families.host_metrics import ENV, PERCENT
 from esper_exporter.metrics.metric import Metric
 from esper_exporter.metrics.metric_builders import counter, gauge, histogram
 from esper_exporter.state import counted

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from esper_exporter.metrics.families.policy import tamiyo_field, update_field
+from esper_exporter.metrics.families.policy_metrics import tamiyo_field, update_field
 from esper_exporter.metrics.metric import Metric
 
 METRICS: tuple[Metric, ...] = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from esper_exporter.metrics.families.run import (
+from esper_exporter.metrics.families.run_metrics import (
     BATCH,
     PERCENT,
     STATS,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from esper_exporter.metrics.families.host import PERCENT, env_field
+from esper_exporter.metrics.families.host_metrics import PERCENT, env_field
 from esper_exporter.metrics.metric import Metric
 from esper_exporter.metrics.metric_builders import gauge
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from esper_exporter.metrics.families.run import once_started, snapshot_field
+from esper_exporter.metrics.families.run_metrics import once_started, snapshot_field
 from esper_exporter.metrics.metric import Metric
 from esper_exporter.metrics.metric_builders import gauge, states
 
