@@ -12,8 +12,8 @@ from typing import Any
 from benchmarks.measure import Result, cpu_seconds
 from esper_exporter import Exporter
 from esper_exporter.probes.gpu.fake import FakeDriver
-from esper_exporter.probes.gpu.sampler import GpuSampler
-from esper_exporter.probes.host.sampler import HostSampler
+from esper_exporter.probes.gpu.gpu_sampler import GpuSampler
+from esper_exporter.probes.host.host_sampler import HostSampler
 from esper_exporter.probes.samples import Cells
 
 GPUS = 8

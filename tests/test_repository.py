@@ -96,6 +96,15 @@ def test_no_module_of_the_package_is_long() -> None:
     assert long == {}
 
 
+def test_no_two_modules_share_a_file_name() -> None:
+    """An editor, a traceback and a person name a module by its file: one name, one module."""
+    places: dict[str, list[str]] = {}
+    for path in PACKAGE.rglob("*.py"):
+        places.setdefault(path.name, []).append(str(path.relative_to(PACKAGE)))
+    del places["__init__.py"]
+    assert {name: found for name, found in places.items() if len(found) > 1} == {}
+
+
 def test_every_module_says_its_idea_in_its_first_line() -> None:
     silent = [
         str(path.relative_to(PACKAGE))

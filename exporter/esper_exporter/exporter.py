@@ -9,8 +9,8 @@ from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
+from esper_exporter.exporter_parts import Parts
 from esper_exporter.fork_handlers import follow_forks
-from esper_exporter.parts import Parts
 from esper_exporter.serve.interfaces import LandingPage, Served
 from esper_exporter.serve.negotiation import MediaType, negotiate
 from esper_exporter.serve.registration import Registration

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from esper_exporter.demo.trends import Trends
+from esper_exporter.demo.accuracy_trend import Trends
 
 
 def names(*batches: list[float]) -> list[list[str]]:

@@ -11,11 +11,11 @@ import torch
 from demo.small import one_thread
 from esper_exporter.contract.vocabulary import ALPHA_CURVES, BLUEPRINTS, OPS
 from esper_exporter.demo.actions import MATTERS, choices, legal_slots
-from esper_exporter.demo.attribution import Matrix, counterfactual, shapley
 from esper_exporter.demo.blueprints import grow, parameters_of
+from esper_exporter.demo.contributions import Matrix, counterfactual, shapley
 from esper_exporter.demo.digits import Digits, load
 from esper_exporter.demo.governor import Governor
-from esper_exporter.demo.host import CHANNELS, HostTrainer
+from esper_exporter.demo.host_network import CHANNELS, HostTrainer
 from esper_exporter.demo.ppo import GAMMA, LAMBDA, advantages
 from esper_exporter.demo.seeds import CURVES, Ramp, Seed, Slot, gate
 

@@ -16,7 +16,7 @@ from esper_exporter.doctor.alertmanager_checks import (
     check_alertmanagers,
     receivers_without_address,
 )
-from esper_exporter.doctor.finding import GOOD, PROBLEM, Finding
+from esper_exporter.doctor.check_result import GOOD, PROBLEM, Finding
 from esper_exporter.settings import Settings
 from support.alertmanager import alertmanager
 from support.command import run

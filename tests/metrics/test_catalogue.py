@@ -12,7 +12,7 @@ from esper_exporter.metrics.catalogue import Catalogue, CatalogueError, catalogu
 from esper_exporter.metrics.exposition import OPENMETRICS, TEXT, Page, capture
 from esper_exporter.metrics.metric import Kind, Metric
 from esper_exporter.metrics.row_types import compiled
-from esper_exporter.metrics.sources import SourceError, check_sources
+from esper_exporter.metrics.source_checks import SourceError, check_sources
 from esper_exporter.metrics.table import ValueTable
 
 PARSERS = {TEXT: parse_text, OPENMETRICS: parse_openmetrics}

@@ -7,9 +7,9 @@ from esper_exporter.metrics.row_types import compiled
 from esper_exporter.metrics.table import ValueTable
 from esper_exporter.metrics.vital_rows import VitalRows
 from esper_exporter.probes.gpu.driver import Driver
+from esper_exporter.probes.gpu.gpu_report import GpuReport, XidReport
+from esper_exporter.probes.gpu.gpu_sampler import GpuSampler
 from esper_exporter.probes.gpu.nvml import Nvml
-from esper_exporter.probes.gpu.report import GpuReport, XidReport
-from esper_exporter.probes.gpu.sampler import GpuSampler
 from support.nvml import OUR_PID, ScriptedNvml
 
 NOW = 1_790_000_000.0

@@ -11,7 +11,7 @@ from stable_baselines3.common.callbacks import BaseCallback  # type: ignore[impo
 from torch import Tensor
 
 from esper_exporter.exporter import Exporter
-from esper_exporter.probes.torch.heads import Heads
+from esper_exporter.probes.torch.action_heads import Heads
 from esper_exporter.probes.torch.probe import PolicyProbe
 from esper_exporter.probes.torch.update import PolicyUpdate
 

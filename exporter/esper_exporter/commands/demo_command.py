@@ -85,7 +85,7 @@ def _run(options: argparse.Namespace) -> int:
             f"the demo trains with {' and '.join(missing)}: pip install {' '.join(missing)};"
             " `esper-exporter replay --recording run1` shows a recorded training without them"
         )
-    from esper_exporter.demo.command import run
+    from esper_exporter.demo.run_demo import run
 
     return run(options)
 

@@ -77,7 +77,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
     def run(options: argparse.Namespace) -> int:
         _check(replay, options)
-        from esper_exporter.replay.command import run
+        from esper_exporter.replay.run_replay import run
 
         return run(options)
 

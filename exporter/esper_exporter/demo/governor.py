@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from esper_exporter.demo.host import HostTrainer
+from esper_exporter.demo.host_network import HostTrainer
 from esper_exporter.demo.seeds import Slot
 
 LOBOTOMY_LOSS = 1.5 * math.log(10)

@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
-from esper_exporter.demo.policy import State
-from esper_exporter.demo.rollout import Rollout
+from esper_exporter.demo.episode_batch import Rollout
+from esper_exporter.demo.policy_network import State
 
 
 def of_the_rollout(rollout: Rollout) -> dict[str, Any]:

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from esper_exporter import PolicyProbe
 from esper_exporter.contract.vocabulary import HEAD_ENTROPY_COEFFICIENTS
+from esper_exporter.demo.episode_batch import Rollout
 from esper_exporter.demo.faults import Faults
 from esper_exporter.demo.loop_fields import memory_health, of_the_rollout
-from esper_exporter.demo.policy import Outputs, Policy, causal_masks, log_prob_and_entropy
-from esper_exporter.demo.rollout import Rollout
+from esper_exporter.demo.policy_network import Outputs, Policy, causal_masks, log_prob_and_entropy
 
 EPOCHS, MINIBATCHES = 3, 2
 GAMMA, LAMBDA = 0.995, 0.95

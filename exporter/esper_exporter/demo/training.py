@@ -14,18 +14,18 @@ import torch
 
 from esper_exporter import PolicyProbe
 from esper_exporter.contract.vocabulary import OPS
+from esper_exporter.demo.accuracy_trend import Trends
 from esper_exporter.demo.actions import choices
 from esper_exporter.demo.digits import load
-from esper_exporter.demo.environment import REWARD_MODE, Environment
+from esper_exporter.demo.episode_batch import Collector
 from esper_exporter.demo.faults import Faults
-from esper_exporter.demo.host import slot_names
+from esper_exporter.demo.host_network import slot_names
 from esper_exporter.demo.observation import size
-from esper_exporter.demo.policy import Policy
+from esper_exporter.demo.policy_network import Policy
 from esper_exporter.demo.ppo import CLIP, ENTROPY_WEIGHT, LEARNING_RATE, MAX_GRAD_NORM, Learner
 from esper_exporter.demo.profile import Profile
-from esper_exporter.demo.rollout import Collector
 from esper_exporter.demo.stream import Stream
-from esper_exporter.demo.trends import Trends
+from esper_exporter.demo.training_environment import REWARD_MODE, Environment
 
 TASK = "digits"
 SCALE_GROWS_AFTER = 20

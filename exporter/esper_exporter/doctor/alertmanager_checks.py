@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
-from esper_exporter.doctor.finding import Finding, good, note, problem
+from esper_exporter.doctor.check_result import Finding, good, note, problem
 
 TIMEOUT_SECONDS = 5.0
 SILENT_RECEIVERS = frozenset({"nobody"})

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 
 from esper_exporter.commands.console import FAILED, OK, CommandError, write_out
-from esper_exporter.doctor.finding import GOOD, NOTE, PROBLEM, Finding
+from esper_exporter.doctor.check_result import GOOD, NOTE, PROBLEM, Finding
 from esper_exporter.doctor.machine_checks import (
     check_driver,
     check_folders,

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from importlib import metadata, util
 from pathlib import Path
 
-from esper_exporter.doctor.finding import Finding, good, note, problem
+from esper_exporter.doctor.check_result import Finding, good, note, problem
 from esper_exporter.settings import PREFIX, Settings
 
 OLDEST_PYTHON = (3, 11)

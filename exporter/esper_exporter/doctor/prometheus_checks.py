@@ -14,7 +14,7 @@ from typing import Any
 
 from esper_exporter.assets import assets
 from esper_exporter.doctor.alertmanager_checks import check_alertmanagers
-from esper_exporter.doctor.finding import Finding, good, note, problem
+from esper_exporter.doctor.check_result import Finding, good, note, problem
 
 TIMEOUT_SECONDS = 5.0
 OLDEST = (2, 42)

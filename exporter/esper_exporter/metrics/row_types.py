@@ -7,7 +7,7 @@ from functools import cache
 
 from esper_exporter.metrics.catalogue import Catalogue, catalogue
 from esper_exporter.metrics.extraction import Filler
-from esper_exporter.metrics.sources import check_sources
+from esper_exporter.metrics.source_checks import check_sources
 from esper_exporter.metrics.table import Block
 
 FILLED = ("run", "policy", "head", "observations", "env", "slot", "shapley", "best_run", "device")

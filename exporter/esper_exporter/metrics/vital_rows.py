@@ -8,9 +8,9 @@ from esper_exporter.metrics.row_types import Blocks
 from esper_exporter.metrics.snapshot_rows import Mirror
 from esper_exporter.metrics.table import ValueTable
 from esper_exporter.probes.gpu.driver import MigInstance
+from esper_exporter.probes.gpu.gpu_report import GpuReport, XidReport
 from esper_exporter.probes.gpu.ordinals import driver_uuid, ordinals_of
-from esper_exporter.probes.gpu.report import GpuReport, XidReport
-from esper_exporter.probes.host.sampler import HostReport
+from esper_exporter.probes.host.host_sampler import HostReport
 from esper_exporter.probes.samples import Cell, Cells
 from esper_exporter.state import counted
 from esper_exporter.state.run import RunState

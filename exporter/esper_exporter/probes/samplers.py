@@ -12,11 +12,11 @@ from typing import Protocol
 
 from esper_exporter.daemon_thread import start_daemon
 from esper_exporter.probes.gpu.driver import Driver
+from esper_exporter.probes.gpu.gpu_report import GpuReport, XidReport
+from esper_exporter.probes.gpu.gpu_sampler import GpuSampler
 from esper_exporter.probes.gpu.nvml import Nvml
-from esper_exporter.probes.gpu.report import GpuReport, XidReport
-from esper_exporter.probes.gpu.sampler import GpuSampler
 from esper_exporter.probes.gpu.xid import XidWatcher
-from esper_exporter.probes.host.sampler import DiskSampler, HostReport, HostSampler
+from esper_exporter.probes.host.host_sampler import DiskSampler, HostReport, HostSampler
 from esper_exporter.probes.samples import Cells
 from esper_exporter.settings import OFF, ON, Settings
 from esper_exporter.state.run import RunState

@@ -13,11 +13,11 @@ from esper_exporter.commands.console import FAILED, INTERRUPTED, OK, CommandErro
 from esper_exporter.demo.bundled import files_of
 from esper_exporter.exporter import Exporter
 from esper_exporter.metrics.catalogue import catalogue
-from esper_exporter.replay.command import check_readable, shown, unusable
-from esper_exporter.replay.history import History, RunTwice
 from esper_exporter.replay.lines import STANDARD_INPUT
+from esper_exporter.replay.run_replay import check_readable, shown, unusable
 from esper_exporter.replay.session import Outcome, Plan, replay
 from esper_exporter.replay.stop import Stop, stop_on_signals
+from esper_exporter.replay.timestamped_samples import History, RunTwice
 from esper_exporter.settings import OFF
 
 

@@ -11,9 +11,9 @@ import pytest
 from esper_exporter import Exporter
 from esper_exporter.metrics.vital_rows import uses
 from esper_exporter.probes.gpu.driver import CudaDevice, Identity, MigInstance
+from esper_exporter.probes.gpu.gpu_report import GpuReport, GpuSample
 from esper_exporter.probes.gpu.ordinals import cuda_devices, driver_uuid, ordinals_of
 from esper_exporter.probes.gpu.process_tree import Family
-from esper_exporter.probes.gpu.report import GpuReport, GpuSample
 from support.nvml import uuid
 from support.recordings import telemetry_lines
 

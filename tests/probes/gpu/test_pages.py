@@ -17,8 +17,8 @@ import pytest
 from esper_exporter.metrics.row_types import compiled
 from esper_exporter.metrics.table import ValueTable
 from esper_exporter.metrics.vital_rows import VitalRows
+from esper_exporter.probes.gpu.gpu_report import GpuReport, XidReport
 from esper_exporter.probes.gpu.nvml import Nvml
-from esper_exporter.probes.gpu.report import GpuReport, XidReport
 from esper_exporter.probes.gpu.xid import XidWatcher
 from support.machine import NOW, Sampled, gpu_page
 from support.nvml import Fails, ScriptedNvml, xid

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import pynvml
 import pytest
 
+from esper_exporter.probes.gpu.gpu_report import XidReport
 from esper_exporter.probes.gpu.nvml import Nvml
-from esper_exporter.probes.gpu.report import XidReport
 from esper_exporter.probes.gpu.xid import HARDWARE_XIDS, MOST_CODES, RETRY_SECONDS, XidWatcher
 from support.machine import Clock
 from support.nvml import Fails, ScriptedNvml, uuid, xid

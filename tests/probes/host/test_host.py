@@ -14,7 +14,7 @@ import pytest
 
 from esper_exporter.metrics.catalogue import catalogue
 from esper_exporter.metrics.metric import columns_of
-from esper_exporter.probes.host.sampler import DiskSampler, HostReport, HostSampler
+from esper_exporter.probes.host.host_sampler import DiskSampler, HostReport, HostSampler
 from esper_exporter.probes.samples import Cells
 
 Times = namedtuple("Times", "user system idle iowait guest")

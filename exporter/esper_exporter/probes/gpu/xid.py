@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 
 from esper_exporter.probes.gpu.driver import Driver, NoDriver, ReadError, XidWatch
-from esper_exporter.probes.gpu.report import XidReport
+from esper_exporter.probes.gpu.gpu_report import XidReport
 
 logger = logging.getLogger("esper_exporter")
 

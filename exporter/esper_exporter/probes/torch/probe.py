@@ -12,6 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_
 
+from esper_exporter.probes.torch.action_heads import (
+    Heads,
+    checked_heads,
+    members,
+    named_parameters,
+)
 from esper_exporter.probes.torch.emitter import STARTED, Sink, Telling, host_times
 from esper_exporter.probes.torch.gradient_fields import (
     Layout,
@@ -23,12 +29,6 @@ from esper_exporter.probes.torch.gradients import (
     measure,
     scale,
     zero_counts,
-)
-from esper_exporter.probes.torch.heads import (
-    Heads,
-    checked_heads,
-    members,
-    named_parameters,
 )
 from esper_exporter.probes.torch.loop_hooks import ignore, listen
 from esper_exporter.probes.torch.loss_scale import LossScale

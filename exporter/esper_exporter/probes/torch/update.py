@@ -15,9 +15,9 @@ from torch import Tensor
 
 from esper_exporter.probes.torch import minibatch as policy
 from esper_exporter.probes.torch import rollout as sample
+from esper_exporter.probes.torch.action_heads import Heads
 from esper_exporter.probes.torch.gradient_fields import Layout, Part, Step
 from esper_exporter.probes.torch.gradients import Clipped, look_closer
-from esper_exporter.probes.torch.heads import Heads
 from esper_exporter.probes.torch.nonfinite_report import Findings
 from esper_exporter.probes.torch.nonfinite_sources import Piece, Sources
 

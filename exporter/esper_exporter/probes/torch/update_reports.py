@@ -8,11 +8,11 @@ import numpy as np
 from msgspec import structs
 
 from esper_exporter.contract.tamiyo import TamiyoPolicyUpdatePayload
+from esper_exporter.probes.torch.action_heads import Heads, tell_own_heads
 from esper_exporter.probes.torch.emitter import Telling
-from esper_exporter.probes.torch.fields import policy_fields, rollout_fields, stability
 from esper_exporter.probes.torch.gradient_fields import Layout, gradient_fields, scaler_fields
-from esper_exporter.probes.torch.heads import Heads, tell_own_heads
 from esper_exporter.probes.torch.loss_scale import LossScale
+from esper_exporter.probes.torch.policy_fields import policy_fields, rollout_fields, stability
 from esper_exporter.probes.torch.update import PolicyUpdate
 
 _FIELDS = frozenset(TamiyoPolicyUpdatePayload.__struct_fields__)

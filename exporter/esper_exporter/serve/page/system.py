@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from esper_exporter import health
-from esper_exporter.probes.gpu.report import GpuReport
-from esper_exporter.probes.host.sampler import HostReport
+from esper_exporter.probes.gpu.gpu_report import GpuReport
+from esper_exporter.probes.host.host_sampler import HostReport
 from esper_exporter.probes.samples import Cells
 from esper_exporter.serve.page.numbers import LEVELS, Json, number
 

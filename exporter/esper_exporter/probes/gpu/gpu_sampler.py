@@ -20,7 +20,7 @@ from esper_exporter.probes.gpu.driver import (
     ReadError,
     Versions,
 )
-from esper_exporter.probes.gpu.report import GpuReport, GpuSample
+from esper_exporter.probes.gpu.gpu_report import GpuReport, GpuSample
 from esper_exporter.probes.samples import Cell
 
 logger = logging.getLogger("esper_exporter")

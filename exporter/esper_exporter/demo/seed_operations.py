@@ -6,7 +6,7 @@ from typing import Any
 
 from esper_exporter.demo.actions import Action
 from esper_exporter.demo.blueprints import grow, parameters_of
-from esper_exporter.demo.host import CHANNELS, HostTrainer
+from esper_exporter.demo.host_network import CHANNELS, HostTrainer
 from esper_exporter.demo.seeds import (
     EMBARGO_EPOCHS,
     HEARD,

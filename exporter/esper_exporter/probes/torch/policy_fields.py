@@ -10,7 +10,7 @@ import numpy as np
 
 from esper_exporter import health
 from esper_exporter.contract.vocabulary import HEAD_ENTROPY_COEFFICIENTS, OPS
-from esper_exporter.probes.torch.heads import Heads
+from esper_exporter.probes.torch.action_heads import Heads
 from esper_exporter.probes.torch.minibatch import JOINT, PER_HEAD, Given
 from esper_exporter.probes.torch.rollout import MOMENTS
 

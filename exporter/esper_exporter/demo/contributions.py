@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 
-from esper_exporter.demo.host import HostTrainer
+from esper_exporter.demo.host_network import HostTrainer
 
 MAX_FACTORIAL = 5
 """Up to this many seeds, test all subsets; beyond it all, none, and each one left out."""

@@ -10,14 +10,14 @@ import torch
 from esper_exporter import PolicyProbe
 from esper_exporter.contract.vocabulary import OPS
 from esper_exporter.demo.actions import Action, legal_slots
-from esper_exporter.demo.attribution import counterfactual, shapley
+from esper_exporter.demo.contributions import counterfactual, shapley
 from esper_exporter.demo.digits import Digits
 from esper_exporter.demo.governor import Governor, Panic
-from esper_exporter.demo.host import HostTrainer, slot_names
-from esper_exporter.demo.kasmina import Kasmina
+from esper_exporter.demo.host_network import HostTrainer, slot_names
 from esper_exporter.demo.observation import Features, observe
 from esper_exporter.demo.profile import Profile
-from esper_exporter.demo.rewards import ROLLBACK_PENALTY, Step, components
+from esper_exporter.demo.reward_function import ROLLBACK_PENALTY, Step, components
+from esper_exporter.demo.seed_operations import Kasmina
 from esper_exporter.demo.seeds import LIVE, Slot
 from esper_exporter.demo.stream import Stream
 

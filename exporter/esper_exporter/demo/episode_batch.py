@@ -13,12 +13,12 @@ from torch import Tensor
 
 from esper_exporter.contract.vocabulary import OPS, TEMPOS
 from esper_exporter.demo.actions import MATTERS, Action
-from esper_exporter.demo.environment import Environment
 from esper_exporter.demo.observation import statistics
-from esper_exporter.demo.policy import Policy, State, log_prob_and_entropy
+from esper_exporter.demo.policy_network import Policy, State, log_prob_and_entropy
 from esper_exporter.demo.profile import Profile
 from esper_exporter.demo.seeds import TARGETS
 from esper_exporter.demo.stream import Stream
+from esper_exporter.demo.training_environment import Environment
 
 
 @dataclass(frozen=True, slots=True)
