@@ -15,6 +15,11 @@ import pytest
 from esper_exporter.contract.event_table import TYPES, canonical
 from esper_exporter.contract.fields import TextFloat
 from esper_exporter.metrics.catalogue import catalogue
+from esper_exporter.metrics.unexported_fields import (
+    classes_with_metrics,
+    unexported_fields,
+    unexported_of,
+)
 from esper_exporter.state.snapshot import SanctumSnapshot
 
 NUMBERS = (int, float, bool, TextFloat)
@@ -34,13 +39,14 @@ def inner_types(hint: Any) -> list[Any]:
 
 
 def numeric_leaves(kind: type, path: str, seen: tuple[type, ...] = ()) -> dict[str, str]:
-    """Path → ``Class.field`` of every number or flag below a dataclass."""
+    """Path → ``Class.field`` of every number or flag below a class, without those left out."""
     found: dict[str, str] = {}
     if kind in seen:
         return found
     for field in field_names(kind):
         name = f"{path}.{field}" if path else field
-        own = f"{kind.__name__}.{field}"
+        if field in unexported_of(kind):
+            continue
         for hint in inner_types(get_type_hints(kind)[field]):
             args = get_args(hint)
             origin = get_origin(hint)
@@ -48,7 +54,7 @@ def numeric_leaves(kind: type, path: str, seen: tuple[type, ...] = ()) -> dict[s
             if origin in (list, tuple, deque):
                 values += inner_types(args[0])
             if hint in NUMBERS or any(v in NUMBERS for v in values):
-                found[name] = own
+                found[name] = f"{kind.__name__}.{field}"
             for nested in (hint, *values):
                 if isinstance(nested, type) and (
                     dataclasses.is_dataclass(nested) or issubclass(nested, msgspec.Struct)
@@ -57,13 +63,14 @@ def numeric_leaves(kind: type, path: str, seen: tuple[type, ...] = ()) -> dict[s
     return found
 
 
-def covered() -> tuple[set[str], set[str]]:
-    """Paths that are sources (label braces and indices taken out), and those left out."""
-    found = catalogue()
-    sources = {
-        _flat(source) for m in found.metrics for source in m.sources if "derived" not in source
+def exported() -> set[str]:
+    """The paths of all sources, without label braces and indices."""
+    return {
+        _flat(source)
+        for metric in catalogue().metrics
+        for source in metric.sources
+        if "derived" not in source
     }
-    return sources, {entry.path for entry in found.unexported}
 
 
 def _flat(source: str) -> str:
@@ -79,47 +86,53 @@ def matches(path: str, sources: set[str]) -> bool:
 
 
 def test_every_number_of_the_snapshot_is_exported_or_left_out_with_a_reason() -> None:
-    sources, left_out = covered()
+    sources = exported()
     missing = [
         f"{path} ({own})"
         for path, own in numeric_leaves(SanctumSnapshot, "").items()
-        if not matches(path, sources) and path not in left_out and own not in left_out
+        if not matches(path, sources)
     ]
     assert missing == []
 
 
 @pytest.mark.parametrize("name", sorted(TYPES))
 def test_every_number_of_an_event_is_exported_or_left_out_with_a_reason(name: str) -> None:
-    payload = TYPES[name].payload
-    if payload is None:
-        return
-    sources, left_out = covered()
     by_type: dict[str, str] = {}
-    for source in sources:
+    for source in exported():
         if source.startswith("event:"):
             kind, _, field = source.removeprefix("event:").partition(".")
             if canonical(kind) == name:
                 by_type[field] = source
-    leaves = numeric_leaves(payload, "")
     missing = [
         f"event:{name}.{path} ({own})"
-        for path, own in leaves.items()
-        if not matches(path, set(by_type)) and own not in left_out
+        for path, own in numeric_leaves(TYPES[name].payload, "").items()
+        if not matches(path, set(by_type))
     ]
     assert missing == []
 
 
-def test_no_reason_is_given_for_a_field_that_is_exported() -> None:
-    sources, left_out = covered()
-    assert sorted(path for path in left_out if path in sources) == []
+def test_the_fields_that_are_left_out_exist() -> None:
+    unknown = {
+        f"{kind.__name__}.{name}"
+        for kind in classes_with_metrics()
+        for name in set(unexported_of(kind)) - set(field_names(kind))
+    }
+    assert unknown == set()
+
+
+@pytest.mark.parametrize("name", [None, *sorted(TYPES)])
+def test_no_reason_is_given_for_a_field_that_is_exported(name: str | None) -> None:
+    kind, path = (TYPES[name].payload, f"event:{name}.") if name else (SanctumSnapshot, "")
+    shown = {source.removeprefix(path) for source in exported() if source.startswith(path)}
+    assert set(unexported_of(kind)) & shown == set()
 
 
 def test_the_metrics_that_the_reasons_name_exist() -> None:
     names = {metric.name for metric in catalogue().metrics}
     missing = {
-        (entry.path, name)
-        for entry in catalogue().unexported
-        for name in re.findall(r"esper_[a-z0-9_]+[a-z0-9](?![a-z0-9_*])", entry.reason)
+        (path, name)
+        for path, reason in unexported_fields()
+        for name in re.findall(r"esper_[a-z0-9_]+[a-z0-9](?![a-z0-9_*])", reason)
         if name not in names
     }
     assert missing == set()

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
 
 from esper_exporter.contract.event_type import EventType
 from esper_exporter.contract.fields import EnvId, Seed, Text, TextFloat, Whole
+from esper_exporter.contract.unexported import (
+    COUNTED,
+    LABEL,
+    POSITION,
+    SAME,
+    STATE,
+    TEXT_ONLY,
+    Unexported,
+)
 from esper_exporter.contract.vocabulary import CHOSEN_IN, HEADS, SPELLINGS
 
 if TYPE_CHECKING:
@@ -77,6 +86,17 @@ class RewardComponentsTelemetry(msgspec.Struct, frozen=True, gc=False):
     host_baseline_acc: float | None = None
     growth_ratio: float | None = None
     total_reward: float | None = None
+    unexported: ClassVar[Unexported] = {
+        STATE + "envs[{env_id}].reward_components": (
+            "base_acc_delta seed_contribution bounded_attribution stable_val_acc ratio_penalty"
+            " escrow_credit_prev escrow_credit_target escrow_delta escrow_credit_next"
+            " escrow_forfeit compute_rent alpha_shock blending_warning holding_warning stage_bonus"
+            " fossilize_terminal_bonus hindsight_credit num_fossilized_seeds val_acc total_reward"
+        ),
+        COUNTED + "esper_tamiyo_actions_total": "action_success",
+        "a number for a stage; esper_kasmina_slot_stage": "seed_stage",
+        POSITION: "epoch",
+    }
 
 
 class ObservationStatsTelemetry(msgspec.Struct, frozen=True, gc=False):
@@ -177,6 +197,34 @@ class AnalyticsSnapshot(msgspec.Struct, frozen=True, gc=False):
     final_accuracy: float | None = None
     shapley_values: dict[str, dict[str, float]] | None = None
     num_slots: Whole | None = None
+    unexported: ClassVar[Unexported] = {
+        LABEL: "env_id",
+        POSITION: (
+            "episode_idx batch episodes_completed inner_epoch episode episodes_total episodes"
+        ),
+        "counted already, decision by decision, in esper_tamiyo_actions_total": "action_counts",
+        COUNTED + "esper_tamiyo_actions_total": "action_success",
+        COUNTED + "esper_tamiyo_masked_decisions_total": " ".join(f"{h}_masked" for h in HEADS),
+        COUNTED + "esper_tamiyo_updates_skipped_total": "skipped_update",
+        "the choice itself, not a measurement; esper_tamiyo_actions_total counts operations": (
+            "tempo_idx alpha_target"
+        ),
+        "histograms: esper_tamiyo_decision_confidence_ratio, …_entropy_ratio": "head_telemetry",
+        STATE + "esper_simic_reward_*": (
+            "base_acc_delta bounded_attribution compute_rent stage_bonus ratio_penalty alpha_shock"
+            " hindsight_credit scaffold_count avg_scaffold_delay"
+        ),
+        STATE + "esper_tamiyo_observation_*": "observation_stats",
+        "has no schema": "summary mask_hits mask_total",
+        SAME + "in the policy update or at the batch's end": (
+            "accuracy host_accuracy entropy kl_divergence explained_variance"
+            " rollback_attempt_count rollback_unattributed_count final_accuracy"
+        ),
+        TEXT_ONLY + "; reported by TRAINING_STARTED": (
+            "max_epochs max_batches min_fossilize_improvement max_seeds telemetry_lifecycle_only"
+            " base_seed num_slots"
+        ),
+    }
 
 
 _OF_HEADS: list[tuple[str, Any, None]] = [
@@ -218,6 +266,12 @@ class CounterfactualMatrixPayload(msgspec.Struct, frozen=True, gc=False):
     episode_idx: Whole | None = None
     strategy: str | None = None
     compute_time_ms: float | None = None
+    unexported: ClassVar[Unexported] = {
+        "a matrix of up to 2^slots rows; the snapshot sums it up": "configs",
+        LABEL: "env_id",
+        POSITION: "episode_idx",
+        STATE + "esper_simic_counterfactual_duration_seconds": "compute_time_ms",
+    }
 
 
 EVENTS = (

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import msgspec
 
 from esper_exporter.contract.event_type import EventType
 from esper_exporter.contract.fields import Count, Whole
+from esper_exporter.contract.unexported import COUNTED, POSITION, Unexported
 
 
 class MemoryWarningPayload(msgspec.Struct, frozen=True, gc=False):
@@ -27,6 +30,13 @@ class AllocatorStatsPayload(msgspec.Struct, frozen=True, gc=False):
     fragmentation_bytes: Whole
     num_alloc_retries: Count
     num_ooms: Count
+    unexported: ClassVar[Unexported] = {
+        POSITION: "batch_idx",
+        "in bytes, by device: the same as esper_torch_memory_allocated_bytes": "allocated_bytes",
+        "in bytes, by device: the same as esper_torch_memory_reserved_bytes": "reserved_bytes",
+        "in bytes, by device: the same as esper_torch_memory_fragmentation_ratio, over"
+        " reserved_bytes": "fragmentation_bytes",
+    }
 
 
 class PhaseTiming(msgspec.Struct, frozen=True, gc=False):
@@ -35,6 +45,11 @@ class PhaseTiming(msgspec.Struct, frozen=True, gc=False):
     wall_ms: float
     python_cpu_ms: float
     python_cpu_ratio: float
+    unexported: ClassVar[Unexported] = {
+        "a histogram: esper_simic_phase_duration_seconds": "wall_ms",
+        COUNTED + "esper_simic_phase_cpu_seconds_total": "python_cpu_ms",
+        "the ratio of the two others": "python_cpu_ratio",
+    }
 
 
 class PhaseProfileReport(msgspec.Struct, frozen=True, gc=False):
@@ -43,6 +58,7 @@ class PhaseProfileReport(msgspec.Struct, frozen=True, gc=False):
     phases: dict[str, PhaseTiming]
     epoch: Whole | None = None
     batch_idx: Whole | None = None
+    unexported: ClassVar[Unexported] = {POSITION: "epoch batch_idx"}
 
 
 class InfrastructureSnapshotPayload(msgspec.Struct, frozen=True, gc=False):

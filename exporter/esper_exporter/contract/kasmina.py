@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import msgspec
 
 from esper_exporter.contract.event_type import EventType
 from esper_exporter.contract.fields import EnvId, Seed, Text, Whole
+from esper_exporter.contract.unexported import COUNTED, IDENTITY, LABEL, POSITION, STATE, Unexported
 
 
 class SeedGerminatedPayload(msgspec.Struct, frozen=True, gc=False):
@@ -28,6 +31,15 @@ class SeedGerminatedPayload(msgspec.Struct, frozen=True, gc=False):
     morphology_mutation_id: str | None = None
     rng_stream: str | None = None
     rng_seed: Seed | None = None
+    unexported: ClassVar[Unexported] = {
+        LABEL: "env_id",
+        POSITION: "episode_idx",
+        IDENTITY: "rng_seed",
+        STATE + "esper_kasmina_seed_*": (
+            "params alpha grad_ratio has_vanishing has_exploding epochs_in_stage"
+            " blend_tempo_epochs"
+        ),
+    }
 
 
 class SeedStageChangedPayload(msgspec.Struct, frozen=True, gc=False):
@@ -50,6 +62,14 @@ class SeedStageChangedPayload(msgspec.Struct, frozen=True, gc=False):
     morphology_mutation_id: str | None = None
     rng_stream: str | None = None
     rng_seed: Seed | None = None
+    unexported: ClassVar[Unexported] = {
+        LABEL: "env_id",
+        POSITION: "episode_idx",
+        IDENTITY: "rng_seed",
+        STATE + "esper_kasmina_seed_*": (
+            "alpha accuracy_delta epochs_in_stage grad_ratio has_vanishing has_exploding"
+        ),
+    }
 
 
 class SeedFossilizedPayload(msgspec.Struct, frozen=True, gc=False):
@@ -70,6 +90,16 @@ class SeedFossilizedPayload(msgspec.Struct, frozen=True, gc=False):
     morphology_mutation_id: str | None = None
     rng_stream: str | None = None
     rng_seed: Seed | None = None
+    unexported: ClassVar[Unexported] = {
+        LABEL: "env_id",
+        POSITION: "episode_idx",
+        IDENTITY: "rng_seed",
+        STATE + "esper_kasmina_seed_*": (
+            "improvement params_added alpha epochs_total counterfactual"
+        ),
+        "accuracy_delta over the blending stage alone, which"
+        " esper_kasmina_seed_accuracy_delta_ratio showed while it lasted": "blending_delta",
+    }
 
 
 class SeedPrunedPayload(msgspec.Struct, frozen=True, gc=False):
@@ -91,6 +121,14 @@ class SeedPrunedPayload(msgspec.Struct, frozen=True, gc=False):
     morphology_mutation_id: str | None = None
     rng_stream: str | None = None
     rng_seed: Seed | None = None
+    unexported: ClassVar[Unexported] = {
+        LABEL: "env_id",
+        POSITION: "episode_idx",
+        IDENTITY: "rng_seed",
+        STATE + "esper_kasmina_seed_*": "improvement auto_pruned epochs_total counterfactual",
+        "accuracy_delta over the blending stage alone, which"
+        " esper_kasmina_seed_accuracy_delta_ratio showed while it lasted": "blending_delta",
+    }
 
 
 class SeedGateEvaluatedPayload(msgspec.Struct, frozen=True, gc=False):
@@ -105,6 +143,11 @@ class SeedGateEvaluatedPayload(msgspec.Struct, frozen=True, gc=False):
     checks_failed: tuple[str, ...]
     episode_idx: Whole | None = None
     message: Text | None = None
+    unexported: ClassVar[Unexported] = {
+        LABEL: "env_id",
+        POSITION: "episode_idx",
+        COUNTED + "esper_kasmina_gate_evaluations_total": "passed",
+    }
 
 
 class MorphologyCausalLogPayload(msgspec.Struct, frozen=True, gc=False):
@@ -128,6 +171,13 @@ class MorphologyCausalLogPayload(msgspec.Struct, frozen=True, gc=False):
     governor_blocked_factor: str | None = None
     watch_window_evidence: float | None = None
     linked_event_id: str | None = None
+    unexported: ClassVar[Unexported] = {
+        POSITION: "env_id",
+        IDENTITY: "rng_seed",
+        COUNTED + "esper_kasmina_morphology_events_total": (
+            "governor_approved watch_window_evidence"
+        ),
+    }
 
 
 class TopologyManifestPayload(msgspec.Struct, frozen=True, gc=False):
@@ -154,6 +204,13 @@ class TopologyManifestPayload(msgspec.Struct, frozen=True, gc=False):
     replay_episode_idx: Whole | None = None
     replayed_topology_manifest_hash: str | None = None
     manifest_match: bool | None = None
+    unexported: ClassVar[Unexported] = {
+        "describes a recorded topology, not the training;"
+        " esper_kasmina_topology_manifests_total counts them and their matches": (
+            "topology_manifest_version slot_count fossilized_seed_count topology_delta_count"
+            " source_episode_idx replay_env_id replay_episode_idx manifest_match"
+        ),
+    }
 
 
 EVENTS = (

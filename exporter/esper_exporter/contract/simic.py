@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 
 from esper_exporter.contract.event_type import EventType
 from esper_exporter.contract.fields import EnvId, Seed, Text, Whole
+from esper_exporter.contract.unexported import LABEL, POSITION, SAME, STATE, TEXT_ONLY, Unexported
 
 
 class TrainingStartedPayload(msgspec.Struct, frozen=True, gc=False):
@@ -49,6 +50,16 @@ class TrainingStartedPayload(msgspec.Struct, frozen=True, gc=False):
     proof_baseline_schedule_version: Whole | None = None
     proof_baseline_schedule_action_count: Whole | None = None
     action_heads: tuple[str, ...] | None = None
+    unexported: ClassVar[Unexported] = {
+        STATE + "esper_run_*, esper_tolaria_host_params, esper_torch_compile_enabled": (
+            "max_epochs max_batches host_params lr clip_ratio entropy_coef param_budget"
+            " compile_enabled"
+        ),
+        "a schedule; esper_tamiyo_entropy_coefficient is its current value": "entropy_anneal",
+        "a label of esper_run_info": "seed local_rank",
+        LABEL: "rank",
+        TEXT_ONLY: "proof_baseline_schedule_version proof_baseline_schedule_action_count",
+    }
 
 
 class CheckpointLoadedPayload(msgspec.Struct, frozen=True, gc=False):
@@ -68,6 +79,12 @@ class TrendDetectedPayload(msgspec.Struct, frozen=True, gc=False):
     rolling_delta: float
     rolling_avg_accuracy: float
     prev_rolling_avg_accuracy: float
+    unexported: ClassVar[Unexported] = {
+        POSITION: "batch_idx episodes_completed",
+        SAME + "esper_tolaria_rolling_accuracy_ratio at the time": (
+            "rolling_avg_accuracy prev_rolling_avg_accuracy"
+        ),
+    }
 
 
 class AnomalyDetectedPayload(msgspec.Struct, frozen=True, gc=False):
@@ -83,6 +100,9 @@ class AnomalyDetectedPayload(msgspec.Struct, frozen=True, gc=False):
     stability: dict[str, Any] | None = None
     ratio_diagnostic: dict[str, Any] | None = None
     action_heads: tuple[str, ...] | None = None
+    unexported: ClassVar[Unexported] = {
+        POSITION: "episode batch inner_epoch total_episodes",
+    }
 
 
 class PerformanceDegradationPayload(msgspec.Struct, frozen=True, gc=False):
@@ -95,6 +115,10 @@ class PerformanceDegradationPayload(msgspec.Struct, frozen=True, gc=False):
     threshold_percent: float
     episode_idx: Whole | None = None
     training_progress: float | None = None
+    unexported: ClassVar[Unexported] = {
+        POSITION: "env_id episode_idx",
+        SAME + "esper_run_progress_ratio": "training_progress",
+    }
 
 
 class RewardHackingSuspectedPayload(msgspec.Struct, frozen=True, gc=False):
@@ -128,6 +152,13 @@ class EpisodeOutcomePayload(msgspec.Struct, frozen=True, gc=False):
     germinate_count: Whole | None = None
     prune_count: Whole | None = None
     fossilize_count: Whole | None = None
+    unexported: ClassVar[Unexported] = {
+        POSITION: "episode_idx",
+        LABEL: "env_id",
+        STATE + "esper_simic_steps_per_germination, …_prune, …_fossilization": (
+            "germinate_count prune_count fossilize_count"
+        ),
+    }
 
 
 def _anomaly(name: str, *, reports_faults: bool = False) -> EventType:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from functools import cached_property
 from operator import attrgetter
-from typing import TYPE_CHECKING, get_type_hints
+from typing import TYPE_CHECKING, ClassVar, get_type_hints
 
 import msgspec
 
 from esper_exporter.contract.event_type import EventType
 from esper_exporter.contract.fields import EnvId, GradientState, Head, Whole
+from esper_exporter.contract.unexported import BY_OP, COUNTED, SAME, Unexported
 from esper_exporter.contract.vocabulary import AUX_HEADS, HEADS
 
 
@@ -212,6 +213,21 @@ class PolicyUpdate(msgspec.Struct, frozen=True, dict=True):
     q_prune: float | None = None
     q_fossilize: float | None = None
     q_advance: float | None = None
+    unexported: ClassVar[Unexported] = {
+        SAME + "head_{head}_*: the same metrics, for heads that are not Tamiyo's": "head_updates",
+        COUNTED + "esper_tamiyo_amp_overflows_total": "amp_overflow_detected amp_overflow_count",
+        COUNTED + "esper_tamiyo_loss_scale_updates_total": "loss_scale_updates",
+        COUNTED + "esper_tamiyo_rollback_steps_zeroed_total": "rollback_steps_zeroed",
+        COUNTED + "esper_tamiyo_updates_skipped_total": "skipped",
+        "never filled by the real system": "update_skipped",
+        "always the maximum, so no progress": "inner_epoch",
+        SAME + "esper_tamiyo_update_index": "ppo_updates_count",
+        BY_OP + "esper_tamiyo_q_value": (
+            "op_q_values q_wait q_germinate q_set_alpha q_prune q_fossilize q_advance"
+        ),
+        BY_OP + "esper_tamiyo_op_valid": "op_valid_mask",
+        SAME + "esper_tamiyo_head_active_ratio": "causal_mask_coverage",
+    }
 
     @cached_property
     def heads(self) -> dict[str, HeadUpdatePayload]:
@@ -274,6 +290,11 @@ class TamiyoInitiatedPayload(msgspec.Struct, frozen=True, gc=False):
     stabilization_epochs: Whole
     val_loss: float
     episode_idx: Whole | None = None
+    unexported: ClassVar[Unexported] = {
+        COUNTED + "esper_tamiyo_initiations_total": (
+            "env_id epoch stable_count stabilization_epochs val_loss episode_idx"
+        ),
+    }
 
 
 EVENTS = (

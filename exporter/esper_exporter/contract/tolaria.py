@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import msgspec
 
 from esper_exporter.contract.analytics import ObservationStatsTelemetry
 from esper_exporter.contract.event_type import EventType
 from esper_exporter.contract.fields import EnvId, Whole
+from esper_exporter.contract.unexported import LABEL, POSITION, SAME, STATE, Unexported
 
 
 class SeedTelemetry(msgspec.Struct, frozen=True, gc=False):
@@ -25,6 +28,13 @@ class SeedTelemetry(msgspec.Struct, frozen=True, gc=False):
     boost_received: float | None = None
     upstream_alpha_sum: float | None = None
     downstream_alpha_sum: float | None = None
+    unexported: ClassVar[Unexported] = {
+        STATE + "esper_kasmina_seed_*": (
+            "accuracy_delta epochs_in_stage alpha grad_ratio has_vanishing has_exploding"
+            " contribution_velocity interaction_sum boost_received upstream_alpha_sum"
+            " downstream_alpha_sum"
+        ),
+    }
 
 
 class TolariaEpochPayload(msgspec.Struct, frozen=True, gc=False):
@@ -48,6 +58,18 @@ class TolariaEpochPayload(msgspec.Struct, frozen=True, gc=False):
     host_train_loss: float | None = None
     host_grad_norm_pre_clip: float | None = None
     host_lr: float | None = None
+    unexported: ClassVar[Unexported] = {
+        LABEL: "env_id",
+        POSITION: "episode_idx",
+        STATE + "esper_tolaria_host_accuracy_ratio, …_host_loss, …_env_epoch": (
+            "val_accuracy val_loss inner_epoch"
+        ),
+        STATE + "esper_tamiyo_observation_*": "observation_stats",
+        "a histogram: esper_tolaria_step_duration_seconds": (
+            "forward_time_ms backward_time_ms optimizer_step_time_ms data_transfer_time_ms"
+            " host_epoch_time_ms"
+        ),
+    }
 
 
 class TolariaBatchPayload(msgspec.Struct, frozen=True, gc=False):
@@ -63,6 +85,13 @@ class TolariaBatchPayload(msgspec.Struct, frozen=True, gc=False):
     requested_episodes: Whole | None = None
     rolling_accuracy: float | None = None
     env_accuracies: tuple[float, ...] | None = None
+    unexported: ClassVar[Unexported] = {
+        STATE + "esper_run_* and esper_simic_episode_return": (
+            "episodes_completed batch_idx total_episodes"
+        ),
+        "configuration, reported by TRAINING_STARTED": "n_envs start_episode requested_episodes",
+        SAME + "esper_simic_episode_last_accuracy_ratio": "env_accuracies",
+    }
 
 
 class TolariaRollbackPayload(msgspec.Struct, frozen=True, gc=False):
@@ -83,6 +112,7 @@ class TolariaRollbackPayload(msgspec.Struct, frozen=True, gc=False):
     watch_window_evidence: float | None = None
     missing_keys: tuple[str, ...] | None = None
     unexpected_keys: tuple[str, ...] | None = None
+    unexported: ClassVar[Unexported] = {POSITION: "env_id episode_idx"}
 
 
 EVENTS = (

@@ -1,4 +1,4 @@
-"""The catalogue: every metric in page order, and every field that is none, with the reason."""
+"""The catalogue: every metric in page order, and how it is printed."""
 
 from __future__ import annotations
 
@@ -29,17 +29,12 @@ from esper_exporter.metrics.families import (
     seed_metrics,
 )
 from esper_exporter.metrics.metric import Metric
-from esper_exporter.metrics.unexported_events import EVENT_FIELDS
-from esper_exporter.metrics.unexported_snapshot import SNAPSHOT_FIELDS
+from esper_exporter.metrics.unexported_fields import (
+    classes_with_metrics,
+    reasons_of,
+    unexported_fields,
+)
 from esper_exporter.state import counted
-
-
-@dataclass(frozen=True, slots=True)
-class Unexported:
-    """A field that no metric shows: where it is, and why not."""
-
-    path: str
-    reason: str
 
 
 class CatalogueError(ValueError):
@@ -48,14 +43,13 @@ class CatalogueError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Catalogue:
-    """All metrics in page order, and all fields left out.
+    """All metrics in page order.
 
     Raises CatalogueError for two metrics whose families or samples would share a name: a strict
     OpenMetrics parser refuses the whole page then.
     """
 
     metrics: tuple[Metric, ...]
-    unexported: tuple[Unexported, ...] = ()
 
     def __post_init__(self) -> None:
         owners: dict[str, str] = {}
@@ -120,12 +114,7 @@ def catalogue() -> Catalogue:
     shown = {metric.counted for metric in metrics}
     if forgotten := [declared.name for declared in counted.ALL if declared not in shown]:
         raise CatalogueError(f"counted, but in no family: {', '.join(forgotten)}")
-    return Catalogue(
-        metrics,
-        tuple(
-            Unexported(path, reason) for path, reason in (SNAPSHOT_FIELDS | EVENT_FIELDS).items()
-        ),
-    )
+    return Catalogue(metrics)
 
 
 def as_json(found: Catalogue) -> str:
@@ -145,7 +134,7 @@ def as_json(found: Catalogue) -> str:
                 for metric in found.metrics
             ],
             "unexported": [
-                {"path": field.path, "reason": field.reason} for field in found.unexported
+                {"path": path, "reason": reason} for path, reason in unexported_fields()
             ],
         },
         indent=1,
@@ -224,7 +213,10 @@ def as_markdown(found: Catalogue) -> str:
                 f" {_cell(sources)} |"
             )
     parts.append("\n## Not exported\n")
-    parts.append("| field | why |")
-    parts.append("|---|---|")
-    parts += [f"| `{_cell(f.path)}` | {_cell(f.reason)} |" for f in found.unexported]
+    parts.append("| of | fields | why |")
+    parts.append("|---|---|---|")
+    for kind in classes_with_metrics():
+        for reason, names in reasons_of(kind).items():
+            fields = ", ".join(f"`{name}`" for name in names)
+            parts.append(f"| `{kind.__name__}` | {fields} | {_cell(reason)} |")
     return "\n".join(parts) + "\n"

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import combinations
+from typing import ClassVar
+
+from esper_exporter.contract.unexported import POSITION, Unexported
 
 
 @dataclass
@@ -23,6 +26,9 @@ class CounterfactualSnapshot:
     configs: list[CounterfactualConfig] = field(default_factory=list)
     strategy: str = "unavailable"
     compute_time_ms: float = 0.0
+    unexported: ClassVar[Unexported] = {
+        "a matrix of up to 2^slots rows; esper_simic_counterfactual_* sum it up": "configs",
+    }
 
     @property
     def baseline_accuracy(self) -> float:
@@ -82,6 +88,7 @@ class ShapleySnapshot:
     values: dict[str, ShapleyEstimate] = field(default_factory=dict)
     epoch: int = 0
     timestamp: datetime | None = None
+    unexported: ClassVar[Unexported] = {POSITION: "epoch"}
 
     def get_mean(self, slot_id: str) -> float:
         """A slot's mean contribution, 0.0 if unknown."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 from operator import itemgetter
+from typing import ClassVar
 
 import msgspec
 from msgspec.structs import astuple
 
 from esper_exporter.contract.analytics import AnalyticsSnapshotPayload, HeadTelemetry
 from esper_exporter.contract.events import Event
+from esper_exporter.contract.unexported import DECISION, LABEL, POSITION, Unexported
 from esper_exporter.contract.vocabulary import HEADS, SPELLINGS
 from esper_exporter.state.choices import choices_of
 
@@ -60,6 +62,17 @@ class DecisionSnapshot:
     td_advantage: float | None = None
     decision_entropy: float | None = None
     confidences: dict[str, float] = field(default_factory=dict)
+    unexported: ClassVar[Unexported] = {
+        DECISION
+        + "esper_tamiyo_decision_value, …_reward, …_value_residual, …_td_advantage,"
+        " …_entropy_nats and …_confidence show them": (
+            "host_accuracy confidence expected_value actual_reward action_success value_residual"
+            " td_advantage decision_entropy"
+        ),
+        POSITION: "episode epoch batch",
+        LABEL: "env_id",
+        DECISION + "head show it: esper_tamiyo_decision_confidence_ratio": "confidences",
+    }
 
 
 class HeldDecision(msgspec.Struct, gc=False):

@@ -6,7 +6,9 @@ import math
 from collections import deque
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import ClassVar
 
+from esper_exporter.contract.unexported import COUNTED, HISTORY, LABEL, PEAK, Unexported
 from esper_exporter.contract.vocabulary import OPS, normalize_action
 from esper_exporter.health import (
     ENV_DEGRADED_DROP_PERCENT,
@@ -93,6 +95,20 @@ class EnvState:
     rolled_back: bool = False
     rollback_reason: str = ""
     rollback_timestamp: datetime | None = None
+    unexported: ClassVar[Unexported] = {
+        LABEL: "env_id",
+        HISTORY: "reward_history accuracy_history",
+        COUNTED
+        + "esper_tamiyo_actions_total; by operation for the running episode"
+        " esper_tamiyo_episode_actions": "action_counts",
+        "clears within one epoch and is missed by any scrape;"
+        " esper_tolaria_rollbacks_total and"
+        " esper_tolaria_env_last_rollback_timestamp_seconds stay": "rolled_back",
+        PEAK: (
+            "best_blueprint_spawns best_blueprint_fossilized best_blueprint_prunes best_seeds"
+            " best_reward_components best_counterfactual_matrix best_shapley_snapshot"
+        ),
+    }
 
     @property
     def current_reward(self) -> float:

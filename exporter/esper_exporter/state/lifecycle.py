@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
+from esper_exporter.contract.unexported import COUNTED, IDENTITY, Unexported
 from esper_exporter.state.unreported import unreported
 
 
@@ -60,3 +62,9 @@ class SeedLifecycleEvent:
     morphology_mutation_id: str | None = None
     rng_stream: str | None = None
     rng_seed: int | None = None
+    unexported: ClassVar[Unexported] = {
+        COUNTED + "esper_kasmina_transitions_total, …_germinations_total, …_prunes_total": (
+            "epoch alpha accuracy_delta"
+        ),
+        IDENTITY: "rng_seed",
+    }

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections import deque
 from dataclasses import dataclass, field
+from typing import ClassVar
 
+from esper_exporter.contract.unexported import BY_OP, COUNTED, HISTORY, SAME, Unexported
 from esper_exporter.contract.vocabulary import HEADS, OPS
 from esper_exporter.state.decision import DecisionSnapshot
 from esper_exporter.state.head_state import HeadState, view_heads
@@ -160,6 +162,28 @@ class TamiyoState:
     infrastructure: InfrastructureMetrics = field(default_factory=InfrastructureMetrics)
     gradient_quality: GradientQualityMetrics = field(default_factory=GradientQualityMetrics)
     value_function: ValueFunctionMetrics = field(default_factory=ValueFunctionMetrics)
+    unexported: ClassVar[Unexported] = {
+        HISTORY: "entropy_history clip_fraction_history",
+        "exported under the schema's name for it, tamiyo.head_{head}_{field}": "heads",
+        "never filled by the real system; esper_run_episode": "current_episode",
+        "always the maximum, so no progress; esper_tamiyo_update_index is": "inner_epoch",
+        "refreshed only while a page is open; esper_tamiyo_episode_actions is from the"
+        " environments": "action_counts",
+        "refreshed only while a page is open; esper_tamiyo_running_episode_actions is"
+        " from the environments": "total_actions",
+        COUNTED + "esper_tamiyo_actions_total": "cumulative_action_counts cumulative_total_actions",
+        "esper_tamiyo_updates_total is above 0": "ppo_data_received",
+        "the hysteresis of collapse_risk_score, which is exported": "_previous_risk",
+        BY_OP + "esper_tamiyo_q_value": "op_q_values",
+        BY_OP + "esper_tamiyo_op_valid": "op_valid_mask",
+        SAME
+        + "esper_tamiyo_env_last_action_success of the environment that acted last;"
+        " esper_tamiyo_actions_total counts them all": "last_action_success",
+        "esper_tamiyo_rollback_attempts is taken from the event": "rollback_attempt_count",
+        "esper_tamiyo_rollbacks_unattributed is taken from the event": (
+            "rollback_unattributed_count"
+        ),
+    }
 
     @property
     def q_wait(self) -> float:

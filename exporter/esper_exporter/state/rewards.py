@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
+
+from esper_exporter.contract.unexported import LABEL, Unexported
 
 
 @dataclass
@@ -36,3 +39,4 @@ class RewardComponents:
     val_acc: float | None = 0.0
     stable_val_acc: float | None = None
     last_action: str = ""
+    unexported: ClassVar[Unexported] = {LABEL: "env_id"}

@@ -5,7 +5,17 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import ClassVar
 
+from esper_exporter.contract.unexported import (
+    COUNTED,
+    HISTORY,
+    PEAK,
+    SAME,
+    TUI,
+    WALL_CLOCK,
+    Unexported,
+)
 from esper_exporter.health import STALE_SECONDS
 from esper_exporter.state.attribution import CounterfactualSnapshot, ShapleySnapshot
 from esper_exporter.state.environment import EnvState
@@ -30,6 +40,11 @@ class RunConfig:
     param_budget: int | None = 0
     resume_path: str = ""
     entropy_anneal: dict[str, float] = field(default_factory=dict)
+    unexported: ClassVar[Unexported] = {
+        "a label of esper_run_info": "seed",
+        "esper_run_configured_episodes is taken from the event": "n_episodes",
+        "a schedule; esper_tamiyo_entropy_coefficient is its current value": "entropy_anneal",
+    }
 
 
 @dataclass
@@ -63,6 +78,14 @@ class BestRunRecord:
     blueprint_spawns: dict[str, int] = field(default_factory=dict)
     blueprint_fossilized: dict[str, int] = field(default_factory=dict)
     blueprint_prunes: dict[str, int] = field(default_factory=dict)
+    unexported: ClassVar[Unexported] = {
+        PEAK: "seeds reward_components counterfactual_matrix shapley_snapshot",
+        HISTORY: "reward_history accuracy_history",
+        SAME + "esper_tolaria_env_host_params": "host_params",
+        "a detail of one episode; the counters by blueprint tell it over all": (
+            "fossilized_count pruned_count blueprint_spawns blueprint_fossilized blueprint_prunes"
+        ),
+    }
 
 
 @dataclass
@@ -74,6 +97,7 @@ class EventLogEntry:
     env_id: int | None
     message: str
     episode: int = 0
+    unexported: ClassVar[Unexported] = {TUI: "env_id episode"}
 
 
 @dataclass
@@ -118,6 +142,20 @@ class SanctumSnapshot:
     observation_stats: ObservationStats = field(default_factory=ObservationStats)
     episode_stats: EpisodeStats = field(default_factory=EpisodeStats)
     focused_env_id: int = 0
+    unexported: ClassVar[Unexported] = {
+        "a copy of one environment's envs[{env_id}].reward_components": "rewards",
+        WALL_CLOCK + "time() - esper_run_start_timestamp_seconds": "runtime_seconds",
+        WALL_CLOCK + "time() - esper_run_last_event_timestamp_seconds": "staleness_seconds",
+        COUNTED + "esper_run_events_total": "total_events_received",
+        TUI: "focused_env_id",
+        COUNTED + "esper_kasmina_germinations_total": (
+            "cumulative_germinated cumulative_blueprint_spawns"
+        ),
+        COUNTED + "esper_kasmina_fossilizations_total": (
+            "cumulative_fossilized cumulative_blueprint_fossilized"
+        ),
+        COUNTED + "esper_kasmina_prunes_total": "cumulative_pruned cumulative_blueprint_prunes",
+    }
 
     @property
     def is_stale(self) -> bool:

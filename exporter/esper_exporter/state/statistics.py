@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
+
+from esper_exporter.contract.unexported import COUNTED, SAME, WALL_CLOCK, Unexported
 
 
 @dataclass
@@ -21,6 +24,11 @@ class SeedLifecycleStats:
     germination_trend: str = "stable"
     prune_trend: str = "stable"
     fossilize_trend: str = "stable"
+    unexported: ClassVar[Unexported] = {
+        COUNTED + "esper_kasmina_prunes_total": "prune_count",
+        COUNTED + "esper_kasmina_fossilizations_total": "fossilize_count",
+        SAME + "esper_kasmina_configured_slots": "total_slots",
+    }
 
 
 @dataclass
@@ -65,3 +73,7 @@ class EpisodeStats:
     yield_rate: float = 0.0
     slot_utilization: float = 0.0
     completion_trend: str = "stable"
+    unexported: ClassVar[Unexported] = {
+        SAME + "esper_run_episode": "total_episodes",
+        WALL_CLOCK + "esper_simic_episodes_per_second uses event times": "episodes_per_second",
+    }

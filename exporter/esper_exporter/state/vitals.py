@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
+from esper_exporter.contract.unexported import VITALS, WALL_CLOCK, Unexported
 from esper_exporter.health import MEMORY_CRITICAL
 
 
@@ -37,6 +39,17 @@ class SystemVitals:
     batches_per_hour: float = 0.0
     throughput_present: bool = False
     host_params: int = 0
+    unexported: ClassVar[Unexported] = {
+        VITALS + "the driver reports esper_gpu_*": (
+            "gpu_stats gpu_memory_used_gb gpu_memory_total_gb gpu_utilization"
+        ),
+        VITALS + "the host reports esper_host_memory_*": (
+            "ram_used_gb ram_total_gb"
+        ),
+        WALL_CLOCK + "esper_tolaria_epochs_per_second uses event times": "epochs_per_second",
+        WALL_CLOCK + "esper_tolaria_batches_per_second uses event times": "batches_per_hour",
+        "the throughput metrics are absent when it is false": "throughput_present",
+    }
 
     @property
     def memory_alarm_devices(self) -> list[str]:
