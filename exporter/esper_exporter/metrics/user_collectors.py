@@ -15,6 +15,7 @@ from prometheus_client.openmetrics import exposition as openmetrics_exposition
 from prometheus_client.registry import Collector
 
 from esper_exporter.daemon_thread import start_daemon
+from esper_exporter.log_once import Kinds
 from esper_exporter.metrics.exposition import OPENMETRICS
 from esper_exporter.metrics.metric import Metric
 
@@ -129,7 +130,7 @@ class UserCollectors:
             names = self._own if metric.name.startswith("esper_") else self._same
             names.update((metric.name, metric.family))
         self._guarded: list[_Guarded] = []
-        self._told: set[tuple[str, str]] = set()
+        self._problems = Kinds()
 
     def on_their_thread(self) -> bool:
         """Whether it is a collector that asks: waiting for it here would be waiting for itself."""
@@ -166,15 +167,13 @@ class UserCollectors:
                     raise CollectorFailed(f"names on the page already: {', '.join(names)[:200]}")
                 success = True
             except Exception as problem:
-                self._tell(each.name, problem)
+                self._log(each.name, problem)
             results.append(Result(each.name, success, seconds))
         return b"".join(pages), results
 
-    def _tell(self, name: str, problem: Exception) -> None:
-        kind = (name, type(problem).__name__)
-        if kind in self._told:
+    def _log(self, name: str, problem: Exception) -> None:
+        if not self._problems.first((name, type(problem).__name__)):
             return
-        self._told.add(kind)
         known = isinstance(problem, CollectorFailed)
         logger.warning(
             "collector %s: %s; logged once per kind",
