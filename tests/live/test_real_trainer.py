@@ -46,7 +46,8 @@ TORCH = (
 
 
 def run(out: Path, *options: str) -> dict[str, Any]:
-    variables = {**os.environ, "PYTHONPATH": str(ROOT / "exporter"), "ESPER_EXPORTER_LINGER": "0"}
+    places = os.pathsep.join((str(ROOT / "exporter"), str(ROOT / "tests")))
+    variables = {**os.environ, "PYTHONPATH": places, "ESPER_EXPORTER_LINGER": "0"}
     done = subprocess.run(
         [PYTHON, str(Path(__file__).with_name("train.py")), str(out), *options],
         capture_output=True,
