@@ -66,7 +66,7 @@ class Inner:
             self.exporter.render()
             self.exporter.snapshot()
             self.exporter.ready()
-            self.exporter.landing()
+            self.exporter.summaries()
         if self.emitted % 11 == 0:
             self.exporter.observe_snapshot({"run_id": "inner"}, group_id="snapshots")
 

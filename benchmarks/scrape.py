@@ -21,7 +21,7 @@ from prometheus_client import start_http_server
 from benchmarks.content import OurPage, TheirPage
 from benchmarks.measure import Result
 from esper_exporter.metrics.exposition import OPENMETRICS, TEXT
-from esper_exporter.serve.interfaces import LandingPage, Served, Visit
+from esper_exporter.serve.interfaces import Served, Visit
 from esper_exporter.serve.messages import Route
 from esper_exporter.serve.negotiation import MediaType
 from esper_exporter.serve.server import MetricsServer
@@ -50,9 +50,6 @@ class _Source:
 
     def page_routes(self) -> dict[str, Route]:
         return {}
-
-    def landing(self) -> LandingPage:
-        return LandingPage(version="bench", ready=True)
 
     def ready(self) -> bool:
         return True

@@ -42,29 +42,13 @@ LEVELS: list[tuple[Judge, list[tuple[float, Level]]]] = [
     (health.gradient_cv_level, [(0.0, H), (0.49, H), (0.5, W), (1.99, W), (2.0, C), (math.inf, C)]),
     (health.count_level, [(0, H), (1, C), (100, C)]),
     (health.grad_norm_level, [(5.0, H), (5.01, W), (10.0, W), (10.01, C), (math.inf, C)]),
-    (health.ratio_max_level, [(1.5, H), (1.51, W), (2.0, W), (2.01, C), (math.inf, C)]),
-    (
-        health.ratio_min_level,
-        [(math.inf, C), (1.0, H), (0.51, H), (0.49, W), (0.31, W), (0.29, C), (0.0, C)],
-    ),
     (health.clip_fraction_level, [(0.25, H), (0.26, W), (0.30, W), (0.31, C)]),
     (health.kl_level, [(-1e-9, H), (0.015, H), (0.016, W), (0.03, W), (0.031, C)]),
     (
         health.explained_variance_level,
         [(math.inf, C), (1.0, H), (0.31, H), (0.29, W), (0.01, W), (-0.01, C)],
     ),
-    (
-        health.value_correlation_level,
-        [(math.inf, C), (1.0, H), (0.61, H), (0.59, W), (0.31, W), (0.29, C)],
-    ),
-    (
-        health.log_prob_level,
-        [(math.inf, C), (-2.0, H), (-49.0, H), (-51.0, W), (-99.0, W), (-101.0, C)],
-    ),
-    (health.fragmentation_level, [(0.0, H), (0.3, H), (0.31, W), (1.0, W)]),
     (health.memory_level, [(0.5, H), (0.9, H), (0.91, C), (1.0, C)]),
-    (health.wait_share_level, [(0.7, H), (0.71, W), (1.0, W)]),
-    (health.low_return_variance_level, [(0.2, H), (0.21, W), (1.0, W)]),
 ]
 
 JUDGES = [judge for judge, _ in LEVELS]
@@ -210,45 +194,3 @@ def test_entropy_where_a_head_had_a_choice_never_raises(
     mean: float | None, fraction: float | None
 ) -> None:
     health.normalized_entropy_where_choice(mean, fraction)
-
-
-@pytest.mark.parametrize(
-    ("age", "word"),
-    [
-        (0.0, "fresh"),
-        (11.9, "fresh"),
-        (12.0, "aging"),
-        (20.9, "aging"),
-        (21.0, "old"),
-        (26.9, "old"),
-        (27.0, "expiring"),
-        (math.inf, "expiring"),
-        (None, "unknown"),
-        (math.nan, "unknown"),
-    ],
-)
-def test_a_decision_ages_in_four_steps(age: float | None, word: str) -> None:
-    assert health.decision_freshness(age) == word
-
-
-@pytest.mark.parametrize(
-    ("confidence", "blocks"),
-    [
-        (-1.0, 0),
-        (0.0, 0),
-        (0.01, 1),
-        (0.249, 1),
-        (0.25, 2),
-        (0.49, 2),
-        (0.5, 3),
-        (0.74, 3),
-        (0.75, 4),
-        (0.99, 4),
-        (1.0, 5),
-        (math.inf, 5),
-        (None, 0),
-        (math.nan, 0),
-    ],
-)
-def test_confidence_fills_up_to_five_blocks(confidence: float | None, blocks: int) -> None:
-    assert health.confidence_blocks(confidence) == blocks

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from esper_exporter.log_once import Kinds
+
 logger = logging.getLogger("esper_exporter")
 
 LEFTOVER_SECONDS = 3600.0
@@ -28,7 +30,7 @@ class Files:
 
     def __init__(self, on_unwritable: Callable[[], None] = lambda: None) -> None:
         self._on_unwritable = on_unwritable
-        self._told: set[tuple[str, int | None]] = set()
+        self._kinds = Kinds()
 
     def write(self, path: Path, content: bytes) -> bool:
         """Replace a file's content in one step, on disk when this returns; whether it was done."""
@@ -46,7 +48,7 @@ class Files:
         except OSError as problem:
             with suppress(OSError):
                 beside.unlink(missing_ok=True)
-            self._tell(path.parent, problem)
+            self._log(path.parent, problem)
             self._on_unwritable()
             return False
         return True
@@ -89,10 +91,8 @@ class Files:
                     found.append((path.lstat().st_mtime, path))
         return found
 
-    def _tell(self, directory: Path, problem: OSError) -> None:
-        kind = (str(directory), problem.errno)
-        if kind not in self._told:
-            self._told.add(kind)
+    def _log(self, directory: Path, problem: OSError) -> None:
+        if self._kinds.first((str(directory), problem.errno)):
             reason = os.strerror(problem.errno) if problem.errno else str(problem)
             logger.warning("nothing can be written to %s: %s; logged once", directory, reason)
 

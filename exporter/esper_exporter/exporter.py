@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from esper_exporter.exporter_parts import Parts
 from esper_exporter.fork_handlers import follow_forks
-from esper_exporter.serve.interfaces import LandingPage, Served
+from esper_exporter.serve.interfaces import Served
 from esper_exporter.serve.negotiation import MediaType, negotiate
 from esper_exporter.serve.registration import Registration
+from esper_exporter.serve.run_summary import RunSummary
 from esper_exporter.serve.server import MetricsServer
 from esper_exporter.settings import Settings, SettingsArguments, override, read_settings
 from esper_exporter.shutdown.ending import Ending
@@ -200,7 +201,7 @@ class Exporter:
 
     @property
     def url(self) -> str | None:
-        """Address of the landing page without a trailing slash, None while it is not served;
+        """Address of the page without a trailing slash, None while it is not served;
         that of the node agent or of ``esper-exporter run`` where one of them serves it instead."""
         own = self._server.url if self._server is not None and self._public else None
         if own is None and self._parts.share is not None:
@@ -374,9 +375,9 @@ class Exporter:
         """Whether there is a run to show. Waits for no lock."""
         return self._parts.pages.ready()
 
-    def landing(self) -> LandingPage:
-        """What the landing page shows; what it showed last where another thread is busy."""
-        return self._parts.pages.landing()
+    def summaries(self) -> tuple[RunSummary, ...]:
+        """All runs in short, the newest last; as they were where another thread is busy."""
+        return self._parts.pages.summaries()
 
     def snapshot(self, group_id: str = "default") -> Any:
         """The live SanctumSnapshot of a group's current run, or None. Read it, do not keep it."""

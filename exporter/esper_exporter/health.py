@@ -259,37 +259,9 @@ def count_level(count: Number) -> Level:
     return Level.CRITICAL if count > 0 else Level.HEALTHY
 
 
-def decision_freshness(age_seconds: Number) -> str:
-    """``fresh``, ``aging``, ``old``, ``expiring`` or ``unknown``: a decision's age on display."""
-    if age_seconds is None or age_seconds != age_seconds:
-        return "unknown"
-    share = age_seconds / DECISION_MAX_AGE_SECONDS
-    words = ("fresh", "aging", "old")
-    return next(
-        (w for w, s in zip(words, DECISION_AGE_SHARES, strict=True) if share < s), "expiring"
-    )
-
-
-def confidence_blocks(confidence: Number) -> int:
-    """How many of five blocks a confidence fills."""
-    if confidence is None or not confidence > 0:
-        return 0
-    return 5 if confidence >= 1 else 1 + int(confidence * 4)
-
-
 def grad_norm_level(norm: Number) -> Level:
     """The policy's gradient norm before clipping."""
     return _rising(norm, GRAD_NORM_WARNING, GRAD_NORM_CRITICAL)
-
-
-def ratio_max_level(ratio: Number) -> Level:
-    """The largest probability ratio."""
-    return _rising(ratio, RATIO_MAX_WARNING, RATIO_MAX_CRITICAL)
-
-
-def ratio_min_level(ratio: Number) -> Level:
-    """The smallest probability ratio."""
-    return _falling(ratio, RATIO_MIN_WARNING, RATIO_MIN_CRITICAL)
 
 
 def clip_fraction_level(share: Number) -> Level:
@@ -307,31 +279,6 @@ def explained_variance_level(value: Number) -> Level:
     return _falling(value, EXPLAINED_VARIANCE_WARNING, EXPLAINED_VARIANCE_CRITICAL)
 
 
-def value_correlation_level(value: Number) -> Level:
-    """Correlation of value estimates and returns."""
-    return _falling(value, VALUE_CORRELATION_WARNING, VALUE_CORRELATION_CRITICAL)
-
-
-def log_prob_level(smallest: Number) -> Level:
-    """The most negative log-probability: what comes before NaN."""
-    return _falling(smallest, LOG_PROB_WARNING, LOG_PROB_CRITICAL)
-
-
-def fragmentation_level(share: Number) -> Level:
-    """Share of reserved CUDA memory that no tensor uses; it warns, it is never critical."""
-    return _rising(share, FRAGMENTATION_WARNING, float("inf"))
-
-
 def memory_level(share: Number) -> Level:
     """Share of a memory that is in use: above 90 % is an alarm."""
     return _rising(share, MEMORY_CRITICAL, MEMORY_CRITICAL)
-
-
-def wait_share_level(share: Number) -> Level:
-    """Share of WAIT among the actions; it warns, it is never critical."""
-    return _rising(share, WAIT_SHARE_WARNING, float("inf"))
-
-
-def low_return_variance_level(share: Number) -> Level:
-    """Share of updates whose returns hardly varied; it warns, it is never critical."""
-    return _rising(share, LOW_RETURN_VARIANCE_WARNING, float("inf"))

@@ -6,7 +6,7 @@ import gzip as gzip_module
 import threading
 from collections.abc import Callable
 
-from esper_exporter.serve.interfaces import LandingPage, Served, Visit
+from esper_exporter.serve.interfaces import Served, Visit
 from esper_exporter.serve.messages import Answer, Route
 from esper_exporter.serve.negotiation import MediaType
 
@@ -21,7 +21,6 @@ class FakeSource:
         self.body = body
         self.before: Callable[[], None] = lambda: None
         self.is_ready = True
-        self.page = LandingPage("1.2.3", True)
         self.rendered: list[tuple[MediaType, bool]] = []
         self.threads: set[str] = set()
         self.visits: list[Visit] = []
@@ -41,9 +40,6 @@ class FakeSource:
     def page_routes(self) -> dict[str, Route]:
         html = ((b"content-type", b"text/html; charset=utf-8"),)
         return {"/": Answer(200, b"<!doctype html><title>page</title>\n", html)}
-
-    def landing(self) -> LandingPage:
-        return self.page
 
     def ready(self) -> bool:
         return self.is_ready

@@ -142,11 +142,11 @@ def test_a_run_without_a_number_of_batches_finishes_with_its_process(pages: Page
     assert pages.says("A") == FINISHED
 
 
-def test_the_landing_page_says_how_each_group_is(pages: Pages) -> None:
+def test_the_summary_says_how_each_group_ended(pages: Pages) -> None:
     pages.emit("A", STARTED, *BATCHES)
     pages.emit("B", STARTED)
     pages.emit("C", STARTED)
-    states = {run.group_id: run.state for run in pages.exporter.landing().runs}
+    states = {run.group_id: run.state for run in pages.exporter.summaries()}
     assert states == {"A": "finished", "B": "ended", "C": "running"}
 
 
@@ -160,14 +160,14 @@ def test_a_recording_that_stops_short_of_its_last_batch_has_ended_with_its_last_
     page = pages.exporter.render().decode()
     ended = value(page, "esper_run_end_timestamp_seconds", group_id="B")
     assert ended == value(page, "esper_run_last_event_timestamp_seconds", group_id="B")
-    assert [run.state for run in pages.exporter.landing().runs] == ["finished", "ended"]
+    assert [run.state for run in pages.exporter.summaries()] == ["finished", "ended"]
     pages.emit("B", BATCHES[3])
     assert pages.says("B") == GOES_ON
 
 
 def test_no_recording_is_no_end(pages: Pages) -> None:
     pages.exporter.end_recordings()
-    assert pages.exporter.landing().runs == ()
+    assert pages.exporter.summaries() == ()
 
 
 def test_the_first_reason_that_a_run_failed_for_stays(pages: Pages) -> None:

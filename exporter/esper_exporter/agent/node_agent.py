@@ -14,7 +14,6 @@ from urllib.parse import parse_qs
 import numpy as np
 from isal import igzip
 
-from esper_exporter import __version__
 from esper_exporter.agent.agent_rows import AgentRows, state_of
 from esper_exporter.agent.layout_log import Family, own_schema, parse_schema
 from esper_exporter.agent.merged_page import FamilyOrder, MergedPage, Part, Wanted
@@ -33,12 +32,13 @@ from esper_exporter.metrics.row_types import compiled
 from esper_exporter.metrics.table import ValueTable
 from esper_exporter.metrics.vital_rows import VitalRows
 from esper_exporter.probes.samplers import Vitals
-from esper_exporter.serve.interfaces import LandingPage, Render, Served, Visit
+from esper_exporter.serve.interfaces import Render, Served, Visit
 from esper_exporter.serve.messages import Answer, Request, Route
 from esper_exporter.serve.negotiation import MediaType
 from esper_exporter.serve.page.site import page_routes
 from esper_exporter.serve.page.system import system_json
 from esper_exporter.serve.registration import Registration
+from esper_exporter.serve.run_summary import RunSummary
 from esper_exporter.serve.server import MetricsServer
 from esper_exporter.settings import Settings
 from esper_exporter.shutdown.scrape_tracker import ScrapeTracker
@@ -233,9 +233,9 @@ class NodeAgent:
         """Whether clients can fetch the page."""
         return self.server.listening
 
-    def landing(self) -> LandingPage:
+    def summaries(self) -> tuple[RunSummary, ...]:
         """No run: the target is the node, whatever runs on it."""
-        return LandingPage(version=__version__, ready=True)
+        return ()
 
     # -- what the server asks ------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from esper_exporter.agent.layout_log import ColumnOf, Family, LayoutReader, RowLabels, Schema
+from esper_exporter.agent.layout_log import ColumnOf, LayoutReader, RowLabels, Schema
 from esper_exporter.agent.owned_file import PageRefused
 from esper_exporter.agent.page_file import TRIES, PageReader, Published
 from esper_exporter.agent.share_directory import PAGE
@@ -188,8 +188,3 @@ def _starts(schema: Schema, block: str, labels: RowLabels) -> list[bytes]:
         name = schema.families[column.family].name + column.suffix
         starts.append(f"\n{name}{{{common}{own}}} ".encode())
     return starts
-
-
-def families_of(view: PageView) -> tuple[Family, ...]:
-    """The families of a page's schema, none before its first publication."""
-    return view.schema.families if view.schema is not None else ()

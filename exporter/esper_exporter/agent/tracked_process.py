@@ -110,11 +110,6 @@ class TrackedProcess:
         with suppress(OSError):
             write_record(self.directory / DEATH, end.to_json())
 
-    @property
-    def died_without_a_word(self) -> bool:
-        """Whether it ended during a run."""
-        return self.end is not None and bool(self.unfinished) and bool(self.end.reason)
-
     def part(self) -> Part | None:
         """Its part of the node's page."""
         view, published = self.view, self.view.published

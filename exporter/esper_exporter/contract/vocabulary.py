@@ -102,9 +102,6 @@ ENV_STATUSES = ("initializing", "healthy", "excellent", "stalled", "degraded")
 HEAD_ENTROPY_COEFFICIENTS = {head.name: head.entropy_weight for head in ACTION_HEADS}
 """Weight of each head's entropy in the policy's ``entropy``, which is their weighted sum."""
 
-HOST_LSTM_LAYERS = 4
-"""Layers of the policy's LSTM body today (12 in the ActionHeadsPanel document)."""
-
 _HEAD_ALIASES = {spelled: name for name, spelled in SPELLINGS.items() if spelled != name}
 
 OTHER_SPELLINGS = frozenset(_HEAD_ALIASES)

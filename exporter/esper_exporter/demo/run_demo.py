@@ -92,8 +92,8 @@ def _end(options: argparse.Namespace) -> str:
 
 
 def _latches(exporter: Exporter) -> list[str]:
-    """The set latches of heads and sources, as the landing page shows them."""
-    return [latch for run in exporter.landing().runs for latch in run.latches]
+    """The set latches of heads and sources, of every run."""
+    return [latch for run in exporter.summaries() for latch in run.latches]
 
 
 def _exporter(options: argparse.Namespace, port: int | None) -> Exporter:

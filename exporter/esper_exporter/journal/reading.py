@@ -137,8 +137,7 @@ class _Runs:
         self._all: list[RunRecord] = []
         self._current: dict[str, RunRecord] = {}
         self._newest: RunRecord | None = None
-        self._ended_at: dict[int, int] = {}
-        self._told: set[tuple[Any, ...]] = set()
+        self._unpaired: set[tuple[Any, ...]] = set()
         self._ids: set[str] = set()
 
     def runs(self) -> list[RunRecord]:
@@ -257,8 +256,8 @@ class _Runs:
             *(str(data.get(name)) for name in names),
             str(data.get("episode_idx")),
         )
-        if (other, *key) in self._told:
-            self._told.discard((other, *key))
+        if (other, *key) in self._unpaired:
+            self._unpaired.discard((other, *key))
             return True
-        self._told.add((row["event_type"], *key))
+        self._unpaired.add((row["event_type"], *key))
         return False

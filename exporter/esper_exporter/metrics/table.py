@@ -185,14 +185,6 @@ class ValueTable:
         self.live -= row.stop - row.start
         self.version += 1
 
-    def relabel(self, row: Row, labels: Labels) -> None:
-        """Give a row other labels, keeping its cells (an info metric whose text changed)."""
-        wanted = tuple(labels)
-        if wanted != row.labels:
-            row.labels = wanted
-            row.prefixes = render_prefixes(row.block, wanted)
-            self.version += 1
-
     def clear(self, row: Row) -> None:
         """Make every cell of a row absent."""
         self.values[row.start : row.stop] = ABSENT

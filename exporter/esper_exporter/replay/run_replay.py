@@ -108,7 +108,7 @@ def _print(exporter: Exporter, plan: Plan, stop: Stop, form: str | None) -> int:
         return INTERRUPTED
     if plan.until is None:
         exporter.end_recordings()  # else the page is that of a moment amid the run
-    if plan.until != 0 and not exporter.landing().runs:
+    if plan.until != 0 and not exporter.summaries():
         raise CommandError(f"{', '.join(plan.files)}: {unusable(outcome)}")
     write_out(exporter.render(_ACCEPT[form or "text"]))
     return FAILED if outcome.damaged else OK
@@ -130,7 +130,7 @@ def _serve(options: argparse.Namespace, plan: Plan, stop: Stop) -> int:
 
             def at_end(outcome: Outcome) -> None:
                 progress.close()
-                if plan.until != 0 and not plan.follow and not exporter.landing().runs:
+                if plan.until != 0 and not plan.follow and not exporter.summaries():
                     raise CommandError(f"{', '.join(plan.files)}: {unusable(outcome)}")
                 progress.say(_summary(outcome, exporter.url))
 

@@ -11,39 +11,6 @@ from esper_exporter.serve.negotiation import MediaType
 
 
 @dataclass(frozen=True, slots=True)
-class LandingRun:
-    """A run's summary for the landing page."""
-
-    run_id: str
-    group_id: str
-    task: str | None
-    """Name of the trained task, None when unknown."""
-    state: str
-    """One word: ``running``, ``finished``, ``ended`` (reason unknown), ``waiting``,
-    ``superseded``, or ``failed (reason)``."""
-    latches: tuple[str, ...]
-    """The set latches: ``head/kind`` (``op/nan``) for heads, then sources (``gradients``)."""
-    last_event_timestamp: float | None
-    """Unix time of the last event in seconds, None before the first."""
-    policy_updates: int | None = None
-    """Policy updates seen so far, None when not measured."""
-    rank: int = 0
-    """The process's rank in a distributed training."""
-
-
-@dataclass(frozen=True, slots=True)
-class LandingPage:
-    """Contents of ``/``: version, runs and links."""
-
-    version: str
-    ready: bool
-    runs: tuple[LandingRun, ...] = ()
-    metrics_path: str = "/metrics"
-    links: tuple[tuple[str, str], ...] = ()
-    """Further links as (title, address); only http, https and local paths become links."""
-
-
-@dataclass(frozen=True, slots=True)
 class Served:
     """A page of metrics rendered for a client, and whether the client received it.
 

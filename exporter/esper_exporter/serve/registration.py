@@ -16,7 +16,7 @@ from typing import Protocol
 
 from esper_exporter.atomic_file import Files
 from esper_exporter.daemon_thread import start_daemon
-from esper_exporter.serve.interfaces import LandingPage
+from esper_exporter.serve.run_summary import RunSummary
 from esper_exporter.serve.target_file import Identity, Target, prune
 
 logger = logging.getLogger("esper_exporter")
@@ -40,8 +40,8 @@ class Served(Protocol):
     def serving(self) -> bool:
         """Whether clients can fetch it."""
 
-    def landing(self) -> LandingPage:
-        """The runs on it, newest last."""
+    def summaries(self) -> tuple[RunSummary, ...]:
+        """The runs on it, the newest last."""
 
 
 class Registration:
@@ -102,12 +102,12 @@ class Registration:
         if port is None or url is None or not self._page.serving():
             return None
         address, scheme = page_address(self._host, port), url.partition(":")[0]
-        runs = self._page.landing().runs
+        runs = self._page.summaries()
         if not runs:
             return Target(address, scheme)
         newest = runs[-1]
         return Target(
-            address, scheme, newest.run_id, newest.group_id, newest.task or "", str(newest.rank)
+            address, scheme, newest.run_id, newest.group_id, newest.task, str(newest.rank)
         )
 
 

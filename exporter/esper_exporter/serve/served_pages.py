@@ -1,4 +1,4 @@
-"""What the server serves: the live page, the landing page, and the browser page's addresses."""
+"""What the server serves: the live page, and the browser page's addresses."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from esper_exporter.metrics.renderer import Renderer
-from esper_exporter.serve.interfaces import LandingPage, Served, Visit
+from esper_exporter.serve.interfaces import Served, Visit
 from esper_exporter.serve.messages import Route
 from esper_exporter.serve.negotiation import MediaType
 from esper_exporter.serve.page.api import PageApi
-from esper_exporter.serve.page.landing_state import landing_page
 from esper_exporter.serve.page.site import page_routes
+from esper_exporter.serve.run_summary import RunSummary, summary_of
 from esper_exporter.state import counted
 from esper_exporter.state.registry import RunRegistry
 from esper_exporter.state.self_counts import SelfCounts
 from esper_exporter.state.state_lock import StateLock
 
-LANDING_WAIT_SECONDS = 0.02
+_WAIT_SECONDS = 0.02
 
 
 class Watcher(Protocol):
@@ -53,7 +53,7 @@ class ServedPages:
         self._api = api
         self._watcher = watcher
         self._settle = settle
-        self._landing = landing_page(())
+        self._summaries: tuple[RunSummary, ...] = ()
 
     def render(self, media: MediaType, gzip: bool) -> bytes:
         """The whole page in one format, compressed when asked."""
@@ -88,11 +88,11 @@ class ServedPages:
 
         self._lock.submit(count, wait=0.0)
 
-    def landing(self) -> LandingPage:
-        """What the landing page shows; what it showed last where another thread is busy."""
+    def summaries(self) -> tuple[RunSummary, ...]:
+        """All runs in short, the newest last; as they were where another thread is busy."""
 
-        def now() -> LandingPage:
-            self._landing = landing_page(self._runs.everything())
-            return self._landing
+        def now() -> tuple[RunSummary, ...]:
+            self._summaries = tuple(map(summary_of, self._runs.everything()))
+            return self._summaries
 
-        return self._lock.read(now, lambda: self._landing, LANDING_WAIT_SECONDS)
+        return self._lock.read(now, lambda: self._summaries, _WAIT_SECONDS)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 from esper_exporter.contract.vocabulary import HEADS
+from esper_exporter.log_once import Kinds
 
 _log = logging.getLogger("esper_exporter")
 
@@ -62,7 +63,7 @@ class Joining:
         self._updates: dict[UpdateKey, Measured] = {}
         self._epochs: dict[EpochKey, Callable[[], Fields]] = {}
         self._lock = threading.Lock()
-        self._logged: set[str] = set()
+        self._kinds = Kinds()
 
     def wait_with(self, arrive: Callable[[], None]) -> None:
         """``arrive`` waits for what is on its way from a device and hands it over: called where an
@@ -172,8 +173,7 @@ class Joining:
         if not disagree(theirs, ours, TOLERANCES[field]):
             return
         self._disagreed(field)
-        if field not in self._logged:
-            self._logged.add(field)
+        if self._kinds.first(field):
             _log.warning("%s: the trainer reports %r, the probe measured %r", field, theirs, ours)
 
 

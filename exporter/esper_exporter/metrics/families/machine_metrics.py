@@ -9,7 +9,6 @@ PSUTIL = "derived: psutil's "
 CGROUP = "derived: the process' control group (cgroup v2, else v1)"
 CLIENT = "derived: prometheus_client's "
 GENERATIONS = ("0", "1", "2")
-DIRECTORIES = ("telemetry", "checkpoint", "state")
 
 
 def _host(name: str, source: str, help: str) -> Metric:

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable
 
+from esper_exporter.log_once import Kinds
 from esper_exporter.probes.gpu.driver import (
     OWN_FIELDS,
     SLOW_FIELDS,
@@ -60,7 +61,7 @@ class GpuSampler:
         self._fields = (*(WHOLE_FIELDS if whole else ()), *OWN_FIELDS)
         self._open = False
         self._done = False
-        self._logged: set[str] = set()
+        self._kinds = Kinds()
         self._next_open = self._next_list = self._next_slow = float("-inf")
         self._present: bool | None = None
         self._versions = Versions()
@@ -232,8 +233,7 @@ class GpuSampler:
         self._errors[field, error] = self._errors.get((field, error), 0) + 1
 
     def _log_once(self, text: str) -> None:
-        if text not in self._logged:
-            self._logged.add(text)
+        if self._kinds.first(text):
             logger.info("%s", text)
 
     def _report(self) -> None:

@@ -9,11 +9,10 @@ from support.states import emitted, started, update
 
 def test_a_latched_source_is_in_the_summary() -> None:
     exporter = emitted(started(), update(policy_loss=math.nan))
-    (run,) = exporter.landing().runs
+    (run,) = exporter.summaries()
     assert run.latches == ("loss",)
 
 
 def test_a_run_without_a_fault_has_no_latches() -> None:
-    (run,) = emitted(started(), update()).landing().runs
+    (run,) = emitted(started(), update()).summaries()
     assert run.latches == ()
-    assert run.policy_updates == 1
