@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from esper_exporter.agent.node_agent import AgentSettings, NodeAgent
-from esper_exporter.agent.serving_address import serving_address
+from esper_exporter.agent.share_claim import serving_address
 from esper_exporter.agent.share_directory import AGENT_LOCK, make_share
 from esper_exporter.serve.server import MetricsServer
 

@@ -9,7 +9,7 @@ from esper_exporter.agent.process_list import ProcessList
 from esper_exporter.agent.tracked_process import TrackedProcess
 from esper_exporter.metrics.families.agent_metrics import PROCESS_STATES, REFUSALS
 from esper_exporter.metrics.row_types import compiled
-from esper_exporter.metrics.snapshot_rows import Mirror
+from esper_exporter.metrics.rows import Mirror
 from esper_exporter.metrics.table import ValueTable
 from esper_exporter.state.failure_reason import REASONS
 

@@ -20,8 +20,7 @@ from esper_exporter.agent.merged_page import FamilyOrder, MergedPage, Part, Want
 from esper_exporter.agent.node_page import Line, NodePage, line_of
 from esper_exporter.agent.page_view import Lines, RunKey
 from esper_exporter.agent.process_list import ProcessList
-from esper_exporter.agent.serving_address import write_address
-from esper_exporter.agent.share_claim import lock_shares, release
+from esper_exporter.agent.share_claim import lock_shares, release, write_address
 from esper_exporter.agent.share_directory import AGENT_LOCK
 from esper_exporter.agent.status_page import ProcessLine, status_page
 from esper_exporter.agent.tracked_process import TrackedProcess

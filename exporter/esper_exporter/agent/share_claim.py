@@ -1,4 +1,4 @@
-"""Who serves a share: a node agent, or the wrapper of a training until an agent comes.
+"""Who serves a share, and where: a node agent, or a training's wrapper until an agent comes.
 
 An agent locks a share's claim from its start on, and the share once it serves it. A wrapper locks
 only the share, and stops serving when it finds it claimed: an agent that starts late, beside a
@@ -14,6 +14,8 @@ from pathlib import Path
 
 from esper_exporter.agent.process_identity import is_locked
 from esper_exporter.agent.share_directory import AGENT_CLAIM, AGENT_LOCK, make_share
+
+_LONGEST = 512
 
 
 def lock_shares(shares: Sequence[Path], name: str) -> list[int]:
@@ -49,3 +51,29 @@ def is_claimed(share: Path) -> bool:
 def is_served(share: Path) -> bool:
     """Whether an agent or a wrapper serves the share, or is about to."""
     return is_locked(share / AGENT_LOCK) or is_claimed(share)
+
+
+def write_address(lock: int, address: str | None) -> None:
+    """Write the server's URL into the lock file that it holds open. Raises OSError."""
+    text = (address or "").encode()[:_LONGEST]
+    os.ftruncate(lock, 0)
+    os.pwrite(lock, text, 0)
+
+
+def serving_address(share: Path) -> str | None:
+    """The URL of the agent or wrapper that serves the share now, None while none does."""
+    path = share / AGENT_LOCK
+    if not is_locked(path):
+        return None
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        text = os.pread(handle, _LONGEST, 0).decode("utf-8", "replace")
+    except OSError:
+        return None
+    finally:
+        os.close(handle)
+    known = text.startswith(("http://", "https://", "unix:")) and text.isprintable()
+    return text if known else None

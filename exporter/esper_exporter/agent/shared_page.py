@@ -25,8 +25,7 @@ from esper_exporter.agent.process_identity import (
     pid_namespace,
     start_ticks,
 )
-from esper_exporter.agent.serving_address import serving_address
-from esper_exporter.agent.share_claim import is_served
+from esper_exporter.agent.share_claim import is_served, serving_address
 from esper_exporter.agent.share_directory import (
     CLOSED,
     IDENTITY,

@@ -161,7 +161,7 @@ class _Wrapper:
 
     def _show_address(self) -> None:
         """Print once where the page is; one of the wrappers of a node is enough."""
-        from esper_exporter.agent.serving_address import serving_address
+        from esper_exporter.agent.share_claim import serving_address
 
         if self._address_shown:
             return

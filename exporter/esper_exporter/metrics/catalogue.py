@@ -9,7 +9,6 @@ from functools import cache
 from esper_exporter.metrics.families import (
     agent_metrics,
     batch_metrics,
-    choice_metrics,
     decision_metrics,
     env_reward_metrics,
     episode_metrics,
@@ -90,7 +89,7 @@ def catalogue() -> Catalogue:
         *probe_metrics.LAYER_METRICS,
         *probe_metrics.COUNTERS,
         *probe_metrics.SEAM_METRICS,
-        *choice_metrics.COUNTERS,
+        *head_metrics.CHOICES,
         *infrastructure_metrics.OBSERVATION_METRICS,
         *host_metrics.ENV_METRICS,
         *env_reward_metrics.ENV_METRICS,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
-from esper_exporter.metrics.table import Labels, Row, ValueTable
+from esper_exporter.metrics.row_types import Blocks
+from esper_exporter.metrics.table import ABSENT, Labels, Row, ValueTable
+from esper_exporter.probes.samples import Cell, Cells
 from esper_exporter.state.counters import Counter, Distributions, Histogram, Tallies
 
 Drop = Callable[[], None]
@@ -117,3 +119,25 @@ class TallyRows:
         """Take all rows off the page."""
         for rows in self._sets.values():
             rows.remove()
+
+
+class Mirror:
+    """The rows of one block that show the current report and nothing else: of the machine, of its
+    GPUs. Its owner calls it under the exporter's lock."""
+
+    def __init__(self, table: ValueTable, blocks: Blocks, block: str) -> None:
+        columns = table.blocks[block].columns
+        own = {name for column in columns for name, _ in column.labels}
+        names = next(metric.labels for metric in blocks.catalogue.block(block))
+        self._columns: list[Cell] = [
+            (column.metric.name, *(value for _, value in column.labels)) for column in columns
+        ]
+        self._rows = RowSet(table, block, (), tuple(name for name in names if name not in own))
+
+    def show(self, wanted: Mapping[tuple[str, ...], Cells]) -> None:
+        """Show these rows, by the values of their labels; rows that were shown before and are not
+        wanted any more go."""
+        for key in self._rows.rows.keys() - wanted.keys():
+            self._rows.discard(*key)
+        for key, cells in wanted.items():
+            self._rows.write([cells.get(column, ABSENT) for column in self._columns], *key)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from esper_exporter.metrics.row_types import Blocks
-from esper_exporter.metrics.snapshot_rows import Mirror
+from esper_exporter.metrics.rows import Mirror
 from esper_exporter.metrics.table import ValueTable
 from esper_exporter.probes.gpu.driver import MigInstance
 from esper_exporter.probes.gpu.gpu_report import GpuReport, XidReport

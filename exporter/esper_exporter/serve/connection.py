@@ -22,8 +22,7 @@ import h11
 from esper_exporter.serve.clients import BUSY, Phase
 from esper_exporter.serve.delivery import Delivery, Follow
 from esper_exporter.serve.limits import Limits
-from esper_exporter.serve.messages import Answer, Fields, Request, plain
-from esper_exporter.serve.parsing import request_of
+from esper_exporter.serve.messages import Answer, Fields, Request, plain, request_of
 from esper_exporter.serve.switch_interval import SwitchInterval
 
 WAITED_FOR = frozenset({Phase.HANDSHAKE, Phase.HEAD})

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from urllib.parse import unquote
+
+if TYPE_CHECKING:
+    import h11
 
 Headers = Mapping[bytes, bytes]
 """Header fields by lower-case name."""
@@ -89,3 +95,35 @@ def plain(status: int, text: str, *fields: tuple[bytes, bytes]) -> Answer:
 
 def _listed(header: bytes | None) -> list[bytes]:
     return [] if header is None else header.split(b",")
+
+
+def request_of(event: h11.Request, address: str, local_address: str, connection: int) -> Request:
+    """The request just read; repeated header fields are joined by commas."""
+    headers: dict[bytes, bytes] = {}
+    for name, value in event.headers:
+        headers[name] = headers[name] + b", " + value if name in headers else value
+    target = event.target
+    if not target.startswith(b"/"):
+        target = _origin_form(target, headers)
+    path, _, query = target.partition(b"?")
+    return Request(
+        event.method.decode("ascii"),
+        unquote(path.decode("latin-1")),
+        query.decode("latin-1"),
+        headers,
+        address,
+        local_address,
+        time.monotonic(),
+        connection,
+    )
+
+
+def _origin_form(target: bytes, headers: dict[bytes, bytes]) -> bytes:
+    """The path of an absolute target; its authority replaces ``Host``
+    (RFC 9112 §3.2.2)."""
+    scheme, mark, rest = target.partition(b"://")
+    if not mark or scheme.lower() not in (b"http", b"https"):
+        return target
+    authority, slash, path = rest.partition(b"/")
+    headers[b"host"] = authority
+    return slash + path or b"/"

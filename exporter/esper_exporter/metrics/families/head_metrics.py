@@ -13,7 +13,7 @@ from esper_exporter.contract.vocabulary import (
     head_max_entropy,
 )
 from esper_exporter.metrics.metric import Metric
-from esper_exporter.metrics.metric_builders import gauge, histogram, states
+from esper_exporter.metrics.metric_builders import counter, gauge, histogram, states
 from esper_exporter.state import counted
 from esper_exporter.state.latches import KINDS, NONFINITE_SOURCES
 
@@ -247,3 +247,12 @@ METRICS: tuple[Metric, ...] = (
 HEAD_LATCH_ROWS = tuple((head, kind) for head in HEADS for kind in KINDS)
 SOURCE_LATCH_ROWS = NONFINITE_SOURCES
 HEAD_ROWS = (*HEADS, *AUX_HEADS)
+
+CHOICES: tuple[Metric, ...] = (
+    counter(
+        counted.CHOICES,
+        "derived: number of decisions in which the head made the choice",
+        "Decisions by head and choice, of heads that mattered for the operation; choices outside"
+        " the vocabulary are counted as other.",
+    ),
+)
