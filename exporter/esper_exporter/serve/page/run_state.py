@@ -34,13 +34,17 @@ def run_key(entry: Entry) -> str:
 
 
 def failure_of(run: RunState) -> str | None:
-    """Why the run failed. A trainer that gave up after nonfinite updates has failed even while
-    its process runs on, or its recording has ended."""
+    """Why the run failed: how its process ended, as in esper_run_failed, else ``nonfinite`` once
+    the trainer gave up."""
     if run.failure is not None:
         return run.failure
-    if run.tallies.get(counted.FINITENESS_FAILURES) and run.latched_last:
-        return "nonfinite"
-    return None
+    return "nonfinite" if gave_up(run) else None
+
+
+def gave_up(run: RunState) -> bool:
+    """Whether the trainer itself reported that it stopped after non-finite updates. The run has
+    failed by that, also where nothing tells how the process ended, as in a recording."""
+    return bool(run.tallies.get(counted.FINITENESS_FAILURES)) and run.latched_last
 
 
 def silence(entry: Entry, now: float) -> float | None:
@@ -132,7 +136,8 @@ def summary_json(entry: Entry, state: str, now: float) -> Json:
         "task": snapshot.task_name or None,
         "state": state,
         "failure": failure,
-        "verdict": verdict_json(run, history, state, failure),
+        "gave_up": gave_up(run),
+        "verdict": verdict_json(run, history, state, run.failure, gave_up(run)),
         "silence": quiet,
         "started": unix(run.started_at),
         "last_event": unix(run.last_event_at),

@@ -47,10 +47,12 @@ class Reason:
         }
 
 
-def reasons(run: RunState, history: RunHistory, state: str, failure: str | None) -> list[Reason]:
+def reasons(
+    run: RunState, history: RunHistory, state: str, failure: str | None, gave_up: bool
+) -> list[Reason]:
     """All findings, worst first."""
     found = [
-        *_end(state, failure),
+        *_end(state, failure, gave_up),
         *_latches(run, history),
         *_heads(run, history),
         *_policy(run),
@@ -60,10 +62,16 @@ def reasons(run: RunState, history: RunHistory, state: str, failure: str | None)
     return sorted(found, key=lambda reason: reason.level != "crit")
 
 
-def verdict_json(run: RunState, history: RunHistory, state: str, failure: str | None) -> Json:
+def verdict_json(
+    run: RunState, history: RunHistory, state: str, failure: str | None, gave_up: bool
+) -> Json:
     """The word, the number of reasons by level, and the reasons; for a healthy run the checks
-    that passed."""
-    found = reasons(run, history, state, failure)
+    that passed.
+
+    ``failure`` is how the process ended, ``gave_up`` whether the trainer reported that it stopped
+    after non-finite updates.
+    """
+    found = reasons(run, history, state, failure, gave_up)
     critical = sum(reason.level == "crit" for reason in found)
     return {
         "word": word(state, found),
@@ -101,7 +109,12 @@ def _checked(run: RunState) -> list[str]:
     return checked
 
 
-def _end(state: str, failure: str | None) -> list[Reason]:
+def _end(state: str, failure: str | None, gave_up: bool) -> list[Reason]:
+    if gave_up:
+        text = "gave up: non-finite updates"
+        if failure not in (None, "nonfinite"):
+            text += f"; process: {failure}"
+        return [Reason("crit", "cross", "trainer", text, "events", "EsperRunFailed")]
     if failure is not None:
         return [Reason("crit", "cross", "run", f"failed: {failure}", "events", "EsperRunFailed")]
     if state == "stalled":

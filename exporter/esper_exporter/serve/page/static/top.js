@@ -1,7 +1,7 @@
 // The head of the page: which run, is it well, since when; then every latch.
 
 import { html } from './vendor/preact-htm.js';
-import { clock, day, missing, MISSING, span, whole } from './format.js';
+import { clock, day, missing, MISSING, plural, span, whole } from './format.js';
 import { SKELETON } from './heads.js';
 import { chosen, Icon, Share } from './ui.js';
 
@@ -18,9 +18,9 @@ const VERDICTS = {
   waiting: ['Waiting', 'dim', 'v-wait'],
   healthy: ['Healthy', 'ok', 'v-ok'],
   finished: ['Finished', 'ok', 'v-ok'],
-  look: ['Look', 'warn', 'v-warn'],
+  look: ['Look', 'warn', 'v-warn', 'warnings, none of which pages the on-call engineer'],
   stalled: ['Stalled', 'warn', 'v-bars'],
-  broken: ['Broken', 'crit', 'v-crit'],
+  broken: ['Broken', 'crit', 'v-crit', 'what pages the on-call engineer'],
   failed: ['Failed', 'crit', 'v-crit'],
 };
 
@@ -87,7 +87,7 @@ function Live({ page }) {
   const shown = page.replay && page.replay.paused && run.state === 'running' ? 'paused' : word;
   return html`<span class="live" data-state=${run.state}>
     ${symbol === 'pulse' ? html`<span class="pulse" aria-hidden="true"></span>` : html`<${Icon} name=${symbol} cls=${level} />`}
-    <span><b class=${level === 'ok' ? '' : level}>${shown}</b>${run.failure && html` ${run.failure}`}
+    <span><b class=${level === 'ok' ? '' : level}>${shown}</b>${run.failure && html` ${why(run)}`}
     <span class="dim"> · last event ${span(page.silence)} ago</span></span></span>`;
 }
 
@@ -115,10 +115,10 @@ const REASONS = 6;
 export function Verdict({ page }) {
   const { run, store } = page;
   const verdict = run ? run.verdict : { word: 'waiting', reasons: [], checked: [], critical: 0, warnings: 0 };
-  const [title, level, symbol] = store.lost ? ['No contact', 'crit', 'v-crit'] : VERDICTS[verdict.word];
+  const [title, level, symbol, meaning] = store.lost ? ['No contact', 'crit', 'v-crit'] : VERDICTS[verdict.word];
   const more = verdict.reasons.length - REASONS;
   return html`<section class="verdict" id="part-verdict" aria-label="Verdict">
-    <div class=${`word ${level}`} role="status" data-verdict=${verdict.word}><svg aria-hidden="true"><use href=${`#${symbol}`} /></svg>
+    <div class=${`word ${level}`} title=${meaning} role="status" data-verdict=${verdict.word}><svg aria-hidden="true"><use href=${`#${symbol}`} /></svg>
       <div><b>${title}</b><span class="dim">${said(verdict, run)}</span></div></div>
     ${run
       ? html`<ul class="why">
@@ -126,19 +126,22 @@ export function Verdict({ page }) {
           ${more > 0 && html`<li class="dim"><button class="text" aria-expanded=${page.open.reasons} onClick=${() => page.set({ reasons: !page.open.reasons })}>${page.open.reasons ? 'fewer' : `${more} more`}</button></li>`}
           ${verdict.checked.map((text) => html`<li class="dim"><${Icon} name="ring" cls="faint" /><span>${text}</span></li>`)}
         </ul>`
-      : html`<p class="why how"><span class="dim">start a training with the exporter, or watch a recorded one:</span> <code>esper-exporter watch run.jsonl</code> <code>esper-exporter replay --recording run2b</code></p>`}
+      : html`<p class="why how"><span class="dim">start a training with the exporter, or watch a recorded one:</span> <code>esper-exporter watch run2b</code></p>`}
     <${Progress} run=${run} page=${page} />
   </section>`;
 }
 
+// How a run failed: what the trainer reported of itself, or how its process ended.
+const why = (run) => (run.gave_up && run.failure === 'nonfinite' ? 'gave up: non-finite' : run.failure || '');
+
 function said(verdict, run) {
   if (!run) return 'no run has reported yet';
-  if (verdict.word === 'failed') return run.failure || '';
+  if (verdict.word === 'failed') return why(run);
   if (verdict.word === 'waiting') return 'no event yet';
   const parts = [];
   if (verdict.critical) parts.push(`${verdict.critical} critical`);
-  if (verdict.warnings) parts.push(`${verdict.warnings} to look at`);
-  return parts.join(', ') || 'nothing to look at';
+  if (verdict.warnings) parts.push(plural(verdict.warnings, 'warning'));
+  return parts.join(', ') || 'every check passed';
 }
 
 const Reason = ({ reason, page }) => html`<li class="reason" data-level=${reason.level}>
