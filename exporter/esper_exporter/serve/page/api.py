@@ -18,7 +18,7 @@ from esper_exporter import __version__, health
 from esper_exporter.probes.samplers import Vitals
 from esper_exporter.serve.page.event_log import line_json
 from esper_exporter.serve.page.head_grid import TRAIL_COLUMNS, trail_json
-from esper_exporter.serve.page.numbers import Json, number
+from esper_exporter.serve.page.numbers import Json, short
 from esper_exporter.serve.page.run_state import (
     detail_json,
     failure_of,
@@ -292,7 +292,5 @@ def _answer(
 
 
 def _row(row: UpdateRow) -> list[object]:
-    values = row.values
-    if values is None:
-        return [row.number, row.time, number(row.mean_return), *(None for _ in PLOTTED)]
-    return [row.number, row.time, number(row.mean_return), *map(number, values)]
+    values = row.values or (None,) * len(PLOTTED)
+    return [row.number, round(row.time, 3), short(row.mean_return), *map(short, values)]

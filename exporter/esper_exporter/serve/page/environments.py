@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from itertools import chain
 from operator import attrgetter
@@ -58,10 +58,14 @@ EXTRA_PARTS = (
 )
 """Parts that the event carries but the schema's breakdown does not."""
 
-CURVE_DECIMALS = 2
-"""Of the percent points of an accuracy curve: more is not seen, and would double the answer."""
+DECIMALS = 2
+"""Of the percent points on the wall: more is not seen, and would double the answer. The details of
+an environment have all digits."""
+WALL_DECIMALS = 1
+"""Of the curves where there are too many environments for a row each."""
+ROWS_AT_MOST = 8
 
-_slot = attrgetter(*SLOT_COLUMNS)
+_kind, _age = attrgetter(*SLOT_COLUMNS[:3]), attrgetter(*SLOT_COLUMNS[4:])
 
 
 def environments_json(run: RunState) -> Json:
@@ -70,39 +74,59 @@ def environments_json(run: RunState) -> Json:
     slot_ids = snapshot.slot_ids
     envs = [env for _, env in sorted(snapshot.envs.items())]
     curves = _curves(env.accuracy_history for env in envs)
+    accuracies = _rounded([env.host_accuracy for env in envs])
+    bests = _rounded([env.best_accuracy for env in envs])
+    slots = _slots([[env.seeds.get(name) for name in slot_ids] for env in envs])
     return {
         "slot_ids": slot_ids,
         "columns": COLUMNS,
         "slot_columns": SLOT_COLUMNS,
-        "rows": [_row(env, curve, slot_ids) for env, curve in zip(envs, curves, strict=True)],
+        "rows": list(map(_row, envs, accuracies, bests, curves, slots)),
     }
 
 
 def _curves(histories: Iterable[Iterable[float]]) -> Iterator[list[float]]:
     """Accuracies as they are drawn, rounded all at once."""
     kept = [list(history) for history in histories]
-    rounded = np.round(np.fromiter(chain.from_iterable(kept), np.float64), CURVE_DECIMALS).tolist()
+    decimals = DECIMALS if len(kept) <= ROWS_AT_MOST else WALL_DECIMALS
+    rounded = np.round(np.fromiter(chain.from_iterable(kept), np.float64), decimals).tolist()
     start = 0
     for values in kept:
         yield rounded[start : start + len(values)]
         start += len(values)
 
 
-def _row(env: EnvState, curve: list[float], slot_ids: list[str]) -> list[object]:
-    seeds = env.seeds
+def _rounded(values: list[float] | list[float | None]) -> list[float]:
+    """Values as the wall shows them, rounded all at once; None becomes NaN."""
+    found: list[float] = np.round(np.array(values, np.float64), DECIMALS).tolist()
+    return found
+
+
+def _slots(seeds: Sequence[Sequence[SeedState | None]]) -> Iterator[list[object]]:
+    """The slots of each environment by `SLOT_COLUMNS`; the gains are rounded all at once."""
+    gains = iter(
+        _rounded([seed.accuracy_delta for row in seeds for seed in row if seed is not None])
+    )
+    for row in seeds:
+        yield [None if seed is None else (*_kind(seed), next(gains), *_age(seed)) for seed in row]
+
+
+def _row(
+    env: EnvState, accuracy: float, best: float, curve: list[float], slots: list[object]
+) -> list[object]:
     measured = bool(env.accuracy_history)
     history = env.action_history
     return [
         env.env_id,
         "rollback" if env.rolled_back else env.status,
         env.current_epoch,
-        number(env.host_accuracy) if measured else None,
-        number(env.best_accuracy) if measured else None,
+        number(accuracy) if measured else None,
+        number(best) if measured else None,
         number(env.reward_history[-1]) if env.reward_history else None,
         number(env.growth_ratio),
         history[-1] if history else None,
         curve,
-        [_slot(seeds[name]) if name in seeds else None for name in slot_ids],
+        slots,
     ]
 
 

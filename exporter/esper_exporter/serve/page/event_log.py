@@ -62,7 +62,7 @@ def line_json(logged: LoggedEvent) -> Json:
     word, group, colour = style
     return {
         "seq": logged.seq,
-        "time": event.timestamp.timestamp(),
+        "time": round(event.timestamp.timestamp(), 3),
         "type": event.name,
         "word": word,
         "group": group,

@@ -14,7 +14,7 @@ from esper_exporter import health
 from esper_exporter.contract.tamiyo import HeadUpdatePayload
 from esper_exporter.contract.vocabulary import HEAD_ENTROPY_COEFFICIENTS, HEADS
 from esper_exporter.health import HeadState, Level
-from esper_exporter.serve.page.numbers import Json, level_of, number, unix
+from esper_exporter.serve.page.numbers import Json, level_of, number, short, unix
 from esper_exporter.state.history import LatchSeen, RunHistory
 from esper_exporter.state.latches import Latch
 from esper_exporter.state.run import RunState
@@ -46,6 +46,8 @@ STATES = {
 }
 TRENDS = {"→": "flat", "↗": "up", "↘": "down", "": "none"}
 TRAIL_COLUMNS = ("entropy", "gradient", "ratio")
+TRAIL_DIGITS = 4
+"""Significant digits of a line of 236 pixels."""
 CV_WORDS = {"ok": "stable", "warn": "warn", "crit": "BAD", "none": ""}
 
 
@@ -215,9 +217,9 @@ def trail_json(heads: Mapping[str, HeadUpdatePayload]) -> Json:
     """What one update reported of each head, by `TRAIL_COLUMNS`."""
     return {
         head: [
-            number(_shown_entropy(found.entropy, found.learnable_fraction)),
-            number(found.grad_norm),
-            number(found.ratio_max),
+            short(_shown_entropy(found.entropy, found.learnable_fraction), TRAIL_DIGITS),
+            short(found.grad_norm, TRAIL_DIGITS),
+            short(found.ratio_max, TRAIL_DIGITS),
         ]
         for head, found in heads.items()
     }

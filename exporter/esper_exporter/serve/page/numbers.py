@@ -28,6 +28,12 @@ def number(value: float | None) -> Number:
     return "Inf" if value > 0 else "-Inf"
 
 
+def short(value: float | None, digits: int = 5) -> Number:
+    """`number` with so many significant digits: for lines, where more are not seen."""
+    found = number(value)
+    return float(f"{found:.{digits}g}") if isinstance(found, float) else found
+
+
 def unix(moment: datetime | None) -> float | None:
     """Unix seconds."""
     return None if moment is None else moment.timestamp()
