@@ -125,7 +125,7 @@ def test_a_run_that_ended_shows_its_last_decisions_and_ages_none(show: Show) -> 
 def test_pips_by_age(show: Show) -> None:
     tab = show(_table())
     found = tab.call(
-        """const { pip } = await import('./page/carousel.js');
+        """const { pip } = await import('./page/decisions.js');
         const limits = (await (await fetch('api/v1/state')).json()).limits.decisions;
         return given[0].map((age) => pip(age, limits));""",
         [age for age, _, _ in PIPS],
@@ -137,7 +137,7 @@ def test_pips_by_age(show: Show) -> None:
 def test_heat_bars_by_confidence(show: Show) -> None:
     tab = show(_table())
     found = tab.call(
-        "const { heat } = await import('./page/carousel.js'); return given[0].map(heat)",
+        "const { heat } = await import('./page/decisions.js'); return given[0].map(heat)",
         [confidence for confidence, _ in HEAT],
     )
     assert found == [blocks for _, blocks in HEAT]

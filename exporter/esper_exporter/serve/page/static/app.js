@@ -1,21 +1,22 @@
 // The page: what is looked at, which keys do what, and the parts in their places.
 
 import { html, render } from './vendor/preact-htm.js';
-import { Drawer } from './drawer.js';
 import { Environments, environments } from './envs.js';
 import { Events } from './events.js';
 import { Heads } from './heads.js';
 import { Config, MachineLine, SystemFull } from './machine.js';
 import { Policy, PolicyFull } from './policy.js';
-import { ReplayBar } from './replay.js';
-import { Runs } from './runs.js';
 import { seconds, Store } from './store.js';
 import { Header, Latches, Strip, Verdict, VIEWS } from './top.js';
-import { applyTheme, choose, chosen, reveal } from './ui.js';
+import { applyTheme, choose, chosen, later, reveal } from './ui.js';
 
 const OVER = new Set(['finished', 'ended', 'failed', 'superseded']);
 const PARTS = { latches: 'overview', heads: 'overview', policy: 'overview', envs: 'overview', events: 'overview', system: 'overview' };
 const narrow = matchMedia('(max-width: 640px)');
+
+const Drawer = later(() => import('./drawer.js'), 'Drawer', draw);
+const ReplayBar = later(() => import('./replay.js'), 'ReplayBar', draw);
+const Runs = later(() => import('./runs.js'), 'Runs', draw);
 
 const store = new Store(draw);
 const open = { alternatives: false, status: '', sort: 'number', best: false, help: false, reasons: false };
@@ -200,7 +201,9 @@ const HELP = [
   ['1 – 6', 'parts'], ['r g [ ]', 'run, group, rank'], ['f F', 'next, previous fault'], ['j k', 'next, previous environment'],
   ['Enter Esc', 'open, close'], ['/', 'filter the log'], ['a', 'alternatives of each decision'], ['space', 'pause'], [', .', 'one update back, on'], ['t', 'light, dark'], ['u', 'UTC, local time'], ['?', 'this list'],
 ];
-const MEANING = [['L H', 'low, high: look'], ['LL HH', 'critically low, high'], ['1.3×', "weight of a head's entropy"], ['u5 ×2', 'at update 5 first, in two updates'], ['–', 'not measured'], ['-', 'the action has no such part']];
+const MEANING = [
+  ['Look', 'warnings, none that pages on call'], ['Broken', 'what pages on call'], ['L H', 'low, high'], ['LL HH', 'critically low, high'], ['1.3×', "weight of a head's entropy"], ['u5 ×2', 'at update 5 first, in two updates'], ['■■■□□', 'confidence of a choice'], ['–', 'not measured'], ['-', 'the action has no such part'],
+];
 
 const Help = ({ page: p }) => html`<div class="help panel" role="dialog" aria-label="Keys and meaning"><h2><span class="name">Keys</span><span class="sp"></span><button class="key" onClick=${p.help} aria-label="close">esc</button></h2>
   <dl>${HELP.map(([key, what]) => html`<div key=${key}><dt>${key.split(' ').map((k) => html`<kbd>${k}</kbd> `)}</dt><dd>${what}</dd></div>`)}</dl>
@@ -226,10 +229,10 @@ function Body({ page: p }) {
   }
 }
 
-const App = ({ page: p }) => html`<${Header} page=${p} /><${Strip} page=${p} /><${ReplayBar} page=${p} />
+const App = ({ page: p }) => html`<${Header} page=${p} /><${Strip} page=${p} />${p.replay && html`<${ReplayBar} page=${p} />`}
   <main class=${p.env !== null && p.detail ? 'with-drawer' : ''}><${Verdict} page=${p} /><${Body} page=${p} /></main>
-  <${Drawer} page=${p} />${open.help && html`<${Help} page=${p} />`}
-  <nav class="bottom" aria-label="Parts">${VIEWS.slice(0, 5).map(([id, title]) => html`<a key=${id} href=${link({ view: id })} class=${p.view === id ? 'on' : ''}>${title === 'Environments' ? 'Envs' : title}</a>`)}</nav>
+  ${p.env !== null && p.detail && html`<${Drawer} page=${p} />`}${open.help && html`<${Help} page=${p} />`}
+  <nav class="bottom" aria-label="Parts">${[...(p.runs.length > 1 ? [['runs', 'Runs']] : []), ...VIEWS].map(([id, title]) => html`<a key=${id} href=${link({ view: id })} class=${p.view === id ? 'on' : ''}>${title === 'Environments' ? 'Envs' : title}</a>`)}</nav>
   <div class="sr" role="alert">${announced(p)}</div>`;
 
 // A latch that was set since the page was last drawn is said aloud once.

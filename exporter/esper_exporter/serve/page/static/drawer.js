@@ -35,12 +35,13 @@ const slotName = (name) => (/^r\d+c\d+$/.test(name) ? name.replace('r', '').repl
 
 export function Counterfactual({ matrix }) {
   if (!matrix) return html`<div><h3>Counterfactual</h3><p class="dim">not computed yet</p></div>`;
+  const few = matrix.slots.length < 4;
   const none = matrix.configs.find((c) => c.mask.every((on) => !on));
   const base = none && typeof none.accuracy === 'number' ? none.accuracy : null;
   const most = Math.max(0.01, ...matrix.configs.map((c) => Math.abs((c.accuracy || 0) - (base || 0))));
   return html`<div><h3>Counterfactual <span class="dim">${matrix.configs.length} of ${2 ** matrix.slots.length}${matrix.milliseconds ? `, ${fixed(matrix.milliseconds, 0)} ms` : ''}</span></h3>
-    <table class="cf"><thead><tr><th class="dim" scope="col">${matrix.slots.map((s) => html`<span class="d" key=${s} title=${s}>${slotName(s)}</span>`)}</th><th class="dim" scope="col" colspan="2">accuracy against none</th></tr></thead>
-    <tbody>${matrix.configs.map((c) => html`<tr key=${c.mask.join()}><td aria-label=${matrix.slots.filter((_, i) => c.mask[i]).join(', ') || 'none'}>${c.mask.map((on, i) => html`<span class="d" key=${i}><${Icon} name=${on ? 'dot' : 'ring'} cls=${on ? '' : 'faint'} /></span>`)}</td>
+    <table class="cf"><thead><tr class=${few ? 'few' : ''}><th class="dim" scope="col">${matrix.slots.map((s) => html`<span class="d" key=${s} title=${s}>${few ? s.slice(0, 5) : slotName(s)}</span>`)}</th><th class="dim" scope="col" colspan="2">accuracy against none</th></tr></thead>
+    <tbody>${matrix.configs.map((c) => html`<tr key=${c.mask.join()} class=${few ? 'few' : ''}><td aria-label=${matrix.slots.filter((_, i) => c.mask[i]).join(', ') || 'none'}>${c.mask.map((on, i) => html`<span class="d" key=${i}><${Icon} name=${on ? 'dot' : 'ring'} cls=${on ? '' : 'faint'} /></span>`)}</td>
       <td>${base !== null && html`<${Signed} value=${c.accuracy - base} most=${most} width=${122} height=${16} />`}</td><td class="r"><b>${fixed(c.accuracy, 1)}</b> %</td></tr>`)}</tbody></table></div>`;
 }
 
@@ -114,7 +115,6 @@ export function Drawer({ page }) {
   useEffect(() => {
     if (box.current) box.current.focus({ preventScroll: true });
   }, [wanted]);
-  if (wanted === null || !page.detail) return null;
   const row = environments(page.detail).find((env) => env.id === wanted);
   const env = page.detail.env && page.detail.env.id === wanted ? page.detail.env : null;
   const drop = env && typeof env.best === 'number' && typeof env.accuracy === 'number' ? env.best - env.accuracy : 0;

@@ -41,12 +41,12 @@ export const Stage = ({ name }) => {
   return html`<${Icon} name=${symbol} cls=${place > 0 ? 'blue' : place < 0 ? 'dim' : 'faint'} /> ${word}`;
 };
 
-const Slot = ({ slot }) => {
-  if (!slot || slot.stage === 'DORMANT') return html`<td class="slot dim"><${Stage} name="DORMANT" /></td>`;
+const Slot = ({ slot, name }) => {
+  if (!slot || slot.stage === 'DORMANT') return html`<td class="slot dim" data-name=${name}><${Stage} name="DORMANT" /></td>`;
   const [word, , place] = stage(slot.stage);
-  return html`<td class="slot" data-stage=${slot.stage}><span class=${place < 0 ? 'dim' : ''} title=${`${word} for ${slot.epochs_in_stage} epochs`}><${Icon} name=${stage(slot.stage)[1]} cls=${place > 0 ? 'blue' : 'dim'} /> ${slot.blueprint_id && html`<b>${slot.blueprint_id}</b> `}${slot.has_exploding && html` <span class="crit" title="exploding gradient" role="img" aria-label="exploding gradient"><${Icon} name="tri" /></span>`}${slot.has_vanishing && html` <span class="warn" title="vanishing gradient" role="img" aria-label="vanishing gradient"><${Icon} name="fall" /></span>`}</span>
+  return html`<td class="slot" data-name=${name} data-stage=${slot.stage}><span class=${place < 0 ? 'dim' : ''} title=${`${word} for ${plural(slot.epochs_in_stage, 'epoch')}`}><${Icon} name=${stage(slot.stage)[1]} cls=${place > 0 ? 'blue' : 'dim'} /> ${slot.blueprint_id && html`<b>${slot.blueprint_id}</b> `}${slot.has_exploding && html` <span class="crit" title="exploding gradient" role="img" aria-label="exploding gradient"><${Icon} name="tri" /></span>`}${slot.has_vanishing && html` <span class="warn" title="vanishing gradient" role="img" aria-label="vanishing gradient"><${Icon} name="fall" /></span>`}</span>
     <span class="dim small">${word}</span>
-    <span class="al">${place < 0 ? html`<span>${slot.epochs_in_stage} epochs</span>` : html`<${Share} share=${slot.alpha} cls="alpha" /><span>α ${fixed(slot.alpha, 2)}</span> <span>${signed(slot.accuracy_delta, 1)}</span>`}</span></td>`;
+    <span class="al">${place < 0 ? html`<span>${plural(slot.epochs_in_stage, 'epoch')}</span>` : html`<${Share} share=${slot.alpha} cls="alpha" /><span>α ${fixed(slot.alpha, 2)}</span> <span>${signed(slot.accuracy_delta, 1)}</span>`}</span></td>`;
 };
 
 const opens = (page, env) => ({
@@ -68,10 +68,10 @@ const Table = ({ page, envs, slots }) => {
       const [, , level] = status(env.status);
       return html`<tr key=${env.id} data-env=${env.id} tabindex="0" class=${`${page.env === env.id ? 'sel' : ''}`} aria-label=${`environment ${env.id}, ${status(env.status)[0]}`} ...${opens(page, env)}>
         <th scope="row">${env.id}</th><td><${Status} name=${env.status} /></td>
-        <td><span class="fx acc"><${Spark} values=${env.accuracies} bounds=${bounds} width=${104} height=${36} name=${`accuracy of environment ${env.id}`} /><span><b>${fixed(env.accuracy, 1)}</b><span class="dim"> %<br />best ${fixed(env.best, 1)}</span></span></span></td>
-        <td class="r">${signed(env.reward, 2)}</td><td class="r dim">${missing(env.growth) ? MISSING : `${fixed(env.growth, 2)}×`}</td>
-        ${env.slots.map((slot, i) => html`<${Slot} slot=${slot} key=${slots[i]} />`)}
-        <td class=${env.action ? action(env.action)[1] : 'dim'}>${env.action ? action(env.action)[0] : MISSING}</td></tr>`;
+        <td><span class="fx acc"><${Spark} values=${env.accuracies} bounds=${bounds} width=${104} height=${36} name=${`accuracy of environment ${env.id}`} /><span><b>${fixed(env.accuracy, 1)}</b>${!missing(env.accuracy) && html`<span class="dim"> %<br />best ${fixed(env.best, 1)}</span>`}</span></span></td>
+        <td class="r" data-name="Reward">${signed(env.reward, 2)}</td><td class="r dim" data-name="Growth">${missing(env.growth) ? MISSING : `${fixed(env.growth, 2)}×`}</td>
+        ${env.slots.map((slot, i) => html`<${Slot} slot=${slot} name=${slots[i]} key=${slots[i]} />`)}
+        <td data-name="Last act" class=${env.action ? action(env.action)[1] : 'dim'}>${env.action ? action(env.action)[0] : MISSING}</td></tr>`;
     })}</tbody></table></div>`;
 };
 
@@ -124,8 +124,8 @@ function Wall({ page, envs, slots, full }) {
       })}
       <label>sort <select value=${page.open.sort || 'number'} onChange=${(e) => page.set({ sort: e.target.value })}>${['number', 'accuracy', 'sick'].map((name) => html`<option value=${name}>${name}</option>`)}</select></label>
     </div>
-    ${full && html`<div class="tb b">${['GERMINATED', 'TRAINING', 'BLENDING', 'HOLDING', 'FOSSILIZED', 'PRUNED', 'EMBARGOED', 'RESETTING', 'DORMANT'].filter((name) => stages[name]).map((name) => html`<span key=${name}><span class=${`sw ${stage(name)[2] < 0 ? 'x' : `s${stage(name)[2]}`} ${name === 'BLENDING' ? 'a10' : ''}`} aria-hidden="true"></span>${stage(name)[0]} <b>${stages[name]}</b></span>`)}<span>fill = α</span></div>
-    <div class="tb b">${[...used].sort().map(([short, name]) => html`<span key=${short}><b>${short}</b> ${name}</span>`)}</div>`}
+    <div class="tb b">${['GERMINATED', 'TRAINING', 'BLENDING', 'HOLDING', 'FOSSILIZED', 'PRUNED', 'EMBARGOED', 'RESETTING', 'DORMANT'].filter((name) => stages[name]).map((name) => html`<span key=${name}><span class=${`sw ${stage(name)[2] < 0 ? 'x' : `s${stage(name)[2]}`} ${name === 'BLENDING' ? 'a10' : ''}`} aria-hidden="true"></span>${stage(name)[0]} <b>${stages[name]}</b></span>`)}<span>fill = α</span></div>
+    ${full && html`<div class="tb b">${[...used].sort().map(([short, name]) => html`<span key=${short}><b>${short}</b> ${name}</span>`)}</div>`}
     <div class="wall">${sorted.map((env) => html`<${Tile} key=${env.id} page=${page} env=${env} slots=${slots} columns=${columns} bounds=${bounds} />`)}</div>`;
 }
 

@@ -91,6 +91,11 @@ const ACTIONS = {
   ADVANCE: ['ADVN', 'cyan', 'V'],
 };
 
+// What the operations do to a seed, for the legend.
+export const WORDING = [
+  ['GERMINATE', 'germinate'], ['ADVANCE', 'advance'], ['SET_ALPHA_TARGET', 'set α target'], ['FOSSILIZE', 'fossilise'], ['PRUNE', 'prune'],
+];
+
 // Abbreviation, colour and letter of an operation.
 export const action = (op) => ACTIONS[op] || [String(op).slice(0, 4), 'text', String(op).slice(0, 1)];
 

@@ -64,19 +64,19 @@ const Latch = ({ head, kind }) => {
 export const Coefficient = ({ head }) =>
   head.coefficient > 1 ? html`<span class="co" title="weight of this head's entropy">${head.coefficient}×</span>` : null;
 
-const Grid = ({ heads, page, rest }) => html`<table class=${`heads ${rest ? `rest${heads.length}` : ''}`} data-columns=${heads.length}>
+const Grid = ({ heads, page, rest }) => html`<table class=${`heads ${rest ? `rest${heads.length}` : heads.length === 8 && heads[0].name === 'op' ? 'known' : ''}`} data-columns=${heads.length}>
   <caption class="sr">Action heads</caption>
   <thead><tr class="hr"><th class="l" scope="col"><span class="sr">row</span></th>${heads.map((h) => html`<th scope="col" key=${h.name} title=${h.name}>${h.label}</th>`)}</tr></thead>
   <tbody>
-    <tr><th class="l" scope="row">Entr</th>${heads.map((h, i) => html`<${Value} key=${h.name} edge=${i < 2 ? 'left' : ''} head=${h} what="entropy" cell=${h.entropy} text=${fixed(h.entropy.value, 3)} before=${html`<${Coefficient} head=${h} />`} page=${page} />`)}</tr>
+    <tr><th class="l" scope="row" title="entropy, as a share of its maximum">Entr</th>${heads.map((h, i) => html`<${Value} key=${h.name} edge=${i < 2 ? 'left' : ''} head=${h} what="entropy" cell=${h.entropy} text=${fixed(h.entropy.value, 3)} before=${html`<${Coefficient} head=${h} />`} page=${page} />`)}</tr>
     <tr aria-hidden="true"><th class="l"></th>${heads.map((h) => html`<${Bar} key=${h.name} head=${h} what="entropy" cell=${h.entropy} />`)}</tr>
-    <tr><th class="l" scope="row">Grad</th>${heads.map((h, i) => html`<${Value} key=${h.name} edge=${i < 2 ? 'left' : ''} head=${h} what="gradient" cell=${h.gradient} text=${norm(h.gradient.value)} page=${page} />`)}</tr>
+    <tr><th class="l" scope="row" title="gradient norm, and where it goes">Grad</th>${heads.map((h, i) => html`<${Value} key=${h.name} edge=${i < 2 ? 'left' : ''} head=${h} what="gradient" cell=${h.gradient} text=${norm(h.gradient.value)} page=${page} />`)}</tr>
     <tr aria-hidden="true"><th class="l"></th>${heads.map((h) => html`<${Bar} key=${h.name} head=${h} what="gradient" cell=${h.gradient} />`)}</tr>
-    <tr><th class="l" scope="row">Ratio</th>${heads.map((h, i) => html`<${Value} key=${h.name} edge=${i < 2 ? 'left' : ''} head=${h} what="ratio" cell=${h.ratio} text=${fixed(h.ratio.value, 3)} page=${page} />`)}</tr>
+    <tr><th class="l" scope="row" title="largest ratio of new to old policy">Ratio</th>${heads.map((h, i) => html`<${Value} key=${h.name} edge=${i < 2 ? 'left' : ''} head=${h} what="ratio" cell=${h.ratio} text=${fixed(h.ratio.value, 3)} page=${page} />`)}</tr>
     <tr aria-hidden="true"><th class="l"></th>${heads.map((h) => html`<${Bar} key=${h.name} head=${h} what="ratio" cell=${h.ratio} />`)}</tr>
-    <tr class="sr-row"><th class="l" scope="row">State</th>${heads.map((h) => html`<${State} key=${h.name} head=${h} />`)}</tr>
-    <tr><th class="l" scope="row">NaN</th>${heads.map((h) => html`<${Latch} key=${h.name} head=${h} kind="nan" />`)}</tr>
-    <tr><th class="l" scope="row">Inf</th>${heads.map((h) => html`<${Latch} key=${h.name} head=${h} kind="inf" />`)}</tr>
+    <tr class="sr-row"><th class="l" scope="row" title="from entropy and gradient">State</th>${heads.map((h) => html`<${State} key=${h.name} head=${h} />`)}</tr>
+    <tr><th class="l" scope="row" title="a NaN was seen in this head; stays set">NaN</th>${heads.map((h) => html`<${Latch} key=${h.name} head=${h} kind="nan" />`)}</tr>
+    <tr><th class="l" scope="row" title="an infinity was seen in this head; stays set">Inf</th>${heads.map((h) => html`<${Latch} key=${h.name} head=${h} kind="inf" />`)}</tr>
   </tbody>
 </table>`;
 
@@ -104,7 +104,7 @@ const layers = (footer, what) => (missing(footer[what].value) ? MISSING : `${foo
 const NO_COUNT = { value: null, level: 'none' };
 const NO_FOOTER = { cv: null, cv_level: 'none', cv_word: '', layers: null, dead: NO_COUNT, exploding: NO_COUNT, nan: NO_COUNT, inf: NO_COUNT };
 
-function Footer({ footer, page }) {
+function Footer({ footer }) {
   const f = footer || NO_FOOTER;
   const bold = (level) => (level === 'crit' ? 'b6' : '');
   const count = (what, name) => html`<span data-flow=${what} data-level=${f[what].level}><span class="dim">${name}</span> <b class=${`${f[what].level} ${bold(f[what].level)}`}>${missing(f[what].value) ? MISSING : f[what].value}</b></span>`;
@@ -114,8 +114,6 @@ function Footer({ footer, page }) {
     <span data-flow="cv" data-level=${f.cv_level}><span class="dim">CV</span> <b class=${f.cv_level}>${fixed(f.cv, 3)}</b> <span class=${f.cv_level}>${f.cv_word}</span></span>
     <span class="of" title="layers of the network; a head's own gradient stands in its column">${ofLayers('dead', 'Dead')}${ofLayers('exploding', 'Exploding')}<span class="dim">layers</span></span>
     <span class="of" title="parameter gradients of the last update that completed; the latches remember every update">${count('nan', 'NaN')}${count('inf', 'Inf')}<span class="dim">gradients, last update</span></span>
-    <span class="sp"></span>
-    <span class="dim hint">${page.over ? 'the last decisions, no longer aging' : page.run ? html`swap every 5 s, shown 30 s <button class="key" onClick=${page.alternatives} aria-pressed=${page.open.alternatives}>a</button> alternatives` : ''}</span>
   </div>`;
 }
 
@@ -142,10 +140,9 @@ export function Heads({ page }) {
   return html`<${Panel} id="heads" title="Action heads" note=${when(page)} right=${legend} cls="p-heads">
     <div class="scroll"><div class="bd">
       ${page.phone ? html`<${Rows} heads=${heads} page=${page} />` : inGrids(heads).map((some, i) => html`<${Grid} key=${i} heads=${some} page=${page} rest=${i > 0} />`)}
-      <div class="rule"></div>
       <${Decisions} page=${page} heads=${heads} />
       <div class="rule"></div>
-      <${Footer} footer=${page.detail && page.detail.footer} page=${page} />
+      <${Footer} footer=${page.detail && page.detail.footer} />
     </div></div>
   </${Panel}>`;
 }

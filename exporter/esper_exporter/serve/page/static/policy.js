@@ -3,15 +3,14 @@
 import { html, useEffect, useRef, useState } from './vendor/preact-htm.js';
 import { fixed, missing, MISSING, percent, plural, scientific, short, signed } from './format.js';
 import { range, scale, spoken, spread, trace } from './lines.js';
-import { Num, Panel } from './ui.js';
-import { Fragment } from './fragment.js';
+import { Fragment, Num, Panel } from './ui.js';
 
 const decimals = (digits) => (v) => fixed(v, digits);
 
 // Column, name, what it is, how it is written, which bounds it has; `falling`: low is bad.
 export const ROWS = [
   { id: 'return', column: 'return', name: 'Return', sub: 'mean per episode', write: (v) => signed(v, 2), digits: 2 },
-  { id: 'grad_norm', column: 'pre_clip_grad_norm', second: 'grad_norm', name: 'Gradient norm', sub: '┄ after clipping', write: short, digits: 2 },
+  { id: 'grad_norm', column: 'pre_clip_grad_norm', second: 'grad_norm', name: 'Gradient norm', sub: 'of the whole policy', write: short, digits: 2 },
   { id: 'kl', column: 'kl_divergence', name: 'KL', sub: 'nats to old policy', write: decimals(4), digits: 4 },
   { id: 'clip_fraction', column: 'clip_fraction', name: 'Clip fraction', sub: 'share of samples', write: (v) => percent(v), digits: 3, percent: true },
   { id: 'entropy', column: 'entropy', name: 'Entropy', sub: 'weighted sum', write: decimals(2), digits: 2 },
@@ -78,12 +77,15 @@ function entropySub(detail) {
 }
 
 // What stands below a row's name.
-function belowName(row, detail) {
+function belowName(row, detail, second) {
+  if (second) return '┄ after clipping';
   if (row.id === 'entropy') return entropySub(detail);
   if (row.id !== 'learning_rate') return row.sub;
   const coefficient = detail ? detail.policy.values.entropy_coef : null;
   return `entropy coef ${missing(coefficient) ? MISSING : short(coefficient)}`;
 }
+
+const Legend = ({ page }) => html`<span class="dim legend"><span class="crit">│</span> fault <span class="violet">┆</span> rollback <button class="key" onClick=${() => page.nextFault(1)}>f</button> next fault</span>`;
 
 export function Policy({ page }) {
   const { history } = page.store;
@@ -100,14 +102,14 @@ export function Policy({ page }) {
     const number = Math.round(across.first + (((e.clientX - box.left) / box.width) * WIDTH - 3) / (across.x(across.first + 1) - across.x(across.first)));
     page.setCursor(Math.max(across.first, Math.min(across.last, number)));
   };
-  return html`<${Panel} id="policy" title="Policy" note=${note} right=${html`<span class="dim legend"><span class="crit">│</span> fault <span class="violet">┆</span> rollback <button class="key" onClick=${() => page.nextFault(1)}>f</button> next fault</span>`} cls="p-policy">
+  return html`<${Panel} id="policy" title="Policy" note=${note} right=${html`<${Legend} page=${page} />`} cls="p-policy">
     <div class="pol" onMouseLeave=${() => page.setCursor(null)}>
       <span></span><${Tags} marks=${marks} across=${across} phone=${page.phone} /><span></span>
       ${ROWS.map((row) => {
         const { main, second } = series(history, row);
         const shown = at >= 0 ? main[at] : policy.values[row.id];
         const level = at >= 0 ? 'none' : policy.levels[row.id] || 'none';
-        const sub = belowName(row, detail);
+        const sub = belowName(row, detail, second);
         let below = at >= 0 ? (row.id === 'return' ? `at update ${cursor}` : '') : boundText(row, level, limits[row.id], shown);
         if (row.id === 'return' && at < 0 && !missing(policy.values.return_p10)) below = `p10 ${fixed(policy.values.return_p10, 1)}, p90 ${fixed(policy.values.return_p90, 1)}`;
         return html`<${Fragment} key=${row.id}>
@@ -213,6 +215,9 @@ export function loadPlot() {
     script.onerror = failed;
     document.head.append(script);
   });
+  loading.catch(() => {
+    loading = null; // asked again with the next view
+  });
   return loading;
 }
 
@@ -255,10 +260,18 @@ function drawMarks(marks) {
   };
 }
 
+function Overview({ row, page }) {
+  const { history } = page.store;
+  const across = axis(history);
+  const marks = across ? history.marks.filter((m) => m.number >= across.first) : [];
+  return html`<${Line} row=${row} ...${series(history, row)} history=${history} across=${across} marks=${marks} limits=${page.data.limits.policy[row.id]} level="none" cursor=${null} />`;
+}
+
 function Plot({ row, page, theme }) {
   const holder = useRef(null);
   const plot = useRef(null);
   const marks = useRef([]);
+  const [failed, setFailed] = useState(false);
   const { history } = page.store;
   const { main, second } = series(history, row);
   const numeric = (values) => values.map((v) => (typeof v === 'number' ? v : null));
@@ -273,9 +286,10 @@ function Plot({ row, page, theme }) {
         width: holder.current.clientWidth,
         height: 150,
         legend: { show: false },
+        padding: [6, 8, 0, 0],
         cursor: { sync: { key: 'updates' }, drag: { x: true, y: false }, points: { size: 5 } },
         scales: { x: { time: false }, y: { range: (_, low, high) => padded(legible([low ?? 0, high ?? 1], row.digits)) } },
-        axes: [{ ...axes, size: 24 }, { ...axes, size: 52, values: (_, ticks) => ticks.map((v) => row.write(v)) }],
+        axes: [{ ...axes, size: 24, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000] }, { ...axes, size: 52, values: (_, ticks) => ticks.map((v) => row.write(v)) }],
         series: [
           { label: 'update' },
           { label: row.name, stroke: colour('spark'), width: 1.25, spanGaps: false, points: { show: history.rows.length < 40, size: 3 } },
@@ -283,7 +297,7 @@ function Plot({ row, page, theme }) {
         ],
         hooks: { draw: [drawBounds(page.data.limits.policy[row.id]), drawMarks(() => marks.current)] },
       }, data, holder.current);
-    });
+    }, () => gone || setFailed(true));
     const resize = new ResizeObserver(() => {
       if (plot.current && holder.current) plot.current.setSize({ width: holder.current.clientWidth, height: 150 });
     });
@@ -298,7 +312,8 @@ function Plot({ row, page, theme }) {
   useEffect(() => {
     if (plot.current) plot.current.setData(data);
   }, [history.cursor]);
-  return html`<div class="plot" ref=${holder} role="img" aria-label=${spoken(row.name, main, row.digits)}></div>`;
+  // Without uPlot (the exporter went before it was loaded) the overview's line stands in.
+  return html`<div class="plot" ref=${holder} role="img" aria-label=${spoken(row.name, main, row.digits)}>${failed && html`<${Overview} row=${row} page=${page} />`}</div>`;
 }
 
 export function PolicyFull({ page }) {
@@ -311,10 +326,11 @@ export function PolicyFull({ page }) {
     return () => watched.disconnect();
   }, []);
   if (!detail || !history.rows.length) return html`<${Panel} id="policy" title="Policy" note="no policy update yet"><p class="bd dim">Lines appear with the run's first update.</p></${Panel}>`;
-  return html`<div class="plots" id="part-policy" tabindex="-1">${ROWS.map((row) => {
+  return html`<div class="plots" id="part-policy" tabindex="-1"><${Legend} page=${page} />${ROWS.map((row) => {
+    const { second } = series(history, row);
     const value = detail.policy.values[row.id];
     const level = detail.policy.levels[row.id] || 'none';
-    return html`<section class="panel" key=${row.id}><h2><span class="name">${row.name}</span><span class="dim note" title=${row.id === 'entropy' ? ENTROPY : undefined}>${belowName(row, detail)}</span><span class="sp"></span>
+    return html`<section class="panel" key=${row.id}><h2><span class="name">${row.name}</span><span class="dim note" title=${row.id === 'entropy' ? ENTROPY : undefined}>${belowName(row, detail, second)}</span><span class="sp"></span>
       <span class=${level}>${missing(value) ? MISSING : row.write(value)}</span> <span class=${`small ${level === 'none' ? 'dim' : level}`}>${boundText(row, level, page.data.limits.policy[row.id], value)}</span></h2>
       <${Plot} row=${row} page=${page} theme=${theme} /></section>`;
   })}</div>`;

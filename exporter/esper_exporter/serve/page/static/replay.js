@@ -9,7 +9,6 @@ const speedName = (speed) => (speed === 0 ? 'as fast as possible' : `${speed}×`
 
 export function ReplayBar({ page }) {
   const { replay } = page;
-  if (!replay) return null;
   const { store } = page;
   const seek = (line) => store.control('seek', `line:${line}`);
   const updates = replay.marks.filter((m) => m.kind === 'update');

@@ -3,6 +3,16 @@
 import { html, useRef } from './vendor/preact-htm.js';
 import { missing, MISSING } from './format.js';
 
+// Several elements without one around them; htm's Preact has no Fragment.
+export const Fragment = ({ children }) => children;
+
+const [sheet] = document.styleSheets;
+for (let i = 0; i <= 20; i += 1) {
+  sheet.insertRule(`.w${i} { width: ${i * 5}%; }`, sheet.cssRules.length);
+  sheet.insertRule(`.a${i} { --a: ${i * 5}%; }`, sheet.cssRules.length);
+}
+for (let i = 0; i <= 50; i += 1) sheet.insertRule(`.p${i} { left: ${i * 2}%; }`, sheet.cssRules.length);
+
 export const Icon = ({ name, cls = '' }) =>
   html`<svg class=${`g ${cls}`} aria-hidden="true"><use href=${`#${name}`} /></svg>`;
 
@@ -72,4 +82,23 @@ export function reveal(part) {
   found.scrollIntoView({ block: 'nearest', behavior: still ? 'auto' : 'smooth' });
   found.focus({ preventScroll: true });
   return true;
+}
+
+// A part that most readers never open: its module is loaded when it is first drawn.
+export function later(load, name, draw) {
+  let part = null;
+  let asked = false;
+  return (props) => {
+    if (part) return html`<${part} ...${props} />`;
+    if (!asked) {
+      asked = true;
+      load().then((module) => {
+        part = module[name];
+        draw();
+      }, () => {
+        asked = false; // asked again with the next drawing
+      });
+    }
+    return null;
+  };
 }
