@@ -77,6 +77,15 @@ def test_every_module_that_a_recipe_names_is_there() -> None:
     } == set()
 
 
+def test_the_house_shows_every_room() -> None:
+    package = ROOT / "exporter" / "esper_exporter"
+    rooms = {path.parent.relative_to(package).parts[0] for path in package.glob("*/__init__.py")}
+    house = (ROOT / "CONTRIBUTING.md").read_text().split("## The house")[1].split("\n## ")[0]
+    drawn = set(re.findall(r"`(\w+)/`", house))
+    assert len(rooms) > 10
+    assert rooms - drawn == set()
+
+
 def test_the_shell_completes_commands_options_and_choices() -> None:
     script = ROOT / "exporter/esper_exporter/commands/completions/esper-exporter.bash"
 
