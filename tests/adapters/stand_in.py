@@ -270,10 +270,19 @@ def process_train_batch(
 ) -> Any:
     env_state.host_optimizer.zero_grad()
     loss = loss_and_correct_fn(env_state.model(inputs), targets)
-    loss.backward()
+    scaler, optimizer = env_state.scaler, env_state.host_optimizer
+    if scaler is None:
+        loss.backward()
+    else:
+        scaler.scale(loss).backward()
+        scaler.unscale_(optimizer)
     if max_grad_norm is not None:
         nn.utils.clip_grad_norm_(env_state.model.parameters(), max_grad_norm)
-    env_state.host_optimizer.step()
+    if scaler is None:
+        optimizer.step()
+    else:
+        scaler.step(optimizer)
+        scaler.update()
     return loss.detach(), None, len(targets), None
 
 
@@ -282,6 +291,10 @@ class VectorizedPPOTrainer:
         self.group_id, self.hub = group, hub
         self.agent = PPOAgent(epochs)
         self.max_grad_norm = max_grad_norm
+        self.loss: Any = nn.functional.cross_entropy
+        self.loss_scale: float | None = None
+        self.scales: dict[tuple[int, int], list[float]] = {}
+        """By batch and environment: the scale at first, and after each batch of data."""
         self.losses: list[list[float]] = []
 
     def _run_train_pass(self, *, env_states: list[Any], epoch: int) -> Any:
@@ -297,19 +310,28 @@ class VectorizedPPOTrainer:
                     inputs,
                     targets,
                     max_grad_norm=self.max_grad_norm,
-                    loss_and_correct_fn=nn.functional.cross_entropy,
+                    loss_and_correct_fn=self.loss,
                 )
                 losses[env].append(float(loss))
+                if env_state.scaler is not None:
+                    self.scales[self.batch, env].append(env_state.scaler.get_scale())
         self.losses = losses
         return [None] * len(env_states), 1.5
 
     def _run_batch(self, *, batch_idx: int, episodes_completed: int = 0) -> None:
         torch.manual_seed(batch_idx)
+        self.batch = batch_idx
         env_states = []
-        for _ in range(ENVS):
+        for env in range(ENVS):
             model = Host()
             optimizer = torch.optim.SGD(model.parameters(), 0.125)
-            env_states.append(SimpleNamespace(model=model, host_optimizer=optimizer, stream=None))
+            scaler = None
+            if self.loss_scale is not None:
+                scaler = torch.amp.GradScaler("cpu", self.loss_scale, growth_interval=2)
+                self.scales[batch_idx, env] = [self.loss_scale]
+            env_states.append(
+                SimpleNamespace(model=model, host_optimizer=optimizer, stream=None, scaler=scaler)
+            )
         for epoch in (1, 2):
             self._run_train_pass(env_states=env_states, epoch=epoch)
             for env in range(ENVS):

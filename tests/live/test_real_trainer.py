@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +164,35 @@ def test_choices_are_counted_as_decided(trained: tuple[int, Path, Any]) -> None:
         if name == "esper_tamiyo_choices_total" and count and (labels := dict(told))
     }
     assert shown == decided
+
+
+def test_the_hosts_loss_scales_are_measured(tmp_path: Path) -> None:
+    """A CPU has none; with scalers put in, the three fields of AMP. An overflow is no fault."""
+    scale = ("--scale", "3.4e38", "--rounds", "2")
+    measured = run(tmp_path / "measured", "--attach", *scale)
+    plain = run(tmp_path / "plain", *scale)
+    assert plain["hash"] == measured["hash"] and measured["error"] is None
+    assert measured["scales"] == plain["scales"] and len(measured["scales"]) == 2
+    moves = [
+        after - before
+        for batch in measured["scales"]
+        for scales in batch
+        for before, after in pairwise(scales)
+        if after != before
+    ]
+    falls = sum(move < 0 for move in moves)
+    assert 2 <= falls < len(moves)
+    page = measured["page"]
+    assert value(page, "esper_tamiyo_loss_scale_updates_total") == len(moves)
+    assert value(page, "esper_tamiyo_amp_overflows_total") == falls
+    assert value(page, "esper_tamiyo_loss_scale") == min(s[-1] for s in measured["scales"][-1])
+    last = [[b - a for a, b in pairwise(s) if a != b][-1] for s in measured["scales"][-1]]
+    state = "decaying" if min(last) < 0 else "growing"
+    assert value(page, "esper_torch_grad_scaler_state", state=state) == 1
+    for env in ("0", "1"):
+        norm = value(page, "esper_tolaria_host_grad_norm_pre_clip", env_id=env)
+        assert norm is None or math.isfinite(norm)
+    assert not [n for (n, _), lit in samples(page).items() if n.endswith("_latched") and lit]
 
 
 LOGITS, LAYERS = "esper_tamiyo_head_nonfinite_latched", "esper_tamiyo_layer_nonfinite_latched"

@@ -18,6 +18,7 @@ from typing import Any
 from live.dump import Dump
 from live.faults import inject
 from live.kept_pages import ChainingHub
+from live.scalers import Scalers
 from live.trainer import load, train
 
 
@@ -29,6 +30,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--k", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seed", type=int, default=3)
+    parser.add_argument("--scale", type=float, help="put loss scalers into the hosts")
     parser.add_argument(
         "--fault",
         default="",
@@ -46,6 +48,10 @@ def main() -> int:
     hub, chain, exporter, dump = get_hub(), None, None, Dump()
     if options.dump:
         dump.install()
+    scalers = None
+    if options.scale:
+        scalers = Scalers(options.scale)
+        scalers.put_in()
     if options.fault:
         inject(options.fault)
     if options.attach:
@@ -71,6 +77,8 @@ def main() -> int:
         result |= {"decisions": chain.pages.decisions, "inner_epochs": chain.pages.inner_epochs}
         (options.out / "pages.json").write_text(json.dumps(chain.pages.found))
     result |= {"page": before_close, "end": exporter.render().decode() if exporter else ""}
+    if scalers is not None:
+        result["scales"] = list(scalers.found.values())
     (options.out / "result.json").write_text(json.dumps(result))
     dump.save(options.out)
     return 0

@@ -118,6 +118,7 @@ def instrument(
     try:
         from esper_exporter.adapters.esper.context import Context
         from esper_exporter.adapters.esper.host import HostSeams
+        from esper_exporter.adapters.esper.host_scales import HostScales
         from esper_exporter.adapters.esper.policy_update import PolicySeams
         from esper_exporter.probes.torch import loop_hooks
     except ModuleNotFoundError as missing:
@@ -126,10 +127,10 @@ def instrument(
         logger.warning("torch is not installed: the trainer's events are exported, not measured")
         return
 
-    seams, context = Seams(exporter.probe_seam), Context()
-    policy = PolicySeams(exporter, joining, context, after_update_every)
+    seams, context, scales = Seams(exporter.probe_seam), Context(), HostScales()
+    policy = PolicySeams(exporter, joining, context, scales, after_update_every)
     policy.install(seams)
-    HostSeams(exporter, joining, context, policy.phases).install(seams)
+    HostSeams(exporter, joining, context, policy.phases, scales).install(seams)
     loop_hooks.hold()
     once = threading.Lock()
 

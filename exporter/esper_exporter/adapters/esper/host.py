@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from esper_exporter.adapters.esper.context import Context, Guard
+from esper_exporter.adapters.esper.host_scales import HostScales
 from esper_exporter.adapters.esper.join import Fields, Joining
 from esper_exporter.adapters.esper.seams import Seam, Seams
 from esper_exporter.probes.torch.loop_hooks import ignore, listen
@@ -22,44 +25,47 @@ HOST_EPOCH = Seam(
 BACKWARD = Seam("backward", "torch", "Tensor.backward")
 PHASES = ("forward", "backward", "optimizer")
 
-Time = Callable[[], float]
-"""Milliseconds between two marks; on a device the call waits for the second."""
+Time = Any
+"""Milliseconds, or of a device the events that begin and end it."""
 
 
-class _Clock:
-    """Marks points in time: on a CPU by the clock, on CUDA by events of the current stream."""
+def _mark(cuda: bool) -> Any:
+    """A point in time: on a CPU by the clock, on CUDA an event of the current stream."""
+    if not cuda:
+        return time.perf_counter()
+    event = torch.cuda.Event(enable_timing=True)
+    event.record()
+    return event
 
-    def __init__(self, cuda: bool) -> None:
-        self._cuda = cuda
 
-    def mark(self) -> Any:
-        if not self._cuda:
-            return time.perf_counter()
-        event = torch.cuda.Event(enable_timing=True)
-        event.record()
-        return event
-
-    def between(self, begin: Any, end: Any) -> Time:
-        if not self._cuda:
-            milliseconds = (end - begin) * 1000.0
-            return lambda: milliseconds
-
-        def elapsed() -> float:
+def _total(times: Sequence[Time]) -> float:
+    """The sum of times in milliseconds; on a device it waits for the last."""
+    found = 0.0
+    for each in times:
+        if isinstance(each, float):
+            found += each
+        else:
+            begin, end = each
             end.synchronize()
-            return float(begin.elapsed_time(end))
-
-        return elapsed
+            found += begin.elapsed_time(end)
+    return found
 
 
 class _Batch:
     """One batch of one host: listens to its clipping and its optimizers' steps."""
 
-    def __init__(self, clock: _Clock) -> None:
-        self.clock = clock
-        self.times: dict[str, list[Time]] = {phase: [] for phase in PHASES}
-        self.norm: Tensor | None = None
-        self.begun: Any = None
+    __slots__ = ("_cuda", "_stepping", "_times", "begun", "norm")
+
+    def __init__(self, cuda: bool, times: dict[str, list[Time]]) -> None:
+        self._cuda = cuda
+        self._times = times
         self._stepping: Any = None
+        self.norm: Tensor | None = None
+        self.begun = _mark(cuda)
+
+    def begin_forward(self) -> None:
+        """The model is called now."""
+        self.begun = self.mark()
 
     def clipping(self, parameters: Sequence[Tensor], max_norm: float, total: Tensor) -> None:
         """The host's clipping comes first, each seed's after it."""
@@ -77,7 +83,7 @@ class _Batch:
             ]
             if gradients:
                 self.norm = torch.nn.utils.get_total_norm(gradients)
-        self._stepping = self.clock.mark()
+        self._stepping = self.mark()
 
     def stepped(self, optimizer: torch.optim.Optimizer) -> None:
         """It has ended."""
@@ -85,9 +91,14 @@ class _Batch:
             self.took("optimizer", self._stepping)
             self._stepping = None
 
+    def mark(self) -> Any:
+        """Now."""
+        return time.perf_counter() if not self._cuda else _mark(True)
+
     def took(self, phase: str, begin: Any) -> None:
         """A phase ends now."""
-        self.times[phase].append(self.clock.between(begin, self.clock.mark()))
+        end = self.mark()
+        self._times[phase].append((begin, end) if self._cuda else (end - begin) * 1000.0)
 
 
 class _Epoch:
@@ -97,44 +108,58 @@ class _Epoch:
         self.times: dict[str, list[Time]] = {phase: [] for phase in PHASES}
         self.losses: list[Tensor] = []
         self.norms: list[Tensor] = []
-        self.lr: float | None = None
+        self.scales: list[tuple[Tensor, Tensor]] = []
+        """The loss scale before and after each batch, where there is a scaler."""
+        self.lr: Any = None
 
     def add(self, batch: _Batch, loss: Tensor, lr: Any) -> None:
         """One batch."""
-        for phase, times in batch.times.items():
-            self.times[phase] += times
-        self.losses.append(loss.detach())
+        self.losses.append(loss)
         if batch.norm is not None:
             self.norms.append(batch.norm)
-        self.lr = float(lr) if not isinstance(lr, Tensor) else None
+        self.lr = lr
 
     def fields(self, waited_ms: float, took_ms: float) -> Fields:
         """The fields of the host's event. May wait for the device."""
         found: Fields = {
-            "forward_time_ms": sum(each() for each in self.times["forward"]),
-            "backward_time_ms": sum(each() for each in self.times["backward"]),
-            "optimizer_step_time_ms": sum(each() for each in self.times["optimizer"]),
+            "forward_time_ms": _total(self.times["forward"]),
+            "backward_time_ms": _total(self.times["backward"]),
+            "optimizer_step_time_ms": _total(self.times["optimizer"]),
             "data_transfer_time_ms": waited_ms,
             "host_epoch_time_ms": took_ms,
-            "host_lr": self.lr,
+            "host_lr": None if isinstance(self.lr, Tensor) else float(self.lr),
         }
         if self.losses:
-            found["host_train_loss"] = float(torch.stack(self.losses).double().mean())
-        if self.norms:
-            norms = torch.stack([norm.double() for norm in self.norms])
-            found["host_grad_norm_pre_clip"] = float(norms.max())  # of NaN, NaN
+            found["host_train_loss"] = float(torch.stack(self.losses).detach().double().mean())
+        if self.norms and (norms := self._faultless()):
+            found["host_grad_norm_pre_clip"] = float(np.max(norms))  # of NaN, NaN
         return {name: value for name, value in found.items() if value is not None}
+
+    def _faultless(self) -> list[float]:
+        """The norms, without those of overflows that a scaler took care of: its scale fell."""
+        norms: list[float] = torch.stack([norm.double() for norm in self.norms]).tolist()
+        if len(self.scales) != len(norms):
+            return norms
+        fell = [bool(after < before) for before, after in self.scales]
+        return [n for n, down in zip(norms, fell, strict=True) if math.isfinite(n) or not down]
 
 
 class HostSeams:
     """The seams of the hosts' training."""
 
     def __init__(
-        self, exporter: Any, joining: Joining, context: Context, probes: list[Any]
+        self,
+        exporter: Any,
+        joining: Joining,
+        context: Context,
+        probes: list[Any],
+        scales: HostScales,
     ) -> None:
         self._joining = joining
         self._context = context
         self._probes = probes
+        self._scales = scales
+        self._failed = exporter.probe_failed
         self._guard = Guard(exporter.probe_failed)
 
     def install(self, seams: Seams) -> None:
@@ -145,17 +170,23 @@ class HostSeams:
         seams.put(BACKWARD, self._backward)
 
     def _batch(self, original: Any) -> Any:
-        context, see = self._context, self._guard(self._see_batch)
+        context, scales = self._context, self._scales
 
         def process_train_batch(env_state: Any, *args: Any, **more: Any) -> Any:
-            loss_fn = more.get("loss_and_correct_fn")
-            if not self._seams.open or loss_fn is None or context.epoch is None:
+            loss_fn, epochs = more.get("loss_and_correct_fn"), context.epoch
+            if epochs is None or loss_fn is None or not self._seams.open:
                 return original(env_state, *args, **more)
-            batch = _Batch(_Clock(getattr(env_state, "stream", None) is not None))
-            batch.begun = batch.clock.mark()
-
-            def begin(*_: Any) -> None:
-                batch.begun = batch.clock.mark()
+            scaled = getattr(env_state, "scaler", None) is not None
+            try:
+                epoch = epochs.get(id(env_state))
+                if epoch is None:
+                    epoch = epochs[id(env_state)] = _Epoch()
+                if scaled:
+                    scales.before(env_state)
+                batch = _Batch(getattr(env_state, "stream", None) is not None, epoch.times)
+            except Exception:
+                self._failed()
+                return original(env_state, *args, **more)
 
             def loss_and_correct(*given: Any, **named: Any) -> Any:
                 found = loss_fn(*given, **named)
@@ -163,7 +194,6 @@ class HostSeams:
                 return found
 
             more["loss_and_correct_fn"] = loss_and_correct
-            hook = env_state.model.register_forward_pre_hook(begin)
             context.host = batch
             listen(batch)
             try:
@@ -171,20 +201,15 @@ class HostSeams:
             finally:
                 ignore(batch)
                 context.host = None
-                hook.remove()
-            see(env_state, batch, result)
+            try:
+                if scaled:
+                    epoch.scales.append(scales.after(env_state))
+                epoch.add(batch, result[0], env_state.host_optimizer.param_groups[0]["lr"])
+            except Exception:
+                self._failed()
             return result
 
         return process_train_batch
-
-    def _see_batch(self, env_state: Any, batch: _Batch, result: Any) -> None:
-        epochs = self._context.epoch
-        if epochs is None:
-            return
-        epoch = epochs.get(id(env_state))
-        if epoch is None:
-            epoch = epochs[id(env_state)] = _Epoch()
-        epoch.add(batch, result[0], env_state.host_optimizer.param_groups[0]["lr"])
 
     def _backward(self, original: Any) -> Any:
         context = self._context
@@ -193,7 +218,7 @@ class HostSeams:
             batch = context.host
             if batch is None:
                 return original(tensor, *args, **more)
-            begin = batch.clock.mark()
+            begin = batch.mark()
             result = original(tensor, *args, **more)
             batch.took("backward", begin)
             return result
@@ -201,12 +226,18 @@ class HostSeams:
         return backward
 
     def _epoch(self, original: Any) -> Any:
-        context, see = self._context, self._guard(self._see_epoch)
+        context, see, begin_forward = self._context, self._guard(self._see_epoch), self._forward
 
         def _run_train_pass(*args: Any, **more: Any) -> Any:
             if not self._seams.open or context.key is None or "env_states" not in more:
                 return original(*args, **more)
+            hooks: list[Any] = []
             context.epoch = {}
+            try:
+                for env_state in more["env_states"]:
+                    hooks.append(env_state.model.register_forward_pre_hook(begin_forward))
+            except Exception:
+                self._failed()
             begun = time.perf_counter()
             try:
                 result = original(*args, **more)
@@ -214,8 +245,15 @@ class HostSeams:
                 return result
             finally:
                 context.epoch = None
+                for hook in hooks:
+                    hook.remove()
 
         return _run_train_pass
+
+    def _forward(self, *_: Any) -> None:
+        batch = self._context.host
+        if batch is not None:
+            batch.begin_forward()
 
     def _see_epoch(self, more: Any, result: Any, took_ms: float) -> None:
         epochs, key = self._context.epoch, self._context.key
@@ -230,7 +268,7 @@ class HostSeams:
             if getattr(env_state, "stream", None) is None:
                 for probe in self._probes:
                     for phase, times in epoch.times.items():
-                        probe.record_time(phase, sum(each() for each in times))
+                        probe.record_time(phase, _total(times))
         for probe in self._probes:
             probe.record_time("data_transfer", waited)
             probe.record_time("epoch", took_ms)

@@ -9,8 +9,11 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
+from esper_exporter.adapters.esper import host_scales
+from esper_exporter.adapters.esper.after_update import Anchor, measure_after
 from esper_exporter.adapters.esper.context import Context, Guard
 from esper_exporter.adapters.esper.head_outputs import HeadOutputs
+from esper_exporter.adapters.esper.host_scales import HostScales
 from esper_exporter.adapters.esper.join import Joining, Measured
 from esper_exporter.adapters.esper.seams import Seam, Seams
 from esper_exporter.contract.vocabulary import HEADS, head_max_choices
@@ -97,7 +100,7 @@ class _Update:
         self.valid: Tensor | None = None
         self.data: Mapping[str, Tensor] = {}
         self.violations: list[Tensor] = []
-        self.anchor: tuple[Any, Any, dict[str, Tensor]] | None = None
+        self.anchor: Anchor | None = None
         self.logits = logits
 
 
@@ -105,11 +108,17 @@ class PolicySeams:
     """The seams of a policy update, for all agents of the process."""
 
     def __init__(
-        self, exporter: Any, joining: Joining, context: Context, after_update_every: int
+        self,
+        exporter: Any,
+        joining: Joining,
+        context: Context,
+        scales: HostScales,
+        after_update_every: int,
     ) -> None:
         self._exporter = exporter
         self._joining = joining
         self._context = context
+        self._scales = scales
         self._every = after_update_every
         self._sink = _Sink(exporter, joining)
         self._guard = Guard(exporter.probe_failed)
@@ -339,47 +348,28 @@ class PolicySeams:
         measured.findings.add(told)
         performed = bool(result.get("ppo_update_performed", True))
         if performed and self._every and self._updates % self._every == 0:
-            self._guard(self._after_update)(running, inner)
+            self._guard(measure_after)(
+                running.measured,
+                running.anchor,
+                running.data,
+                running.valid,
+                inner,
+                running.agent.clip_ratio,
+            )
         self._updates += 1
+        if performed:
+            self._guard(self._see_scales)(running)
         running.probe.end(measured, None)
         if not performed:
             key = (running.probe.group_id, measured.batch)
             self._joining.ended(key, "skipped")
 
-    def _after_update(self, running: _Update, inner: Any) -> None:
-        """KL of the finished update from the policy that acted: one more forward pass. The network
-        stays in train mode and has dropout, so the state of the random generators is kept."""
-        if running.anchor is None or running.valid is None:
-            return
-        causal = _causal_masks(running.data)
-        if causal is None:
-            return
-        args, more, before = running.anchor
-        device = running.valid.device
-        devices = [device] if device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices):
-            after = inner(*args, **more).log_prob
-        valid = running.valid.reshape(-1)
-        active = torch.stack([causal[h].reshape(-1) for h in HEADS]) & valid
-        rows = [after[h].reshape(-1).double() - before[h].reshape(-1).double() for h in HEADS]
-        ratio = torch.where(active, torch.stack(rows), 0.0)
-        kl = ratio.expm1() - ratio
-        joint = ratio.sum(0)
-        offset, count = joint.expm1(), valid.sum()
-        clipped = (offset.abs() > running.agent.clip_ratio) & valid
-        running.measured.set(
-            kl_divergence_after_update=(offset - joint).sum() / count,
-            clip_fraction_after_update=clipped.sum().double() / count,
-        )
-        totals, steps = kl.sum(1), active.sum(1)
-        running.measured.set_by_head("head_kl_after_update", HEADS, totals, steps)
-
-
-def _causal_masks(data: Mapping[str, Tensor]) -> Mapping[str, Tensor] | None:
-    from esper.leyline.causal_masks import compute_causal_masks  # type: ignore[import-not-found]
-
-    found: Mapping[str, Tensor] = compute_causal_masks(data["effective_op_actions"])
-    return found
+    def _see_scales(self, running: _Update) -> None:
+        """The hosts' scalers since the last update that has an event: the policy has none."""
+        taken = self._scales.take(next(running.agent.policy.network.parameters()).device)
+        if taken is not None:
+            scales, counts = taken
+            running.measured.set_from(scales, lambda values: host_scales.fields(values, counts))
 
 
 def _told(result: Mapping[str, Any]) -> list[tuple[str, str | None, str]]:

@@ -229,7 +229,8 @@ INFRASTRUCTURE_METRICS: tuple[Metric, ...] = (
         "state",
         GRAD_SCALER_STATES,
         "derived: grad_scaler_state of the last update",
-        "What the AMP loss scale did in the last update: 1 for the state that holds.",
+        "What the AMP loss scale did in the last update: 1 for the state that holds. Of several"
+        " hosts' scalers it is the worst: decaying, else growing.",
         lambda roots: None if roots["update"] is None else roots["update"].grad_scaler_state,
     ),
     histogram(

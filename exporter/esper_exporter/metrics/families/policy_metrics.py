@@ -343,7 +343,11 @@ METRICS: tuple[Metric, ...] = (
         "esper_tamiyo_q_value_spread", "q_spread", "Largest minus smallest operation's Q-value."
     ),
     tamiyo_field("esper_tamiyo_q_aux_loss", "q_aux_loss", "Auxiliary loss of the Q head."),
-    update_field("esper_tamiyo_loss_scale", "loss_scale", "AMP loss scale."),
+    update_field(
+        "esper_tamiyo_loss_scale",
+        "loss_scale",
+        "AMP loss scale; of several hosts' scalers the smallest.",
+    ),
     update_field(
         "esper_tamiyo_rollback_attempts",
         "rollback_attempt_count",

@@ -283,10 +283,17 @@ class PolicyUpdate:
             rows = torch.cat([totals.double(), counts.double()])
             self._keep("by_head", rows, (field, tuple(heads)))
 
+    def set_from(self, vector: Tensor, fields: Callable[[Array], Mapping[str, Any]]) -> None:
+        """Fields that ``fields`` makes of a vector, (n,) float64, once it has reached the host."""
+        with self.guarded():
+            self._keep("fields", vector.double(), fields)
+
     def resolve(self, piece: Piece, values: Array) -> None:
         """Note a field that reached the host."""
         if piece.kind == "field":
             self.told[piece.about] = float(values[0])
+        elif piece.kind == "fields":
+            self.told |= piece.about(values)
         elif piece.kind == "by_head":
             field, heads = piece.about
             totals, counts = values.reshape(2, -1).tolist()
