@@ -28,6 +28,7 @@ from esper_exporter.contract.fields import (
     EnvId,
     GradientState,
     Head,
+    Label,
     Seed,
     Text,
     TextFloat,
@@ -39,7 +40,7 @@ from esper_exporter.contract.rejection import Rejected
 from esper_exporter.contract.vocabulary import HEADS
 
 
-class Label(str):
+class Name(str):
     pass
 
 
@@ -63,7 +64,7 @@ FLOATS = st.floats() | st.integers() | st.sampled_from([Decimal("1.5"), Share(2.
 WHOLES = st.integers() | st.sampled_from([Whim(3), True, 2.0, 2.5, 2**63, 2**64, np.int64(4)])
 FLAGS = st.booleans() | st.sampled_from([0, 1, np.bool_(True), 2, "true"])
 TEXTS = st.text(max_size=12) | st.sampled_from(
-    ["x" * 256, "x" * 257, "x" * 5000, "\ud800", "é", Label("x"), Member.TRAINING, b"x"]
+    ["x" * 256, "x" * 257, "x" * 5000, "\ud800", "é", Name("x"), Member.TRAINING, b"x"]
 )
 ODD = st.sampled_from(
     [None, {}, [], (), {1.0}, frozenset({"a"}), object(), 10**400, math.nan, "", 0, range(3)]
@@ -87,8 +88,8 @@ def _declared(hint: Any) -> st.SearchStrategy[Any]:
             (bool, FLAGS),
             (str, TEXTS),
         ),
-        *((Text, TEXTS), (EnvId, st.integers(-1, 2_000_000))),
-        (Head, st.sampled_from([*HEADS, "curve", "own", Label("op")])),
+        *((Text, TEXTS), (Label, TEXTS), (EnvId, st.integers(-1, 2_000_000))),
+        (Head, st.sampled_from([*HEADS, "curve", "own", Name("op")])),
         (Any, st.integers() | st.text(max_size=4) | st.lists(st.integers(), max_size=2)),
     ):
         if hint == kind:
@@ -276,14 +277,20 @@ from esper_exporter.contract.event_table import TYPES
 from esper_exporter.contract.reader import read
 together = threading.Barrier(8)
 
+class Live:
+    __slots__ = ("env_id", "slot_id")
+    def __init__(self):
+        self.env_id, self.slot_id = 0, "r0c0"
+
 def first_events():
     for name in TYPES:
-        together.wait()
-        for _ in range(20):
-            try:
-                read({"event_type": name, "data": {"env_id": 0, "slot_id": "r0c0"}}, now)
-            except Exception:
-                pass
+        for data in ({"env_id": 0, "slot_id": "r0c0"}, Live()):
+            together.wait()
+            for _ in range(20):
+                try:
+                    read({"event_type": name, "data": data}, now)
+                except Exception:
+                    pass
 
 now = lambda: datetime.now(UTC)
 threads = [threading.Thread(target=first_events) for _ in range(8)]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import msgspec
 
 from esper_exporter.contract.event_type import EventType
-from esper_exporter.contract.fields import EnvId, Seed, Text, TextFloat, Whole
+from esper_exporter.contract.fields import EnvId, Label, Seed, Text, TextFloat, Whole
 from esper_exporter.contract.unexported import (
     COUNTED,
     LABEL,
@@ -123,7 +123,7 @@ class AnalyticsSnapshot(msgspec.Struct, frozen=True, gc=False):
     """A snapshot of one of several kinds; ``kind`` tells which fields matter."""
 
     kind: str
-    action_counts: dict[str, Whole] | None = None
+    action_counts: dict[Label, Whole] | None = None
     env_id: EnvId | None = None
     episode_idx: Whole | None = None
     total_reward: float | None = None
@@ -150,7 +150,7 @@ class AnalyticsSnapshot(msgspec.Struct, frozen=True, gc=False):
     alpha_shock: float | None = None
     reward_components: RewardComponentsTelemetry | None = None
     observation_stats: ObservationStatsTelemetry | None = None
-    slot_states: dict[str, str] | None = None
+    slot_states: dict[Label, str] | None = None
     alternatives: tuple[tuple[str, float], ...] | None = None
     decision_entropy: TextFloat | None = None
     batch: Whole | None = None
@@ -158,12 +158,12 @@ class AnalyticsSnapshot(msgspec.Struct, frozen=True, gc=False):
     fps: float | None = None
     step_time_ms: float | None = None
     dataloader_wait_ms: float | None = None
-    summary: dict[str, float] | None = None
+    summary: dict[Label, float] | None = None
     hindsight_credit: float | None = None
     scaffold_count: Whole | None = None
     avg_scaffold_delay: float | None = None
-    mask_hits: dict[str, Whole] | None = None
-    mask_total: dict[str, Whole] | None = None
+    mask_hits: dict[Label, Whole] | None = None
+    mask_total: dict[Label, Whole] | None = None
     inner_epoch: Whole | None = None
     accuracy: float | None = None
     host_accuracy: float | None = None
@@ -195,7 +195,7 @@ class AnalyticsSnapshot(msgspec.Struct, frozen=True, gc=False):
     episodes_total: Whole | None = None
     base_seed: Seed | None = None
     final_accuracy: float | None = None
-    shapley_values: dict[str, dict[str, float]] | None = None
+    shapley_values: dict[Label, dict[Label, float]] | None = None
     num_slots: Whole | None = None
     unexported: ClassVar[Unexported] = {
         LABEL: "env_id",

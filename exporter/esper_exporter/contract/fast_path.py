@@ -6,10 +6,10 @@ lone surrogates, long texts, sets. A check for each such field looks at them bef
 
 from __future__ import annotations
 
-import inspect
 import types
 import typing
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache, partial
 from itertools import chain
@@ -21,24 +21,22 @@ import numpy as np
 from msgspec.structs import astuple
 
 from esper_exporter.contract.composites import MAX_ENTRIES
-from esper_exporter.contract.fields import LARGEST_WHOLE, Head, Seed, Text, TextFloat
+from esper_exporter.contract.fields import LARGEST_WHOLE, Head, Label, Seed, Text, TextFloat
 from esper_exporter.contract.scalars import MAX_LABEL, MAX_TEXT, real_or_text
+from esper_exporter.contract.stored_values import Getter, getter_of
 from esper_exporter.contract.vocabulary import OTHER_SPELLINGS
-
-NO_OBJECTS = (str, bytes, int, float, list, tuple, set)
-"""What is no event and no payload, though it has attributes. A tuple, not a union: that would be
-built anew for each event, which costs as much as reading five fields."""
 
 MAX_CLASSES = 256
 """Classes of live payloads whose layout is remembered."""
 
-_NOTHING = type(None)
 _TEXT: frozenset[type] = frozenset({str})
+_TEXT_OR_NONE = _TEXT | {type(None)}
 _NUMBERS: frozenset[type] = frozenset({float, int, str, np.float32, np.float64})
 """Types of a `TextFloat` whose conversion calls no foreign code."""
 
-_HOLDING = (dict, tuple)
 _SEQUENCES = (list, tuple)
+_NAMES = (Head, Label)
+"""Hints of keys that are texts, of a length that msgspec checks."""
 
 Check = Callable[[Any], bool]
 """Whether a value that is not None may go the fast way."""
@@ -46,14 +44,8 @@ Check = Callable[[Any], bool]
 Texts = Callable[[Any], Iterable[Any]]
 """The texts in a value that was converted."""
 
-
-@dataclass(frozen=True, slots=True)
-class PlainClass:
-    """A class of live payloads whose fields are only stored."""
-
-    stored: tuple[str, ...] = ()
-    """The payload's fields that each of its objects has in a slot, where there are only slots."""
-    get: Callable[[Any], tuple[Any, ...]] | None = None
+Pick = Callable[[tuple[Any, ...]], tuple[Any, ...]]
+"""Picks some of a payload's values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,54 +53,71 @@ class FastPlan:
     """What is looked at before and after a payload of a class is converted."""
 
     payload: type[msgspec.Struct]
-    checks: tuple[tuple[str, Check], ...]
     flat: bool
     """Whether none of its values holds other values, or needs help with its conversion."""
-    has_labels: bool
-    labels: Callable[[tuple[Any, ...]], tuple[Any, ...]]
+    checks: tuple[tuple[int, str, Check], ...]
+    """By place and name of the field."""
+    labels: Pick
     """The texts among the values of a payload that was converted."""
-    labels_of: Callable[[Any], Iterable[Any]]
-    """The same of such a payload in another one."""
     inner: tuple[tuple[int, Texts], ...]
-    """The places of those of its values that hold texts, and how to find the texts."""
-    plain_classes: dict[type, PlainClass | None] = field(default_factory=dict)
-    """Class of a live payload → how its fields are looked at, None where that calls its code."""
+    """The places of those of its values that hold other texts, and how to find the texts."""
+    keyed: Pick
+    """The mappings among the values whose keys are texts."""
+    texts_of: Texts | None
+    """The texts of such a payload in another one, None where it has none."""
+    getters: dict[type, Getter | None] = field(default_factory=dict)
+    """Class of a live payload → what gets its values, None where that would call its code."""
 
 
 @cache
 def fast_plan_of(payload: type[msgspec.Struct]) -> FastPlan:
     """The checks of a payload class."""
-    checks: list[tuple[str, Check]] = []
-    labels: list[str] = []
-    inner: dict[str, Texts] = {}
-    flat = True
-    for each in msgspec.structs.fields(payload):
-        hint = without_none(each.type)[0]
-        check = _check(hint)
-        if check is not None:
-            checks.append((each.name, check))
-        if hint is str:
-            labels.append(each.name)
-        elif (texts := _texts(hint)) is not None:
-            inner[each.name] = texts
-        flat = flat and not (is_payload(hint) or hint is TextFloat or get_origin(hint) in _HOLDING)
+    hints = [without_none(each.type)[0] for each in msgspec.structs.fields(payload)]
+    names = payload.__struct_fields__
+    checks = [(place, check) for place, hint in enumerate(hints) if (check := _check(hint))]
+    labels = [place for place, hint in enumerate(hints) if hint is str]
+    inner: list[tuple[int, Texts]] = []
+    keyed: list[int] = []
+    for place, hint in enumerate(hints):
+        if get_origin(hint) is dict:
+            found = _texts_of_values(hint)
+            if get_args(hint)[0] in _NAMES:
+                keyed.append(place)
+        else:
+            found = None if hint is str else _texts(hint)
+        if found is not None:
+            inner.append((place, found))
     return FastPlan(
         payload,
-        tuple(checks),
-        flat,
-        bool(labels),
-        _getter(payload, labels),
-        _attributes(labels),
-        tuple((payload.__struct_fields__.index(name), of) for name, of in inner.items()),
+        not any(
+            is_payload(hint) or hint is TextFloat or get_origin(hint) in (dict, tuple)
+            for hint in hints
+        ),
+        tuple((place, names[place], check) for place, check in checks),
+        _picker(labels),
+        tuple(inner),
+        _picker(keyed),
+        _attributes([names[place] for place in labels]),
     )
 
 
-def _getter(
-    payload: type[msgspec.Struct], names: Iterable[str]
-) -> Callable[[tuple[Any, ...]], tuple[Any, ...]]:
-    """What picks these fields, however many they are, from all of a payload's values: one look
-    at a tuple costs a tenth of one at an attribute."""
-    places = [payload.__struct_fields__.index(name) for name in names]
+@cache
+def _row_of(payload: type[msgspec.Struct]) -> type[msgspec.Struct]:
+    """A class with a payload's fields that is converted from their values in order.
+
+    Nobody else has it before msgspec has worked it out, at its first conversion: a second thread
+    that converts into the same class meanwhile ends the process with SIGSEGV (msgspec 0.22).
+    """
+    fields = [(each.name, each.type) for each in msgspec.structs.fields(payload)]
+    row = msgspec.defstruct(f"{payload.__name__}Row", fields, array_like=True)
+    with suppress(msgspec.ValidationError):
+        msgspec.convert([], row)
+    return row
+
+
+def _picker(places: Sequence[int]) -> Pick:
+    """What picks these values, however many they are, from all of a payload's: one look at a
+    tuple costs a tenth of one at an attribute."""
     if len(places) > 1:
         return itemgetter(*places)
     if not places:
@@ -117,10 +126,11 @@ def _getter(
     return lambda values: (values[place],)
 
 
-def _attributes(names: list[str]) -> Callable[[Any], Iterable[Any]]:
-    if len(names) > 1:
-        return attrgetter(*names)
-    return lambda made: [getattr(made, name) for name in names]
+def _attributes(names: Sequence[str]) -> Texts | None:
+    if not names:
+        return None
+    get = attrgetter(*names)
+    return get if len(names) > 1 else lambda made: (get(made),)
 
 
 def without_none(hint: Any) -> tuple[Any, bool]:
@@ -143,53 +153,66 @@ def read_at_once(payload: type[msgspec.Struct], source: Any) -> Any:
     """
     plan = fast_plan_of(payload)
     try:
-        if type(source) is not dict:
-            source = _stored(plan, source)
-        for name, check in plan.checks:
-            value = source.get(name)
-            if value is not None and not check(value):
-                return None
-        if plan.flat:
-            made = msgspec.convert(source, payload)
-            texts: Collection[Any] = plan.labels(astuple(made))
-        else:
+        if type(source) is dict:
+            for _, name, check in plan.checks:
+                value = source.get(name)
+                if value is not None and not check(value):
+                    return None
+            if plan.flat:
+                made = msgspec.convert(source, payload)
+                labels = plan.labels(astuple(made))
+                return made if not labels or _all_fit(labels) else None
             made = msgspec.convert(source, payload, from_attributes=True, dec_hook=_convert_custom)
             values = astuple(made)
-            found = [*plan.labels(values)]
-            for place, texts_in in plan.inner:
-                if values[place]:
-                    found += texts_in(values[place])
-            texts = found
-        return made if not texts or _all_fit(texts) else None
+        else:
+            stored = _stored(plan, source)
+            for place, _, check in plan.checks:
+                value = stored[place]
+                if value is not None and not check(value):
+                    return None
+            # By place: no name has to be looked up.
+            values = astuple(
+                msgspec.convert(
+                    stored, _row_of(payload), from_attributes=True, dec_hook=_convert_custom
+                )
+            )
+            made = payload(*values)
+        texts: Collection[Any] = plan.labels(values)
+        for place, texts_in in plan.inner:
+            if values[place]:
+                texts = [*texts, *texts_in(values[place])]
+        if texts and not _all_fit(texts):
+            return None
+        for mapping in plan.keyed(values):
+            if mapping and not "".join(mapping).isascii():
+                return None
+        return made
     except Exception:
         return None
 
 
-def _all_fit(found: Collection[Any]) -> bool:
+def _all_fit(texts: Collection[Any]) -> bool:
     """Whether texts need no conversion: none of a subclass, too long, or with lone surrogates."""
-    texts = [text for text in found if text is not None]
-    if not _TEXT.issuperset(map(type, texts)):
+    if not _TEXT_OR_NONE.issuperset(map(type, texts)):
         return False
-    joined = "".join(texts)
-    return joined.isascii() and (len(joined) <= MAX_LABEL or max(map(len, texts)) <= MAX_LABEL)
+    joined = "".join(filter(None, texts))
+    return joined.isascii() and (
+        len(joined) <= MAX_LABEL or max(map(len, filter(None, texts))) <= MAX_LABEL
+    )
 
 
-def _stored(plan: FastPlan, source: Any) -> dict[str, Any]:
+def _stored(plan: FastPlan, source: Any) -> Sequence[Any]:
     """The fields of a live payload. Raises TypeError for one whose code would be called."""
     kind = type(source)
-    if kind not in plan.plain_classes:
-        known = _plain_class(plan, kind)
-        if len(plan.plain_classes) < MAX_CLASSES:
-            plan.plain_classes[kind] = known
+    if kind in plan.getters:
+        get = plan.getters[kind]
     else:
-        known = plan.plain_classes[kind]
-    if known is None:
+        get = getter_of(kind, plan.payload.__struct_fields__)
+        if len(plan.getters) < MAX_CLASSES:
+            plan.getters[kind] = get
+    if get is None:
         raise TypeError("attributes that are computed")
-    if known.get is not None:
-        # A slot that was never filled raises: the lenient way finds the others.
-        return dict(zip(known.stored, known.get(source), strict=True))
-    names = plan.payload.__struct_fields__
-    return {name: value for name in names if (value := getattr(source, name, None)) is not None}
+    return get(source)
 
 
 def _check(hint: Any) -> Check | None:
@@ -209,111 +232,81 @@ def _check(hint: Any) -> Check | None:
         return whole if plan.checks else lambda value: type(value) is dict or whole(value)
     origin, args = get_origin(hint), get_args(hint)
     if origin is dict:
-        return _plain_mapping(args[0] == Head, _check(args[1]))
+        return _plain_mapping(args[0], _check(args[1]))
     if origin is tuple:
         return _plain_sequence(_check(args[0]))
     return None
 
 
-def _plain_mapping(by_head: bool, item: Check | None) -> Check:
-    def check(value: Any) -> bool:
-        return (
-            type(value) is dict
-            and len(value) <= MAX_ENTRIES
+def _plain_mapping(key: Any, item: Check | None) -> Check:
+    def is_plain(value: Any) -> bool:
+        if type(value) is not dict:
+            return False
+        return not value or (
+            len(value) <= MAX_ENTRIES
+            and (not named or _TEXT.issuperset(map(type, value)))
+            and (not by_head or OTHER_SPELLINGS.isdisjoint(value))
             and (item is None or all(map(item, value.values())))
-            and (
-                not by_head
-                or (_TEXT.issuperset(map(type, value)) and OTHER_SPELLINGS.isdisjoint(value))
-            )
         )
 
-    if by_head or item is not None:
-        return check
-    return lambda value: type(value) is dict and len(value) <= MAX_ENTRIES
+    named, by_head = key in _NAMES, key == Head
+    return is_plain
+
+
+def _plain_sequence(item: Check | None) -> Check:
+    if item is None:
+        return lambda value: type(value) in _SEQUENCES and len(value) <= MAX_ENTRIES
+    return lambda value: (
+        type(value) in _SEQUENCES and len(value) <= MAX_ENTRIES and all(map(item, value))
+    )
 
 
 def _is_plain(plan: FastPlan, value: Any) -> bool:
     """Whether a payload in another one may be converted with it."""
-    if type(value) is not dict:
-        value = _stored(plan, value)
-    for name, check in plan.checks:
-        found = value.get(name)
-        if found is not None and not check(found):
+    if type(value) is dict:
+        for _, name, check in plan.checks:
+            found = value.get(name)
+            if found is not None and not check(found):
+                return False
+        return True
+    stored = _stored(plan, value)
+    for place, _, check in plan.checks:
+        if stored[place] is not None and not check(stored[place]):
             return False
     return True
-
-
-def _plain_sequence(item: Check | None) -> Check:
-    return lambda value: (
-        type(value) in _SEQUENCES
-        and len(value) <= MAX_ENTRIES
-        and (item is None or all(map(item, value)))
-    )
-
-
-def _keys_and_texts(of_item: Texts, value: Any) -> Iterable[Any]:
-    texts = [*value]
-    for item in value.values():
-        texts += of_item(item)
-    return texts
 
 
 def _texts(hint: Any) -> Texts | None:
-    """How to find the texts in a value of a field, None where there are none."""
+    """How to find the texts in a value, None where there are none."""
     if hint is str:
         return lambda value: (value,)
     if is_payload(hint):
-        plan = fast_plan_of(hint)
-        return plan.labels_of if plan.has_labels else None
+        return fast_plan_of(hint).texts_of
     origin, args = get_origin(hint), get_args(hint)
     if origin is dict:
-        of_item = _texts(args[1])
-        if args[1] is str:
-            return lambda value: chain(value, value.values())
-        if of_item is None:
-            return (lambda value: value) if args[0] in (str, Head) else None
-        return partial(_keys_and_texts, of_item)
+        of_values = _texts_of_values(hint)
+        if of_values is not None:
+            return lambda value: chain(value, of_values(value))
+        return (lambda value: value) if args[0] in _NAMES else None
     if origin is tuple and args[-1] is not Ellipsis:
         places = [place for place, arg in enumerate(args) if arg is str]
-        return (lambda value: [value[place] for place in places]) if places else None
+        return _picker(places) if places else None
     if origin is tuple:
-        of_item = _texts(args[0])
-        if args[0] is str:
-            return lambda value: value
-        return of_item and (lambda value: chain.from_iterable(map(of_item, value)))
+        return (lambda value: value) if args[0] is str else _texts_of_all(_texts(args[0]))
     return None
 
 
-def _plain_class(plan: FastPlan, kind: type) -> PlainClass | None:
-    """How the attributes of these objects are looked up, None unless they are only stored: an
-    attribute that raises would be taken for one that is absent, and one that computes would be
-    computed twice."""
-    if not only_stores(kind, plan.payload.__struct_fields__):
-        return None
-    found = {
-        name: type(inspect.getattr_static(kind, name, None))
-        for name in plan.payload.__struct_fields__
-    }
-    slots = [name for name, of in found.items() if of is types.MemberDescriptorType]
-    inherited = set(found.values()) - {types.MemberDescriptorType, _NOTHING}
-    if kind.__dictoffset__ or inherited or len(slots) < 2:
-        return PlainClass()
-    return PlainClass(tuple(slots), attrgetter(*slots))
+def _texts_of_values(hint: Any) -> Texts | None:
+    """How to find the texts in the values of a mapping."""
+    item = get_args(hint)[1]
+    if item is str:
+        return lambda value: value.values()
+    of_all = _texts_of_all(_texts(item))
+    return of_all and (lambda value: of_all(value.values()))
 
 
-def only_stores(kind: type, names: Iterable[str]) -> bool:
-    """Whether looking up these attributes of the class' objects calls no code of it."""
-    if (
-        issubclass(kind, (type, types.ModuleType, Mapping, *NO_OBJECTS))
-        or kind.__getattribute__ is not object.__getattribute__
-        or inspect.getattr_static(kind, "__getattr__", None) is not None
-    ):
-        return False
-    for name in names:
-        stored = type(inspect.getattr_static(kind, name, None))
-        if stored is not types.MemberDescriptorType and hasattr(stored, "__get__"):
-            return False
-    return True
+def _texts_of_all(of_item: Texts | None) -> Texts | None:
+    return of_item and (lambda values: chain.from_iterable(map(of_item, values)))
 
 
 def _convert_custom(_kind: type, value: Any) -> Any:

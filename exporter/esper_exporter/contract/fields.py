@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from msgspec import Meta
 
+from esper_exporter.contract.scalars import MAX_LABEL
+
 MAX_ENV_ID = 1_000_000
 SMALLEST_WHOLE, LARGEST_WHOLE = -(2**63), 2**64 - 1
 
@@ -31,7 +33,11 @@ EnvId = Annotated[int, Meta(ge=0, le=MAX_ENV_ID, title="env_id")]
 Text = Annotated[str, Meta(title="text")]
 """Free text, cut at 4096 characters. A plain ``str`` names something: 256 characters at most."""
 
-Head = Annotated[str, Meta(title="head")]
+Label = Annotated[str, Meta(max_length=MAX_LABEL, title="label")]
+"""What names an entry of a mapping. A plain ``str`` names something too; its length is checked
+after it was converted."""
+
+Head = Annotated[str, Meta(max_length=MAX_LABEL, title="head")]
 """The name of an action head, under its one spelling."""
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import ClassVar
 import msgspec
 
 from esper_exporter.contract.event_type import EventType
-from esper_exporter.contract.fields import Count, Whole
+from esper_exporter.contract.fields import Count, Label, Whole
 from esper_exporter.contract.unexported import COUNTED, POSITION, Unexported
 
 
@@ -55,7 +55,7 @@ class PhaseTiming(msgspec.Struct, frozen=True, gc=False):
 class PhaseProfileReport(msgspec.Struct, frozen=True, gc=False):
     """Where the trainer's time went, by phase."""
 
-    phases: dict[str, PhaseTiming]
+    phases: dict[Label, PhaseTiming]
     epoch: Whole | None = None
     batch_idx: Whole | None = None
     unexported: ClassVar[Unexported] = {POSITION: "epoch batch_idx"}
@@ -90,7 +90,7 @@ class InfrastructureSnapshotPayload(msgspec.Struct, frozen=True, gc=False):
     avg_optimizer_time_ms: float | None = None
     avg_data_transfer_time_ms: float | None = None
     batch_window: Whole | None = None
-    phase_times_ms: dict[str, tuple[float, ...]] | None = None
+    phase_times_ms: dict[Label, tuple[float, ...]] | None = None
 
 
 EVENTS = (

@@ -28,7 +28,6 @@ from esper_exporter.contract.composites import (
 )
 from esper_exporter.contract.fast_path import (
     MAX_CLASSES,
-    NO_OBJECTS,
     is_payload,
     read_at_once,
     without_none,
@@ -41,6 +40,7 @@ from esper_exporter.contract.fields import (
     EnvId,
     GradientState,
     Head,
+    Label,
     Seed,
     Text,
     TextFloat,
@@ -59,6 +59,7 @@ from esper_exporter.contract.scalars import (
     real_or_text,
     whole,
 )
+from esper_exporter.contract.stored_values import NO_OBJECTS
 
 _UNREADABLE = object()
 """Stands for a value that raised when it was looked at; no converter takes it."""
@@ -150,7 +151,7 @@ def _converter(field: str, hint: Any, required: bool) -> Converter:
     if origin is dict:
         if args[1] is Any:
             return diagnostics
-        keys = ((str, label), (Head, head_name), (Whole, number_key))
+        keys = ((Label, label), (Head, head_name), (Whole, number_key))
         key = next(convert for kind, convert in keys if args[0] == kind)
         plain = args[1] if args[1] in (float, bool) else None
         return mapping_of(key, _converter("", args[1], False), plain)

@@ -12,12 +12,7 @@ from msgspec.structs import force_setattr
 
 from esper_exporter.contract.event_table import BY_NAME
 from esper_exporter.contract.events import DEFAULT_GROUP, Event
-from esper_exporter.contract.fast_path import (
-    MAX_CLASSES,
-    NO_OBJECTS,
-    only_stores,
-    read_at_once,
-)
+from esper_exporter.contract.fast_path import MAX_CLASSES, read_at_once
 from esper_exporter.contract.payload_schema import plan_of, read_fields
 from esper_exporter.contract.rejection import (
     INVALID_VALUE,
@@ -36,6 +31,7 @@ from esper_exporter.contract.scalars import (
     name,
     whole,
 )
+from esper_exporter.contract.stored_values import NO_OBJECTS, only_stores
 from esper_exporter.contract.tamiyo import TamiyoPolicyUpdatePayload
 from esper_exporter.contract.vocabulary import OPS
 

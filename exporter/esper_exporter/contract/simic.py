@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import msgspec
 
 from esper_exporter.contract.event_type import EventType
-from esper_exporter.contract.fields import EnvId, Seed, Text, Whole
+from esper_exporter.contract.fields import EnvId, Label, Seed, Text, Whole
 from esper_exporter.contract.unexported import LABEL, POSITION, SAME, STATE, TEXT_ONLY, Unexported
 
 
@@ -33,7 +33,7 @@ class TrainingStartedPayload(msgspec.Struct, frozen=True, gc=False):
     episode_id: str | None = None
     resume_path: str | None = None
     start_episode: Whole | None = None
-    entropy_anneal: dict[str, float] | None = None
+    entropy_anneal: dict[Label, float] | None = None
     world_size: Whole | None = None
     rank: Whole | None = None
     local_rank: Whole | None = None

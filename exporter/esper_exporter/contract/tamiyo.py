@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, get_type_hints
 import msgspec
 
 from esper_exporter.contract.event_type import EventType
-from esper_exporter.contract.fields import EnvId, GradientState, Head, Whole
+from esper_exporter.contract.fields import EnvId, GradientState, Head, Label, Whole
 from esper_exporter.contract.unexported import BY_OP, COUNTED, SAME, Unexported
 from esper_exporter.contract.vocabulary import AUX_HEADS, HEADS
 
@@ -103,7 +103,7 @@ class PolicyUpdate(msgspec.Struct, frozen=True, dict=True):
     inf_grad_count: Whole | None = None
     dead_layers: Whole | None = None
     exploding_layers: Whole | None = None
-    layer_gradient_health: dict[str, float] | None = None
+    layer_gradient_health: dict[Label, float] | None = None
     entropy_collapsed: bool | None = None
     head_nan_detected: dict[Head, bool] | None = None
     head_inf_detected: dict[Head, bool] | None = None
@@ -178,23 +178,23 @@ class PolicyUpdate(msgspec.Struct, frozen=True, dict=True):
     policy_determinism: float | None = None
     action_diversity: Whole | None = None
     dominant_action_ratio: float | None = None
-    op_distribution: dict[str, float] | None = None
+    op_distribution: dict[Label, float] | None = None
     log_prob_underflow_count: Whole | None = None
     numerical_stability_score: float | None = None
     grad_clip_fraction: float | None = None
     valid_sample_ratio: float | None = None
     policy_update_magnitude: float | None = None
     gradient_utilization: float | None = None
-    grad_norm_per_layer: dict[str, float] | None = None
+    grad_norm_per_layer: dict[Label, float] | None = None
     grad_zero_fraction: float | None = None
     grad_norm_ratio: float | None = None
     grad_nan_layers: tuple[str, ...] | None = None
     loss_scale_updates: Whole | None = None
     amp_overflow_count: Whole | None = None
     grad_scaler_state: str | None = None
-    head_entropy_nats: dict[str, float] | None = None
+    head_entropy_nats: dict[Label, float] | None = None
     action_heads: tuple[str, ...] | None = None
-    head_updates: dict[str, HeadUpdatePayload] | None = None
+    head_updates: dict[Label, HeadUpdatePayload] | None = None
     advantage_min: float | None = None
     advantage_max: float | None = None
     advantage_raw_mean: float | None = None
@@ -206,7 +206,7 @@ class PolicyUpdate(msgspec.Struct, frozen=True, dict=True):
     policy_entropy_nats: float | None = None
     kl_divergence_after_update: float | None = None
     clip_fraction_after_update: float | None = None
-    head_kl_after_update: dict[str, float] | None = None
+    head_kl_after_update: dict[Label, float] | None = None
     q_wait: float | None = None
     q_germinate: float | None = None
     q_set_alpha: float | None = None

@@ -8,7 +8,7 @@ import msgspec
 
 from esper_exporter.contract.analytics import ObservationStatsTelemetry
 from esper_exporter.contract.event_type import EventType
-from esper_exporter.contract.fields import EnvId, Whole
+from esper_exporter.contract.fields import EnvId, Label, Whole
 from esper_exporter.contract.unexported import LABEL, POSITION, SAME, STATE, Unexported
 
 
@@ -48,7 +48,7 @@ class TolariaEpochPayload(msgspec.Struct, frozen=True, gc=False):
     train_loss: float | None = None
     train_accuracy: float | None = None
     host_grad_norm: float | None = None
-    seeds: dict[str, SeedTelemetry] | None = None
+    seeds: dict[Label, SeedTelemetry] | None = None
     observation_stats: ObservationStatsTelemetry | None = None
     forward_time_ms: float | None = None
     backward_time_ms: float | None = None
