@@ -47,6 +47,8 @@ def test_amtool_finds_nothing_wrong(receivers: str, tmp_path: Path) -> None:
         ("alertname=Foreign severity=warning latched=true", "team"),
         ("alertname=EsperWatchdog severity=none", "dead-mans-switch"),
         ("alertname=EsperNonFiniteLately severity=none", "nobody"),
+        ("alertname=EsperNonFiniteLatched severity=critical latched=true", "on-call-latched"),
+        ("alertname=EsperNonFiniteLatched severity=critical latched=true follows=head", "nobody"),
         ("alertname=EsperGpuXid severity=critical", "on-call"),
         ("alertname=EsperAgentDown severity=critical instance=n:9109", "on-call"),
         ("alertname=EsperRankSilent severity=critical run_id=r rank=3", "on-call"),
