@@ -5,9 +5,10 @@
 Five runs without a fault: two recordings of the real system, an A/B pair in one process, the demo,
 and a policy with heads named by its author. The recordings are replayed at their pace, as if they
 happened now, and their processes leave when they are done; the demo and the policy train until the
-time is up, and end by SIGTERM. Real Prometheus servers scrape all of them and evaluate the shipped
-rules at each interval. Prints every alert that fired or was pending; the exit code is 1 if one
-fired. Needs Prometheus and torch.
+time is up, and end by SIGTERM, after which they stay for two of the longest intervals, as
+docs/OPERATIONS.md advises. Real Prometheus servers scrape all of them and evaluate the shipped
+rules at each interval, until five minutes after the last process has gone. Prints every alert that
+fired or was pending; the exit code is 1 if one fired. Needs Prometheus and torch.
 """
 
 from __future__ import annotations
@@ -115,7 +116,7 @@ def process(command: Sequence[str], log: Path, **variables: str) -> Iterator[str
     finally:
         running.terminate()
         try:
-            running.wait(120)
+            running.wait(float(variables["ESPER_EXPORTER_TERM_LINGER"]) + 60)
         except subprocess.TimeoutExpired:
             running.kill()
             running.wait()
@@ -126,6 +127,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--intervals", nargs="+", type=int, default=[15, 30, 60], help="seconds")
     options = parser.parse_args()
+    stays = f"{2 * max(options.intervals) + 10}"
     replayed = {name: events(path) for name, path in RECORDINGS.items()}
     replayed["A/B pair"] = ab_pair()
     exporters = {
@@ -134,7 +136,7 @@ def main() -> int:
             run_id=name.replace(" ", "-").replace("/", "-"),
             state_dir="off",
             gpu_vitals="off",
-            linger=150,
+            linger=float(stays),
         )
         for name in replayed
     }
@@ -146,6 +148,7 @@ def main() -> int:
                 process(
                     [sys.executable, "-m", "esper_exporter", "demo", "--port", "0"],
                     folder / "demo.log",
+                    ESPER_EXPORTER_TERM_LINGER=stays,
                 )
             ),
             "own heads": trainings.enter_context(
@@ -154,6 +157,7 @@ def main() -> int:
                     folder / "own.log",
                     PYTHONPATH=os.pathsep.join([str(ROOT), str(ROOT / "exporter")]),
                     ESPER_EXPORTER_PORT="0",
+                    ESPER_EXPORTER_TERM_LINGER=stays,
                     OMP_NUM_THREADS="1",
                 )
             ),
