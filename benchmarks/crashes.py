@@ -56,7 +56,7 @@ class Outcome:
     """What came of the faults at one interval."""
 
     interval: int
-    told: Counter[str] = field(default_factory=Counter)
+    reported: Counter[str] = field(default_factory=Counter)
     """Faults that were notified, by way."""
     most: int = 0
     """Messages about the fault that had most."""
@@ -200,7 +200,7 @@ def attempt(
             time.sleep(settle / 2)
             outcome.again += [words for _, words in messages(receiver)]
     count = Counter(run for run, _ in first)
-    outcome.told = Counter(run.rpartition("-")[0] for run in count if "-" in run)
+    outcome.reported = Counter(run.rpartition("-")[0] for run in count if "-" in run)
     outcome.of_ranks = count.pop("ranks", 0)
     outcome.others = [words for run, words in first if not run]
     count.pop("", None)
@@ -237,23 +237,23 @@ def main() -> int:
     )
     print("|---" * (len(WAYS) + 6) + "|")
     for one in outcomes:
-        told = " | ".join(f"{one.told[way]} of {wanted[way]}" for way in WAYS)
+        reported = " | ".join(f"{one.reported[way]} of {wanted[way]}" for way in WAYS)
         print(
-            f"| {one.interval} s | {told} | {one.mean:.2f}, {one.most} | {one.of_ranks} |"
+            f"| {one.interval} s | {reported} | {one.mean:.2f}, {one.most} | {one.of_ranks} |"
             f" {one.slowest:.0f} s | {len(one.again)} | {len(one.others)} |"
         )
     for one in outcomes:
         for words in (*one.others, *one.again):
             print(f"  {one.interval} s: {words}")
     good = all(
-        dict(one.told) == {way: n for way, n in wanted.items() if n}
+        dict(one.reported) == {way: n for way, n in wanted.items() if n}
         and one.most <= 2
         and 1 <= one.of_ranks <= 3
         and not one.again
         and not one.others
         for one in outcomes
     )
-    every = sum(sum(one.told.values()) for one in outcomes)
+    every = sum(sum(one.reported.values()) for one in outcomes)
     print(f"notified: {every} of {len(outcomes) * sum(wanted.values())}")
     return 0 if good else 1
 

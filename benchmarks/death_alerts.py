@@ -142,7 +142,7 @@ def main() -> int:
             time.sleep(5.0)  # what is wrong may come beside the last that is right
             found = [wrong(manager, case) for case in cases]
             times = [told_at(manager, case) for case in cases]
-    waited = [told - at for told, at in zip(times, died, strict=True) if told is not None]
+    waited = [fired - at for fired, at in zip(times, died, strict=True) if fired is not None]
     code = report(cases, found)
     if waited:
         print(f"from death to message: {median(waited):.0f} s, at most {max(waited):.0f} s")

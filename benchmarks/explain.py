@@ -227,8 +227,8 @@ def main() -> int:
         right += good
         slow += seconds > MOST_SECONDS
         wrong += [] if good else [case]
-        told = "right" if good else f"WRONG, wanted {case.expected}"
-        print(f"{case.name}: {found} in {seconds:.2f} s, {told}", flush=True)
+        reported = "right" if good else f"WRONG, wanted {case.expected}"
+        print(f"{case.name}: {found} in {seconds:.2f} s, {reported}", flush=True)
     done = right + len(wrong)
     alarms = sum(case.expected == HEALTHY for case in wrong)
     print(

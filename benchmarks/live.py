@@ -126,8 +126,8 @@ def main() -> int:
 
 
 def _row(number: int, ours: Took, theirs: Took) -> str:
-    told = [f"{clock} {getattr(ours, clock) / getattr(theirs, clock):.3f}" for clock in CLOCKS]
-    return f"{number}: {', '.join(told)} ({theirs.wall:.2f} s)"
+    reported = [f"{clock} {getattr(ours, clock) / getattr(theirs, clock):.3f}" for clock in CLOCKS]
+    return f"{number}: {', '.join(reported)} ({theirs.wall:.2f} s)"
 
 
 def _summary(meaning: str, pairs: list[tuple[float, float]]) -> str:

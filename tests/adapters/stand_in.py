@@ -44,9 +44,9 @@ class Event:
     severity: str = "info"
 
 
-def payload(**told: Any) -> Any:
+def payload(**reported: Any) -> Any:
     """A dataclass with these fields."""
-    return make_dataclass("Payload", [(name, Any) for name in told])(**told)
+    return make_dataclass("Payload", [(name, Any) for name in reported])(**reported)
 
 
 class Hub:
@@ -60,8 +60,8 @@ class Hub:
         backend.start()
         self.backends.append(backend)
 
-    def emit(self, kind: str, **told: Any) -> None:
-        event = Event(Kind[kind], payload(**told), self.group)
+    def emit(self, kind: str, **reported: Any) -> None:
+        event = Event(Kind[kind], payload(**reported), self.group)
         self.events.append(event)
         for backend in self.backends:
             backend.emit(event)
@@ -210,7 +210,7 @@ class PPOAgent:
         with torch.no_grad():
             anchor = self.policy.evaluate_actions(data["states"], actions)
         old = {head: anchor.log_prob[head].detach() for head in HEADS}
-        told: dict[str, Any] = defaultdict(list)
+        reported: dict[str, Any] = defaultdict(list)
         performed = False
         for _ in range(self.epochs):
             result = self.policy.evaluate_actions(data["states"], actions)
@@ -221,7 +221,7 @@ class PPOAgent:
             bad = [head for head in HEADS if not new[head].isfinite().all()]
             if bad:
                 sources = [f"log_probs[{head}]: NaN detected" for head in bad]
-                told["finiteness_gate_failures"].append({"sources": sources})
+                reported["finiteness_gate_failures"].append({"sources": sources})
                 continue
             masks = {h: m[valid] for h, m in compute_causal_masks(actions["op"]).items()}
             before = {head: old[head][valid] for head in HEADS}
@@ -246,13 +246,13 @@ class PPOAgent:
             )
             self.optimizer.step()
             performed = True
-            told["norm"].append(float(norm))
-            told["clip"].append(float(ratios.clip_fraction))
-            told["policy"].append(float(losses.policy_loss))
-            told["value"].append(float(losses.value_loss))
+            reported["norm"].append(float(norm))
+            reported["clip"].append(float(ratios.clip_fraction))
+            reported["policy"].append(float(losses.policy_loss))
+            reported["value"].append(float(losses.value_loss))
             if self.raises:
                 raise ValueError("the gradient drift check")
-        return {**told, "ppo_update_performed": performed}
+        return {**reported, "ppo_update_performed": performed}
 
 
 class Host(nn.Module):
@@ -343,24 +343,24 @@ class VectorizedPPOTrainer:
                     val_loss=1.0,
                 )
         self.agent.buffer.fill(batch_idx)
-        told = self.agent.update()
-        if told["ppo_update_performed"]:
-            norm = max(told["norm"])
+        reported = self.agent.update()
+        if reported["ppo_update_performed"]:
+            norm = max(reported["norm"])
             self.hub.emit(
                 "PPO_UPDATE_COMPLETED",
-                policy_loss=sum(told["policy"]) / len(told["policy"]),
-                value_loss=sum(told["value"]) / len(told["value"]),
+                policy_loss=sum(reported["policy"]) / len(reported["policy"]),
+                value_loss=sum(reported["value"]) / len(reported["value"]),
                 entropy=8.0,
                 grad_norm=norm,
                 pre_clip_grad_norm=norm,
                 kl_divergence=0.0,
-                clip_fraction=sum(told["clip"]) / len(told["clip"]),
+                clip_fraction=sum(reported["clip"]) / len(reported["clip"]),
                 nan_grad_count=0,
                 batch=batch_idx + 1,
                 ppo_updates_count=1,
             )
         else:
-            sources = told["finiteness_gate_failures"][0]["sources"]
+            sources = reported["finiteness_gate_failures"][0]["sources"]
             self.hub.emit(
                 "NUMERICAL_INSTABILITY_DETECTED",
                 anomaly_type="ppo_finiteness_skip",

@@ -93,8 +93,8 @@ def test_what_was_measured_joins_the_trainer_s_own_event() -> None:
     assert value(page, "esper_tamiyo_update_index") == 1
     assert value(page, "esper_tamiyo_policy_entropy") == 8.0, "the trainer's own value"
     assert value(page, "esper_tamiyo_grad_norm_step") in (1, 2, 3)
-    told = trainer.hub.events[-2].data
-    assert value(page, "esper_tamiyo_grad_norm_pre_clip") == told.pre_clip_grad_norm
+    reported = trainer.hub.events[-2].data
+    assert value(page, "esper_tamiyo_grad_norm_pre_clip") == reported.pre_clip_grad_norm
     for name in (
         *("value_prediction_error_mean", "td_error_mean", "kl_divergence_max_nats"),
         *("kl_reverse_nats", "policy_determinism_ratio", "action_diversity"),
@@ -268,8 +268,8 @@ def test_an_update_that_arrives_after_its_event_keeps_its_fields(
     plain = hub.emit
     if not events:
         # The hub's queue was full.
-        hub.emit = lambda kind, **told: (  # type: ignore[method-assign]
-            None if kind == "PPO_UPDATE_COMPLETED" else plain(kind, **told)
+        hub.emit = lambda kind, **reported: (  # type: ignore[method-assign]
+            None if kind == "PPO_UPDATE_COMPLETED" else plain(kind, **reported)
         )
     trainer = VectorizedPPOTrainer(hub, "default", 1, 1.0)
     exporter = attach("night-7", hub=hub, **OPTIONS)
@@ -388,10 +388,10 @@ def test_a_value_that_differs_from_the_trainer_s_is_counted() -> None:
     exporter = attach("night-7", hub=hub, **OPTIONS)
     plain = hub.emit
 
-    def lying(kind: str, **told: Any) -> None:
+    def lying(kind: str, **reported: Any) -> None:
         if kind == "PPO_UPDATE_COMPLETED":
-            told["pre_clip_grad_norm"] *= 1.5
-        plain(kind, **told)
+            reported["pre_clip_grad_norm"] *= 1.5
+        plain(kind, **reported)
 
     hub.emit = lying  # type: ignore[method-assign]
     trainer._run_batch(batch_idx=0)

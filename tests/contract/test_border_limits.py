@@ -81,8 +81,8 @@ def test_diagnostics_of_any_width_are_read_at_once() -> None:
 
 
 def test_a_numpy_number_of_a_diagnostic_stays_a_number() -> None:
-    told = {"one": np.int64(1), "up": np.bool_(True)}
-    got = read(like("NUMERICAL_INSTABILITY_DETECTED", stability=told), now).data.stability
+    reported = {"one": np.int64(1), "up": np.bool_(True)}
+    got = read(like("NUMERICAL_INSTABILITY_DETECTED", stability=reported), now).data.stability
     assert {key: (value, type(value)) for key, value in got.items()} == {
         "one": (1, int),
         "up": (True, bool),

@@ -28,9 +28,9 @@ values = st.recursive(
 fuzzing = settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow], deadline=None)
 
 
-def survives(told: object) -> None:
+def survives(reported: object) -> None:
     try:
-        event = read(told, now)
+        event = read(reported, now)
     except Rejected as refused:
         assert refused.reason in REASONS
     else:
@@ -40,8 +40,8 @@ def survives(told: object) -> None:
 
 @fuzzing
 @given(values)
-def test_arbitrary_json_is_read_or_refused(told: Any) -> None:
-    survives(told)
+def test_arbitrary_json_is_read_or_refused(reported: Any) -> None:
+    survives(reported)
 
 
 @fuzzing

@@ -26,17 +26,17 @@ def refused(event: object) -> Rejected:
 @pytest.mark.parametrize("name", NAMES)
 def test_every_recorded_event_reads_the_same_from_json_and_live(name: str) -> None:
     for number, line in enumerate(telemetry_lines(name)):
-        told = parse_line(line)
-        event = read(told, now)
+        reported = parse_line(line)
+        event = read(reported, now)
         assert event.ignored == ()
         # As text, because NaN does not equal itself.
-        assert repr(read(live(told, slots=number % 2 == 0), now)) == repr(event)
+        assert repr(read(live(reported, slots=number % 2 == 0), now)) == repr(event)
 
 
 def test_every_value_of_a_recorded_update_arrives_unchanged() -> None:
-    told = recorded()["PPO_UPDATE_COMPLETED"]["data"]
+    reported = recorded()["PPO_UPDATE_COMPLETED"]["data"]
     got = asdict(read(update(), now).data)
-    for field, value in told.items():
+    for field, value in reported.items():
         assert got[field] == (tuple(value) if isinstance(value, list) else value), field
 
 
@@ -137,9 +137,9 @@ def test_an_unusable_event_is_refused_with_its_reason(event: object, reason: str
 
 
 def test_an_unknown_type_of_a_megabyte_is_told_in_short() -> None:
-    told = refused({"event_type": "X" * 1_000_000}).event_name
-    assert told is not None
-    assert len(told) <= 256
+    reported = refused({"event_type": "X" * 1_000_000}).event_name
+    assert reported is not None
+    assert len(reported) <= 256
 
 
 def test_an_analytics_snapshot_of_no_environment_may_come_without_one() -> None:
@@ -151,7 +151,7 @@ def test_a_checkpoint_may_come_without_a_payload() -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "expected"),
+    ("reported", "expected"),
     [
         ("2026-11-21T00:45:07+00:00", datetime(2026, 11, 21, 0, 45, 7, tzinfo=UTC)),
         ("2026-11-21T00:45:07", datetime(2026, 11, 21, 0, 45, 7, tzinfo=UTC)),
@@ -163,23 +163,23 @@ def test_a_checkpoint_may_come_without_a_payload() -> None:
         ),
     ],
 )
-def test_a_time_is_read_as_utc(told: Any, expected: datetime) -> None:
-    event = read(like("EPOCH_COMPLETED", {"timestamp": told}), now)
+def test_a_time_is_read_as_utc(reported: Any, expected: datetime) -> None:
+    event = read(like("EPOCH_COMPLETED", {"timestamp": reported}), now)
     assert event.timestamp == expected
     assert event.timestamp.utcoffset() == timedelta(0)
     assert event.ignored == ()
 
 
-@pytest.mark.parametrize("told", [None, "yesterday", True, math.nan, math.inf, 1e300, []])
-def test_without_a_usable_time_an_event_happened_now(told: Any) -> None:
-    event = read(like("EPOCH_COMPLETED", {"timestamp": told}), now)
+@pytest.mark.parametrize("reported", [None, "yesterday", True, math.nan, math.inf, 1e300, []])
+def test_without_a_usable_time_an_event_happened_now(reported: Any) -> None:
+    event = read(like("EPOCH_COMPLETED", {"timestamp": reported}), now)
     assert event.timestamp == NOW
     assert event.ignored == ("timestamp",)
 
 
-@pytest.mark.parametrize("told", [None, ""])
-def test_an_event_without_a_group_belongs_to_the_default_one(told: str | None) -> None:
-    assert read(like("EPOCH_COMPLETED", {"group_id": told}), now).group_id == "default"
+@pytest.mark.parametrize("reported", [None, ""])
+def test_an_event_without_a_group_belongs_to_the_default_one(reported: str | None) -> None:
+    assert read(like("EPOCH_COMPLETED", {"group_id": reported}), now).group_id == "default"
 
 
 def test_free_text_is_cut_and_can_always_be_encoded() -> None:
@@ -217,8 +217,8 @@ def test_a_head_has_one_name_and_a_flag_that_is_up_stays_up() -> None:
 
 
 def test_a_number_that_the_file_output_wrote_as_text_is_the_live_one() -> None:
-    told = like("ANALYTICS_SNAPSHOT:last_action", decision_entropy="0.6931412")
-    assert read(told, now).data.decision_entropy == float(np.float32(0.6931412))
+    reported = like("ANALYTICS_SNAPSHOT:last_action", decision_entropy="0.6931412")
+    assert read(reported, now).data.decision_entropy == float(np.float32(0.6931412))
 
 
 def test_a_bad_seed_is_left_out_and_the_others_are_kept() -> None:
@@ -250,13 +250,13 @@ def test_a_refused_epoch_has_nothing_to_salvage() -> None:
 
 
 def test_a_required_field_may_be_named_as_not_measured() -> None:
-    told = {"policy_loss": 1.0, "entropy": 2.0, "grad_norm": 3.0, "nan_grad_count": 0}
+    reported = {"policy_loss": 1.0, "entropy": 2.0, "grad_norm": 3.0, "nan_grad_count": 0}
     unmeasured = ("value_loss", "kl_divergence", "clip_fraction")
     event = {"event_type": "TAMIYO_POLICY_UPDATE", "timestamp": "2026-06-01T08:00:00+00:00"}
-    payload: Any = read({**event, "data": {**told, "not_measured": unmeasured}}, now).data
+    payload: Any = read({**event, "data": {**reported, "not_measured": unmeasured}}, now).data
     assert payload.value_loss is None and payload.policy_loss == 1.0
     with pytest.raises(Rejected, match="clip_fraction"):
-        read({**event, "data": {**told, "not_measured": unmeasured[:2]}}, now)
+        read({**event, "data": {**reported, "not_measured": unmeasured[:2]}}, now)
 
 
 def test_all_required_fields_that_are_missing_are_named_at_once() -> None:

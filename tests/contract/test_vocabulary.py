@@ -18,7 +18,7 @@ from esper_exporter.contract.vocabulary import (
 
 
 @pytest.mark.parametrize(
-    ("told", "op"),
+    ("reported", "op"),
     [
         ("GERMINATE_CONV_LIGHT", "GERMINATE"),
         ("FOSSILIZE_R0C0", "FOSSILIZE"),
@@ -29,8 +29,8 @@ from esper_exporter.contract.vocabulary import (
         *((op, op) for op in OPS),
     ],
 )
-def test_a_factored_action_is_counted_as_its_operation(told: str, op: str) -> None:
-    assert normalize_action(told) == op
+def test_a_factored_action_is_counted_as_its_operation(reported: str, op: str) -> None:
+    assert normalize_action(reported) == op
 
 
 @pytest.mark.parametrize(

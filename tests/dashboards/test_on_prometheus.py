@@ -118,11 +118,11 @@ def test_bars_of_events_add_up_to_what_was_recorded(server: Prometheus) -> None:
 
 def test_the_latches_of_a_run_that_died_say_which_heads_and_since_when(server: Prometheus) -> None:
     end = when(recorded("run2b")[-1]) + 600
-    told: Callable[[str], Any] = lambda column: ask(  # noqa: E731
+    reported: Callable[[str], Any] = lambda column: ask(  # noqa: E731
         server, column_of("esper-heads", "The eight heads", column), end, "head", run="run2b"
     )
-    assert {head for head, lit in told("NaN").items() if lit} == {"tempo", "op"}
-    assert not any(told("Inf").values())
+    assert {head for head, lit in reported("NaN").items() if lit} == {"tempo", "op"}
+    assert not any(reported("Inf").values())
     skips = [
         event
         for event in recorded("run2b")
@@ -132,6 +132,6 @@ def test_the_latches_of_a_run_that_died_say_which_heads_and_since_when(server: P
         head: 1000 * min(when(e) for e in skips if f"log_probs[{head}]" in e["data"]["detail"])
         for head in ("tempo", "op")
     }
-    assert told("NaN since") == pytest.approx(first, rel=1e-9)
+    assert reported("NaN since") == pytest.approx(first, rel=1e-9)
     skipped = query_of("esper-heads", "Updates skipped")
     assert ask(server, skipped, end, run="run2b") == len(skips) == 3

@@ -290,10 +290,10 @@ def test_two_runs_are_compared(capsysbinary: pytest.CaptureFixture[bytes]) -> No
     first, second = (f"{one}#{run.run_id}/{run.group_id}" for run in runs)
     capsysbinary.readouterr()
     assert main(["compare", first, second, "--format", "json"]) == 0
-    told = json.loads(capsysbinary.readouterr().out)
-    assert told["parts"]["update"] == 2
-    assert told["configuration"]["differs"] == []
-    assert ["cause", "healthy", "head_nan"] in told["results"]
+    reported = json.loads(capsysbinary.readouterr().out)
+    assert reported["parts"]["update"] == 2
+    assert reported["configuration"]["differs"] == []
+    assert ["cause", "healthy", "head_nan"] in reported["results"]
     for form in ("markdown", "html"):
         assert main(["compare", first, second, "--format", form]) == 0
         assert "They part in update 2" in capsysbinary.readouterr().out.decode()

@@ -58,14 +58,14 @@ def test_every_accepted_event_is_kept_before_and_after_compaction(tmp_path: Path
     before = connect(tmp_path).execute(query).fetchall()
     assert before == [("night-7", "op", "nan", 2, 5), ("night-7", "tempo", "nan", 1, 3)]
     sums = "SELECT sum(grad_norm), sum(entropy), sum(batch) FROM tamiyo_updates"
-    told = connect(tmp_path).execute(sums).fetchall()
+    reported = connect(tmp_path).execute(sums).fetchall()
     assert compact(tmp_path)[0] == len(events)
     assert open_segments(tmp_path) == []
     assert connect(tmp_path).execute(query).fetchall() == before
-    assert connect(tmp_path).execute(sums).fetchall() == told
+    assert connect(tmp_path).execute(sums).fetchall() == reported
     assert verify(tmp_path)[0] == []
     with recording("run2b") as path:
-        assert connect(path).execute(sums).fetchall() == told
+        assert connect(path).execute(sums).fetchall() == reported
 
 
 def test_a_refused_event_is_not_kept(tmp_path: Path) -> None:

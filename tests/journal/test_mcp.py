@@ -77,8 +77,8 @@ def test_rows_are_limited() -> None:
 
     with recording("run1") as path:
         tools = Tools([str(path)])
-        told = tools.query("SELECT seq, 'NaN'::DOUBLE AS x FROM raw_events")
-        assert (len(told["rows"]), told["cut"]) == (MOST_ROWS, True)
-        assert told["rows"][0]["x"] == "NaN"
+        reported = tools.query("SELECT seq, 'NaN'::DOUBLE AS x FROM raw_events")
+        assert (len(reported["rows"]), reported["cut"]) == (MOST_ROWS, True)
+        assert reported["rows"][0]["x"] == "NaN"
         with pytest.raises(QueryRefused):
             tools.query("DROP VIEW runs")

@@ -124,9 +124,9 @@ def test_a_view_has_a_row_for_each_of_its_events_under_every_name(name: str, vie
     for each in (view, *aliases):
         assert connection.execute(f"SELECT count(*) FROM {each}").fetchall() == [(len(rows),)]
         assert rows or view in ("anomalies", "seed_lifecycle")
-        for column, told in sums.items():
+        for column, reported in sums.items():
             found = connection.execute(f"SELECT {column} FROM {each}").fetchall()
-            expected = total([(event["data"] or {}).get(told) for event in rows])
+            expected = total([(event["data"] or {}).get(reported) for event in rows])
             assert total([value for (value,) in found]) == pytest.approx(expected)
 
 

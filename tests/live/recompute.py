@@ -21,17 +21,17 @@ def layer_of(name: str) -> str:
 
 
 def rollout(dump: dict[str, Any]) -> dict[str, float]:
-    told = dump["rollout"][0]
-    values, returns = array(told["values"]), array(told["returns"])
+    reported = dump["rollout"][0]
+    values, returns = array(reported["values"]), array(reported["returns"])
     error = values - returns
     return {
         "esper_tamiyo_value_prediction_error_mean": error.mean(),
         "esper_tamiyo_value_prediction_error_std": error.std(),
-        "esper_tamiyo_td_error_mean": array(told["td_errors"]).mean(),
+        "esper_tamiyo_td_error_mean": array(reported["td_errors"]).mean(),
         "esper_tamiyo_return_mean": returns.mean(),
         "esper_tamiyo_return_std": returns.std(ddof=1),
         "esper_tamiyo_value_target_correlation": float(np.corrcoef(values, returns)[0, 1]),
-        "esper_tamiyo_valid_sample_ratio": sum(told["counts"]) / told["most"],
+        "esper_tamiyo_valid_sample_ratio": sum(reported["counts"]) / reported["most"],
     }
 
 

@@ -160,8 +160,8 @@ def test_choices_are_counted_as_decided(trained: tuple[int, Path, Any]) -> None:
     assert {head for head, _ in decided} == set(HEADS)
     shown = {
         (labels["head"], labels["choice"]): count
-        for (name, told), count in samples(result["page"]).items()
-        if name == "esper_tamiyo_choices_total" and count and (labels := dict(told))
+        for (name, reported), count in samples(result["page"]).items()
+        if name == "esper_tamiyo_choices_total" and count and (labels := dict(reported))
     }
     assert shown == decided
 
@@ -223,7 +223,11 @@ def test_a_fault_is_named_also_when_the_trainer_raises(
         first = value(page, "esper_tamiyo_head_nonfinite_first_update", **labels, kind=kind)
         assert first == 1, "the first update of its batch"
         assert value(page, "esper_tamiyo_head_nonfinite_first_batch", **labels, kind=kind) == 2
-        lit = {dict(told)["head"] for (n, told), v in samples(page).items() if n == LOGITS and v}
+        lit = {
+            dict(reported)["head"]
+            for (n, reported), v in samples(page).items()
+            if n == LOGITS and v
+        }
         assert lit == {"tempo"}
     else:
         first = value(page, "esper_tamiyo_layer_nonfinite_first_update", **labels, kind=kind)

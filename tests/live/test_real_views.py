@@ -75,10 +75,10 @@ def plain(value: Any) -> Any:
     text as numbers."""
     if isinstance(value, str):
         try:
-            told = json.loads(value)
+            reported = json.loads(value)
         except ValueError:
             return value
-        return value if told is None else plain(told)
+        return value if reported is None else plain(reported)
     if isinstance(value, float):
         return "NaN" if math.isnan(value) else round(value, 12)
     if isinstance(value, list | tuple):

@@ -37,6 +37,6 @@ def test_the_document_tells_what_the_catalogue_has_to_within_a_tenth() -> None:
     text = (Path(__file__).parents[2] / "docs" / "SCALE.md").read_text()
     rows = re.findall(r"^\| (\d+) \| (\d+) \| ([\d,]+) \|$", text, re.MULTILINE)
     assert len(rows) == 3
-    for envs, slots, told in rows:
+    for envs, slots, reported in rows:
         reckoned = series_of_run(int(envs), int(slots))
-        assert int(told.replace(",", "")) == pytest.approx(reckoned, rel=0.1)
+        assert int(reported.replace(",", "")) == pytest.approx(reckoned, rel=0.1)

@@ -70,17 +70,17 @@ def bits(value: float) -> bytes:
     )
 )
 def test_any_label_and_any_number_come_back_as_they_were(
-    form: str, told: list[tuple[str, float]]
+    form: str, reported: list[tuple[str, float]]
 ) -> None:
     table = new_table()
-    for label, value in told:
+    for label, value in reported:
         row = table.add_row("b", (("name", label),))
         assert row is not None
         table.write(row, (value, ABSENT))
     found = samples(table, form)
     assert {key: bits(value) for key, value in found.items()} == {
         ("esper_test_value", (("name", label.encode("utf-8", "replace").decode()),)): bits(value)
-        for label, value in told
+        for label, value in reported
     }
 
 

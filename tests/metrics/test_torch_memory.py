@@ -78,11 +78,11 @@ def test_what_comes_without_a_device_is_of_the_policy_s() -> None:
 
 
 def test_the_event_that_came_last_is_right() -> None:
-    told = infrastructure(cuda_memory_allocated_gb=2.0)
+    reported = infrastructure(cuda_memory_allocated_gb=2.0)
     later = update(cuda_memory_allocated_gb=1.0, cuda_memory_reserved_gb=2.0)
     name = "esper_torch_memory_allocated_bytes"
-    assert value(page_after(told, later), name) == GIB
-    assert value(page_after(later, told), name) == 2 * GIB
+    assert value(page_after(reported, later), name) == GIB
+    assert value(page_after(later, reported), name) == 2 * GIB
 
 
 def test_a_run_without_cuda_has_no_memory_of_it() -> None:

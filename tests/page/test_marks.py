@@ -174,9 +174,9 @@ def test_a_head_tells_its_last_twenty_updates_at_the_pointer_and_the_focus(
             assert min(box) >= 0, (head, what, box)
     tab.run(f"{cell.format('op', 'gradient')}.focus()")
     tab.until("return document.querySelector('.card')?.dataset.card === 'op/gradient'")
-    told = tab.text(".card")
-    assert "update 6" in told and "25" in told
-    assert "0.600 to 2.500" in told and "exploding above 5" in told
+    reported = tab.text(".card")
+    assert "update 6" in reported and "25" in reported
+    assert "0.600 to 2.500" in reported and "exploding above 5" in reported
     label = tab.run("return document.querySelector('.trail').getAttribute('aria-label')")
     assert label.startswith("Op gradient, last 20 updates: first 0.600, last 2.500")
     tab.press("\ue00c")  # Escape

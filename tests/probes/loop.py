@@ -50,8 +50,8 @@ class Told:
 
     @property
     def anomalies(self) -> list[tuple[str, str | None]]:
-        told = self.of("NUMERICAL_INSTABILITY_DETECTED")
-        return [(each["anomaly_type"], each["detail"]) for each in told]
+        reported = self.of("NUMERICAL_INSTABILITY_DETECTED")
+        return [(each["anomaly_type"], each["detail"]) for each in reported]
 
 
 def probe(sink: Any, policy: Policy | None = None, **options: Any) -> PolicyProbe:

@@ -74,18 +74,18 @@ def test_however_it_clips_the_update_is_measured_with_its_losses(clip: str, froz
             layer_norms.append(norm(p.grad for p in policy.body.parameters()))
             CLIPS[clip](policy, measured)
             optimizer.step()
-    told = sink.update
+    reported = sink.update
     assert sink.failures == 0 and sink.anomalies == []
-    assert told["policy_loss"] == 0.25 and told["value_loss"] == 0.5
-    assert told["pre_clip_grad_norm"] == pytest.approx(max(wholes), rel=1e-6)
-    assert told["grad_norm_step"] == 3
-    assert told["grad_norm_per_layer"]["body"] == pytest.approx(layer_norms[-1], rel=1e-6)
+    assert reported["policy_loss"] == 0.25 and reported["value_loss"] == 0.5
+    assert reported["pre_clip_grad_norm"] == pytest.approx(max(wholes), rel=1e-6)
+    assert reported["grad_norm_step"] == 3
+    assert reported["grad_norm_per_layer"]["body"] == pytest.approx(layer_norms[-1], rel=1e-6)
     after = max(wholes) if clip == "none" else LIMIT * (math.sqrt(2) if "split" in clip else 1)
-    assert told["grad_norm"] == pytest.approx(after, rel=1e-4)
-    assert ("grad_clip_fraction" in told) == (clip != "none")
-    state = told["head_slot_gradient_state"]
+    assert reported["grad_norm"] == pytest.approx(after, rel=1e-4)
+    assert ("grad_clip_fraction" in reported) == (clip != "none")
+    state = reported["head_slot_gradient_state"]
     assert state == ("missing" if frozen else "finite")
-    assert told["not_measured"] == ()
+    assert reported["not_measured"] == ()
 
 
 def test_a_norm_at_the_limit_that_only_the_optimizer_saw_may_be_clipped() -> None:
@@ -113,10 +113,10 @@ def test_norms_of_heads_and_layers_are_those_of_one_step() -> None:
             weight = policy.heads[large].weight
             weight.grad = torch.ones_like(weight)
             measured.clip_grad_norm_()
-    told = sink.update
-    heads = [told[f"head_{head}_grad_norm"] for head in HEADS]
-    assert math.hypot(*heads) == pytest.approx(told["pre_clip_grad_norm"])
-    assert told["head_slot_grad_norm"] == 0.0 and told["grad_norm_step"] == 1
+    reported = sink.update
+    heads = [reported[f"head_{head}_grad_norm"] for head in HEADS]
+    assert math.hypot(*heads) == pytest.approx(reported["pre_clip_grad_norm"])
+    assert reported["head_slot_grad_norm"] == 0.0 and reported["grad_norm_step"] == 1
 
 
 def test_a_head_that_is_missing_costs_its_own_fields_only() -> None:
@@ -292,8 +292,8 @@ def test_begin_and_end_stand_in_for_with() -> None:
         measured.clip_grad_norm_()
         update.end()
         update.end()
-    told = [(each["batch"], each["ppo_update_idx"]) for each in sink.of("TAMIYO_POLICY_UPDATE")]
-    assert told == [(4, 1), (4, 2), (5, 1)]
+    reported = [(each["batch"], each["ppo_update_idx"]) for each in sink.of("TAMIYO_POLICY_UPDATE")]
+    assert reported == [(4, 1), (4, 2), (5, 1)]
 
 
 @pytest.mark.parametrize("how", ["raised", "no_event"])

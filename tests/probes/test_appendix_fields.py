@@ -95,14 +95,14 @@ def test_every_field_has_a_metric_with_a_source() -> None:
 
 def whole_update(measured: PolicyProbe, policy: Policy, seed: int, **changed: Any) -> None:
     """An update in which everything that the probe can measure is handed over."""
-    told = batch(steps=12, seed=seed)
-    told["log_probs"]["op"][5 : 4 + seed] = -60.0
+    reported = batch(steps=12, seed=seed)
+    reported["log_probs"]["op"][5 : 4 + seed] = -60.0
     returns = torch.linspace(-1.0, 1.0 + seed, 12)
     actions = {head: torch.arange(12) % (1 + seed) for head in ("op", "slot", "tempo")}
     actions["alpha_curve"] = torch.zeros(12, dtype=torch.long)
     valid = torch.ones(12, dtype=torch.bool)
     valid[-seed:] = False
-    active = {head: torch.arange(12) >= seed for head in told["log_probs"]}
+    active = {head: torch.arange(12) >= seed for head in reported["log_probs"]}
     with measured.update() as update:
         update.rollout(
             values=returns * 0.5 + torch.sin(returns * seed),
@@ -112,7 +112,7 @@ def whole_update(measured: PolicyProbe, policy: Policy, seed: int, **changed: An
             actions=actions,
             valid=valid,
         )
-        update.minibatch(**told, active=active, valid=valid, **changed)
+        update.minibatch(**reported, active=active, valid=valid, **changed)
         for phase in ("forward", "backward", "optimizer", "data_transfer"):
             with measured.phase(phase):
                 pass

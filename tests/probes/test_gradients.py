@@ -59,37 +59,39 @@ def test_other_norms_clip_as_in_torch(norm_type: float) -> None:
 
 
 def test_the_norm_before_clipping_is_told_and_the_one_after() -> None:
-    told, _, _ = update_with([40.0], max_grad_norm=1.0)
-    assert told["pre_clip_grad_norm"] > 100.0
-    assert told["grad_norm"] == pytest.approx(1.0, abs=1e-3)
-    assert told["gradient_utilization"] == pytest.approx(1.0, abs=1e-3)
+    reported, _, _ = update_with([40.0], max_grad_norm=1.0)
+    assert reported["pre_clip_grad_norm"] > 100.0
+    assert reported["grad_norm"] == pytest.approx(1.0, abs=1e-3)
+    assert reported["gradient_utilization"] == pytest.approx(1.0, abs=1e-3)
 
 
 def test_every_field_of_the_gradient_flow() -> None:
-    told, policy, seen = update_with([0.01, 3.0], max_grad_norm=1.0, every=1)
+    reported, policy, seen = update_with([0.01, 3.0], max_grad_norm=1.0, every=1)
     totals = [norm(list(before.values())) for before, _ in seen]
     worst = seen[totals.index(max(totals))][0]
     largest = {name: norm([worst[name]]) for name, _ in policy.named_parameters()}
-    assert told["grad_norm_step"] == totals.index(max(totals)) + 1
-    assert told["pre_clip_grad_norm"] == pytest.approx(max(totals), rel=1e-5)
+    assert reported["grad_norm_step"] == totals.index(max(totals)) + 1
+    assert reported["pre_clip_grad_norm"] == pytest.approx(max(totals), rel=1e-5)
     mean = sum(totals) / 2
     deviation = math.sqrt(sum((total - mean) ** 2 for total in totals) / 2)
-    assert told["gradient_cv"] == pytest.approx(deviation / mean, rel=1e-5)
-    assert told["grad_clip_fraction"] == 0.5
+    assert reported["gradient_cv"] == pytest.approx(deviation / mean, rel=1e-5)
+    assert reported["grad_clip_fraction"] == 0.5
     layers = {
         layer: math.hypot(largest[f"{layer}.weight"], largest[f"{layer}.bias"]) for layer in LAYERS
     }
-    assert told["grad_norm_per_layer"] == pytest.approx(layers, rel=1e-5)
-    assert told["grad_norm_ratio"] == pytest.approx(max(layers.values()) / min(layers.values()))
+    assert reported["grad_norm_per_layer"] == pytest.approx(layers, rel=1e-5)
+    assert reported["grad_norm_ratio"] == pytest.approx(max(layers.values()) / min(layers.values()))
     for head in ("op", "slot", "tempo", "alpha_curve"):
-        assert told[f"head_{head}_grad_norm"] == pytest.approx(layers[f"heads.{head}"], rel=1e-5)
-        assert told[f"head_{head}_gradient_state"] == "finite"
-    assert told["head_value_grad_norm"] == pytest.approx(layers["critic"], rel=1e-5)
-    assert told["exploding_layers"] == sum(value > 100 for value in largest.values())
-    assert told["dead_layers"] == 0
-    assert told["grad_zero_fraction"] == 0.0
-    assert told["nan_grad_count"] == told["inf_grad_count"] == 0
-    assert told["grad_nan_layers"] == ()
+        assert reported[f"head_{head}_grad_norm"] == pytest.approx(
+            layers[f"heads.{head}"], rel=1e-5
+        )
+        assert reported[f"head_{head}_gradient_state"] == "finite"
+    assert reported["head_value_grad_norm"] == pytest.approx(layers["critic"], rel=1e-5)
+    assert reported["exploding_layers"] == sum(value > 100 for value in largest.values())
+    assert reported["dead_layers"] == 0
+    assert reported["grad_zero_fraction"] == 0.0
+    assert reported["nan_grad_count"] == reported["inf_grad_count"] == 0
+    assert reported["grad_nan_layers"] == ()
 
 
 def test_dead_layers_and_the_share_of_zeros() -> None:
@@ -103,13 +105,13 @@ def test_dead_layers_and_the_share_of_zeros() -> None:
             parameter.grad.zero_()
         policy.heads["slot"].zero_grad()
         measured.clip_grad_norm_()
-    told = sink.update
+    reported = sink.update
     entries = sum(p.grad.numel() for p in policy.parameters() if p.grad is not None)
-    assert told["dead_layers"] == 2
-    assert told["layer_gradient_health"]["heads.op.weight"] == 0.0
-    assert "heads.slot.weight" not in told["layer_gradient_health"]
-    assert told["head_slot_gradient_state"] == "missing"
-    assert told["grad_zero_fraction"] == pytest.approx((16 * 6 + 6) / entries)
+    assert reported["dead_layers"] == 2
+    assert reported["layer_gradient_health"]["heads.op.weight"] == 0.0
+    assert "heads.slot.weight" not in reported["layer_gradient_health"]
+    assert reported["head_slot_gradient_state"] == "missing"
+    assert reported["grad_zero_fraction"] == pytest.approx((16 * 6 + 6) / entries)
 
 
 def test_what_costs_more_is_measured_every_few_updates_and_absent_between() -> None:
@@ -125,9 +127,9 @@ def test_what_costs_more_is_measured_every_few_updates_and_absent_between() -> N
             torch.optim.SGD(policy.parameters(), 0.1).step()
         pairs = zip(policy.parameters(), before, strict=True)
         changes.append(norm([p.detach().double() - old for p, old in pairs]))
-    told = [each.get("policy_update_magnitude") for each in sink.of("TAMIYO_POLICY_UPDATE")]
-    assert told[1] is None and told[2] is None
-    assert [told[0], told[3]] == pytest.approx([changes[0], changes[3]], rel=1e-4)
+    reported = [each.get("policy_update_magnitude") for each in sink.of("TAMIYO_POLICY_UPDATE")]
+    assert reported[1] is None and reported[2] is None
+    assert [reported[0], reported[3]] == pytest.approx([changes[0], changes[3]], rel=1e-4)
     zeros = ["grad_zero_fraction" in each for each in sink.of("TAMIYO_POLICY_UPDATE")]
     assert zeros == [True, False, False, True]
 
@@ -146,12 +148,12 @@ def test_a_nonfinite_gradient_is_told_at_once_and_its_layer_named(kind: str) -> 
         word = "NaN" if kind == "nan" else "Inf"
         told_at_once = f"Sources: gradients: {word}; gradients[heads.tempo]: {word}"
         assert sink.anomalies == [("nonfinite_detected", told_at_once)]
-    told = sink.update
-    assert told["grad_nan_layers"] == ("heads.tempo",)
-    assert told[f"{kind}_grad_count"] == 1
-    assert told["head_tempo_gradient_state"] == "nonfinite"
-    assert told["head_op_gradient_state"] == "finite"
-    assert told["numerical_stability_score"] == 0.0
+    reported = sink.update
+    assert reported["grad_nan_layers"] == ("heads.tempo",)
+    assert reported[f"{kind}_grad_count"] == 1
+    assert reported["head_tempo_gradient_state"] == "nonfinite"
+    assert reported["head_op_gradient_state"] == "finite"
+    assert reported["numerical_stability_score"] == 0.0
 
 
 def test_a_norm_beyond_float32_is_no_fault() -> None:

@@ -53,23 +53,23 @@ def minibatch(policy: Policy, **changed: Any) -> dict[str, Any]:
 
 
 def one_update(measured: PolicyProbe, policy: Policy, **changed: Any) -> dict[str, Any]:
-    told = minibatch(policy, **changed)
+    reported = minibatch(policy, **changed)
     with measured.update() as update:
-        update.minibatch(**told)
+        update.minibatch(**reported)
         policy.zero_grad()
-        (told["policy_loss"] + told["value_loss"]).backward()
+        (reported["policy_loss"] + reported["value_loss"]).backward()
         measured.clip_grad_norm_()
-    return told
+    return reported
 
 
 def test_own_heads_are_measured_like_tamiyo_s(exporter: Exporter) -> None:
     policy = Policy()
     measured = own_probe(exporter, policy)
     one_update(measured, policy)
-    told = one_update(measured, policy)
+    reported = one_update(measured, policy)
     shown = page(exporter)
     for head in ("move", "shoot", "op"):
-        nats = float(told["entropy"][head].detach().double().mean())
+        nats = float(reported["entropy"][head].detach().double().mean())
         share = nats / float(torch.log(torch.tensor(float(CHOICES[head]))))
         assert value(shown, "esper_tamiyo_head_entropy_nats", head=head) == pytest.approx(nats)
         assert value(shown, "esper_tamiyo_head_entropy_ratio", head=head) == pytest.approx(
@@ -120,10 +120,10 @@ def test_a_fault_in_an_own_head_is_its_latch_at_once(exporter: Exporter, started
     measured = own_probe(exporter, policy)
     if started:
         measured.training_started()
-    told = minibatch(policy)
-    told["log_probs"]["shoot"] = told["log_probs"]["shoot"] * float("nan")
+    reported = minibatch(policy)
+    reported["log_probs"]["shoot"] = reported["log_probs"]["shoot"] * float("nan")
     with pytest.raises(ZeroDivisionError), measured.update() as update:
-        update.minibatch(**told)
+        update.minibatch(**reported)
         assert value(page(exporter), LATCHED, head="shoot", kind="nan") == 1
         raise ZeroDivisionError
     assert value(page(exporter), LATCHED, head="move", kind="nan") == 0
@@ -141,9 +141,9 @@ def test_a_resumed_run_still_shows_the_latch_of_an_own_head(tmp_path: Path) -> N
             assert value(page(exporter), LATCHED, head="move", kind="inf") == 1
             assert value(page(exporter), LATCHED, head="shoot", kind="inf") == 0
         else:
-            told = minibatch(policy)
-            told["log_probs"]["move"] = told["log_probs"]["move"] * float("inf")
+            reported = minibatch(policy)
+            reported["log_probs"]["move"] = reported["log_probs"]["move"] * float("inf")
             with measured.update() as update:
-                update.minibatch(**told)
+                update.minibatch(**reported)
                 update.skip()
         exporter.close()

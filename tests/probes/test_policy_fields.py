@@ -36,9 +36,9 @@ def told_of(minibatches: list[dict[str, Any]], rollout: dict[str, Any] | None = 
     return sink.update
 
 
-def same(told: dict[str, Any], expected: dict[str, Any], tolerance: float = 1e-5) -> None:
+def same(reported: dict[str, Any], expected: dict[str, Any], tolerance: float = 1e-5) -> None:
     for name, value in expected.items():
-        assert told[name] == pytest.approx(value, rel=tolerance, abs=tolerance), name
+        assert reported[name] == pytest.approx(value, rel=tolerance, abs=tolerance), name
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -51,7 +51,7 @@ def test_the_policy_s_fields(dtype: torch.dtype, masked: bool, padded: bool) -> 
     active = flags(steps, 1) if masked else everywhere
     learnable = flags(steps, 2) if masked else everywhere
     valid = torch.arange(steps) < 31 if padded else torch.ones(steps, dtype=torch.bool)
-    told = told_of([{**given, "active": active, "learnable": learnable, "valid": valid}])
+    reported = told_of([{**given, "active": active, "learnable": learnable, "valid": valid}])
     expected = slow.policy(
         HEADS,
         rows(given["log_probs"]),
@@ -62,9 +62,9 @@ def test_the_policy_s_fields(dtype: torch.dtype, masked: bool, padded: bool) -> 
         valid.tolist(),
         CLIP,
     )
-    same(told, expected)
-    assert told["policy_loss"] == 0.25 and told["value_loss"] == 0.5
-    assert "head_alpha_curve_entropy" not in told  # one choice has no share of a maximum
+    same(reported, expected)
+    assert reported["policy_loss"] == 0.25 and reported["value_loss"] == 0.5
+    assert "head_alpha_curve_entropy" not in reported  # one choice has no share of a maximum
 
 
 @settings(max_examples=40, deadline=None)
@@ -78,13 +78,13 @@ def test_the_policy_s_fields_on_any_numbers(seed: int, steps: int, scale: float)
     everywhere = dict.fromkeys(HEADS, [True] * steps)
     parts = [rows(given[name]) for name in ("log_probs", "old_log_probs", "entropy")]
     expected = slow.policy(HEADS, *parts, everywhere, everywhere, [True] * steps, CLIP)
-    told = told_of([given])
+    reported = told_of([given])
     for name in (  # a ratio within rounding of the clip range falls on either side
         *("clip_fraction", "clip_fraction_positive", "clip_fraction_negative"),
         *("trust_region_violations", *(f"head_{head}_clip_fraction" for head in HEADS)),
     ):
         expected.pop(name)
-    same(told, expected, 1e-4)
+    same(reported, expected, 1e-4)
 
 
 def test_two_minibatches_count_as_one_sample() -> None:
@@ -102,27 +102,27 @@ def test_two_minibatches_count_as_one_sample() -> None:
 def test_an_empty_minibatch_and_one_without_valid_steps_change_nothing() -> None:
     given = batch(10, 1)
     nobody = {**batch(10, 2), "valid": torch.zeros(10, dtype=torch.bool)}
-    told, alone = told_of([batch(0), given, nobody]), told_of([given])
+    reported, alone = told_of([batch(0), given, nobody]), told_of([given])
     names = [n for n in alone if n.startswith(("head_", "ratio_", "kl", "log_prob", "clip_"))]
-    assert {n: told[n] for n in names} == {n: alone[n] for n in names}
-    assert told["valid_sample_ratio"] == 0.5
+    assert {n: reported[n] for n in names} == {n: alone[n] for n in names}
+    assert reported["valid_sample_ratio"] == 0.5
 
 
 def test_a_head_that_never_mattered_has_no_ratio() -> None:
     active = {head: torch.full((12,), head != "tempo") for head in HEADS}
-    told = told_of([{**batch(), "active": active}])
-    assert told["head_tempo_active_ratio"] == 0.0
-    assert "head_tempo_ratio_max" not in told and "head_tempo_kl" not in told
-    assert told["head_op_active_ratio"] == 1.0
+    reported = told_of([{**batch(), "active": active}])
+    assert reported["head_tempo_active_ratio"] == 0.0
+    assert "head_tempo_ratio_max" not in reported and "head_tempo_kl" not in reported
+    assert reported["head_op_active_ratio"] == 1.0
 
 
 def test_underflowing_log_probs_are_counted() -> None:
     given = batch()
     given["log_probs"]["slot"] = given["old_log_probs"]["slot"] = torch.full((12,), -51.0)
-    told = told_of([given])
-    assert told["log_prob_underflow_count"] == 12
-    assert told["numerical_stability_score"] == 0.0
-    assert told["log_prob_min"] == -51.0
+    reported = told_of([given])
+    assert reported["log_prob_underflow_count"] == 12
+    assert reported["numerical_stability_score"] == 0.0
+    assert reported["log_prob_min"] == -51.0
 
 
 @pytest.mark.parametrize("padded", [False, True])
@@ -140,19 +140,19 @@ def test_the_rollout_s_fields(steps: int, padded: bool) -> None:
         given = {name: torch.cat([v, extra]) for name, v in given.items()}
         actions = {head: torch.cat([v, v.new_zeros(3)]) for head, v in actions.items()}
         given["valid"] = torch.arange(steps + 3) < steps
-    told = told_of([batch()], {**given, "actions": actions})
+    reported = told_of([batch()], {**given, "actions": actions})
     lists = [given[name].double()[kept].tolist() for name in names]
     if steps == 1:
-        assert told["return_p50"] == lists[1][0] and told["return_std"] == 0.0
-        assert "explained_variance" not in told and "return_skewness" not in told
+        assert reported["return_p50"] == lists[1][0] and reported["return_std"] == 0.0
+        assert "explained_variance" not in reported and "return_skewness" not in reported
         return
     expected = slow.rollout(*lists, {head: v[kept].tolist() for head, v in actions.items()})
-    same(told, expected)
+    same(reported, expected)
     ops = actions["op"][kept].tolist()
-    assert told["op_distribution"]["WAIT"] == pytest.approx(ops.count(0) / steps)
-    assert sum(told["op_distribution"].values()) == pytest.approx(1.0)
+    assert reported["op_distribution"]["WAIT"] == pytest.approx(ops.count(0) / steps)
+    assert sum(reported["op_distribution"].values()) == pytest.approx(1.0)
 
 
 def test_an_empty_rollout_tells_nothing() -> None:
-    told = told_of([batch()], {"values": torch.empty(0), "returns": torch.empty(0)})
-    assert "value_mean" not in told
+    reported = told_of([batch()], {"values": torch.empty(0), "returns": torch.empty(0)})
+    assert "value_mean" not in reported

@@ -42,8 +42,8 @@ def test_updates_are_numbered_from_one_anew_in_each_batch() -> None:
     measured = probe(sink, policy)
     for number in (7, 7, 7, 8):
         one_update(measured, policy, number)
-    told = [(each["batch"], each["ppo_update_idx"]) for each in sink.of("TAMIYO_POLICY_UPDATE")]
-    assert told == [(7, 1), (7, 2), (7, 3), (8, 1)]
+    reported = [(each["batch"], each["ppo_update_idx"]) for each in sink.of("TAMIYO_POLICY_UPDATE")]
+    assert reported == [(7, 1), (7, 2), (7, 3), (8, 1)]
     measured = probe(sink, policy)
     for _ in range(3):
         one_update(measured, policy)
@@ -55,26 +55,26 @@ def test_an_update_reaches_the_page(exporter: Exporter) -> None:
     measured = probe(exporter, policy, optimizer=torch.optim.Adam(policy.parameters(), 3e-4))
     measured.training_started(task="digits", slot_ids=("r0c0",))
     one_update(measured, policy)
-    told = page(exporter)
-    assert value(told, "esper_tamiyo_grad_norm_pre_clip") > 1.0
-    assert value(told, "esper_tamiyo_grad_norm") == pytest.approx(0.5, abs=1e-3)
-    assert value(told, "esper_tamiyo_learning_rate") == 3e-4
-    assert value(told, "esper_tamiyo_update_index") == 1
-    assert value(told, "esper_tamiyo_head_entropy_nats", head="op") > 0
-    assert value(told, LATCHED, head="op", kind="nan") == 0
-    assert value(told, "esper_exporter_internal_errors_total", where="probe") == 0
+    reported = page(exporter)
+    assert value(reported, "esper_tamiyo_grad_norm_pre_clip") > 1.0
+    assert value(reported, "esper_tamiyo_grad_norm") == pytest.approx(0.5, abs=1e-3)
+    assert value(reported, "esper_tamiyo_learning_rate") == 3e-4
+    assert value(reported, "esper_tamiyo_update_index") == 1
+    assert value(reported, "esper_tamiyo_head_entropy_nats", head="op") > 0
+    assert value(reported, LATCHED, head="op", kind="nan") == 0
+    assert value(reported, "esper_exporter_internal_errors_total", where="probe") == 0
 
 
 def test_what_the_loop_did_not_say_of_the_run_is_absent(exporter: Exporter) -> None:
     probe(exporter).training_started(task="digits")
-    told = page(exporter)
+    reported = page(exporter)
     for name in (
         *("initial_learning_rate", "initial_entropy_coefficient", "param_budget"),
         *("configured_episodes", "batches", "episode_epochs"),
     ):
-        assert value(told, f"esper_run_{name}") is None, name
-    assert 'seed=""' in told
-    assert value(told, "esper_run_clip_ratio") == 0.2
+        assert value(reported, f"esper_run_{name}") is None, name
+    assert 'seed=""' in reported
+    assert value(reported, "esper_run_clip_ratio") == 0.2
 
 
 @pytest.mark.parametrize(("what", "kind"), [(NAN, "nan"), (INF, "inf"), (-INF, "inf")])
@@ -93,10 +93,10 @@ def test_a_latch_outlives_an_update_that_raises(exporter: Exporter) -> None:
     with pytest.raises(ZeroDivisionError), measured.update() as update:
         update.minibatch(**{**batch(), **broken("slot", INF)})
         raise ZeroDivisionError
-    told = page(exporter)
-    assert value(told, LATCHED, head="slot", kind="inf") == 1
-    assert value(told, "esper_tamiyo_updates_total") == 0
-    assert value(told, "esper_tamiyo_updates_skipped_total", reason="nonfinite") == 0
+    reported = page(exporter)
+    assert value(reported, LATCHED, head="slot", kind="inf") == 1
+    assert value(reported, "esper_tamiyo_updates_total") == 0
+    assert value(reported, "esper_tamiyo_updates_skipped_total", reason="nonfinite") == 0
 
 
 def test_a_skipped_update_counts_once_and_keeps_its_latch(exporter: Exporter) -> None:
@@ -107,10 +107,10 @@ def test_a_skipped_update_counts_once_and_keeps_its_latch(exporter: Exporter) ->
         with measured.update() as update:
             update.minibatch(**{**batch(), **broken("op", NAN)})
             update.skip()
-    told = page(exporter)
-    assert value(told, "esper_tamiyo_updates_total") == 1
-    assert value(told, "esper_tamiyo_updates_skipped_total", reason="nonfinite") == 2
-    assert value(told, "esper_tamiyo_head_nonfinite_updates_total", head="op", kind="nan") == 2
+    reported = page(exporter)
+    assert value(reported, "esper_tamiyo_updates_total") == 1
+    assert value(reported, "esper_tamiyo_updates_skipped_total", reason="nonfinite") == 2
+    assert value(reported, "esper_tamiyo_head_nonfinite_updates_total", head="op", kind="nan") == 2
 
 
 def test_a_fault_in_an_update_that_is_carried_out_counts_once(exporter: Exporter) -> None:
@@ -119,29 +119,29 @@ def test_a_fault_in_an_update_that_is_carried_out_counts_once(exporter: Exporter
     one_update(measured, policy, **broken("op", NAN))
     one_update(measured, policy, **broken("op", NAN))
     one_update(measured, policy)
-    told = page(exporter)
-    assert value(told, "esper_tamiyo_head_nonfinite_updates_total", head="op", kind="nan") == 2
-    assert value(told, "esper_tamiyo_updates_total") == 3
-    assert value(told, "esper_tamiyo_updates_skipped_total", reason="nonfinite") == 0
+    reported = page(exporter)
+    assert value(reported, "esper_tamiyo_head_nonfinite_updates_total", head="op", kind="nan") == 2
+    assert value(reported, "esper_tamiyo_updates_total") == 3
+    assert value(reported, "esper_tamiyo_updates_skipped_total", reason="nonfinite") == 0
 
 
 def test_an_update_that_the_loop_skips_has_that_reason(exporter: Exporter) -> None:
     with probe(exporter).update() as update:
         update.minibatch(**batch())
         update.skip()
-    told = page(exporter)
-    assert value(told, "esper_tamiyo_updates_skipped_total", reason="requested") == 1
-    assert value(told, "esper_tamiyo_nonfinite_latched", source="log_probs") == 0
+    reported = page(exporter)
+    assert value(reported, "esper_tamiyo_updates_skipped_total", reason="requested") == 1
+    assert value(reported, "esper_tamiyo_nonfinite_latched", source="log_probs") == 0
 
 
 def test_a_loss_that_is_not_finite_is_a_fault(exporter: Exporter) -> None:
     with probe(exporter).update() as update:
         update.minibatch(**{**batch(), "policy_loss": torch.tensor(NAN)})
-    told, named = page(exporter), {"layer": "policy_loss", "source": "loss", "kind": "nan"}
-    assert value(told, "esper_tamiyo_nonfinite_latched", source="loss") == 1
-    assert value(told, "esper_tamiyo_layer_nonfinite_latched", **named) == 1
-    assert value(told, "esper_tamiyo_layer_nonfinite_first_update", **named) == 1
-    assert not any(v for v in values(told, "esper_tamiyo_head_nonfinite_latched"))
+    reported, named = page(exporter), {"layer": "policy_loss", "source": "loss", "kind": "nan"}
+    assert value(reported, "esper_tamiyo_nonfinite_latched", source="loss") == 1
+    assert value(reported, "esper_tamiyo_layer_nonfinite_latched", **named) == 1
+    assert value(reported, "esper_tamiyo_layer_nonfinite_first_update", **named) == 1
+    assert not any(v for v in values(reported, "esper_tamiyo_head_nonfinite_latched"))
 
 
 def test_both_names_are_emitted_when_asked() -> None:
@@ -203,9 +203,9 @@ def test_in_the_loop_its_failures_are_counted_and_training_goes_on(
     measured = probe(exporter, policy)
     one_update(measured, policy, **changed)
     one_update(measured, policy)
-    told = page(exporter)
-    assert value(told, "esper_exporter_internal_errors_total", where="probe") == 1
-    assert value(told, "esper_tamiyo_updates_total") == 2
+    reported = page(exporter)
+    assert value(reported, "esper_exporter_internal_errors_total", where="probe") == 1
+    assert value(reported, "esper_tamiyo_updates_total") == 2
 
 
 def test_an_exporter_that_raises_does_not_stop_the_training() -> None:
@@ -254,11 +254,11 @@ def test_phases_are_timed_and_told_with_the_closer_updates(exporter: Exporter) -
         with measured.phase(phase):
             pass
     one_update(measured, policy)
-    told = page(exporter)
+    reported = page(exporter)
     name = "esper_torch_phase_duration_seconds_count"
     for phase in ("forward", "backward", "optimizer", "data_transfer", "epoch"):
-        assert value(told, name, phase=phase) == 1
-    assert value(told, "esper_torch_forward_seconds") >= 0
+        assert value(reported, name, phase=phase) == 1
+    assert value(reported, "esper_torch_forward_seconds") >= 0
 
 
 def test_the_allocator_s_numbers_become_an_infrastructure_snapshot() -> None:
@@ -287,7 +287,7 @@ def test_the_allocator_s_numbers_become_an_infrastructure_snapshot() -> None:
 
 def test_and_what_the_allocator_s_own_event_tells_of_the_device(exporter: Exporter) -> None:
     memory = machine.Memory(torch.device("cuda:1"))
-    told = memory.allocator(
+    reported = memory.allocator(
         {
             "allocated_bytes.all.current": 3 * 2**30,
             "reserved_bytes.all.current": 4 * 2**30,
@@ -296,7 +296,7 @@ def test_and_what_the_allocator_s_own_event_tells_of_the_device(exporter: Export
         }
     )
     event = {"event_type": "ALLOCATOR_STATS", "timestamp": "2026-06-01T08:00:00+00:00"}
-    exporter.emit({**event, "data": {"batch_idx": 1, **told}})
+    exporter.emit({**event, "data": {"batch_idx": 1, **reported}})
     page = exporter.render().decode()
     names = ("fragmentation_ratio", "allocation_retries_total", "ooms_total")
     shown = [value(page, f"esper_torch_memory_{name}", device="cuda:1") for name in names]

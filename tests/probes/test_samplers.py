@@ -161,12 +161,12 @@ def test_a_process_knows_its_number_on_its_machine(variable: str, rank: int) -> 
     assert local_rank({variable: "?"}) == 0
 
 
-@pytest.mark.parametrize(("told", "whole"), [("auto", False), ("on", True)])
+@pytest.mark.parametrize(("reported", "whole"), [("auto", False), ("on", True)])
 def test_the_second_process_of_a_machine_tells_of_itself_alone_unless_told_otherwise(
-    monkeypatch: pytest.MonkeyPatch, told: str, whole: bool
+    monkeypatch: pytest.MonkeyPatch, reported: str, whole: bool
 ) -> None:
     monkeypatch.setenv("LOCAL_RANK", "1")
-    with make(host_vitals=told, gpu_vitals=told, vitals_interval=0.1) as exporter:
+    with make(host_vitals=reported, gpu_vitals=reported, vitals_interval=0.1) as exporter:
         page = until(lambda: fetched(exporter), "process_cpu_seconds_total")
         if whole:
             page = until(lambda: fetched(exporter), "esper_host_cpus", "esper_gpu_present")
@@ -201,8 +201,8 @@ def test_disks_are_told_by_what_they_are_for(tmp_path: Any) -> None:
         page = until(lambda: fetched(exporter), "esper_host_disk_free_bytes")
         page = until(lambda: fetched(exporter), "esper_host_disk_total_bytes")
         names = ("telemetry", "checkpoint")
-        told = [value(page, "esper_host_disk_total_bytes", directory=name) for name in names]
-    assert told[0] is not None
+        reported = [value(page, "esper_host_disk_total_bytes", directory=name) for name in names]
+    assert reported[0] is not None
     assert len(values(page, "esper_host_disk_free_bytes")) <= 2
 
 

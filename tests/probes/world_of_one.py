@@ -33,10 +33,10 @@ def measure(kind: str) -> None:
         total = probe.clip_grad_norm_()
         torch.optim.SGD(policy.parameters(), 0.1).step()
     assert sink.failures == 0
-    told = sink.update
-    assert abs(told["pre_clip_grad_norm"] - float(total)) < 1e-3 * float(total)
-    assert told["grad_norm"] < 0.51 < told["pre_clip_grad_norm"]
-    assert told["head_op_grad_norm"] > 1.0 and told["policy_update_magnitude"] > 0.0
+    reported = sink.update
+    assert abs(reported["pre_clip_grad_norm"] - float(total)) < 1e-3 * float(total)
+    assert reported["grad_norm"] < 0.51 < reported["pre_clip_grad_norm"]
+    assert reported["head_op_grad_norm"] > 1.0 and reported["policy_update_magnitude"] > 0.0
     probe.training_started(task="world")
     assert sink.of("TRAINING_STARTED")[0]["world_size"] == 1
     print(kind)

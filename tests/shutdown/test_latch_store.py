@@ -217,9 +217,9 @@ def test_unknown_heads_and_hostile_names_do_no_harm(tmp_path: Path) -> None:
     save(tmp_path, lit(1), hostile)
     assert list(kept(tmp_path, hostile).lit_heads()) == [("op", "nan")]
     (path,) = tmp_path.iterdir()
-    told = json.loads(path.read_text())
-    told["heads"]["tail/nan"] = told["heads"]["op/nan"]
-    path.write_text(json.dumps(told))
+    reported = json.loads(path.read_text())
+    reported["heads"]["tail/nan"] = reported["heads"]["op/nan"]
+    path.write_text(json.dumps(reported))
     assert list(kept(tmp_path, hostile).lit_heads()) == [("op", "nan"), ("tail", "nan")]
 
 

@@ -139,8 +139,8 @@ def test_a_failure_is_on_the_page_until_two_scrapes_have_taken_it(
     trainer.scraped_to_its_end()
     returned, _, said = trainer.end()
     assert returned == code
-    told, _, traceback = without_exporter(how)
-    assert told == code
+    reported, _, traceback = without_exporter(how)
+    assert reported == code
     # The traceback is the same, line by line.
     assert [line for line in traceback.splitlines() if line in said.splitlines()] == (
         traceback.splitlines()

@@ -23,21 +23,21 @@ def test_the_counters_equal_the_decision_events() -> None:
         for line in lines:
             exporter.emit_line(line)
             event = json.loads(line)
-            told = event["data"] or {}
-            if event["event_type"] != "ANALYTICS_SNAPSHOT" or told["kind"] != "last_action":
+            reported = event["data"] or {}
+            if event["event_type"] != "ANALYTICS_SNAPSHOT" or reported["kind"] != "last_action":
                 continue
-            wanted["op", told["action_name"]] += 1
-            wanted["slot", told["slot_id"]] += 1
+            wanted["op", reported["action_name"]] += 1
+            wanted["slot", reported["slot_id"]] += 1
             for head, field in (
                 *(("blueprint", "blueprint_id"), ("style", "style")),
                 *(("alpha_speed", "alpha_speed"), ("alpha_curve", "alpha_curve")),
             ):
-                if told[field] is not None:
-                    wanted[head, told[field]] += 1
-            if told["tempo_idx"] is not None:
-                wanted["tempo", TEMPOS[told["tempo_idx"]]] += 1
-            if told["alpha_target"] is not None:
-                at = (0.5, 0.7, 1.0).index(told["alpha_target"])
+                if reported[field] is not None:
+                    wanted[head, reported[field]] += 1
+            if reported["tempo_idx"] is not None:
+                wanted["tempo", TEMPOS[reported["tempo_idx"]]] += 1
+            if reported["alpha_target"] is not None:
+                at = (0.5, 0.7, 1.0).index(reported["alpha_target"])
                 wanted["alpha_target", ALPHA_TARGETS[at]] += 1
     shown: Counter[tuple[str, str]] = Counter()
     for (name, labels), number in samples(exporter.render().decode()).items():
@@ -51,8 +51,8 @@ def test_the_counters_equal_the_decision_events() -> None:
 def test_every_known_choice_counts_from_zero_and_an_unknown_one_as_other() -> None:
     exporter = Exporter(port=0, state_dir="off", linger=0, watch_process=False)
     event = {"event_type": "ANALYTICS_SNAPSHOT", "timestamp": "2026-06-01T08:00:00+00:00"}
-    told = {"kind": "last_action", "action_name": "DANCE", "style": "MADE_OF_CHEESE"}
-    exporter.emit({**event, "data": told})
+    reported = {"kind": "last_action", "action_name": "DANCE", "style": "MADE_OF_CHEESE"}
+    exporter.emit({**event, "data": reported})
     page = exporter.render().decode()
     assert value(page, TOTAL, head="op", choice="other") == 1
     assert value(page, TOTAL, head="style", choice="other") == 1

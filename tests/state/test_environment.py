@@ -10,7 +10,7 @@ from esper_exporter.state.lifecycle import SeedState
 
 
 @pytest.mark.parametrize(
-    ("told", "op"),
+    ("reported", "op"),
     [
         ("GERMINATE_CONV_LIGHT", "GERMINATE"),
         ("FOSSILIZE_R0C0", "FOSSILIZE"),
@@ -20,9 +20,9 @@ from esper_exporter.state.lifecycle import SeedState
         ("WAIT", "WAIT"),
     ],
 )
-def test_a_factored_action_counts_as_its_operation(told: str, op: str) -> None:
+def test_a_factored_action_counts_as_its_operation(reported: str, op: str) -> None:
     env = EnvState(env_id=0)
-    env.add_action(told)
+    env.add_action(reported)
     assert list(env.action_history) == [op]
     assert env.action_counts == {**dict.fromkeys(OPS, 0), op: 1}
     assert env.total_actions == 1

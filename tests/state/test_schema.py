@@ -59,10 +59,10 @@ def snapshots(name: str) -> tuple[dict[str, Any], ...]:
 def _attribution(owner: dict[str, Any], matrix: str, shapley: str) -> Iterator[Found]:
     if owner[matrix] is not None:
         yield CounterfactualSnapshot, owner[matrix]
-        yield from ((CounterfactualConfig, told) for told in owner[matrix]["configs"])
+        yield from ((CounterfactualConfig, reported) for reported in owner[matrix]["configs"])
     if owner[shapley] is not None:
         yield ShapleySnapshot, owner[shapley]
-        yield from ((ShapleyEstimate, told) for told in owner[shapley]["values"].values())
+        yield from ((ShapleyEstimate, reported) for reported in owner[shapley]["values"].values())
 
 
 def _env(env: dict[str, Any]) -> Iterator[Found]:
@@ -96,15 +96,15 @@ def objects(snapshot: dict[str, Any]) -> Iterator[Found]:
     yield InfrastructureMetrics, tamiyo["infrastructure"]
     yield GradientQualityMetrics, tamiyo["gradient_quality"]
     yield ValueFunctionMetrics, tamiyo["value_function"]
-    yield from ((DecisionSnapshot, told) for told in tamiyo["recent_decisions"])
+    yield from ((DecisionSnapshot, reported) for reported in tamiyo["recent_decisions"])
     yield SystemVitals, snapshot["vitals"]
-    yield from ((GPUStats, told) for told in snapshot["vitals"]["gpu_stats"].values())
+    yield from ((GPUStats, reported) for reported in snapshot["vitals"]["gpu_stats"].values())
     yield RewardComponents, snapshot["rewards"]
     yield RunConfig, snapshot["run_config"]
     yield SeedLifecycleStats, snapshot["seed_lifecycle"]
     yield ObservationStats, snapshot["observation_stats"]
     yield EpisodeStats, snapshot["episode_stats"]
-    yield from ((EventLogEntry, told) for told in snapshot["event_log"])
+    yield from ((EventLogEntry, reported) for reported in snapshot["event_log"])
     for env in snapshot["envs"].values():
         yield from _env(env)
     for record in snapshot["best_runs"]:
@@ -204,10 +204,10 @@ NONE_UNTIL_MEASURED = {
 @pytest.mark.parametrize("name", ["run1", "run2b"])
 def test_every_recorded_object_has_exactly_the_fields_of_its_class(name: str) -> None:
     wrong = {
-        (cls.__name__, tuple(sorted(set(told) ^ (names(cls) - NOT_RECORDED.get(cls, set())))))
+        (cls.__name__, tuple(sorted(set(reported) ^ (names(cls) - NOT_RECORDED.get(cls, set())))))
         for snapshot in snapshots(name)
-        for cls, told in objects(snapshot)
-        if set(told) != names(cls) - NOT_RECORDED.get(cls, set())
+        for cls, reported in objects(snapshot)
+        if set(reported) != names(cls) - NOT_RECORDED.get(cls, set())
     }
     assert not wrong
 

@@ -223,7 +223,9 @@ FOLLOWED = (
 
 @pytest.mark.parametrize("name", ["run1", "run2b"])
 def test_an_environment_fed_a_recorded_run_follows_the_real_one(name: str) -> None:
-    expected = {told["after_seq"]: told["snapshot"]["envs"] for told in lines(name, "snapshots")}
+    expected = {
+        reported["after_seq"]: reported["snapshot"]["envs"] for reported in lines(name, "snapshots")
+    }
     envs = {number: EnvState(number) for number in (0, 1)}
     compared = 0
     for seq, event in enumerate(lines(name, "telemetry"), start=1):

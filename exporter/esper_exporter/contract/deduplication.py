@@ -44,22 +44,22 @@ class DualEmitFilter:
         values_of = _IDENTITIES.get(event.type)
         if values_of is None:
             return False
-        told = values_of(event.data)
+        reported = values_of(event.data)
         if self._kept is not None:
             if self._names.setdefault(event.type, event.name) == event.name:
-                self._kept.append((event.type, told))
+                self._kept.append((event.type, reported))
                 return False
             kept, self._kept = self._kept, None
             for kind, earlier in kept:
                 self._repeats(kind, self._names[kind], earlier)
-        return self._repeats(event.type, event.name, told)
+        return self._repeats(event.type, event.name, reported)
 
-    def _repeats(self, kind: str, name: str, told: tuple[object, ...]) -> bool:
-        for value in told:
+    def _repeats(self, kind: str, name: str, reported: tuple[object, ...]) -> bool:
+        for value in reported:
             if value != value:  # NaN does not equal itself: a word stands in for it
-                told = tuple("NaN" if each != each else each for each in told)
+                reported = tuple("NaN" if each != each else each for each in reported)
                 break
-        key = (kind, told)
+        key = (kind, reported)
         waiting = self._waiting.get(key)
         if waiting is None:
             self._waiting[key] = _Waiting(name)

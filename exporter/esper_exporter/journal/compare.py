@@ -121,15 +121,15 @@ def _plots(one: RunRecord, other: RunRecord) -> list[dict[str, Any]]:
         ("accuracy (percent)", "batch", _accuracies),
     ):
         for name, run in runs:
-            told = read(run)
-            if len(told) >= 2:
+            points = read(run)
+            if len(points) >= 2:
                 plots.append(
                     {
                         "kind": "plot",
                         "title": f"{title}, {name} run",
                         "axis": axis,
-                        "x": [x for x, _ in told],
-                        "y": [y if math.isfinite(y) else "NaN" for _, y in told],
+                        "x": [x for x, _ in points],
+                        "y": [y if math.isfinite(y) else "NaN" for _, y in points],
                         "mark": None,
                     }
                 )
@@ -137,24 +137,24 @@ def _plots(one: RunRecord, other: RunRecord) -> list[dict[str, Any]]:
 
 
 def _norms(run: RunRecord) -> list[tuple[int, float]]:
-    told = ((update.number, update.values.get("grad_norm")) for update in run.updates)
-    return [(number, norm) for number, norm in told if isinstance(norm, int | float)]
+    points = ((update.number, update.values.get("grad_norm")) for update in run.updates)
+    return [(number, norm) for number, norm in points if isinstance(norm, int | float)]
 
 
 def _accuracies(run: RunRecord) -> list[tuple[int, float]]:
-    told = ((batch["number"], batch["accuracy"]) for batch in run.batches)
-    return [(number, accuracy) for number, accuracy in told if accuracy is not None]
+    points = ((batch["number"], batch["accuracy"]) for batch in run.batches)
+    return [(number, accuracy) for number, accuracy in points if accuracy is not None]
 
 
-def _sections(told: dict[str, Any]) -> list[tuple[str, list[str], list[list[Any]]]]:
-    runs = [f"{run['run_id']} ({run['group_id']})" for run in told["runs"]]
-    parts = told["parts"]
+def _sections(comparison: dict[str, Any]) -> list[tuple[str, list[str], list[list[Any]]]]:
+    runs = [f"{run['run_id']} ({run['group_id']})" for run in comparison["runs"]]
+    parts = comparison["parts"]
     found = [
-        ("Results", ["", *runs], told["results"]),
+        ("Results", ["", *runs], comparison["results"]),
         (
-            f"Configuration ({told['configuration']['same']} settings are the same)",
+            f"Configuration ({comparison['configuration']['same']} settings are the same)",
             ["setting", *runs],
-            told["configuration"]["differs"],
+            comparison["configuration"]["differs"],
         ),
     ]
     if parts is not None:
@@ -162,24 +162,24 @@ def _sections(told: dict[str, Any]) -> list[tuple[str, list[str], list[list[Any]
     return found
 
 
-def markdown(told: dict[str, Any]) -> str:
+def markdown(comparison: dict[str, Any]) -> str:
     """The comparison as Markdown."""
     from esper_exporter.journal.render import rows
 
-    lines = ["# Two runs", "", *(f"- {text}" for text in told["summary"])]
-    for title, columns, cells in _sections(told):
+    lines = ["# Two runs", "", *(f"- {text}" for text in comparison["summary"])]
+    for title, columns, cells in _sections(comparison):
         lines += ["", f"## {title}", "", *(rows(columns, cells) if cells else ["None differs."])]
-    if told["parts"] is None:
+    if comparison["parts"] is None:
         lines += ["", "No update that both have differs."]
     return "\n".join(lines) + "\n"
 
 
-def html(told: dict[str, Any]) -> str:
+def html(comparison: dict[str, Any]) -> str:
     """The comparison as one HTML page."""
-    parts = ["<h1>Two runs</h1>", *(f"<p>{escape(text)}</p>" for text in told["summary"])]
-    for title, columns, cells in _sections(told):
+    parts = ["<h1>Two runs</h1>", *(f"<p>{escape(text)}</p>" for text in comparison["summary"])]
+    for title, columns, cells in _sections(comparison):
         parts.append(f"<h2>{escape(title)}</h2>")
         parts.append(table(columns, cells) if cells else "<p>None differs.</p>")
-    for plot in told["evidence"]:
+    for plot in comparison["evidence"]:
         parts.append(f"<h2>{escape(plot['title'])}</h2>{svg(plot)}")
     return page("Two runs", "\n".join(parts))

@@ -76,8 +76,8 @@ def _plots(run: RunRecord, cause: Finding | None, mark: int | None) -> list[dict
     series: list[tuple[str, list[tuple[int, float | None]]]] = []
 
     def of(name: str) -> list[tuple[int, float | None]]:
-        told = [(u.number, u.values.get(name)) for u in run.updates]
-        return [(n, float(v) if isinstance(v, int | float) else None) for n, v in told]
+        pairs = [(u.number, u.values.get(name)) for u in run.updates]
+        return [(n, float(v) if isinstance(v, int | float) else None) for n, v in pairs]
 
     has_pre = any(u.values.get("pre_clip_grad_norm") for u in run.updates)
     series.append(("Gradient norm", of("pre_clip_grad_norm" if has_pre else "grad_norm")))
@@ -88,8 +88,8 @@ def _plots(run: RunRecord, cause: Finding | None, mark: int | None) -> list[dict
     if cause is not None and cause.cause in ("trust_region", "ratio_explosion"):
         series += [("KL divergence (nats)", of("kl_divergence")), ("Ratio", of("ratio_max"))]
     if run.batches:
-        told = [(batch["number"], batch["accuracy"]) for batch in run.batches]
-        series.append(("Accuracy (percent), by batch", told))
+        pairs = [(batch["number"], batch["accuracy"]) for batch in run.batches]
+        series.append(("Accuracy (percent), by batch", pairs))
     plots = []
     for title, points in series:
         known = [(n, v) for n, v in points if v is not None]

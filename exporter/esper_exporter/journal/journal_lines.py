@@ -34,7 +34,7 @@ def journal_lines(journal: Path, run_id: str | None = None) -> Iterator[bytes]:
 
 def _line(row: dict[str, Any]) -> bytes:
     stamp: datetime = row["timestamp"]
-    told = {
+    event = {
         "event_id": row["event_id"],
         "event_type": row["event_type"],
         "timestamp": stamp.isoformat(),
@@ -46,7 +46,7 @@ def _line(row: dict[str, Any]) -> bytes:
         "data": row["data"] or None,
         "severity": row["severity"],
     }
-    return json.dumps(told).encode()
+    return json.dumps(event).encode()
 
 
 def run_ids(journal: Path) -> list[str]:

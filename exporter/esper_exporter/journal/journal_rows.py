@@ -130,7 +130,7 @@ def _newest(part: Path) -> Iterator[tuple[str, str, int, datetime, int]]:
             key = (row["_run_id"], row["_group_id"], row["_rank"])
             moment = row["_timestamp_max"]
             if moment is not None:
-                told = (moment.replace(tzinfo=UTC), row["_seq_max"])
-                newest[key] = max(newest.get(key, told), told)
+                newest_here = (moment.replace(tzinfo=UTC), row["_seq_max"])
+                newest[key] = max(newest.get(key, newest_here), newest_here)
     for (run, group, rank), (moment, seq) in newest.items():
         yield run, group, rank, moment, seq

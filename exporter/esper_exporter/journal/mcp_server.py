@@ -38,10 +38,10 @@ class Tools:
 
     def runs(self) -> list[dict[str, Any]]:
         """Every run: id, group, when it began, how far it came, its verdict and first cause."""
-        told = []
+        listed = []
         for run in self._read():
             report = explain_run(run)
-            told.append(
+            listed.append(
                 {
                     "run_id": run.run_id,
                     "group_id": run.group_id,
@@ -54,7 +54,7 @@ class Tools:
                     "cause": report["cause"],
                 }
             )
-        return told[-MOST_ROWS:]
+        return listed[-MOST_ROWS:]
 
     def explain(self, run_id: str, group_id: str | None = None) -> dict[str, Any]:
         """Why a run went wrong: first cause, what came before, what followed, what to try."""
@@ -72,15 +72,15 @@ class Tools:
             found = run_query(connection, sql, seconds=SECONDS, most=MOST_ROWS + 1)
         finally:
             connection.close()
-        told: list[dict[str, Any]] = []
+        listed: list[dict[str, Any]] = []
         size = 0
         for row in rows(found.slice(0, MOST_ROWS)):
             plain = {name: _plain(value) for name, value in row.items()}
             size += len(str(plain))
             if size > MOST_CHARACTERS:
                 break
-            told.append(plain)
-        return {"rows": told, "cut": len(told) < len(found)}
+            listed.append(plain)
+        return {"rows": listed, "cut": len(listed) < len(found)}
 
     def compare(
         self,

@@ -36,8 +36,8 @@ def line_at(lines: Iterable[bytes], at: datetime) -> int:
     """The last line whose event is not younger than a time. Raises NoMoment."""
     found = 0
     for number, line in enumerate(lines, 1):
-        told = _TIME.search(line)
-        moment = moment_of(told[1].decode("ascii", "replace")) if told else None
+        match = _TIME.search(line)
+        moment = moment_of(match[1].decode("ascii", "replace")) if match else None
         if moment is not None and moment <= at:
             found = number
     if not found:

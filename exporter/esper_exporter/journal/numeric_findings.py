@@ -70,13 +70,13 @@ def find_missing_update(run: RunRecord, now: datetime | None = None) -> Iterator
         return
     if text and "finite" not in text.lower():
         return
-    told = f": {text}" if text else ""
+    detail = f": {text}" if text else ""
     yield Finding(
         "gradient_nonfinite",
         run.done_batches + 1,
         when,
         seq,
-        "the update ran and was not reported: the check of its gradient norm raised" + told,
+        "the update ran and was not reported: the check of its gradient norm raised" + detail,
         inferred=not text,
         ends_run=False,
     )
@@ -92,9 +92,9 @@ def find_ending_names(run: RunRecord) -> Iterator[Finding]:
         return
     if ending.reason == "nonfinite" and not ending.detail:
         # Whatever comes before the gradients lights a latch.
-        told = "the run ended for a number that was not finite, and no latch was lit before"
+        detail = "the run ended for a number that was not finite, and no latch was lit before"
         cause = "gradient_nonfinite"
-        yield Finding(cause, number, ending.time, run.last_seq, told, inferred=True)
+        yield Finding(cause, number, ending.time, run.last_seq, detail, inferred=True)
         return
     text = ending.detail.lower()
     if reason_of(ValueError(ending.detail)) is not Reason.NONFINITE:

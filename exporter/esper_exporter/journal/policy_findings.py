@@ -72,9 +72,9 @@ def find_entropy(run: RunRecord) -> Iterator[Finding]:
 
 
 def _own_heads(update: Update) -> dict[str, float]:
-    told = update.values.get("head_updates")
+    incidents = update.values.get("head_updates")
     found = {}
-    for name, values in told.items() if isinstance(told, dict) else ():
+    for name, values in incidents.items() if isinstance(incidents, dict) else ():
         entropy = values.get("entropy") if isinstance(values, dict) else None
         if isinstance(entropy, float) and name not in HEADS:
             found[name] = entropy
@@ -117,8 +117,10 @@ def find_trust_region(run: RunRecord) -> Iterator[Finding]:
 
 def find_ratio(run: RunRecord) -> Iterator[Finding]:
     found = [u for u in run.updates if (real_of(u.values, "ratio_max") or 0) > RATIO_EXPLODED]
-    told = [each for each in run.incidents if each.kind in ("ratio_explosion", "ratio_nan_inf")]
-    if found and (not told or found[0].seq <= told[0].seq):
+    incidents = [
+        each for each in run.incidents if each.kind in ("ratio_explosion", "ratio_nan_inf")
+    ]
+    if found and (not incidents or found[0].seq <= incidents[0].seq):
         update = found[0]
         worst = max(HEADS, key=lambda head: real_of(update.values, f"head_{head}_ratio_max") or 0.0)
         largest = real_of(update.values, f"head_{worst}_ratio_max") or 0.0
@@ -130,8 +132,8 @@ def find_ratio(run: RunRecord) -> Iterator[Finding]:
             f"largest probability ratio {update.values['ratio_max']:.3g}",
             worst if largest > RATIO_EXPLODED else None,
         )
-    elif told:
-        first = told[0]
+    elif incidents:
+        first = incidents[0]
         yield Finding("ratio_explosion", first.number, first.time, first.seq, first.detail)
 
 
@@ -163,9 +165,11 @@ def find_value(run: RunRecord) -> Iterator[Finding]:
             )
             return
     warm = max(HISTORY, (run.planned_batches or 0) // 4)
-    told = [each for each in run.incidents if each.kind == "value_collapse" and each.number > warm]
-    if len(told) >= STREAK:
-        first = told[0]
+    incidents = [
+        each for each in run.incidents if each.kind == "value_collapse" and each.number > warm
+    ]
+    if len(incidents) >= STREAK:
+        first = incidents[0]
         yield Finding("value_collapse", first.number, first.time, first.seq, first.detail)
 
 

@@ -72,7 +72,7 @@ class _Server:
                 body = answer.read(MOST_BYTES + 1)
             if len(body) > MOST_BYTES:
                 raise PrometheusError(f"{self._url}: the answer is longer than 64 MiB")
-            told = json.loads(body)
+            given = json.loads(body)
         except urllib.error.HTTPError as error:
             raise PrometheusError(f"{self._url}: {error.code} {error.reason}") from None
         except (OSError, ValueError) as error:
@@ -80,9 +80,9 @@ class _Server:
                 raise
             reason = getattr(error, "reason", error)
             raise PrometheusError(f"{self._url}: {reason}") from None
-        if told.get("status") != "success":
-            raise PrometheusError(f"{self._url}: {told.get('error', 'no success')}")
-        result: list[dict[str, Any]] = told["data"]["result"]
+        if given.get("status") != "success":
+            raise PrometheusError(f"{self._url}: {given.get('error', 'no success')}")
+        result: list[dict[str, Any]] = given["data"]["result"]
         return result
 
     def last(self, selector: str) -> list[tuple[Series, float]]:
@@ -169,9 +169,9 @@ def _record(server: _Server, url: str, labels: Series, begun: float) -> RunRecor
         ("max_batches", "esper_run_batches"),
         ("n_episodes", "esper_run_episodes"),
     ):
-        told = one(metric_name)
-        if told is not None:
-            run.config[name] = int(told)
+        given = one(metric_name)
+        if given is not None:
+            run.config[name] = int(given)
     slots = one("esper_kasmina_configured_slots")
     if slots is not None:
         run.config["slot_ids"] = [str(n) for n in range(int(slots))]
@@ -334,8 +334,8 @@ def _latches(
             heads = True
             key = (metric.get("head"), metric.get("kind"))
             moment = firsts.get(key, 0.0)
-            told = numbers.get(key)
-            number = int(told) if told else number_at(sampled.get((*key, None), moment))
+            given = numbers.get(key)
+            number = int(given) if given else number_at(sampled.get((*key, None), moment))
             note = _nonfinite(number, moment, "log_probs", metric["head"], metric["kind"])
             run.nonfinite.append(note)
     name = "esper_tamiyo_nonfinite_first_timestamp_seconds"

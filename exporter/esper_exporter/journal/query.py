@@ -169,12 +169,12 @@ def as_table(found: pa.Table, most: int | None = None) -> str:
         ]
         return "  ".join(padded).rstrip()
 
-    told = [line(list(names)), "  ".join("-" * width for width in widths)]
-    told += [line(row) for row in cells]
+    lines = [line(list(names)), "  ".join("-" * width for width in widths)]
+    lines += [line(row) for row in cells]
     if len(found) > len(cells):
-        told.append(f"… {len(found) - len(cells):,} more rows")
+        lines.append(f"… {len(found) - len(cells):,} more rows")
     count = f"({len(found):,} row{'' if len(found) == 1 else 's'})"
-    return "\n".join([*told, count]) + "\n"
+    return "\n".join([*lines, count]) + "\n"
 
 
 def _shown(value: Any) -> str:

@@ -88,8 +88,8 @@ def _telemetry(path: Path, warnings: list[str], collected: _Runs) -> Iterator[Ro
 
 def _last_time(lines: list[bytes]) -> datetime | None:
     for line in reversed(lines):
-        told = _TIME.search(line)
-        moment = moment_of(told[1].decode("ascii", "replace")) if told else None
+        raw = _TIME.search(line)
+        moment = moment_of(raw[1].decode("ascii", "replace")) if raw else None
         if moment is not None:
             return moment
     return None
@@ -98,32 +98,32 @@ def _last_time(lines: list[bytes]) -> datetime | None:
 def parsed(line: bytes | str, seq: int) -> Row | None:
     """An event of a line, None for one that is none."""
     try:
-        told = json.loads(line)
+        raw = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    if not isinstance(told, dict) or not isinstance(told.get("event_type"), str):
+    if not isinstance(raw, dict) or not isinstance(raw.get("event_type"), str):
         return None
-    data = told.get("data")
-    moment = moment_of(told.get("timestamp"))
-    table = table_of_name().get(told["event_type"])
+    data = raw.get("data")
+    moment = moment_of(raw.get("timestamp"))
+    table = table_of_name().get(raw["event_type"])
     if moment is None or table is None:
         return None
     return {
-        "event_type": told["event_type"],
+        "event_type": raw["event_type"],
         "timestamp": moment,
-        "group_id": told["group_id"] if isinstance(told.get("group_id"), str) else "default",
+        "group_id": raw["group_id"] if isinstance(raw.get("group_id"), str) else "default",
         "seq": seq,
-        "event_id": told["event_id"] if isinstance(told.get("event_id"), str) else None,
+        "event_id": raw["event_id"] if isinstance(raw.get("event_id"), str) else None,
         "data": typed_fields(table, data) if isinstance(data, dict) else {},
     }
 
 
-def moment_of(told: Any) -> datetime | None:
+def moment_of(raw: Any) -> datetime | None:
     """An aware time of what an event carries, None for what is no time."""
     try:
-        if isinstance(told, int | float):
-            return datetime.fromtimestamp(told, UTC)
-        moment = told if isinstance(told, datetime) else datetime.fromisoformat(told)
+        if isinstance(raw, int | float):
+            return datetime.fromtimestamp(raw, UTC)
+        moment = raw if isinstance(raw, datetime) else datetime.fromisoformat(raw)
     except (ValueError, TypeError, OverflowError, OSError):
         return None
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
@@ -180,11 +180,11 @@ class _Runs:
         if row["event_type"] in (ALIVE, ORPHAN):
             self._know(row)
             return
-        told = row.get("event_id")
-        if told is not None:
-            if told in self._ids:
+        raw = row.get("event_id")
+        if raw is not None:
+            if raw in self._ids:
                 return
-            self._ids.add(told)
+            self._ids.add(raw)
         kind: str = canonical(row["event_type"])
         run = self._begin(row) if kind == "TRAINING_STARTED" else self._of(row, kind)
         if self._repeats(row, kind):

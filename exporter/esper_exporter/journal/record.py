@@ -116,10 +116,10 @@ class RunRecord:
     @property
     def planned_batches(self) -> int | None:
         """Batches that the run was to do, None where that is not known."""
-        told = self.config.get("max_batches")
+        reported = self.config.get("max_batches")
         episodes, envs = self.config.get("n_episodes"), self.config.get("n_envs")
-        if isinstance(told, int) and told > 0:
-            return told
+        if isinstance(reported, int) and reported > 0:
+            return reported
         if isinstance(episodes, int) and isinstance(envs, int) and episodes > 0 and envs > 0:
             return -(-episodes // envs)
         return None

@@ -84,23 +84,23 @@ def _moved(report: Report) -> list[list[Any]]:
 
 
 def _followed(report: Report) -> list[str]:
-    told = []
+    texts = []
     for each in report["followed"]:
         where = f"update {each['update']}: " if each["update"] is not None else ""
         link = "" if each["follows"] else " (not known to follow from the first cause)"
-        told.append(f"{where}{each['cause']}: {each['detail']}{link}")
-    return told
+        texts.append(f"{where}{each['cause']}: {each['detail']}{link}")
+    return texts
 
 
 def rows(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
     """A Markdown table whose columns also stand under each other in a terminal."""
     cells = [list(columns), *([_plain(_shown(cell)) for cell in row] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    told = [
+    texts = [
         "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
         for row in cells
     ]
-    return [told[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *told[1:]]
+    return [texts[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *texts[1:]]
 
 
 def _shown(value: Any) -> str:

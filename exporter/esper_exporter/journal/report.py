@@ -102,12 +102,12 @@ def explain(run: RunRecord, now: datetime | None = None) -> Report:
     """The report on one run."""
     found = find(run, now)
     cause = first_cause(run, found)
-    told = verdict(run, cause, found, now)
+    word = verdict(run, cause, found, now)
     name = cause.cause if cause else "healthy"
     report: Report = {
         "run_id": run.run_id,
         "group_id": run.group_id,
-        "verdict": told,
+        "verdict": word,
         "cause": name,
         "head": cause.head if cause else None,
         "layer": _layer(cause, found),
@@ -116,7 +116,7 @@ def explain(run: RunRecord, now: datetime | None = None) -> Report:
         "update": cause.number if cause else None,
         "time": _stamp(cause.time) if cause else None,
         "inferred": bool(cause and cause.inferred),
-        "summary": _summary(run, cause, told),
+        "summary": _summary(run, cause, word),
         "before": _before(run, cause),
         "followed": _followed(found, cause),
         "evidence": evidence_of(run, cause),
@@ -142,7 +142,7 @@ def _stamp(moment: datetime | None) -> str | None:
     return moment.isoformat() if moment is not None else None
 
 
-def _summary(run: RunRecord, cause: Finding | None, told: str) -> str:
+def _summary(run: RunRecord, cause: Finding | None, word: str) -> str:
     planned = run.planned_batches
     far = f"{run.done_batches} of {planned} batches" if planned else f"{run.done_batches} batches"
     updates = f"{len(run.updates)} policy updates"
@@ -151,7 +151,7 @@ def _summary(run: RunRecord, cause: Finding | None, told: str) -> str:
     if cause is None:
         also = f" and {updates}" if far != updates else ""
         return f"Nothing went wrong in {far}{also}."
-    if cause.cause == "unknown" and told == "stopped":
+    if cause.cause == "unknown" and word == "stopped":
         return f"The events end after {far}, and nothing says why."
     where = f" in update {cause.number}" if cause.number is not None else ""
     if where and cause.cause in _LASTING:
@@ -161,7 +161,7 @@ def _summary(run: RunRecord, cause: Finding | None, told: str) -> str:
         "failed": f" The run ended after {far}.",
         "stopped": f" The events end after {far}.",
         "unhealthy": f" {_went_on(run)}",
-    }.get(told, "")
+    }.get(word, "")
     words = WORDS[cause.cause]
     return f"{words[0].upper()}{words[1:]}{head}{where}: {cause.detail}.{end}"
 
@@ -223,11 +223,11 @@ def _before(run: RunRecord, cause: Finding | None) -> list[dict[str, Any]]:
 def _followed(found: list[Finding], cause: Finding | None) -> list[dict[str, Any]]:
     if cause is None:
         return []
-    told = []
+    texts = []
     for each in found:
         if each is cause:
             continue
-        told.append(
+        texts.append(
             {
                 "cause": each.cause,
                 "update": each.number,
@@ -237,7 +237,7 @@ def _followed(found: list[Finding], cause: Finding | None) -> list[dict[str, Any
                 "follows": cause.cause in FOLLOWS[each.cause] or cause.cause == each.cause,
             }
         )
-    return told
+    return texts
 
 
 def _timeline(run: RunRecord, found: list[Finding], cause: Finding | None) -> list[dict[str, Any]]:
@@ -289,27 +289,29 @@ def _try(cause: str) -> list[str]:
             here = line[3:]
         elif line.strip():
             sections.setdefault(here, []).append(line.strip())
-    told = [line.partition(". ")[2] or line for line in sections.get("Likely causes, in order", [])]
-    return told + sections.get("When to stop the run", [])
+    texts = [
+        line.partition(". ")[2] or line for line in sections.get("Likely causes, in order", [])
+    ]
+    return texts + sections.get("When to stop the run", [])
 
 
 def _unknown(run: RunRecord, cause: Finding | None, found: list[Finding]) -> list[str]:
-    told = []
+    texts = []
     if cause is not None and cause.inferred:
-        told.append("The cause is inferred from what is missing; no event names it.")
+        texts.append("The cause is inferred from what is missing; no event names it.")
     if run.ending is None and not run.complete:
-        told.append("How the process itself ended: the source does not tell. A journal does.")
+        texts.append("How the process itself ended: the source does not tell. A journal does.")
     if cause is not None and cause.number is not None and run.carried_out is not None:
-        told.append("Which update exactly: its number is that of the samples around it.")
+        texts.append("Which update exactly: its number is that of the samples around it.")
     if cause is not None and cause.cause == "gradient_nonfinite" and not _layer(cause, found):
-        told.append("Which layer: only the probe (`PolicyProbe`, `attach`) measures layers.")
+        texts.append("Which layer: only the probe (`PolicyProbe`, `attach`) measures layers.")
     if not any(update.values.get("kl_divergence") for update in run.updates) and run.updates:
-        told.append("KL, ratios, clipped shares: with one inner epoch they are constants.")
+        texts.append("KL, ratios, clipped shares: with one inner epoch they are constants.")
     if len(run.updates) < 2 * LOOK_BACK and cause is not None:
-        told.append("What moved before: too few updates to know what was usual.")
+        texts.append("What moved before: too few updates to know what was usual.")
     if not run.updates:
-        told.append("How the policy learned: no policy update was reported.")
-    return told
+        texts.append("How the policy learned: no policy update was reported.")
+    return texts
 
 
 def as_json(report: Report | list[Report]) -> str:

@@ -104,10 +104,10 @@ def _update(run: RunRecord, row: Row, data: dict[str, Any]) -> None:
             )
 
 
-def _items(told: Any) -> Iterable[tuple[str, Any]]:
-    if isinstance(told, dict):
-        return told.items()
-    return told or ()  # pairs, as Parquet's maps are read
+def _items(values: Any) -> Iterable[tuple[str, Any]]:
+    if isinstance(values, dict):
+        return values.items()
+    return values or ()  # pairs, as Parquet's maps are read
 
 
 def _batch(run: RunRecord, row: Row, data: dict[str, Any]) -> None:

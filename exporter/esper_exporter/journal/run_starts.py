@@ -18,11 +18,11 @@ class RunStarts:
     ranks: list[int] = field(default_factory=list)
 
     def add(
-        self, seq: int, group: str, told: str | None, begun: datetime | None, rank: int
+        self, seq: int, group: str, run_id: str | None, begun: datetime | None, rank: int
     ) -> None:
         """A run begins. Its name is the event's and its time, as on the exporter's page."""
         stamp = f"-{begun:%Y%m%dT%H%M%SZ}" if begun is not None else ""
-        stem = name = f"{told or 'run'}{stamp}"
+        stem = name = f"{run_id or 'run'}{stamp}"
         number = 1
         while (name, group) in zip(self.names, self.groups, strict=True):
             number += 1

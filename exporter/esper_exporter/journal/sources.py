@@ -100,10 +100,10 @@ def _may_hold_events(path: Path) -> bool:
     """
     line = next(_pieces(path, Reading(), _FIRST), b"").partition(b"\n")[0]
     try:
-        told = json.loads(line)
+        event = json.loads(line)
     except (ValueError, RecursionError):
         return True
-    return isinstance(told, dict) and "event_type" in told
+    return isinstance(event, dict) and "event_type" in event
 
 
 @dataclass(slots=True)

@@ -54,8 +54,8 @@ def sealed_parts(journal: Path) -> tuple[list[Path], list[str]]:
     for part in parts_of(journal):
         try:
             manifest = read_manifest(part)
-            for name, told in manifest["files"].items():
-                if (part / name).stat().st_size != told["bytes"]:
+            for name, content in manifest["files"].items():
+                if (part / name).stat().st_size != content["bytes"]:
                     raise ValueError(f"{part / name}: not the size that its manifest says")
         except (ValueError, OSError) as problem:
             bad.append(f"{problem}; left out")
@@ -131,15 +131,15 @@ def _as_line(record: dict[str, Any], run: tuple[str, str, int]) -> bytes:
         names = ("reason", "detail", "exit_code", "signal")
         if not ending:
             names = ("gpu", "uuid", "kind", "count")
-        told = {
+        content = {
             "event_type": ENDED if ending else GPU_FAULT,
             "timestamp": record["t"],
             "group_id": run[1],
             "data": {name: record[name] for name in names if name in record},
         }
-        return json.dumps(told).encode()
+        return json.dumps(content).encode()
     stamp = record["t"]
-    told = {
+    content = {
         "event_id": record.get("e"),
         "event_type": record["n"],
         "timestamp": stamp if isinstance(stamp, str) else stamp.isoformat(),
@@ -152,7 +152,7 @@ def _as_line(record: dict[str, Any], run: tuple[str, str, int]) -> bytes:
         "data": record.get("d"),
         "severity": record.get("severity", "info"),
     }
-    return json.dumps(told).encode()[: MAX_LINE + 1]
+    return json.dumps(content).encode()[: MAX_LINE + 1]
 
 
 def build_part(paths: list[Path], part: Path, source: str, found: Segments) -> dict[str, Any]:
@@ -256,9 +256,9 @@ def verify(journal: Path) -> tuple[list[str], int]:
         return [f"{journal}: no journal"], 0
     if (journal / JOURNAL).is_file():
         try:
-            told = json.loads((journal / JOURNAL).read_text())
-            if told["version"] != VERSION:
-                bad.append(f"{journal / JOURNAL}: version {told['version']}, want {VERSION}")
+            content = json.loads((journal / JOURNAL).read_text())
+            if content["version"] != VERSION:
+                bad.append(f"{journal / JOURNAL}: version {content['version']}, want {VERSION}")
         except (ValueError, KeyError, TypeError):
             bad.append(f"{journal / JOURNAL}: not readable")
     candidates = [journal] if (journal / MANIFEST).is_file() else []
@@ -270,10 +270,10 @@ def verify(journal: Path) -> tuple[list[str], int]:
         except ValueError as problem:
             bad.append(str(problem))
             continue
-        for name, told in manifest["files"].items():
+        for name, content in manifest["files"].items():
             count += 1
             try:
-                if checksum(part / name) != told:
+                if checksum(part / name) != content:
                     bad.append(f"{part / name}: does not match its checksum")
             except OSError as problem:
                 bad.append(f"{part / name}: {problem.strerror}")

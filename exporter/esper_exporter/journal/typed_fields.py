@@ -23,8 +23,8 @@ def typed_fields(table: Table, data: dict[str, Any]) -> dict[str, Any]:
     """The fields of ``data`` that the table has columns for and that are of its types."""
     found = {}
     for name, read in _readers(table.type).items():
-        told = data.get(name)
-        value = None if told is None else read(told)
+        raw = data.get(name)
+        value = None if raw is None else read(raw)
         if value is not None:
             found[name] = value
     return found
@@ -46,34 +46,34 @@ def _reader(shape: Shape) -> _Reader:
     return _SCALARS[shape]
 
 
-def _number(told: Any) -> float | None:
-    if isinstance(told, str) and len(told) > _LONGEST_NUMBER:
+def _number(raw: Any) -> float | None:
+    if isinstance(raw, str) and len(raw) > _LONGEST_NUMBER:
         return None
-    if not isinstance(told, int | float | str) or isinstance(told, bool):
+    if not isinstance(raw, int | float | str) or isinstance(raw, bool):
         return None
     try:
-        return float(told)
+        return float(raw)
     except (ValueError, OverflowError):
         return None
 
 
-def _whole(told: Any) -> int | None:
-    if isinstance(told, float) and told.is_integer():
-        told = int(told)
-    is_whole = isinstance(told, int) and not isinstance(told, bool)
-    return told if is_whole and -(1 << 63) <= told < 1 << 64 else None
+def _whole(raw: Any) -> int | None:
+    if isinstance(raw, float) and raw.is_integer():
+        raw = int(raw)
+    is_whole = isinstance(raw, int) and not isinstance(raw, bool)
+    return raw if is_whole and -(1 << 63) <= raw < 1 << 64 else None
 
 
-def _flag(told: Any) -> bool | None:
-    return told if isinstance(told, bool) else None
+def _flag(raw: Any) -> bool | None:
+    return raw if isinstance(raw, bool) else None
 
 
-def _text(told: Any) -> str | None:
-    return told if isinstance(told, str) else None
+def _text(raw: Any) -> str | None:
+    return raw if isinstance(raw, str) else None
 
 
-def _as_it_is(told: Any) -> Any:
-    return told
+def _as_it_is(raw: Any) -> Any:
+    return raw
 
 
 _SCALARS: dict[str, _Reader] = {
@@ -87,31 +87,31 @@ _SCALARS: dict[str, _Reader] = {
 
 
 def _list_of(read: _Reader) -> _Reader:
-    def values(told: Any) -> list[Any] | None:
-        if not isinstance(told, list | tuple):
+    def values(raw: Any) -> list[Any] | None:
+        if not isinstance(raw, list | tuple):
             return None
-        return [value for each in told if (value := read(each)) is not None]
+        return [value for each in raw if (value := read(each)) is not None]
 
     return values
 
 
 def _map_of(read: _Reader) -> _Reader:
-    def values(told: Any) -> dict[str, Any] | None:
-        if not isinstance(told, dict):
+    def values(raw: Any) -> dict[str, Any] | None:
+        if not isinstance(raw, dict):
             return None
-        return {name: value for name, each in told.items() if (value := read(each)) is not None}
+        return {name: value for name, each in raw.items() if (value := read(each)) is not None}
 
     return values
 
 
 def _struct_of(readers: dict[str, _Reader]) -> _Reader:
-    def values(told: Any) -> dict[str, Any] | None:
-        if not isinstance(told, dict):
+    def values(raw: Any) -> dict[str, Any] | None:
+        if not isinstance(raw, dict):
             return None
         return {
             name: value
             for name, read in readers.items()
-            if told.get(name) is not None and (value := read(told[name])) is not None
+            if raw.get(name) is not None and (value := read(raw[name])) is not None
         }
 
     return values

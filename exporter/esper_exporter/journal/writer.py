@@ -97,8 +97,8 @@ class JournalWriter:
         self, run: RunIdentity, gpu: str, uuid: str, kind: str, count: int, when: datetime
     ) -> None:
         """Keep that a GPU failed while a run went on."""
-        told = {"k": "gpu", "gpu": gpu, "uuid": uuid, "kind": kind, "count": count}
-        self._queue.append((told, run, when))
+        entry = {"k": "gpu", "gpu": gpu, "uuid": uuid, "kind": kind, "count": count}
+        self._queue.append((entry, run, when))
         if self._thread is None:
             self._begin()
         self.hurry()
@@ -193,8 +193,8 @@ class JournalWriter:
         index = self._runs.get(run)
         if index is None:
             index = self._runs[run] = len(self._runs)
-            told = {"k": "run", "i": index, "r": run.run_id, "g": run.group_id, "n": run.rank}
-            made.append(frame(told))
+            entry = {"k": "run", "i": index, "r": run.run_id, "g": run.group_id, "n": run.rank}
+            made.append(frame(entry))
         self._seq += 1
         if isinstance(held, dict):
             stamp = queued[2].timestamp()
@@ -286,13 +286,13 @@ def append_ending(
     name = f"{moment:%Y%m%dT%H%M%S}-z{os.getpid()}-{secrets.token_hex(3)}-000001{SUFFIX}"
     segment = SegmentFile(folder / name)
     try:
-        told: dict[str, Any] = {"reason": reason, "detail": detail[:4096]}
+        entry: dict[str, Any] = {"reason": reason, "detail": detail[:4096]}
         if exit_code is not None:
-            told["exit_code"] = exit_code
+            entry["exit_code"] = exit_code
         if signal is not None:
-            told["signal"] = signal
+            entry["signal"] = signal
         run = {"k": "run", "i": 0, "r": run_id, "g": group_id, "n": rank}
-        end = {"k": "end", "i": 0, "s": 0, "t": moment.timestamp(), **told}
+        end = {"k": "end", "i": 0, "s": 0, "t": moment.timestamp(), **entry}
         segment.write(frame(run) + frame(end))
     finally:
         segment.close()

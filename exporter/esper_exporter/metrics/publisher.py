@@ -161,12 +161,12 @@ class RunPublisher:
         for place, op in enumerate(OPS):
             valid = tamiyo.op_valid_mask[place]
             known = update is not None and update.op_q_values is not None
-            told = update is not None and update.op_valid_mask is not None
+            reported = update is not None and update.op_valid_mask is not None
             values: dict[str, Any] = {
                 "esper_tamiyo_q_value": tamiyo.op_q_values[place]
-                if known and (valid or not told)
+                if known and (valid or not reported)
                 else None,
-                "esper_tamiyo_op_valid": valid if told else None,
+                "esper_tamiyo_op_valid": valid if reported else None,
                 "esper_tamiyo_op_probability_ratio": shares.get(op),
                 "esper_tamiyo_episode_actions": running.get(op, 0) if running else None,
             }
@@ -197,11 +197,11 @@ class RunPublisher:
             return
         update = self._state.update
         health = (update or self._state.snapshot.tamiyo).layer_gradient_health
-        for rows, told in (
+        for rows, reported in (
             (self._layers, health),
             (self._layer_norms, update.grad_norm_per_layer if update else None),
         ):
-            shown = list((told or {}).items())[:MAX_LAYERS]
+            shown = list((reported or {}).items())[:MAX_LAYERS]
             rows.keep((layer,) for layer, _ in shown)
             for layer, value in shown:
                 rows.write([_cell(value)], layer)
@@ -279,8 +279,10 @@ class RunPublisher:
         key = str(env_id)
         self._envs.write(self._blocks.fillers["env"].values(roots), key)
         counts = (env.blueprint_spawns, env.blueprint_prunes, env.blueprint_fossilized)
-        for blueprint in dict.fromkeys(name for told in counts for name in told):
-            self._blueprints.write([_cell(told.get(blueprint)) for told in counts], key, blueprint)
+        for blueprint in dict.fromkeys(name for count in counts for name in count):
+            self._blueprints.write(
+                [_cell(count.get(blueprint)) for count in counts], key, blueprint
+            )
 
     def _write_slot(self, env_id: int, slot_id: str) -> None:
         env = self._state.snapshot.envs.get(env_id)
@@ -295,14 +297,14 @@ class RunPublisher:
             else:
                 values = filler.values(roots)
             self._slots.write(values, *key)
-        told = (seed.blueprint_id, seed.alpha_curve) if seed and seed.blueprint_id else None
+        reported = (seed.blueprint_id, seed.alpha_curve) if seed and seed.blueprint_id else None
         before = self._seed_labels.get(key)
-        if before is not None and before != told:
+        if before is not None and before != reported:
             self._seed_info.clear(*key, *before)
             del self._seed_labels[key]
-        if told is not None and before != told:
-            self._seed_labels[key] = told
-            self._seed_info.write([1.0], *key, *told)
+        if reported is not None and before != reported:
+            self._seed_labels[key] = reported
+            self._seed_info.write([1.0], *key, *reported)
 
     def _write_all_slots(self) -> None:
         """After a batch every slot is empty: what is not in the state any more goes."""

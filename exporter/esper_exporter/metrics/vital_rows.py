@@ -109,10 +109,10 @@ def gpu_rows(report: GpuReport) -> dict[str, dict[tuple[str, ...], Cells]]:
 
 
 def _mig_memory(instance: MigInstance) -> Cells:
-    told = {"used": instance.memory_used, "total": instance.memory_total}
+    memory = {"used": instance.memory_used, "total": instance.memory_total}
     return {
         (f"esper_gpu_mig_memory_{what}_bytes",): float(value)
-        for what, value in told.items()
+        for what, value in memory.items()
         if value is not None
     }
 
@@ -137,8 +137,8 @@ def uses(report: GpuReport, runs: Iterable[RunState]) -> dict[tuple[str, ...], C
     for run in runs:
         if run.ended_at is not None or not run.active:
             continue
-        told = run.started
-        devices = () if told is None else (told.policy_device, *told.env_devices)
+        memory = run.started
+        devices = () if memory is None else (memory.policy_device, *memory.env_devices)
         for ordinal in sorted(ordinals_of(devices, report.cuda)):
             uuid = uuids.get(ordinal)
             if uuid is not None:

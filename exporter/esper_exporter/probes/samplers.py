@@ -131,12 +131,12 @@ class Vitals:
 
     def _directories(self) -> dict[str, Path]:
         settings = self._settings
-        told = {
+        paths = {
             "telemetry": settings.telemetry_dir,
             "checkpoint": settings.checkpoint_dir,
             "state": settings.state_dir,
         }
-        return {name: path for name, path in told.items() if path is not None}
+        return {name: path for name, path in paths.items() if path is not None}
 
     def _thread(
         self,

@@ -31,7 +31,7 @@ class Kept:
 
 def encode(identity: RunIdentity, latches: Latches) -> bytes:
     """The latches of a run that are lit, with whose they are."""
-    told = {
+    data = {
         "version": VERSION,
         "run_id": identity.run_id,
         "group_id": identity.group_id,
@@ -45,7 +45,7 @@ def encode(identity: RunIdentity, latches: Latches) -> bytes:
             source: _latch_to_json(latch) for source, latch in latches.sources.items() if latch.lit
         },
     }
-    return json.dumps(told).encode()
+    return json.dumps(data).encode()
 
 
 def decode(text: bytes) -> Kept:
@@ -54,21 +54,21 @@ def decode(text: bytes) -> Kept:
     nothing."""
     try:
         # A number with thousands of digits is no number of updates, and takes seconds to read.
-        told = json.loads(text, parse_int=lambda digits: int(digits[:20]))
+        data = json.loads(text, parse_int=lambda digits: int(digits[:20]))
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
-    if not isinstance(told, dict) or told.get("version") != VERSION:
-        version = told.get("version") if isinstance(told, dict) else None
+    if not isinstance(data, dict) or data.get("version") != VERSION:
+        version = data.get("version") if isinstance(data, dict) else None
         raise ValueError(f"version {str(version)[:20]}, want {VERSION}")
     kept = Kept()
     reader = _Reader(kept)
-    for key, value in reader.entries(told, "heads"):
+    for key, value in reader.entries(data, "heads"):
         head, _, kind = key.rpartition("/")
         if _is_head(head) and kind in KINDS and len(kept.heads) < MOST_HEADS:
             kept.heads[head, kind] = reader.latch(value)
         else:
             kept.dropped += 1
-    for source, value in reader.entries(told, "sources"):
+    for source, value in reader.entries(data, "sources"):
         if source in NONFINITE_SOURCES:
             kept.sources[source] = reader.latch(value)
         else:
@@ -97,34 +97,34 @@ class _Reader:
     def __init__(self, kept: Kept) -> None:
         self._kept = kept
 
-    def entries(self, told: dict[str, Any], name: str) -> list[tuple[str, Any]]:
-        found = told.get(name)
+    def entries(self, data: dict[str, Any], name: str) -> list[tuple[str, Any]]:
+        found = data.get(name)
         if isinstance(found, dict):
             return list(found.items())
         self._kept.dropped += 1
         return []
 
-    def latch(self, told: Any) -> Latch:
-        if not isinstance(told, dict):
+    def latch(self, data: Any) -> Latch:
+        if not isinstance(data, dict):
             self._kept.dropped += 1
-            told = {"updates": 1}
+            data = {"updates": 1}
         return Latch(
-            updates=self._field(told, "updates", _count) or 1,
-            first=self._field(told, "first", _moment, may_lack=True),
-            last=self._field(told, "last", _moment, may_lack=True),
-            first_update=self._field(told, "first_update", _whole, may_lack=True),
-            first_batch=self._field(told, "first_batch", _whole, may_lack=True),
+            updates=self._field(data, "updates", _count) or 1,
+            first=self._field(data, "first", _moment, may_lack=True),
+            last=self._field(data, "last", _moment, may_lack=True),
+            first_update=self._field(data, "first_update", _whole, may_lack=True),
+            first_batch=self._field(data, "first_batch", _whole, may_lack=True),
         )
 
     def _field(
         self,
-        told: dict[str, Any],
+        data: dict[str, Any],
         name: str,
         read: Callable[[Any], T],
         *,
         may_lack: bool = False,
     ) -> T | None:
-        value = told.get(name)
+        value = data.get(name)
         if value is None and may_lack:
             return None
         try:

@@ -149,11 +149,11 @@ def _on_uncaught(
     _process.excepthook(kind, error, trace)
 
 
-def _on_uncaught_in_thread(told: threading.ExceptHookArgs) -> None:
-    if told.exc_value is not None and not isinstance(told.exc_value, SystemExit):
+def _on_uncaught_in_thread(exception: threading.ExceptHookArgs) -> None:
+    if exception.exc_value is not None and not isinstance(exception.exc_value, SystemExit):
         for watcher in _process.all():
-            _guarded(partial(watcher.uncaught_in_thread, told.exc_value))
-    _process.threading_excepthook(told)
+            _guarded(partial(watcher.uncaught_in_thread, exception.exc_value))
+    _process.threading_excepthook(exception)
 
 
 def _on_exit() -> None:

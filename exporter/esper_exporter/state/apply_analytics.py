@@ -159,13 +159,13 @@ def _take_reward_components(
     run: RunState, env: EnvState, payload: AnalyticsSnapshotPayload, op: str
 ) -> None:
     state = env.reward_components
-    told = payload.reward_components
+    reported = payload.reward_components
     if not env.active_seed_count:
         # The last reported contribution belonged to a seed that is gone.
         state.seed_contribution = state.bounded_attribution = None
-    if told is not None:
-        _copy_components(state, told)
-        run.last_rewards[env.env_id] = told
+    if reported is not None:
+        _copy_components(state, reported)
+        run.last_rewards[env.env_id] = reported
     else:
         for name in _FLAT:
             value = getattr(payload, name)
@@ -179,8 +179,8 @@ def _take_reward_components(
     state.val_acc = env.host_accuracy if env.accuracy_history else None
 
 
-def _copy_components(state: RewardComponents, told: RewardComponentsTelemetry) -> None:
-    _update(state, _COMPONENT_TARGETS, _component_values(astuple(told)))
+def _copy_components(state: RewardComponents, reported: RewardComponentsTelemetry) -> None:
+    _update(state, _COMPONENT_TARGETS, _component_values(astuple(reported)))
 
 
 def _update(state: object, names: tuple[str, ...], values: tuple[Any, ...]) -> None:
@@ -201,8 +201,8 @@ def _decide(
     env_id, value = env.env_id, payload.value_estimate
     pending = run.pending.pop(env_id, None)
     if pending is not None and value is not None:
-        told = pending.payload
-        advantage = told.total_reward + GAMMA * value - told.value_estimate  # type: ignore[operator]
+        reported = pending.payload
+        advantage = reported.total_reward + GAMMA * value - reported.value_estimate  # type: ignore[operator]
         pending.advantage(advantage)
         run.td_advantages[env_id] = advantage
     snapshot, heads = run.bare_snapshot, payload.head_telemetry
@@ -235,11 +235,11 @@ def _apply_shapley(run: RunState, event: Event, payload: AnalyticsSnapshotPayloa
         return
     values = {
         slot_id: ShapleyEstimate(
-            mean=told.get("mean"),
-            std=told.get("std"),
-            n_samples=None if (samples := told.get("n_samples")) is None else int(samples),
+            mean=reported.get("mean"),
+            std=reported.get("std"),
+            n_samples=None if (samples := reported.get("n_samples")) is None else int(samples),
         )
-        for slot_id, told in _first(payload.shapley_values.items(), MAX_SLOTS)
+        for slot_id, reported in _first(payload.shapley_values.items(), MAX_SLOTS)
     }
     env.shapley_snapshot = ShapleySnapshot(
         tuple(values), values, payload.batch or 0, event.timestamp

@@ -65,14 +65,14 @@ def apply_epoch(run: RunState, event: Event, payload: TolariaEpochPayload) -> No
     env.host_loss = payload.val_loss
     if payload.seeds is not None:
         run.seeds_reported.add(env.env_id)
-    for slot_id, told in (payload.seeds or {}).items():
+    for slot_id, reported in (payload.seeds or {}).items():
         seed = env.seeds.get(slot_id)
         if seed is None:
             if len(env.seeds) >= MAX_SLOTS:
                 run.tallies.add(counted.EVENTS_OUT_OF_BOUNDS)
                 continue
             seed = env.seeds[slot_id] = new_seed(slot_id)
-        _update_seed(seed, told)
+        _update_seed(seed, reported)
         run.touched.seeds.add((env.env_id, slot_id))
     if not run.slots_locked:
         run.see_slots(payload.seeds or ())
@@ -89,16 +89,16 @@ def apply_epoch(run: RunState, event: Event, payload: TolariaEpochPayload) -> No
     run.touched.envs.add(env_id)
 
 
-def _update_seed(seed: SeedState, told: SeedTelemetry) -> None:
-    seed.stage = told.stage or seed.stage
-    seed.blueprint_id = told.blueprint_id
-    seed.accuracy_delta = told.accuracy_delta
-    seed.epochs_in_stage = told.epochs_in_stage
-    seed.alpha = told.alpha
-    seed.grad_ratio = told.grad_ratio
-    seed.has_vanishing = told.has_vanishing
-    seed.has_exploding = told.has_exploding
-    values = _interactions(told)
+def _update_seed(seed: SeedState, reported: SeedTelemetry) -> None:
+    seed.stage = reported.stage or seed.stage
+    seed.blueprint_id = reported.blueprint_id
+    seed.accuracy_delta = reported.accuracy_delta
+    seed.epochs_in_stage = reported.epochs_in_stage
+    seed.alpha = reported.alpha
+    seed.grad_ratio = reported.grad_ratio
+    seed.has_vanishing = reported.has_vanishing
+    seed.has_exploding = reported.has_exploding
+    values = _interactions(reported)
     if values != _NO_INTERACTIONS:
         for name, value in zip(_SEED_INTERACTIONS, values, strict=True):
             if value is not None:

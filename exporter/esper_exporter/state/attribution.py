@@ -105,5 +105,5 @@ class ShapleySnapshot:
 
     def ranked_slots(self) -> list[tuple[str, float]]:
         """Slots and their means, largest first."""
-        ranking = [(slot_id, told.mean or 0.0) for slot_id, told in self.values.items()]
+        ranking = [(slot_id, reported.mean or 0.0) for slot_id, reported in self.values.items()]
         return sorted(ranking, key=lambda entry: entry[1], reverse=True)

@@ -105,7 +105,7 @@ class HeldDecision(msgspec.Struct, gc=False):
         payload = self.payload
         reward, value = payload.total_reward, payload.value_estimate
         values = () if payload.head_telemetry is None else head_values(payload.head_telemetry)
-        told = zip(HEADS, values, strict=False)
+        reported = zip(HEADS, values, strict=False)
         return DecisionSnapshot(
             timestamp=self.event.timestamp,
             slot_states=dict(payload.slot_states or {}),
@@ -125,7 +125,7 @@ class HeldDecision(msgspec.Struct, gc=False):
             value_residual=None if reward is None or value is None else reward - value,
             td_advantage=self.td_advantage,
             decision_entropy=payload.decision_entropy,
-            confidences={head: value for head, value in told if value is not None},
+            confidences={head: value for head, value in reported if value is not None},
         )
 
 

@@ -177,11 +177,11 @@ class RunHistory:
             ring = self.events  # whatever kind it is of, nothing routine may push it out
         ring.append(LoggedEvent(seq, self.number, event, fault))
 
-    def _begin(self, told: int | None) -> None:
+    def _begin(self, reported: int | None) -> None:
         """The next update. A run that goes on from a checkpoint starts at the trainer's number."""
         self.number += 1
-        if told is not None and told > self.number and not self.updates:
-            self.number = told
+        if reported is not None and reported > self.number and not self.updates:
+            self.number = reported
 
     def _latched(self, run: RunState, when: float, kind: str) -> str:
         """A latch was set, or set again: remember at which update, and mark it. Returns which."""

@@ -115,10 +115,10 @@ class HubLink:
             return None
 
 
-def _read(told: Mapping[str, Any]) -> HubHealth:
-    dropped = {OWN_QUEUE: float(told["hub_dropped_events"])}
+def _read(reported: Mapping[str, Any]) -> HubHealth:
+    dropped = {OWN_QUEUE: float(reported["hub_dropped_events"])}
     delivered = {}
-    for name, stats in list(told["backend_stats"].items())[:MOST_BACKENDS]:
+    for name, stats in list(reported["backend_stats"].items())[:MOST_BACKENDS]:
         dropped[str(name)] = float(stats["dropped_events"])
         delivered[str(name)] = float(stats["processed_events"])
     return HubHealth(dropped, delivered)

@@ -342,13 +342,13 @@ class RunRegistry:
                 return entry
         return self._add(RunIdentity(self._name(event, payload.episode_id or ""), group, rank))
 
-    def _name(self, event: Event, told: str) -> str:
+    def _name(self, event: Event, given_id: str) -> str:
         """A run id that no other run of this process has: the user's, or the event's and the time,
         since the real system gives the same id to a rerun and to a second group."""
-        return self._free_name(told, event.group_id, event.timestamp)
+        return self._free_name(given_id, event.group_id, event.timestamp)
 
-    def _free_name(self, told: str, group: str, begun: datetime) -> str:
-        stem = self._run_id or f"{told or 'run'}-{begun:%Y%m%dT%H%M%SZ}"
+    def _free_name(self, given_id: str, group: str, begun: datetime) -> str:
+        stem = self._run_id or f"{given_id or 'run'}-{begun:%Y%m%dT%H%M%SZ}"
         name, number = stem, 1
         while (name, group) in self._identities:
             number += 1

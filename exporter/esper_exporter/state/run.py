@@ -286,8 +286,8 @@ class RunState:
     @property
     def episode_ended(self) -> bool:
         """Whether an episode's outcome was reported."""
-        told = self.given and bool(self.bare_snapshot.episode_stats.length_max)
-        return bool(self.episodes.lengths) or told
+        measured = self.given and bool(self.bare_snapshot.episode_stats.length_max)
+        return bool(self.episodes.lengths) or measured
 
     def has_seeds(self, env_id: int | None = None) -> bool:
         """Whether the seeds of an environment, or of any, were reported."""

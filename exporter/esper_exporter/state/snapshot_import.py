@@ -86,7 +86,7 @@ def read_snapshot(source: object, group_id: str | None) -> SnapshotImport:
     for env_id in list(snapshot.envs)[MAX_ENVS:]:
         del snapshot.envs[env_id]
     # Mappings are read up to a limit, so a longer one is asked for its length.
-    told = max(known, _length(_look(source, "envs", [])))
+    environments = max(known, _length(_look(source, "envs", [])))
     group: str | None = None
     if group_id is not None:
         group = _guarded(_text, group_id, "group_id", ignored, None)
@@ -95,7 +95,7 @@ def read_snapshot(source: object, group_id: str | None) -> SnapshotImport:
         run_id=snapshot.run_id,
         group_id=group or snapshot.tamiyo.group_id or None,
         started_at=snapshot.start_time,
-        environments_dropped=max(0, told - MAX_ENVS),
+        environments_dropped=max(0, environments - MAX_ENVS),
         ignored=tuple(ignored),
     )
 

@@ -134,33 +134,33 @@ def _lifecycle(run: RunState) -> SeedLifecycleStats:
 
 
 def _episode_stats(run: RunState) -> EpisodeStats:
-    snapshot, told = run.snapshot, run.episodes
+    snapshot, tally = run.snapshot, run.episodes
     total = snapshot.current_episode
     germinated = snapshot.cumulative_germinated
     stats = EpisodeStats(
         total_episodes=total,
-        episodes_per_second=_throughput(told),
+        episodes_per_second=_throughput(tally),
         action_entropy=action_entropy(snapshot.tamiyo.cumulative_action_counts),
         yield_rate=snapshot.cumulative_fossilized / germinated if germinated else 0.0,
         slot_utilization=snapshot.active_slots / snapshot.total_slots
         if snapshot.total_slots
         else 0.0,
     )
-    if not told.lengths or total <= 0:
+    if not tally.lengths or total <= 0:
         return stats
-    lengths = list(told.lengths)
+    lengths = list(tally.lengths)
     mean = _mean(lengths)
     steps = sum(lengths)
     stats.length_mean = mean
     stats.length_std = _mean([(length - mean) ** 2 for length in lengths]) ** 0.5
     stats.length_min = min(lengths)
     stats.length_max = max(lengths)
-    stats.success_rate = told.successes / total
-    stats.timeout_rate = told.timeouts / total
-    stats.steps_per_germinate = steps / max(1, told.germinations or 0)
-    stats.steps_per_prune = steps / max(1, told.prunes or 0)
-    stats.steps_per_fossilize = steps / max(1, told.fossilizations or 0)
-    stats.completion_trend = completion_trend(list(told.outcomes))
+    stats.success_rate = tally.successes / total
+    stats.timeout_rate = tally.timeouts / total
+    stats.steps_per_germinate = steps / max(1, tally.germinations or 0)
+    stats.steps_per_prune = steps / max(1, tally.prunes or 0)
+    stats.steps_per_fossilize = steps / max(1, tally.fossilizations or 0)
+    stats.completion_trend = completion_trend(list(tally.outcomes))
     return stats
 
 
@@ -189,10 +189,10 @@ def action_entropy(counts: Mapping[str, int]) -> float:
     return entropy / math.log(len(counts))
 
 
-def _throughput(told: EpisodeTally) -> float:
+def _throughput(tally: EpisodeTally) -> float:
     """Episodes per second over the last batches, by the events' own times."""
-    if len(told.completions) < 2:
+    if len(tally.completions) < 2:
         return 0.0
-    (first, before), (last, after) = told.completions[0], told.completions[-1]
+    (first, before), (last, after) = tally.completions[0], tally.completions[-1]
     elapsed = last - first
     return (after - before) / elapsed if elapsed >= THROUGHPUT_MINIMUM_SECONDS else 0.0

@@ -146,8 +146,8 @@ def detect_trend(values: Series, metric_name: str = "default", metric_type: str 
     window = min(WINDOW, len(values) // 2)
     if len(values) < MINIMUM_VALUES or window < 3:
         return "stable"
-    told = list(values)
-    recent, older = told[-window:], told[-2 * window : -window]
+    numbers = list(values)
+    recent, older = numbers[-window:], numbers[-2 * window : -window]
     if not all(map(math.isfinite, (*recent, *older))):
         return "warning"
     older_variance = _variance(older)
@@ -203,10 +203,10 @@ def detect_rate_trend(history: Series) -> str:
     """
     if len(history) < MINIMUM_VALUES:
         return "stable"
-    told = list(history)
-    older = told[-10:-5] if len(told) >= 10 else told[:5]
+    numbers = list(history)
+    older = numbers[-10:-5] if len(numbers) >= 10 else numbers[:5]
     before = _mean(older)
-    change = _mean(told[-5:]) - before
+    change = _mean(numbers[-5:]) - before
     threshold = RATE_CHANGE * max(abs(before), RATE_FLOOR)
     if change > threshold:
         return "rising"

@@ -142,8 +142,15 @@ def train(kind: str, exporter: Any = None, recorder: Any = None) -> Any:
                 log_prob = policy.log_prob(action)
                 value = agent.value(seen)
             following, reward, done = envs.step(action.numpy())
-            told = (seen, action, log_prob, torch.as_tensor(reward), torch.as_tensor(done), value)
-            for name, tensor in zip(kept, told, strict=True):
+            reported = (
+                seen,
+                action,
+                log_prob,
+                torch.as_tensor(reward),
+                torch.as_tensor(done),
+                value,
+            )
+            for name, tensor in zip(kept, reported, strict=True):
                 kept[name].append(tensor)
             seen = torch.as_tensor(following)
         batch = {name: torch.stack(rows) for name, rows in kept.items()}

@@ -202,8 +202,8 @@ def _rollout(seen: Recorded) -> dict[Key, float]:
             "value_target_correlation": float(np.corrcoef(values, returns)[0, 1]),
         }
     for kind, name in (("advantages", "advantage"), ("raw_advantages", "advantage_raw")):
-        if (told := seen.rollout.get(kind)) is not None:
-            found |= {f"{name}_mean": told.mean(), f"{name}_std": told.std()}
+        if (reported := seen.rollout.get(kind)) is not None:
+            found |= {f"{name}_mean": reported.mean(), f"{name}_std": reported.std()}
     if seen.actions:
         rows = np.stack(list(seen.actions.values()), 1)
         _, counts = np.unique(rows, axis=0, return_counts=True)

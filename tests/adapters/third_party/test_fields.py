@@ -34,8 +34,8 @@ def same_weights(one: nn.Module, other: nn.Module) -> bool:
     return all(map(torch.equal, one.parameters(), other.parameters()))
 
 
-def page_of(told: Exporter) -> str:
-    page = told.render().decode()
+def page_of(reported: Exporter) -> str:
+    page = reported.render().decode()
     assert value(page, "esper_exporter_internal_errors_total", where="probe") == 0
     return page
 
@@ -120,19 +120,19 @@ def test_stable_baselines3(algorithm: str, env: str, heads: dict[str, int | None
         where = make_vec_env(dice() if env == "dice" else env, 2, seed=1)
         return getattr(sb3, algorithm)("MlpPolicy", where, seed=1, device="cpu", **short)
 
-    told, recorder, plain = exporter(), Recorder(), made()
+    reported, recorder, plain = exporter(), Recorder(), made()
     record_sb3(plain, recorder, tuple(heads))
     with recorder.watching():
         plain.learn(256)
     measured = made()
-    measured.learn(256, callback=EsperCallback(told, every=1))
+    measured.learn(256, callback=EsperCallback(reported, every=1))
     assert same_weights(plain.policy, measured.policy)
     reasons = {"advantage_mean": MINIBATCH_ADVANTAGES, "advantage_std": MINIBATCH_ADVANTAGES}
     reasons |= {"gradient_cv": "one optimizer step an update"}
     if None in heads.values():
         reasons |= {"head_entropy_ratio": "a continuous head has no largest entropy"}
         reasons |= dict.fromkeys(("action_diversity", "dominant_action_ratio"), HARDLY_REPEAT)
-    judge(f"SB3 {algorithm} {env}", page_of(told), expected(recorder.last, 0.2, heads), reasons)
+    judge(f"SB3 {algorithm} {env}", page_of(reported), expected(recorder.last, 0.2, heads), reasons)
 
 
 # -- TRL -------------------------------------------------------------------------------------------
@@ -145,7 +145,7 @@ def test_trl_grpo(tmp_path: Path) -> None:
     from adapters.third_party import test_trl
     from esper_exporter.adapters.trl import attach
 
-    told, recorder = exporter(), Recorder()
+    reported, recorder = exporter(), Recorder()
 
     class Records(TrainerCallback):  # type: ignore[misc]
         def on_step_begin(self, *_: Any, model: Any, **__: Any) -> None:
@@ -181,7 +181,7 @@ def test_trl_grpo(tmp_path: Path) -> None:
 
     with recorder.watching():
         plain = test_trl.train(record, tmp_path)
-    measured = test_trl.train(lambda trainer: attach(trainer, told, every=1), tmp_path)
+    measured = test_trl.train(lambda trainer: attach(trainer, reported, every=1), tmp_path)
     assert same_weights(plain, measured)
     reasons = {
         "value_loss": "no critic",
@@ -190,7 +190,7 @@ def test_trl_grpo(tmp_path: Path) -> None:
         "sample": "group-relative advantages are not normalised again; tokens are no actions",
     }
     wanted = expected(recorder.last, 0.2, {"token": 13})
-    judge("TRL GRPO", page_of(told), wanted, reasons)
+    judge("TRL GRPO", page_of(reported), wanted, reasons)
 
 
 # -- any loop --------------------------------------------------------------------------------------
@@ -216,7 +216,7 @@ def test_lightning(accumulate: int, clip: float | None, tmp_path: Path) -> None:
     from adapters.third_party.test_lightning import fit
     from esper_exporter.adapters.lightning import EsperCallback
 
-    told, recorder = exporter(), Recorder()
+    reported, recorder = exporter(), Recorder()
 
     class Records(pl.Callback):  # type: ignore[misc]
         steps = 0
@@ -243,11 +243,11 @@ def test_lightning(accumulate: int, clip: float | None, tmp_path: Path) -> None:
                 recorder.end()
 
     plain = fit([Records()], tmp_path, accumulate, clip)
-    measured = fit([EsperCallback(told, every=1)], tmp_path, accumulate, clip)
+    measured = fit([EsperCallback(reported, every=1)], tmp_path, accumulate, clip)
     assert same_weights(plain, measured)
     wanted = expected(recorder.last, 0.2, {"output": None})
     name = "Lightning" if clip is None else "Lightning, accumulated and clipped"
-    judge(name, page_of(told), wanted, NO_POLICY | (NO_CLIP if clip is None else {}))
+    judge(name, page_of(reported), wanted, NO_POLICY | (NO_CLIP if clip is None else {}))
 
 
 def watched(recorder: Recorder, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
@@ -261,13 +261,13 @@ def watched(recorder: Recorder, model: nn.Module, optimizer: torch.optim.Optimiz
     optimizer.register_step_post_hook(stepped)
 
 
-def supervised(told: Exporter | None, recorder: Recorder | None) -> nn.Module:
+def supervised(reported: Exporter | None, recorder: Recorder | None) -> nn.Module:
     from esper_exporter.adapters.watch import watch
 
     torch.manual_seed(1)
     model = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 3))
     optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
-    watching = watch(model, optimizer, told, every=1) if told else None
+    watching = watch(model, optimizer, reported, every=1) if reported else None
     if recorder:
         watched(recorder, model, optimizer)
     for _ in range(5):
@@ -285,15 +285,15 @@ def supervised(told: Exporter | None, recorder: Recorder | None) -> nn.Module:
 
 
 def test_a_supervised_loop() -> None:
-    told, recorder = exporter(), Recorder()
+    reported, recorder = exporter(), Recorder()
     with recorder.watching():
         plain = supervised(None, recorder)
-    assert same_weights(plain, supervised(told, None))
+    assert same_weights(plain, supervised(reported, None))
     wanted = expected(recorder.last, 0.2, {"output": None})
-    judge("supervised loop, watch", page_of(told), wanted, NO_POLICY | NO_CLIP)
+    judge("supervised loop, watch", page_of(reported), wanted, NO_POLICY | NO_CLIP)
 
 
-def tianshou_policy(told: Exporter | None, recorder: Recorder | None) -> nn.Module:
+def tianshou_policy(reported: Exporter | None, recorder: Recorder | None) -> nn.Module:
     """Two updates of its REINFORCE on a buffer of made episodes."""
     import gymnasium as gym
     import numpy as np
@@ -322,7 +322,7 @@ def tianshou_policy(told: Exporter | None, recorder: Recorder | None) -> nn.Modu
     )
     algorithm = Reinforce(policy=policy, optim=AdamOptimizerFactory(lr=1e-2))
     optimizer = algorithm.optim._optim
-    watching = watch(policy, optimizer, told, every=1) if told else None
+    watching = watch(policy, optimizer, reported, every=1) if reported else None
     if recorder:
         watched(recorder, policy, optimizer)
     buffer = ReplayBuffer(64)
@@ -346,16 +346,16 @@ def tianshou_policy(told: Exporter | None, recorder: Recorder | None) -> nn.Modu
 
 @needs("tianshou")
 def test_tianshou() -> None:
-    told, recorder = exporter(), Recorder()
+    reported, recorder = exporter(), Recorder()
     with recorder.watching():
         plain = tianshou_policy(None, recorder)
-    assert same_weights(plain, tianshou_policy(told, None))
+    assert same_weights(plain, tianshou_policy(reported, None))
     reasons = NO_POLICY | NO_CLIP | {"policy_loss": "inside tianshou's update"}
     wanted = expected(recorder.last, 0.2, {"output": None})
-    judge("tianshou Reinforce, watch", page_of(told), wanted, reasons)
+    judge("tianshou Reinforce, watch", page_of(reported), wanted, reasons)
 
 
-def torchrl_policy(told: Exporter | None, recorder: Recorder | None) -> nn.Module:
+def torchrl_policy(reported: Exporter | None, recorder: Recorder | None) -> nn.Module:
     """Clipped PPO with TorchRL's loss module and its own advantages."""
     from tensordict import TensorDict
     from tensordict.nn import TensorDictModule
@@ -378,7 +378,9 @@ def torchrl_policy(told: Exporter | None, recorder: Recorder | None) -> nn.Modul
     gae = GAE(gamma=0.99, lmbda=0.95, value_network=critic)
     optimizer = torch.optim.Adam(both.parameters(), 3e-3)
     probe = (
-        PolicyProbe(both, told, heads={"action": 3}, optimizer=optimizer, every=1) if told else None
+        PolicyProbe(both, reported, heads={"action": 3}, optimizer=optimizer, every=1)
+        if reported
+        else None
     )
     for _ in range(2):
         data = TensorDict({"observation": torch.randn(8, 16, 4)}, [8, 16])
@@ -446,10 +448,10 @@ def torchrl_policy(told: Exporter | None, recorder: Recorder | None) -> nn.Modul
 
 @needs("torchrl")
 def test_torchrl() -> None:
-    told, recorder = exporter(), Recorder()
+    reported, recorder = exporter(), Recorder()
     with recorder.watching():
         plain = torchrl_policy(None, recorder)
-    assert same_weights(plain, torchrl_policy(told, None))
+    assert same_weights(plain, torchrl_policy(reported, None))
     reasons = dict.fromkeys(("advantage_mean", "advantage_std"), "not normalised")
     wanted = expected(recorder.last, 0.2, {"action": 3})
-    judge("TorchRL ClipPPOLoss", page_of(told), wanted, reasons)
+    judge("TorchRL ClipPPOLoss", page_of(reported), wanted, reasons)

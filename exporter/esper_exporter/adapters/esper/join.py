@@ -145,17 +145,17 @@ class Joining:
             return found
 
     def _merged(self, event: Any, data: Any, measured: Fields) -> Fields:
-        told = _payload(data)
+        reported = _payload(data)
         for field, value in measured.items():
-            theirs = told.get(field)
+            theirs = reported.get(field)
             if theirs is None or (field in NEVER_FILLED and theirs == 0):
-                told[field] = value
+                reported[field] = value
             elif field in TOLERANCES:
                 self._compare(field, theirs, value)
-        for name in tuple(told.get("not_measured") or ()):
-            if told.get(name) is not None:
-                told["not_measured"] = tuple(n for n in told["not_measured"] if n != name)
-        return _event(event, told)
+        for name in tuple(reported.get("not_measured") or ()):
+            if reported.get(name) is not None:
+                reported["not_measured"] = tuple(n for n in reported["not_measured"] if n != name)
+        return _event(event, reported)
 
     def _renamed(self, event: Any, data: Any) -> Any:
         """The trainer's report, with Inf for NaN where an infinite logit made the NaN. It does not
@@ -195,7 +195,7 @@ def _infinite(part: str, heads: Iterable[str]) -> str:
     )
 
 
-def _event(event: Any, told: Fields) -> Fields:
+def _event(event: Any, reported: Fields) -> Fields:
     """The trainer's event with this payload."""
     kind = event.event_type
     return {
@@ -208,7 +208,7 @@ def _event(event: Any, told: Fields) -> Fields:
         "epoch": event.epoch,
         "severity": event.severity,
         "message": event.message,
-        "data": told,
+        "data": reported,
     }
 
 

@@ -59,12 +59,12 @@ class _Sink:
     def emit(self, event: Any) -> None:
         """An event of the probe."""
         if event["event_type"] == "TAMIYO_POLICY_UPDATE":
-            told = {
+            reported = {
                 name: value
                 for name, value in event["data"].items()
                 if name not in _NOT_SEEN and not name.endswith("_learnable_fraction")
             }
-            self._joining.update((event["group_id"], told["batch"]), Measured(told))
+            self._joining.update((event["group_id"], reported["batch"]), Measured(reported))
         elif event["data"].get("anomaly_type") == "update_incomplete":
             data = event["data"]
             self._joining.ended((event["group_id"], data["batch"]), data["detail"])
@@ -344,8 +344,8 @@ class PolicySeams:
         if running.probe.on_device and result.get("finiteness_gate_failures"):
             self._see_logits(running)
         infinite = running.measured.sources.infinite
-        told = [each for each in _told(result) if each[2] != "nan" or each[1] not in infinite]
-        measured.findings.add(told)
+        reported = [each for each in _told(result) if each[2] != "nan" or each[1] not in infinite]
+        measured.findings.add(reported)
         performed = bool(result.get("ppo_update_performed", True))
         if performed and self._every and self._updates % self._every == 0:
             self._guard(measure_after)(

@@ -27,9 +27,9 @@ def _choice_entropy(roots: Any) -> Any:
 
 def _entropy_nats(roots: Any) -> Any:
     update = roots["update"]
-    told = update.head_entropy_nats if update is not None else None
-    if told:
-        return told.get(roots["name"])
+    reported = update.head_entropy_nats if update is not None else None
+    if reported:
+        return reported.get(roots["name"])
     share, head = roots["head"].entropy, roots["name"]
     slots = len(roots["snapshot"].slot_ids)
     if share is None or not slots or head not in HEADS:

@@ -19,8 +19,8 @@ def _after(field: str) -> Callable[[Any], Any]:
 
 
 def _head_kl_after(roots: Any) -> Any:
-    told = _after("head_kl_after_update")(roots)
-    return told.get(roots["name"]) if told else None
+    reported = _after("head_kl_after_update")(roots)
+    return reported.get(roots["name"]) if reported else None
 
 
 POLICY_METRICS: tuple[Metric, ...] = (

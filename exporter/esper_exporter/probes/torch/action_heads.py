@@ -75,7 +75,7 @@ def tell_own_heads(found: dict[str, Any], heads: Iterable[str]) -> None:
     """Move the fields of heads that are not Tamiyo's into ``head_updates``: the contract has no
     fields named after them."""
     own = [head for head in heads if head not in HEADS]
-    told = {
+    reported = {
         head: {
             field: found.pop(f"head_{head}_{field}")
             for field in _FIELDS
@@ -84,4 +84,4 @@ def tell_own_heads(found: dict[str, Any], heads: Iterable[str]) -> None:
         for head in own
     }
     if own:
-        found["head_updates"] = told
+        found["head_updates"] = reported

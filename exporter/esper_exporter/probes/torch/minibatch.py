@@ -118,12 +118,12 @@ def _steps(given: Given, values: Tensor, flags: Tensor | None) -> Steps:
     old, entropy = new, torch.zeros_like(new)
     if given.with_old:
         place = [given.heads.index(head) for head in given.with_old]
-        told = values[count : count + len(place)]
-        old = told if len(place) == count else new.index_copy(0, _index(place, new), told)
+        own = values[count : count + len(place)]
+        old = own if len(place) == count else new.index_copy(0, _index(place, new), own)
     if given.with_entropy:
         place = [given.heads.index(head) for head in given.with_entropy]
-        told = values[count + len(given.with_old) :]
-        entropy = told if len(place) == count else entropy.index_copy(0, _index(place, new), told)
+        own = values[count + len(given.with_old) :]
+        entropy = own if len(place) == count else entropy.index_copy(0, _index(place, new), own)
     seen = torch.ones(new.shape[1], dtype=torch.bool, device=new.device)
     matters, chosen = seen.expand_as(new), None
     if flags is not None:

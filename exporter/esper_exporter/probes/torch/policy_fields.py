@@ -168,8 +168,8 @@ def _ratio_fields(joint: Mapping[str, float]) -> Fields:
 class Sample:
     """The moments of one sample, as `esper_exporter.probes.torch.rollout.moments` tells them."""
 
-    def __init__(self, told: Array) -> None:
-        values = dict(zip(MOMENTS, (float(value) for value in told), strict=True))
+    def __init__(self, arrays: Array) -> None:
+        values = dict(zip(MOMENTS, (float(value) for value in arrays), strict=True))
         self.count = values["count"]
         self.mean, self.variance = values["mean"], values["m2"]
         self.min, self.max = values["min"], values["max"]
@@ -193,12 +193,12 @@ class Sample:
         return self._fourth / self.variance**2 - 3.0 if self.variance > 1e-20 else None
 
 
-def rollout_fields(told: Mapping[str, Array], heads: Heads) -> Fields:
+def rollout_fields(arrays: Mapping[str, Array], heads: Heads) -> Fields:
     """Values, returns, advantages, TD errors and actions of an update's rollout, those given."""
     samples = {
-        name: Sample(told[name])
+        name: Sample(arrays[name])
         for name in ("values", "returns", "errors", "advantages", "raw_advantages", "td_errors")
-        if name in told
+        if name in arrays
     }
     found: Fields = {}
     if (values := samples.get("values")) is not None and values.count:
@@ -218,13 +218,13 @@ def rollout_fields(told: Mapping[str, Array], heads: Heads) -> Fields:
             **dict(
                 zip(
                     ("return_p10", "return_p50", "return_p90"),
-                    told["quantiles"].tolist(),
+                    arrays["quantiles"].tolist(),
                     strict=True,
                 )
             ),
         }
     if (errors := samples.get("errors")) is not None and errors.count:
-        found |= _error_fields(samples, errors, told)
+        found |= _error_fields(samples, errors, arrays)
     if (advantages := samples.get("advantages")) is not None:
         found |= _advantage_fields(advantages)
     if (raw := samples.get("raw_advantages")) is not None:
@@ -240,19 +240,19 @@ def rollout_fields(told: Mapping[str, Array], heads: Heads) -> Fields:
             "td_error_std": td_errors.std,
             "bellman_error": td_errors.variance + td_errors.mean**2,
         }
-    if "action_mix" in told:
-        combinations, commonest, count = told["action_mix"].tolist()
+    if "action_mix" in arrays:
+        combinations, commonest, count = arrays["action_mix"].tolist()
         found["action_diversity"] = int(combinations)
         found["dominant_action_ratio"] = _share(commonest, count)
-    if "ops" in told and heads.get("op") == len(OPS) and (count := float(told["ops"].sum())):
+    if "ops" in arrays and heads.get("op") == len(OPS) and (count := float(arrays["ops"].sum())):
         found["op_distribution"] = {
-            op: taken / count for op, taken in zip(OPS, told["ops"].tolist(), strict=True)
+            op: taken / count for op, taken in zip(OPS, arrays["ops"].tolist(), strict=True)
         }
     return found
 
 
 def _error_fields(
-    samples: Mapping[str, Sample], errors: Sample, told: Mapping[str, Array]
+    samples: Mapping[str, Sample], errors: Sample, arrays: Mapping[str, Array]
 ) -> Fields:
     """How well the critic foretold the returns."""
     values, returns = samples["values"], samples["returns"]
@@ -262,7 +262,7 @@ def _error_fields(
     }
     together = values.std * returns.std
     if together > 0:
-        correlation = float(told["covariance"][0]) / together
+        correlation = float(arrays["covariance"][0]) / together
         found["v_return_correlation"] = found["value_target_correlation"] = correlation
     if returns.variance > 0:
         found["explained_variance"] = 1.0 - errors.variance / returns.variance

@@ -170,7 +170,7 @@ class PolicyProbe:
     def _close_update(self, update: PolicyUpdate, incomplete: str | None) -> None:
         ignore(self)
         self._current = None
-        update.told.setdefault("update_time_ms", (time.perf_counter() - update.begun) * 1000.0)
+        update.reported.setdefault("update_time_ms", (time.perf_counter() - update.begun) * 1000.0)
         update.measure_rows()
         with update.guarded():
             self._weights.see(update)
@@ -331,11 +331,13 @@ class PolicyProbe:
         ``times_ms`` gives the time of each phase, ``fields`` further fields of the contract. All
         are plain numbers: reading a tensor of a GPU would wait for it, and is the caller's choice.
         """
-        told = {"env_id": env_id, "inner_epoch": inner_epoch, "host_lr": lr}
-        told |= {"val_accuracy": val_accuracy, "val_loss": val_loss}
-        told |= dict.fromkeys(("train_loss", "host_train_loss"), train_loss)
-        told |= dict.fromkeys(("host_grad_norm", "host_grad_norm_pre_clip"), grad_norm_pre_clip)
-        self._telling.emit("TOLARIA_EPOCH_COMPLETED", {**told, **host_times(times_ms), **fields})
+        reported = {"env_id": env_id, "inner_epoch": inner_epoch, "host_lr": lr}
+        reported |= {"val_accuracy": val_accuracy, "val_loss": val_loss}
+        reported |= dict.fromkeys(("train_loss", "host_train_loss"), train_loss)
+        reported |= dict.fromkeys(("host_grad_norm", "host_grad_norm_pre_clip"), grad_norm_pre_clip)
+        self._telling.emit(
+            "TOLARIA_EPOCH_COMPLETED", {**reported, **host_times(times_ms), **fields}
+        )
 
     def training_started(self, **fields: Any) -> None:
         """Begin the run: TRAINING_STARTED with what the probe knows (learning rate, clip ratio,

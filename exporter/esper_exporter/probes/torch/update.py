@@ -94,7 +94,7 @@ class PolicyUpdate:
         """Whether this update measures the medium-overhead fields too."""
         self.skipped = False
         self.pieces: list[Piece] = []
-        self.told: dict[str, Any] = {}
+        self.reported: dict[str, Any] = {}
         self.begun = time.perf_counter()
         self.findings = Findings(self._tell)
         self.sources = Sources(self.findings, setup.layout)
@@ -141,7 +141,7 @@ class PolicyUpdate:
         ``actions`` the choices by head, ``valid`` False where a step is padding.
         """
         with self.guarded():
-            told = {
+            reported = {
                 "values": values,
                 "returns": returns,
                 "advantages": advantages,
@@ -152,7 +152,7 @@ class PolicyUpdate:
             seen = None if valid is None else home(valid).reshape(-1).bool()
             flat = {
                 kind: home(tensor).reshape(-1).double()
-                for kind, tensor in told.items()
+                for kind, tensor in reported.items()
                 if tensor is not None and tensor.numel()
             }
             if "values" in flat and "returns" in flat:
@@ -257,10 +257,17 @@ class PolicyUpdate:
         flags = policy.stack_flags(heads, active, learnable, valid)
         if flags is not None and flags.shape[1] != values.shape[1]:
             raise ValueError(f"{flags.shape[1]} flags for {values.shape[1]} steps")
-        told = (heads, old, spread, active is not None, learnable is not None, valid is not None)
-        rows = self._rows.get(told)
+        reported = (
+            heads,
+            old,
+            spread,
+            active is not None,
+            learnable is not None,
+            valid is not None,
+        )
+        rows = self._rows.get(reported)
         if rows is None:
-            rows = self._rows[told] = policy.Rows(policy.Given(*told))
+            rows = self._rows[reported] = policy.Rows(policy.Given(*reported))
         rows.add(values, None if flags is None else setup.home(flags))
         if rows.size > policy.MOST_VALUES:
             self._keep("minibatch", rows.measured(setup.clip_ratio), rows.given)
@@ -274,7 +281,7 @@ class PolicyUpdate:
                 with self.guarded():
                     self._keep("field", value.reshape(1), name)
             else:
-                self.told[name] = value
+                self.reported[name] = value
 
     def set_by_head(self, field: str, heads: Sequence[str], totals: Tensor, counts: Tensor) -> None:
         """A field that maps heads to means: totals over counts, both (heads,). A head without a
@@ -291,13 +298,13 @@ class PolicyUpdate:
     def resolve(self, piece: Piece, values: Array) -> None:
         """Note a field that reached the host."""
         if piece.kind == "field":
-            self.told[piece.about] = float(values[0])
+            self.reported[piece.about] = float(values[0])
         elif piece.kind == "fields":
-            self.told |= piece.about(values)
+            self.reported |= piece.about(values)
         elif piece.kind == "by_head":
             field, heads = piece.about
             totals, counts = values.reshape(2, -1).tolist()
-            self.told[field] = {
+            self.reported[field] = {
                 head: total / count
                 for head, total, count in zip(heads, totals, counts, strict=True)
                 if count

@@ -85,12 +85,12 @@ class UpdateReports:
         if steps or measured:
             found["numerical_stability_score"] = stability(found, bool(update.findings.detail))
         found |= {"batch": update.batch, "ppo_update_idx": update.index}
-        found |= {name: value for name, value in update.told.items() if name in _FIELDS}
-        told = {name: value for name, value in found.items() if value is not None}
-        told["action_heads"] = tuple(self._heads)
-        told["not_measured"] = tuple(name for name in _REQUIRED if name not in told)
-        tell_own_heads(told, self._heads)
-        self._telling.emit("TAMIYO_POLICY_UPDATE", told)
+        found |= {name: value for name, value in update.reported.items() if name in _FIELDS}
+        reported = {name: value for name, value in found.items() if value is not None}
+        reported["action_heads"] = tuple(self._heads)
+        reported["not_measured"] = tuple(name for name in _REQUIRED if name not in reported)
+        tell_own_heads(reported, self._heads)
+        self._telling.emit("TAMIYO_POLICY_UPDATE", reported)
 
     @staticmethod
     def _overflows(update: PolicyUpdate, received: list[Any], scale: LossScale) -> int:
