@@ -77,7 +77,7 @@ def test_the_image_begins_with_a_digest_and_every_version_has_its_hashes() -> No
             assert tested.get(name, version) == version, f"{path.name}: {name}"
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    wanted = [*project["dependencies"], *extras["demo"], *extras["web"]]
+    wanted = [*project["dependencies"], *extras["demo"], *extras["push"], *extras["web"]]
     assert {re.split(r"[<>=]", one)[0] for one in wanted} <= listed
     assert "esper-exporter" not in listed
 

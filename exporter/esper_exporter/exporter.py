@@ -53,6 +53,7 @@ class Exporter:
     - The end: ``state_dir`` for latches and the last page ("off": none), ``textfile_dir``,
       ``linger`` and ``term_linger`` (seconds to wait for scrapers at most; after a SIGTERM),
       ``watch_process`` False where this process is not the training.
+    - Without a scraper: ``push`` (address of a receiver of remote write) and ``push_…``.
     - The machine: ``gpu_vitals`` and ``host_vitals`` ("auto", "on", "off"), ``vitals_interval`` and
       ``gpu_slow_interval`` in seconds, ``telemetry_dir`` and ``checkpoint_dir`` for free space.
 
@@ -85,6 +86,8 @@ class Exporter:
             parts.tracker,
             linger=settings.linger,
             term_linger=settings.term_linger,
+            push_linger=settings.push_linger,
+            push_end=parts.push_end,
             is_run=settings.watch_process,
         )
         self._server: MetricsServer | None = None
@@ -134,6 +137,7 @@ class Exporter:
                 self._parts.vitals.start(of_process_only=self._agent_serves())
         self._lock.submit(self._runs.go_on)
         self._registration.start()
+        self._parts.start_pushing()
         if self.settings.watch_process:
             watch(self._ending)
 

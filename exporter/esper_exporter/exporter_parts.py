@@ -18,6 +18,7 @@ from esper_exporter.metrics.self_metrics import OwnMetrics
 from esper_exporter.metrics.table import ValueTable
 from esper_exporter.metrics.vital_rows import VitalRows
 from esper_exporter.probes.samplers import Vitals
+from esper_exporter.serve.negotiation import TEXT_0_0_4
 from esper_exporter.serve.page.api import PageApi
 from esper_exporter.serve.served_pages import ServedPages
 from esper_exporter.settings import Settings
@@ -36,6 +37,7 @@ from esper_exporter.state.state_lock import StateLock
 if TYPE_CHECKING:
     from esper_exporter.journal.writer import JournalWriter
     from esper_exporter.probes.gpu.driver import Driver
+    from esper_exporter.push.pusher import Pusher
 
 
 class Parts:
@@ -57,6 +59,7 @@ class Parts:
         self.journal = self._new_journal(settings)
         self._add_page(settings, gpu_driver, clock)
         self.share = self._new_share(settings, clock)
+        self.pusher = self._new_pusher(settings, clock)
         self._add_ingest(clock)
         if self.journal is not None:
             self.vitals.on_gpu_fault = partial(self._journal_gpu_fault, clock)
@@ -116,6 +119,7 @@ class Parts:
             self.hub,
             lambda: self.ingest.in_flight,
             lambda: None if self.journal is None else self.journal.active,
+            lambda: (None, None) if self.pusher is None else self.pusher.state(),
             self.tracker.rendered_older,
         )
 
@@ -131,6 +135,22 @@ class Parts:
             settings.run_id or "",
         )
 
+    def _new_pusher(self, settings: Settings, clock: Callable[[], datetime]) -> Pusher | None:
+        if settings.push is None:
+            return None
+        from esper_exporter.push.options import push_options
+        from esper_exporter.push.pusher import Pusher
+
+        return Pusher(
+            push_options(settings, settings.push),
+            lambda: self.pages.render(TEXT_0_0_4, False),
+            lambda: clock().timestamp(),
+            self.count,
+            self.log_once.warn,
+            lambda: self.log_once.error("push"),
+            self.tracker.delivered,
+        )
+
     def _add_ingest(self, clock: Callable[[], datetime]) -> None:
         self.keeper = RunKeeper(
             self.lock,
@@ -142,6 +162,7 @@ class Parts:
             keep_later=lambda: self.ingest.keep_later(),
             share=self.share,
             journal=lambda: self.journal,
+            hurry_push=None if self.pusher is None else self.pusher.hurry,
         )
         self.ingest = Ingest(
             self.lock,
@@ -164,9 +185,19 @@ class Parts:
             self.ingest.settle,
         )
 
-    def count(self, counter: Counter, label: str) -> None:
+    def start_pushing(self) -> None:
+        """Push the page, where the settings say so."""
+        if self.pusher is not None:
+            self.pusher.start()
+
+    def push_end(self, seconds: float) -> None:
+        """Push the last page within so many seconds, where pages are pushed."""
+        if self.pusher is not None:
+            self.pusher.close(seconds)
+
+    def count(self, counter: Counter, *labels: str, by: float = 1.0) -> None:
         """Count something, as soon as the state is free."""
-        self.lock.submit(partial(self.counts.count, counter, label))
+        self.lock.submit(partial(self.counts.count, counter, *labels, by=by))
 
     def _journal_gpu_fault(
         self, clock: Callable[[], datetime], gpu: str, uuid: str, kind: str, count: int
@@ -194,3 +225,5 @@ class Parts:
         self.tracker.after_fork_in_child()
         self.starting = threading.RLock()
         self.persistence.after_fork_in_child()
+        if self.pusher is not None:
+            self.pusher.after_fork_in_child()

@@ -100,6 +100,13 @@ class SettingsArguments(TypedDict, total=False):
     journal: AnyPath | None
     journal_max_bytes: int | None
     journal_max_age: float | None
+    push: str | None
+    push_interval: float | None
+    push_labels: str | Iterable[str] | None
+    push_config: AnyPath | None
+    push_max_bytes: int | None
+    push_max_age: float | None
+    push_linger: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,13 +145,20 @@ class Settings:
     journal: Path | None = None
     journal_max_bytes: int = 0
     journal_max_age: float = 0.0
+    push: str | None = field(default=None, repr=False)
+    push_interval: float = 15.0
+    push_labels: tuple[str, ...] | None = None
+    push_config: Path | None = None
+    push_max_bytes: int = 64 << 20
+    push_max_age: float = 6 * 3600.0
+    push_linger: float = 10.0
 
     def __post_init__(self) -> None:
         if self.port is not None and not 0 <= self.port <= 65535:
             raise ValueError(f"port must lie between 0 and 65535, not {self.port}")
         if self.max_series < 1000:
             raise ValueError(f"max_series must be at least 1000, not {self.max_series}")
-        for name in ("linger", "term_linger"):
+        for name in ("linger", "term_linger", "push_linger"):
             seconds = getattr(self, name)
             if not 0 <= seconds < float("inf"):
                 raise ValueError(f"{name} must be a number of seconds, 0 for none, not {seconds}")
@@ -161,6 +175,12 @@ class Settings:
         slow = self.gpu_slow_interval
         if not 0 <= slow < float("inf"):
             raise ValueError(f"gpu_slow_interval must be a number of seconds, 0: never, not {slow}")
+        if not 1 <= self.push_interval < float("inf"):
+            raise ValueError(f"push_interval must be at least 1 s, not {self.push_interval}")
+        if self.push_max_bytes < 1 << 20:
+            raise ValueError(f"push_max_bytes must be at least 1 MiB, not {self.push_max_bytes}")
+        if not 60 <= self.push_max_age < float("inf"):
+            raise ValueError(f"push_max_age must be at least 60 s, not {self.push_max_age}")
         if self.run_id is not None and not 0 < len(self.run_id) <= 256:
             raise ValueError("run_id must have 1 to 256 characters")
         for name in JOB_VARIABLES:
@@ -249,6 +269,13 @@ _KINDS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "journal": _FILE,
     "journal_max_bytes": _NUMBER,
     "journal_max_age": _TIME,
+    "push": _WORDS,
+    "push_interval": _TIME,
+    "push_labels": (_names, "NAME=VALUE, with commas between them"),
+    "push_config": _FILE,
+    "push_max_bytes": _NUMBER,
+    "push_max_age": _TIME,
+    "push_linger": _TIME,
 }
 """How each setting is read, from an argument or a variable's text, and what it has to be."""
 

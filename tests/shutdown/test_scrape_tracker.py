@@ -254,3 +254,16 @@ def test_no_number_of_clients_and_connections_fills_the_memory() -> None:
         for _ in range(2):
             scrapers.visit(page_seen(1e6 + number, connection=number))
     assert len(list(scrapers.all())) <= MAX_CLIENTS + MAX_CONNECTIONS
+
+
+def test_a_receiver_that_has_the_page_stands_in_for_strangers_alone(world: World) -> None:
+    world.serious()
+    assert world.tracker.pending
+    world.tracker.delivered(world.clock.now - 0.75)
+    assert world.tracker.pending, "it has the page of before"
+    world.tracker.delivered(world.clock.now)
+    assert not world.tracker.pending
+    world.pass_(30, fast=FAST)
+    world.serious()
+    world.tracker.delivered(world.clock.now)
+    assert world.tracker.pending, "a scraper comes regularly"

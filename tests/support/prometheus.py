@@ -84,11 +84,15 @@ def prometheus(
     scrape: Mapping[str, Any] | None = None,
     rule_files: Sequence[Path] = (),
     alertmanagers: Sequence[str] = (),
+    receives: bool = False,
+    port: int | None = None,
 ) -> Iterator[Prometheus]:
     """A Prometheus with its data in ``folder`` that scrapes ``targets`` (``HOST:PORT``).
 
     ``scrape`` is merged into the job ``esper`` (scheme, basic_auth …). ``rule_files`` are
-    evaluated every ``interval``, their alerts go to ``alertmanagers`` (``HOST:PORT``).
+    evaluated every ``interval``, their alerts go to ``alertmanagers`` (``HOST:PORT``). With
+    ``receives`` it takes remote write. A second one in the same ``folder`` and on the same ``port``
+    is the first one restarted.
     """
     folder.mkdir(parents=True, exist_ok=True)
     config: dict[str, Any] = {
@@ -111,7 +115,7 @@ def prometheus(
             "alertmanagers": [{"static_configs": [{"targets": list(alertmanagers)}]}]
         }
     (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
-    port = free_port()
+    port = port or free_port()
     log = folder / "prometheus.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -121,6 +125,7 @@ def prometheus(
                 f"--storage.tsdb.path={folder / 'data'}",
                 f"--web.listen-address=127.0.0.1:{port}",
                 "--log.level=warn",
+                *(["--web.enable-remote-write-receiver"] if receives else []),
             ],
             stdout=output,
             stderr=subprocess.STDOUT,

@@ -39,6 +39,9 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     run.add_argument("--host", metavar="ADDRESS", help="address to serve on")
     run.add_argument("--port", metavar="PORT", help="TCP port to serve on; 0 takes a free one")
     run.add_argument(
+        "--push", metavar="URL", help="push the page to a receiver of Prometheus' remote write"
+    )
+    run.add_argument(
         "--agent",
         type=Path,
         metavar="DIR",
@@ -90,7 +93,7 @@ def environment(options: argparse.Namespace, ours: os._Environ[str]) -> dict[str
     """The program's environment: this process's, with the variables that attach the exporter."""
     path = [str(AUTOATTACH), *filter(None, [ours.get("PYTHONPATH")])]
     found = {**ours, "PYTHONPATH": os.pathsep.join(path)}
-    for name in ("run_id", "host", "port"):
+    for name in ("run_id", "host", "port", "push"):
         value = getattr(options, name)
         if value is not None:
             found[f"ESPER_EXPORTER_{name.upper()}"] = value

@@ -45,7 +45,8 @@ class LivePage:
     """Owns the rows of the exporter itself, and renders them with those of runs and machine.
 
     ``in_flight`` returns the events that are being read, ``journal_active`` whether the journal
-    still writes, None without a journal. ``on_older`` is called with the moment
+    still writes, None without a journal, ``push`` the bytes that wait to be pushed and when some
+    were last taken, None where nothing is or was. ``on_older`` is called with the moment
     (``time.monotonic()``) of the capture that a page shows where it is not the newest state.
     Thread-safe.
     """
@@ -61,6 +62,7 @@ class LivePage:
         hub: HubLink,
         in_flight: Callable[[], int],
         journal_active: Callable[[], bool | None],
+        push: Callable[[], tuple[float | None, float | None]],
         on_older: Callable[[float], None],
     ) -> None:
         self._lock = lock
@@ -72,6 +74,7 @@ class LivePage:
         self._hub = hub
         self._in_flight = in_flight
         self._journal_active = journal_active
+        self._push = push
         self._on_older = on_older
         self._captured = time.monotonic(), capture(table, None)
         self.renderer = Renderer(self.capture, lambda: vitals.tells_process, lambda: lock.held_here)
@@ -111,6 +114,7 @@ class LivePage:
         own.collected(OWN_COLLECTOR, not errors.failed, time.perf_counter() - begun)
         own.series = self.renderer.series
         own.journal_active = self._journal_active()
+        own.push_backlog, own.push_success = self._push()
         try:
             own.refresh(len(self._runs.everything()), self._in_flight())
         except Exception:

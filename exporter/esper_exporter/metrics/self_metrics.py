@@ -41,6 +41,8 @@ class OwnMetrics:
         self._started = started
         self._max_series = max_series
         self.journal_active: bool | None = None
+        self.push_backlog: float | None = None
+        self.push_success: float | None = None
         self.series = 0
 
     def seam(self, name: str, present: bool) -> None:
@@ -67,6 +69,12 @@ class OwnMetrics:
             "esper_exporter_journal_active": ABSENT
             if self.journal_active is None
             else float(self.journal_active),
+            "esper_exporter_push_backlog_bytes": ABSENT
+            if self.push_backlog is None
+            else self.push_backlog,
+            "esper_exporter_push_last_success_timestamp_seconds": ABSENT
+            if self.push_success is None
+            else self.push_success,
             "esper_exporter_last_event_timestamp_seconds": ABSENT
             if counts.last_event is None
             else counts.last_event,

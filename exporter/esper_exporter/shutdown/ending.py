@@ -43,8 +43,9 @@ class Ending:
     """Watches one exporter's process and keeps its page up until the end was seen.
 
     ``linger`` is the most seconds to stay for the scrapers, ``term_linger`` the most after a
-    SIGTERM, counted from the signal: its sender sends SIGKILL after a grace period. Where
-    this process is not the run (``is_run``), only what was seen of the run is waited with.
+    SIGTERM, counted from the signal: its sender sends SIGKILL after a grace period; ``push_linger``
+    the most for pushing the last page, which ``push_end`` does. Where this process is not the run
+    (``is_run``), only what was seen of the run is waited with.
     """
 
     def __init__(
@@ -54,6 +55,8 @@ class Ending:
         *,
         linger: float,
         term_linger: float,
+        push_linger: float = 0.0,
+        push_end: Callable[[float], None] = lambda _seconds: None,
         is_run: bool = True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -61,6 +64,8 @@ class Ending:
         self._tracker = tracker
         self._linger = linger
         self._term_linger = min(linger, term_linger)
+        self._push_linger = push_linger
+        self._push_end = push_end
         self._is_run = is_run
         self._clock = clock
         self._told_to_end_at: float | None = None
@@ -129,14 +134,20 @@ class Ending:
             self._tracker.serious(since)
         self._owner.keep()
 
+    def _left(self, seconds: float, after_sigterm: float) -> float:
+        """``seconds``, but ``after_sigterm`` less what has passed since a SIGTERM where one came:
+        its sender may send SIGKILL then."""
+        if self._told_to_end_at is None:
+            return seconds
+        return max(0.0, self._told_to_end_at + after_sigterm - self._clock())
+
     def _wait(self) -> None:
-        if self._linger <= 0 or not self._owner.serving():
-            return
-        seconds = self._linger
-        if self._told_to_end_at is not None:
-            seconds = max(0.0, self._told_to_end_at + self._term_linger - self._clock())
         try:
-            self._tracker.linger(seconds, ends_at_once())
+            if self._linger > 0 and self._owner.serving():
+                seconds = self._left(self._linger, self._term_linger)
+                self._tracker.linger(seconds, ends_at_once())
+            push = self._push_linger
+            self._push_end(min(push, self._left(push, max(self._term_linger, push))))
         except KeyboardInterrupt:
             # Ctrl-C again: enough. Once the interpreter ends nothing could catch it.
             if not self._exiting:

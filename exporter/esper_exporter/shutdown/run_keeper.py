@@ -44,7 +44,7 @@ class RunKeeper:
     """Keeps what must not be lost when the process dies. Nothing here raises.
 
     ``render_runs`` renders the last page, ``keep_later`` asks for `keep` once the state is free,
-    ``journal`` returns the journal, if there is one.
+    ``journal`` returns the journal, if there is one, ``hurry_push`` asks for the page to be pushed.
     """
 
     def __init__(
@@ -59,6 +59,7 @@ class RunKeeper:
         keep_later: Callable[[], None],
         share: Share | None,
         journal: Callable[[], EndingJournal | None],
+        hurry_push: Callable[[], None] | None = None,
     ) -> None:
         self._lock = lock
         self._runs = runs
@@ -69,6 +70,7 @@ class RunKeeper:
         self._keep_later = keep_later
         self._share = share
         self._journal = journal
+        self._hurry_push = hurry_push
 
     def mark_ended(self, reason: Reason | None, error: BaseException | None, now: datetime) -> bool:
         """The current runs have finished (None) or failed at ``now``; whether that is news.
@@ -97,6 +99,8 @@ class RunKeeper:
             return
         if self._share is not None:
             self._share.keep()
+        if self._hurry_push is not None:
+            self._hurry_push()
         try:
             self._persistence.save(self._to_keep, self._render_runs)
         except Exception:

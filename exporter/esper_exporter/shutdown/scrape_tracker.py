@@ -34,6 +34,7 @@ class ScrapeTracker:
         self._clock = clock
         self._scrapers = Scrapers()
         self._serious_at: float | None = None
+        self._delivered_at: float | None = None
         self._older: deque[tuple[float, float]] = deque(maxlen=OLDER_PAGES)
 
     def serious(self, moment: float | None = None) -> None:
@@ -56,6 +57,13 @@ class ScrapeTracker:
             scraper = self._scrapers.visit(page)
             if scraper is not None and page.complete:
                 scraper.pages.append(self._shows(page))
+            self._changed.notify_all()
+
+    def delivered(self, moment: float) -> None:
+        """A receiver to which the page is pushed has it as it was at a moment of the clock. No
+        scraper is waited for then but those that come regularly."""
+        with self._changed:
+            self._delivered_at = moment
             self._changed.notify_all()
 
     def rendered_older(self, captured_at: float) -> None:
@@ -104,6 +112,8 @@ class ScrapeTracker:
         """
         scrapers = self._scrapers.regular(alive_at)
         if not scrapers:
+            if self._delivered_at is not None and self._delivered_at >= since:
+                return []
             seen = sum(
                 scraper.seen(since) * PAGES_OF_STRANGERS // scraper.pages_to_be_seen
                 for scraper in self._scrapers.all()

@@ -260,6 +260,13 @@ HUB_DELIVERED = Counter(
 )
 PROBE_DISAGREEMENTS = Counter("esper_exporter_probe_disagreements_total", ("field",), of_run=False)
 SCRAPES = Counter("esper_exporter_scrapes_total", of_run=False)
+PUSH_SAMPLES = Counter("esper_exporter_push_samples_total", measured=True, of_run=False)
+PUSH_SAMPLES_DROPPED = Counter(
+    "esper_exporter_push_samples_dropped_total", ("reason",), measured=True, of_run=False
+)
+PUSH_FAILURES = Counter(
+    "esper_exporter_push_failures_total", ("reason",), measured=True, of_run=False
+)
 GPU_FIELD_ERRORS = Counter(
     "esper_exporter_gpu_field_errors_total", ("field", "error"), of_run=False
 )

@@ -9,7 +9,7 @@ _shtab_esper_exporter_journal_subparsers=(import compact verify prune)
 _shtab_esper_exporter_subparsers=(demo run agent replay watch backfill mcp page journal compare explain sql stack doctor catalog assets prune completion version)
 
 _shtab_esper_exporter_demo_option_strings=(-h --help --seed --envs --slots --epochs --updates --port --allowed-host --telemetry-file --inject --dual-emit --compile --amp --fake-gpus)
-_shtab_esper_exporter_run_option_strings=(-h --help --run-id --host --port --agent --nproc --kill-after)
+_shtab_esper_exporter_run_option_strings=(-h --help --run-id --host --port --push --agent --nproc --kill-after)
 _shtab_esper_exporter_agent_option_strings=(-h --help --host --port --unix-socket --web-config --allowed-host --file-sd --keep --linger --wait --no-vitals)
 _shtab_esper_exporter_replay_option_strings=(-h --help --recording --speed --until --follow --once --format --host --port --allowed-host --web-config --run-id)
 _shtab_esper_exporter_watch_option_strings=(-h --help --speed --port --no-browser)

@@ -51,7 +51,7 @@ function _shtab_esper_exporter_using
 end
 
 set -g _shtab_esper_exporter_commands demo run agent replay watch backfill mcp page journal 'journal import' 'journal compact' 'journal verify' 'journal prune' compare explain sql stack doctor catalog assets prune completion version
-set -g _shtab_esper_exporter_opts_with_value --agent --alertmanager --alertmanager-config --alertmanager-port --allowed-host --at --cluster-label --data --describe --envs --epochs --example --fake-gpus --file-sd --format --grafana --grafana-port --grafana-url --group-id --host --inject --interval --keep --kill-after --label --linger --max-age --max-bytes --memory-limit --nproc --out --output --port --prometheus --prometheus-port --query --rank --recording --run-id --runbook-url --seed --selector --slots --speed --step --target --targets-dir --telemetry-file --unix-socket --until --update --updates --web-config
+set -g _shtab_esper_exporter_opts_with_value --agent --alertmanager --alertmanager-config --alertmanager-port --allowed-host --at --cluster-label --data --describe --envs --epochs --example --fake-gpus --file-sd --format --grafana --grafana-port --grafana-url --group-id --host --inject --interval --keep --kill-after --label --linger --max-age --max-bytes --memory-limit --nproc --out --output --port --prometheus --prometheus-port --push --query --rank --recording --run-id --runbook-url --seed --selector --slots --speed --step --target --targets-dir --telemetry-file --unix-socket --until --update --updates --web-config
 
 complete -c esper-exporter -e
 complete -c esper-exporter -f
@@ -78,6 +78,7 @@ complete -c esper-exporter -n '_shtab_esper_exporter_using run' -s h -l help -d 
 complete -c esper-exporter -n '_shtab_esper_exporter_using run' -l run-id -x -d 'the label run_id of the run'
 complete -c esper-exporter -n '_shtab_esper_exporter_using run' -l host -x -d 'address to serve on'
 complete -c esper-exporter -n '_shtab_esper_exporter_using run' -l port -x -d 'TCP port to serve on; 0 takes a free one'
+complete -c esper-exporter -n '_shtab_esper_exporter_using run' -l push -x -d 'push the page to a receiver of Prometheus'"'"' remote write'
 complete -c esper-exporter -n '_shtab_esper_exporter_using run' -l agent -xka "(__fish_complete_directories)" -d 'the share of this machine'"'"'s agent (default: this user'"'"'s share)'
 complete -c esper-exporter -n '_shtab_esper_exporter_using run' -l nproc -x -d 'ranks to start, each with RANK, LOCAL_RANK and WORLD_SIZE set (1)'
 complete -c esper-exporter -n '_shtab_esper_exporter_using run' -l kill-after -x -d 'when one rank has failed, the others get SIGTERM, and SIGKILL this much later (30)'

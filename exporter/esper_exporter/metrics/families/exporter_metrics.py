@@ -45,6 +45,18 @@ METRICS: tuple[Metric, ...] = (
     ),
     gauge(
         "exporter",
+        "esper_exporter_push_backlog_bytes",
+        "derived: size of the requests that the receiver has not taken yet",
+        "Size of the requests that wait to be pushed; absent where nothing is pushed.",
+    ),
+    gauge(
+        "exporter",
+        "esper_exporter_push_last_success_timestamp_seconds",
+        "derived: when the receiver last took a request",
+        "When the receiver last took samples that were pushed.",
+    ),
+    gauge(
+        "exporter",
         "esper_exporter_events_in_flight",
         "derived: events handed to emit and not yet on the page",
         "Events handed to the exporter and not yet applied.",
@@ -124,6 +136,22 @@ METRICS: tuple[Metric, ...] = (
         counted.SCRAPES,
         "derived: number of pages delivered",
         "Pages delivered.",
+    ),
+    counter(
+        counted.PUSH_SAMPLES,
+        "derived: number of samples that the receiver has taken",
+        "Samples pushed to a receiver of remote write.",
+    ),
+    counter(
+        counted.PUSH_SAMPLES_DROPPED,
+        "derived: number of samples that were given up, by reason",
+        "Samples that were not pushed: refused by the receiver, beyond the backlog's bytes or age,"
+        " or unreadable on disk.",
+    ),
+    counter(
+        counted.PUSH_FAILURES,
+        "derived: number of requests that failed and are tried again, by reason",
+        "Requests that the receiver did not take, and that are tried again.",
     ),
     histogram(
         counted.EMIT_DURATION,
