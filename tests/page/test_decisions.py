@@ -111,6 +111,22 @@ def test_the_carousel_takes_the_newest_every_five_seconds_and_ages_from_being_sh
     assert "00000030" not in [row["id"] for row in rows]
 
 
+def test_no_decision_ages_while_the_page_stands_still(show: Show) -> None:
+    exporter = _table()
+    exporter.emit(decision(1.0))
+    tab = show(exporter, clock=True)
+    _await(tab, "rows.length === 1")
+    tab.tick(3.0)
+    _await(tab, "rows[0].age === '3s'")
+    tab.press(" ")
+    tab.until("return document.querySelector('.strip')?.innerText.includes('Paused')")
+    tab.tick(40.0)
+    _await(tab, "rows[0].age === '3s'")
+    tab.press(" ")
+    tab.tick(2.0)
+    _await(tab, "rows[0].age === '5s'")
+
+
 def test_a_run_that_ended_shows_its_last_decisions_and_ages_none(show: Show) -> None:
     exporter = _table()
     for place in range(1, 9):

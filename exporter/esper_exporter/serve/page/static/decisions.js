@@ -59,6 +59,8 @@ const LABELS = ['Op', 'Slot', 'Blueprint', 'Style', 'Tempo', 'αTarget', 'αSpee
 
 let carousel = null;
 let of = '';
+let clock = 0; // seconds during which the page went on: while it stands still nothing ages
+let drawn = null;
 
 // What is on display now; a new run, or a recording played back, begins with an empty table.
 export function displayed(page) {
@@ -71,7 +73,10 @@ export function displayed(page) {
     carousel = new Carousel(limits);
   }
   if (page.over) return { rows: limits.rows, entries: settled(incoming, limits.rows), limits };
-  if (!page.standing) carousel.step(incoming, seconds());
+  const now = seconds();
+  if (!page.standing && drawn !== null) clock += now - drawn;
+  drawn = now;
+  if (!page.standing) carousel.step(incoming, clock);
   return { rows: limits.rows, entries: carousel.shown, limits };
 }
 
@@ -91,7 +96,7 @@ const Row = ({ entry, index, limits, columns }) => {
       ${columns.map((head) => html`<td class="dim" key=${head}>–</td>`)}</tr>`;
   }
   const { decision, since } = entry;
-  const age = since === null ? null : Math.max(0, seconds() - since);
+  const age = since === null ? null : Math.max(0, clock - since);
   const [level, disc] = pip(age, limits);
   return html`<tr class=${age !== null && age < 0.5 ? 'new' : ''} data-decision=${decision.id} data-env=${decision.env}>
     <th class="l" scope="row" title=${`environment ${decision.env}`}><span class="n dim">#${index + 1}</span><span class=${`pip ${level}`} data-pip=${level}><${Icon} name=${disc} /></span><span class="dim">${age === null ? '–' : `${Math.floor(age)}s`}</span></th>

@@ -5,7 +5,7 @@ import { clock, fixed, missing, span, whole } from './format.js';
 import { chosen, Icon } from './ui.js';
 
 const SPEEDS = [0.5, 1, 2, 5, 10, 50, 0];
-const speedName = (speed) => (speed === 0 ? 'as fast as possible' : `${speed}×`);
+const speedName = (speed) => (speed === 0 ? 'unlimited' : `${speed}×`);
 
 export function ReplayBar({ page }) {
   const { replay } = page;
