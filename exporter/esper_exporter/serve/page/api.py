@@ -161,7 +161,7 @@ class PageApi:
         kept = self._answers.keep(place, name, now)
         if kept.body is None and known != name:
             self._made += 1
-            kept.body = orjson.dumps(self._capture(*place, now))
+            kept.body = orjson.dumps(self._capture(*place, now), option=orjson.OPT_SERIALIZE_NUMPY)
         return kept
 
     def _current(self, now: float) -> object:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict
 from itertools import chain
 from operator import attrgetter
 
 import numpy as np
+from numpy.typing import NDArray
 
 from esper_exporter.serve.page.numbers import Json, number
 from esper_exporter.state.attribution import CounterfactualSnapshot, ShapleySnapshot
@@ -16,6 +17,9 @@ from esper_exporter.state.lifecycle import SeedState
 from esper_exporter.state.rewards import RewardComponents
 from esper_exporter.state.run import RunState
 from esper_exporter.state.snapshot import BestRunRecord
+
+Curve = NDArray[np.float64]
+"""The JSON writer takes arrays as they are."""
 
 COLUMNS = (
     "id",
@@ -33,10 +37,10 @@ SLOT_COLUMNS = (
     "stage",
     "blueprint_id",
     "alpha",
-    "accuracy_delta",
     "epochs_in_stage",
     "has_vanishing",
     "has_exploding",
+    "accuracy_delta",
 )
 """What the wall shows about a slot; a slot without a seed is null. At 64 × 9 this is the largest
 part of an answer, so rows are arrays, and one call reads a slot."""
@@ -65,7 +69,7 @@ WALL_DECIMALS = 1
 """Of the curves where there are too many environments for a row each."""
 ROWS_AT_MOST = 8
 
-_kind, _age = attrgetter(*SLOT_COLUMNS[:3]), attrgetter(*SLOT_COLUMNS[4:])
+_slot = attrgetter(*SLOT_COLUMNS[:-1])
 
 
 def environments_json(run: RunState) -> Json:
@@ -73,7 +77,7 @@ def environments_json(run: RunState) -> Json:
     snapshot = run.snapshot
     slot_ids = snapshot.slot_ids
     envs = [env for _, env in sorted(snapshot.envs.items())]
-    curves = _curves(env.accuracy_history for env in envs)
+    curves = _curves([env.accuracy_history for env in envs])
     accuracies = _rounded([env.host_accuracy for env in envs])
     bests = _rounded([env.best_accuracy for env in envs])
     slots = _slots([[env.seeds.get(name) for name in slot_ids] for env in envs])
@@ -85,15 +89,15 @@ def environments_json(run: RunState) -> Json:
     }
 
 
-def _curves(histories: Iterable[Iterable[float]]) -> Iterator[list[float]]:
+def _curves(histories: Sequence[Collection[float]]) -> Iterator[Curve]:
     """Accuracies as they are drawn, rounded all at once."""
-    kept = [list(history) for history in histories]
-    decimals = DECIMALS if len(kept) <= ROWS_AT_MOST else WALL_DECIMALS
-    rounded = np.round(np.fromiter(chain.from_iterable(kept), np.float64), decimals).tolist()
+    decimals = DECIMALS if len(histories) <= ROWS_AT_MOST else WALL_DECIMALS
+    values = np.fromiter(chain.from_iterable(histories), np.float64)
+    rounded = np.round(values, decimals)
     start = 0
-    for values in kept:
-        yield rounded[start : start + len(values)]
-        start += len(values)
+    for history in histories:
+        yield rounded[start : start + len(history)]
+        start += len(history)
 
 
 def _rounded(values: list[float] | list[float | None]) -> list[float]:
@@ -108,11 +112,11 @@ def _slots(seeds: Sequence[Sequence[SeedState | None]]) -> Iterator[list[object]
         _rounded([seed.accuracy_delta for row in seeds for seed in row if seed is not None])
     )
     for row in seeds:
-        yield [None if seed is None else (*_kind(seed), next(gains), *_age(seed)) for seed in row]
+        yield [None if seed is None else (*_slot(seed), next(gains)) for seed in row]
 
 
 def _row(
-    env: EnvState, accuracy: float, best: float, curve: list[float], slots: list[object]
+    env: EnvState, accuracy: float, best: float, curve: Curve, slots: list[object]
 ) -> list[object]:
     measured = bool(env.accuracy_history)
     history = env.action_history
