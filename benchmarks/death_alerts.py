@@ -72,7 +72,7 @@ def expected(case: Case) -> list[dict[str, str]]:
     return [{**each, "run_id": case.run_id} for each in found]
 
 
-def told_at(manager: Alertmanager, case: Case) -> float | None:
+def fired_at(manager: Alertmanager, case: Case) -> float | None:
     """When the last of a case's notifications came, None while one is missing."""
     times = [manager.notified(RECEIVER, **labels)[:1] for labels in expected(case)]
     return max(each[0] for each in times) if all(times) else None
@@ -137,11 +137,11 @@ def main() -> int:
             with ThreadPoolExecutor(options.at_once) as pool:
                 died = list(pool.map(die, cases))
             until = time.monotonic() + options.wait
-            while time.monotonic() < until and any(told_at(manager, c) is None for c in cases):
+            while time.monotonic() < until and any(fired_at(manager, c) is None for c in cases):
                 time.sleep(1.0)
             time.sleep(5.0)  # what is wrong may come beside the last that is right
             found = [wrong(manager, case) for case in cases]
-            times = [told_at(manager, case) for case in cases]
+            times = [fired_at(manager, case) for case in cases]
     waited = [fired - at for fired, at in zip(times, died, strict=True) if fired is not None]
     code = report(cases, found)
     if waited:

@@ -49,6 +49,7 @@ _BY_TITLE = {
     "env_id": "integer ≥ 0",
     "text": "text",
     "head": "head",
+    "label": "name",
 }
 
 

@@ -21,7 +21,7 @@ LEFTOVER_SECONDS = 3600.0
 
 
 class NotRegular(ValueError):
-    """A FIFO, a device or a directory stands where a regular file belongs."""
+    """A FIFO, a device or a directory where a regular file belongs."""
 
 
 class Files:
@@ -34,7 +34,7 @@ class Files:
 
     def write(self, path: Path, content: bytes) -> bool:
         """Replace a file's content in one step, on disk when this returns; whether it was done."""
-        # A name that nobody can foresee, and never through a link that somebody put there.
+        # An unpredictable name, and never through a link that another user placed there.
         beside = path.with_name(f".{path.name}.{secrets.token_hex(8)}.new")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -76,7 +76,7 @@ class Files:
         self.keep_younger(directory, f".{pattern}.*.new", LEFTOVER_SECONDS)
 
     def keep_younger(self, directory: Path, pattern: str, seconds: float) -> None:
-        """Remove the files that nobody has written for so long."""
+        """Remove the files that were not written for ``seconds``."""
         oldest = time.time() - seconds
         for modified, path in self._aged(directory, pattern):
             if modified < oldest:

@@ -116,7 +116,7 @@ class Exporter:
             unix_socket = self._parts.share.socket()
         with self._parts.starting:
             if self._server is not None and self._server_pid != os.getpid():
-                self._server = None  # its parent's: a forked child has a socket of its own
+                self._server = None  # its parent's: a forked child opens its own socket
             if self._server is None and (settings.port is not None or unix_socket):
                 self._server_pid = os.getpid()
                 self._server = MetricsServer(
@@ -232,7 +232,7 @@ class Exporter:
         return self._parts.counts.events
 
     def _agent_serves(self) -> bool:
-        """Whether a node agent serves the page, and goes on when this process is gone."""
+        """Whether a node agent serves the page, and keeps serving it when this process is gone."""
         return self._parts.share is not None and self._parts.share.agent_serves()
 
     @property

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 
 class Parts:
-    """Makes and owns the parts of one exporter. ``gpu_driver`` stands in for NVML."""
+    """Makes and owns the parts of one exporter. ``gpu_driver`` replaces NVML."""
 
     def __init__(
         self, settings: Settings, gpu_driver: Driver | None, clock: Callable[[], datetime]

@@ -80,7 +80,7 @@ STALE_SECONDS: Final = 5.0
 """The terminal's own measure. A healthy run is silent for up to 6 s: no threshold for an alert."""
 
 TELEMETRY_STALE_INTERVALS: Final = 3
-"""A run is stale when it is silent for so many of its own update intervals …"""
+"""A run is stale after this many of its update intervals without an event …"""
 TELEMETRY_STALE_SECONDS: Final = 60
 """… and for a minute at least."""
 TELEMETRY_STALE_FIRST_UPDATE_SECONDS: Final = 600
@@ -111,7 +111,7 @@ GPU_IDLE_SHARE: Final = 0.05
 GPU_SILENT_SECONDS: Final = 120
 DISK_FREE_SHARE: Final = 0.1
 RANK_SILENT_STEPS: Final = 5
-"""The other ranks wait for one when none has reported for so many of their own steps …"""
+"""A rank is silent when it has not reported for this many steps of the others …"""
 RANK_SILENT_SECONDS: Final = 15
 """… and for so long at least."""
 RANK_SLOW_FACTOR: Final = 1.25

@@ -61,7 +61,7 @@ class LogOnce:
     def log_error(self, where: str) -> None:
         """Log the exception being handled if it is the first one at this place."""
         if self._errors.first(where):
-            text = f"internal error ({where}); the training goes on"
+            text = f"internal error ({where}); the training continues"
             self._log(logging.ERROR, text, sys.exc_info())
 
     def _log(self, level: int, text: str, problem: Any) -> None:

@@ -124,7 +124,7 @@ def read_file(path: Path, part: Path) -> list[str]:
 
 
 def lock(connection: duckdb.DuckDBPyConnection) -> None:
-    """From here on the connection reads no file, writes none, and cannot be told otherwise."""
+    """From here on the connection reads no file, writes none, and no setting changes that."""
     for setting in (
         "enable_external_access = false",
         "python_enable_replacements = false",

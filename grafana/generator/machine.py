@@ -223,7 +223,7 @@ HOSTS = (
                 "killed {{instance}}",
             ),
         ),
-        "Swap in use, and processes of the container that the kernel killed for want of memory."
+        "Swap in use, and processes of the container that the kernel's OOM killer ended."
         " Good: no swap, no kills.",
         unit="bytes",
         overrides=(

@@ -33,8 +33,8 @@ ROW = EventType("A", Payload, "apply_run.apply_trend")
         ((EventType("A", Payload, ""),), "A does not say who applies it"),
         ((EventType("A", Payload, "x.y", ("B",)),), "A has aliases and no identity"),
         ((EventType("A", Payload, "x.y", ("B",), ("gain",)),), "['gain'], which Payload lacks"),
-        ((ROW, ROW), "A stands twice in the table of events"),
-        ((ROW, EventType("B", Payload, "x.y", ("A",), ("loss",))), "A stands twice"),
+        ((ROW, ROW), "A is in the table of events twice"),
+        ((ROW, EventType("B", Payload, "x.y", ("A",), ("loss",))), "A is in the table"),
     ],
 )
 def test_an_incomplete_row_is_an_error_that_says_what_is_missing(

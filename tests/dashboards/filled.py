@@ -124,11 +124,11 @@ def filled(folder: Path) -> Iterator[Prometheus]:
         with prometheus(folder / "server", [address], scrape=cluster) as server:
             events = [json.loads(line) for line in telemetry_lines("run1")]
             cut = max(i for i, e in enumerate(events) if e["event_type"] == "PPO_UPDATE_COMPLETED")
-            for event in (*events[: cut - 400], *told_by_others(events[cut])):
+            for event in (*events[: cut - 400], *events_of_others(events[cut])):
                 exporter.emit(event)
             first = scrapes(server)
             wait_until(lambda: scrapes(server) > first + 1, "two scrapes", 30.0, every=0.2)
-            for event in (*events[cut - 400 :], *told_by_others(events[cut])):
+            for event in (*events[cut - 400 :], *events_of_others(events[cut])):
                 exporter.emit(event)
             second = scrapes(server)
             wait_until(lambda: scrapes(server) > second + 1, "two scrapes", 30.0, every=0.2)
@@ -142,7 +142,7 @@ def scrapes(server: Prometheus) -> float:
     return server.value('esper_exporter_scrapes_total{job="esper"}') or 0.0
 
 
-def told_by_others(update: dict[str, Any]) -> list[dict[str, Any]]:
+def events_of_others(update: dict[str, Any]) -> list[dict[str, Any]]:
     """Events of an update, a host's epoch and the infrastructure, with what run1 does not tell."""
     now = datetime.now(UTC).isoformat()
 

@@ -146,8 +146,8 @@ def test_a_nonfinite_gradient_is_told_at_once_and_its_layer_named(kind: str) -> 
         weight.grad[0, 0] = float(kind)
         measured.clip_grad_norm_()
         word = "NaN" if kind == "nan" else "Inf"
-        told_at_once = f"Sources: gradients: {word}; gradients[heads.tempo]: {word}"
-        assert sink.anomalies == [("nonfinite_detected", told_at_once)]
+        at_once = f"Sources: gradients: {word}; gradients[heads.tempo]: {word}"
+        assert sink.anomalies == [("nonfinite_detected", at_once)]
     reported = sink.update
     assert reported["grad_nan_layers"] == ("heads.tempo",)
     assert reported[f"{kind}_grad_count"] == 1

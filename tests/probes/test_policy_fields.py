@@ -22,7 +22,7 @@ def rows(by_head: dict[str, torch.Tensor]) -> dict[str, list[Any]]:
     }
 
 
-def told_of(minibatches: list[dict[str, Any]], rollout: dict[str, Any] | None = None) -> Any:
+def fields_of(minibatches: list[dict[str, Any]], rollout: dict[str, Any] | None = None) -> Any:
     sink, policy = Told(), Policy()
     measured = probe(sink, policy, clip_ratio=CLIP)
     with measured.update() as update:
@@ -51,7 +51,7 @@ def test_the_policy_s_fields(dtype: torch.dtype, masked: bool, padded: bool) -> 
     active = flags(steps, 1) if masked else everywhere
     learnable = flags(steps, 2) if masked else everywhere
     valid = torch.arange(steps) < 31 if padded else torch.ones(steps, dtype=torch.bool)
-    reported = told_of([{**given, "active": active, "learnable": learnable, "valid": valid}])
+    reported = fields_of([{**given, "active": active, "learnable": learnable, "valid": valid}])
     expected = slow.policy(
         HEADS,
         rows(given["log_probs"]),
@@ -78,7 +78,7 @@ def test_the_policy_s_fields_on_any_numbers(seed: int, steps: int, scale: float)
     everywhere = dict.fromkeys(HEADS, [True] * steps)
     parts = [rows(given[name]) for name in ("log_probs", "old_log_probs", "entropy")]
     expected = slow.policy(HEADS, *parts, everywhere, everywhere, [True] * steps, CLIP)
-    reported = told_of([given])
+    reported = fields_of([given])
     for name in (  # a ratio within rounding of the clip range falls on either side
         *("clip_fraction", "clip_fraction_positive", "clip_fraction_negative"),
         *("trust_region_violations", *(f"head_{head}_clip_fraction" for head in HEADS)),
@@ -94,7 +94,7 @@ def test_two_minibatches_count_as_one_sample() -> None:
         for name in ("log_probs", "old_log_probs", "entropy")
     }
     losses = {"policy_loss": one["policy_loss"], "value_loss": one["value_loss"]}
-    together, apart = told_of([{**both, **losses}]), told_of([one, two])
+    together, apart = fields_of([{**both, **losses}]), fields_of([one, two])
     names = ("kl_divergence", "ratio_std", "ratio_max", "log_prob_min", "clip_fraction")
     same(apart, {name: together[name] for name in (*names, "head_op_kl", "head_op_entropy")})
 
@@ -102,7 +102,7 @@ def test_two_minibatches_count_as_one_sample() -> None:
 def test_an_empty_minibatch_and_one_without_valid_steps_change_nothing() -> None:
     given = batch(10, 1)
     nobody = {**batch(10, 2), "valid": torch.zeros(10, dtype=torch.bool)}
-    reported, alone = told_of([batch(0), given, nobody]), told_of([given])
+    reported, alone = fields_of([batch(0), given, nobody]), fields_of([given])
     names = [n for n in alone if n.startswith(("head_", "ratio_", "kl", "log_prob", "clip_"))]
     assert {n: reported[n] for n in names} == {n: alone[n] for n in names}
     assert reported["valid_sample_ratio"] == 0.5
@@ -110,7 +110,7 @@ def test_an_empty_minibatch_and_one_without_valid_steps_change_nothing() -> None
 
 def test_a_head_that_never_mattered_has_no_ratio() -> None:
     active = {head: torch.full((12,), head != "tempo") for head in HEADS}
-    reported = told_of([{**batch(), "active": active}])
+    reported = fields_of([{**batch(), "active": active}])
     assert reported["head_tempo_active_ratio"] == 0.0
     assert "head_tempo_ratio_max" not in reported and "head_tempo_kl" not in reported
     assert reported["head_op_active_ratio"] == 1.0
@@ -119,7 +119,7 @@ def test_a_head_that_never_mattered_has_no_ratio() -> None:
 def test_underflowing_log_probs_are_counted() -> None:
     given = batch()
     given["log_probs"]["slot"] = given["old_log_probs"]["slot"] = torch.full((12,), -51.0)
-    reported = told_of([given])
+    reported = fields_of([given])
     assert reported["log_prob_underflow_count"] == 12
     assert reported["numerical_stability_score"] == 0.0
     assert reported["log_prob_min"] == -51.0
@@ -140,7 +140,7 @@ def test_the_rollout_s_fields(steps: int, padded: bool) -> None:
         given = {name: torch.cat([v, extra]) for name, v in given.items()}
         actions = {head: torch.cat([v, v.new_zeros(3)]) for head, v in actions.items()}
         given["valid"] = torch.arange(steps + 3) < steps
-    reported = told_of([batch()], {**given, "actions": actions})
+    reported = fields_of([batch()], {**given, "actions": actions})
     lists = [given[name].double()[kept].tolist() for name in names]
     if steps == 1:
         assert reported["return_p50"] == lists[1][0] and reported["return_std"] == 0.0
@@ -154,5 +154,5 @@ def test_the_rollout_s_fields(steps: int, padded: bool) -> None:
 
 
 def test_an_empty_rollout_tells_nothing() -> None:
-    reported = told_of([batch()], {"values": torch.empty(0), "returns": torch.empty(0)})
+    reported = fields_of([batch()], {"values": torch.empty(0), "returns": torch.empty(0)})
     assert "value_mean" not in reported

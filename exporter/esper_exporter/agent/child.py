@@ -33,7 +33,7 @@ class Children:
         self.running: set[int] = set()
         self.ended: dict[int, int] = {}
         """Process → wait status of each ended child."""
-        self.told_to_end: set[int] = set()
+        self.signalled: set[int] = set()
         """Children that were sent a signal to end them, by `end`."""
         self._kill_at: float | None = None
 
@@ -76,7 +76,7 @@ class Children:
 
     def end(self, seconds: float) -> None:
         """End every child that runs: by SIGTERM, and by SIGKILL what runs after ``seconds``."""
-        self.told_to_end |= self.running
+        self.signalled |= self.running
         self._kill_at = time.monotonic() + seconds
         self.send(signal.SIGTERM)
 

@@ -46,7 +46,7 @@ class OomWatch:
     """Detects whether the OOM killer killed a process of this control group.
 
     ``memory.events`` of the process' control group (version 2) or ``memory.oom_control``
-    (version 1) count such kills of its members, whichever group's limit was hit. A count that rose
+    (version 1) count such kills of its members, whatever group's limit was hit. A count that rose
     while a process ran proves that there was one; nothing else does. It does not say which: a
     process of the same group that gets a SIGKILL meanwhile counts as well.
     """

@@ -54,7 +54,7 @@ class AgentSettings:
 
     ``shares`` are the directories to serve, ``keep_seconds`` how long the page of an ended
     process stays, ``file_sd`` a directory for the target file of Prometheus's file_sd: one target
-    stands for the whole node. ``gpu_vitals`` and ``host_vitals`` are "on" or "off".
+    represents the whole node. ``gpu_vitals`` and ``host_vitals`` are "on" or "off".
     """
 
     shares: Sequence[Path]

@@ -1,7 +1,7 @@
 """The browser page of a node: the runs of every process, from what each answers itself.
 
 Each exporter that shares its page also answers the page's requests on a socket in its directory of
-the share. So nothing is computed unless somebody looks, and a process computes only what is looked
+the share. So nothing is computed without a viewer, and a process computes only what is looked
 at. Of a process that is gone the page shows what it answered last, or what it kept (at a latch, at
 an end and every half minute), marked with how it ended.
 """
@@ -193,7 +193,7 @@ class NodePage:
             if found is None:
                 continue
             for run in found.document["runs"]:
-                # The newest process of a run that was started again stands for it.
+                # The newest process represents a run that was started again.
                 runs[run["key"]] = _ended(run, line, self._clock() - found.at)
                 heard[run["key"]] = found
                 owner[run["key"]] = line

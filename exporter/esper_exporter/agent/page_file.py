@@ -147,7 +147,7 @@ class PageReader:
         """The newest whole publication, None before the first. Raises PageRefused, OSError.
 
         Two publications during one reading leave it without a valid buffer. This happens to a
-        sound file as often as its writer publishes; only a file that nobody changes is corrupt.
+        sound file as often as its writer publishes; only a file that does not change is corrupt.
         """
         until = monotonic() + READ_SECONDS
         idle, newest = 0, -1

@@ -225,7 +225,7 @@ class SharedPage:
         except Exception:
             if not self._failed:
                 self._failed = True
-                logger.exception("sharing the page failed; the training goes on")
+                logger.exception("sharing the page failed; the training continues")
 
     def _run(self) -> None:
         kept_at = time.monotonic()
@@ -279,7 +279,7 @@ class SharedPage:
         """Drop the parent's lock and files in a forked child."""
         self._lock = threading.RLock()
         self._thread = None
-        # A child that starts an exporter shares a page of its own, not its parent's.
+        # A child that starts an exporter shares its page, not its parent's.
         self._pid, self.directory = os.getpid(), None
         if self._life is not None:
             self._life.release()

@@ -69,7 +69,7 @@ def run(launch: Launch) -> int:
     while (pid := children.wait()) is not None:
         status = children.ended[pid]
         if wrapper is not None:
-            wrapper.report(pid, status, ended_by_us=pid in children.told_to_end)
+            wrapper.report(pid, status, ended_by_us=pid in children.signalled)
         if status and first is None:
             first = status
             children.end(launch.kill_seconds)  # the other ranks would wait for it
@@ -200,7 +200,7 @@ class _Wrapper:
     def report(self, pid: int, status: int, *, ended_by_us: bool) -> None:
         """Record how a child ended, for the server of its page.
 
-        A signal of ours that ended a rank is no fault of that rank, a SIGKILL neither.
+        A signal that the wrapper sent is no fault of the rank, a SIGKILL neither.
         """
         from esper_exporter.agent.exit_reason import exit_of
         from esper_exporter.agent.share_directory import EXIT, write_record

@@ -9,7 +9,7 @@ from esper_exporter.commands.console import OK, CommandError
 
 MEMORY_BYTES = 6 << 30
 """Address space of the server. DuckDB's own limit leaves out what a text function allocates: one
-`repeat('x', 3000000000)` took 6 GB. Beyond this the query fails and the server goes on."""
+`repeat('x', 3000000000)` took 6 GB. Beyond this the query fails and the server continues."""
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -1,4 +1,4 @@
-"""The command ``esper-exporter page``: print the page as it was at a moment of a run."""
+"""The command ``esper-exporter page``: print the page as it was at a time of a run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command to the parser's commands."""
     page = commands.add_parser(
         "page",
-        help="print the page as it was at a moment of a run",
+        help="print the page as it was at a time of a run",
         description="Print the page as it was at a time, or after a policy update; equals"
         " `replay --once --until` that line.",
     )

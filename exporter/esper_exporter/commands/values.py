@@ -29,7 +29,7 @@ def whole_number(text: str) -> int:
 
 
 def port(text: str) -> int:
-    """A TCP port; 0 stands for any free one."""
+    """A TCP port; 0 means any free one."""
     number = whole_number(text)
     if number > 65535:
         raise argparse.ArgumentTypeError(f"{number} is not a port; ports end at 65535")
@@ -37,7 +37,7 @@ def port(text: str) -> int:
 
 
 def speed(text: str) -> float:
-    """A factor of recorded time; 0 stands for full speed."""
+    """A factor of recorded time; 0 means full speed."""
     try:
         speed = float(text)
     except ValueError:

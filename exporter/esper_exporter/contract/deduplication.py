@@ -27,7 +27,7 @@ class _Waiting:
 
 
 class DualEmitFilter:
-    """Counts a happening once that is emitted under both its names, in whichever order.
+    """Counts an event once that is emitted under both its names, in either order.
 
     A repeat under the same name is another happening; one under the other name uses up the
     arrival that it repeats. Remembers the last 1024 that wait for their other name. Until a type
@@ -56,7 +56,7 @@ class DualEmitFilter:
 
     def _repeats(self, kind: str, name: str, reported: tuple[object, ...]) -> bool:
         for value in reported:
-            if value != value:  # NaN does not equal itself: a word stands in for it
+            if value != value:  # NaN does not equal itself: a word replaces it
                 reported = tuple("NaN" if each != each else each for each in reported)
                 break
         key = (kind, reported)

@@ -37,7 +37,7 @@ def build(rows: Iterable[EventType]) -> Mapping[str, EventType]:
             raise IncompleteEventType(f"{row.name} has aliases and no identity to recognise them")
         for name in row.names:
             if name in table:
-                raise IncompleteEventType(f"{name} stands twice in the table of events")
+                raise IncompleteEventType(f"{name} is in the table of events twice")
             table[name] = row
     return table
 
@@ -71,5 +71,5 @@ ALIASES: Mapping[str, str] = {alias: row.name for row in TYPES.values() for alia
 
 
 def canonical(name: str) -> str:
-    """The present name of an event type, whichever of its names is given."""
+    """The present name of an event type, from any of its names."""
     return ALIASES.get(name, name)

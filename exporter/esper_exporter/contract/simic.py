@@ -63,7 +63,7 @@ class TrainingStartedPayload(msgspec.Struct, frozen=True, gc=False):
 
 
 class CheckpointLoadedPayload(msgspec.Struct, frozen=True, gc=False):
-    """A run goes on from a checkpoint."""
+    """A run continues from a checkpoint."""
 
     path: str
     start_episode: Whole

@@ -1,7 +1,7 @@
 """Why a field is not exported: reasons that several fields share, in words.
 
 A payload or state class names its fields that no metric shows in `unexported`, below its fields: a
-reason, and the fields that it holds for. A field that holds other payloads stands for all of them.
+reason, and its fields. A field that holds other payloads stands for all of theirs.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ _CLEAR = "\r\x1b[K"
 
 
 class Display:
-    """Writes to a stream. If the reader is gone, the training goes on."""
+    """Writes to a stream. If the reader is gone, the training continues."""
 
     def __init__(self, stream: IO[str]) -> None:
         self._stream = stream

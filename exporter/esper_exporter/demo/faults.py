@@ -43,7 +43,7 @@ class Faults:
                 bias[0] += COLLAPSE
 
     def in_update(self) -> None:
-        """The update has begun. Raises Crash, or what torch raises for want of memory."""
+        """The update has begun. Raises Crash, or torch's out-of-memory error."""
         for _ in self._of("oom"):
             torch.empty(IMPOSSIBLE)
         for _ in self._of("crash"):

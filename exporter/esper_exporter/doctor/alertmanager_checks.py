@@ -24,7 +24,7 @@ def check_alertmanagers(known: Any) -> Iterator[Finding]:
     if not addresses:
         yield note(
             "Alertmanager",
-            "Prometheus sends alerts to none: they fire, and nobody is notified",
+            "Prometheus sends alerts to none: they fire, and notify no one",
             "add it under `alerting` in prometheus.yml, see alerts/README.md",
         )
     for address in addresses:
@@ -34,7 +34,7 @@ def check_alertmanagers(known: Any) -> Iterator[Finding]:
         except (OSError, ValueError, KeyError, TypeError) as error:
             yield problem(
                 "Alertmanager",
-                f"{address} does not answer ({error}): nobody is notified",
+                f"{address} does not answer ({error}): no one is notified",
                 "start it, or correct its address under `alerting` in prometheus.yml",
             )
             continue
@@ -49,7 +49,7 @@ def _status(address: str, opened: Callable[..., Any] = urllib.request.urlopen) -
 
 
 def receivers_without_address(config: str) -> list[str]:
-    """The receivers that reach nobody, of a configuration as Alertmanager prints it."""
+    """The receivers that reach no one, of a configuration as Alertmanager prints it."""
     _, _, section = config.partition("\nreceivers:\n")
     addressed: dict[str, bool] = {}
     name = ""
@@ -70,7 +70,7 @@ def _receivers(address: str, config: str) -> Finding:
         return note(
             "Alertmanager",
             f"{address} answers; its receivers {', '.join(empty)} have no address: what goes there"
-            " reaches nobody",
+            " reaches no one",
             "put yours into alertmanager.yml, as alerts/receivers.example.yml shows",
         )
     return good("Alertmanager", f"{address} answers, and each receiver has an address")

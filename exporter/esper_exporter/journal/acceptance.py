@@ -35,7 +35,7 @@ class Acceptance:
         if not table.may_be_empty and any(found[name].null_count for name in table.required):
             for name in table.required:
                 keep &= ~pc.is_null(found[name]).to_numpy(zero_copy_only=False)
-            keep |= _tells_of_a_fault(table, found)
+            keep |= _reports_fault(table, found)
             self.incomplete += int((~keep).sum())
         ids = found["_event_id"].to_pylist()
         news = set(ids)
@@ -60,7 +60,7 @@ class Acceptance:
         return found if keep.all() else found.filter(pa.array(keep))
 
 
-def _tells_of_a_fault(table: Table, found: pa.Table) -> Any:
+def _reports_fault(table: Table, found: pa.Table) -> Any:
     """What names a NaN or an Inf is kept, complete or not."""
     import numpy as np
 

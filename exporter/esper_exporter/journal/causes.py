@@ -87,7 +87,7 @@ FOLLOWS: dict[str, frozenset[str]] = {
     "gpu_fault": frozenset(),
     "unknown": frozenset({"out_of_memory", "gpu_fault", "stalled"} | _NUMERIC),
 }
-"""Finding → what it can follow from. What stands on neither side of a pair is independent."""
+"""Finding → the findings that can cause it. Two findings without an entry are independent."""
 
 _SAME_UPDATE = {
     "gradient_nonfinite": {"head_nan", "head_inf", "value_nonfinite"},

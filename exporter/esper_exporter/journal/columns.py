@@ -30,7 +30,7 @@ ENVELOPE: dict[str, str] = {
     "message": "VARCHAR",
     "severity": "VARCHAR",
 }
-"""What every event carries, as it stands on a line of telemetry."""
+"""The envelope of every event, as a line of telemetry spells it."""
 
 _SCALARS: dict[Any, str] = {
     float: "DOUBLE",
@@ -89,7 +89,7 @@ _OWN: dict[str, dict[str, str]] = {
     ENDED: {"reason": "VARCHAR", "detail": "VARCHAR", "exit_code": "BIGINT", "signal": "BIGINT"},
     GPU_FAULT: {"gpu": "VARCHAR", "uuid": "VARCHAR", "kind": "VARCHAR", "count": "BIGINT"},
 }
-"""What the exporter itself knows of a run and a journal keeps beside the trainer's events."""
+"""The exporter's own records of a run, which a journal keeps beside the trainer's events."""
 
 
 @cache
@@ -123,7 +123,7 @@ def table_of_name() -> dict[str, Table]:
 
 
 def _required(payload: type) -> tuple[str, ...]:
-    """The fields without a default, whichever way the class is made."""
+    """The fields without a default, of a Struct or a dataclass."""
     if hasattr(payload, "__struct_fields__"):
         count = len(payload.__struct_fields__) - len(getattr(payload, "__struct_defaults__", ()))
         names = payload.__struct_fields__[:count]

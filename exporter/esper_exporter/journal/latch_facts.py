@@ -1,7 +1,7 @@
 """What was not finite, and which updates were skipped for it, as tables for SQL.
 
 Both ways to a latch are followed, as on the exporter's page: the flags of an update that was hit in
-part, and the text of the anomaly that stands for an update that was skipped.
+part, and the text of the anomaly that reports a skipped update.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ _THREAD_LINES = 2_048
 
 @dataclass(slots=True)
 class Line:
-    """One event as it stood: where in its source, its text, and the run where that is known."""
+    """One event as recorded: its place in the source, its text, and its run where known."""
 
     seq: int
     text: bytes

@@ -1,6 +1,6 @@
 """Runs for an assistant: an MCP server with four tools, none of which writes.
 
-The sources are chosen by whoever starts the server; no tool takes a path.
+Only the person who starts the server chooses the sources; no tool takes a path.
 """
 
 from __future__ import annotations

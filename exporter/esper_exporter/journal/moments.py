@@ -1,4 +1,4 @@
-"""Which line of a recording a moment is: the number to replay to."""
+"""Find the line of a recording at a given time: the number to replay to."""
 
 from __future__ import annotations
 

@@ -172,7 +172,7 @@ class PartWriter:
                     break
 
     def _kind_of(self, text: bytes) -> str | None:
-        """The type of a line that does not show it where it usually stands; counts what is none."""
+        """The type of a line that hides it elsewhere; counts lines that are no events."""
         try:
             if len(text) > MAX_LINE:
                 raise ValueError("too long")

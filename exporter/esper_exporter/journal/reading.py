@@ -145,7 +145,7 @@ class _Runs:
         return self._all
 
     def see_line(self, seq: int) -> None:
-        """A line that is an event of no interest, but a sign that the run goes on."""
+        """Note a line whose event is not read: it shows that the run continues."""
         if self._newest is not None:
             self._newest.last_seq = seq
 
@@ -156,7 +156,7 @@ class _Runs:
             run.last_event = moment
 
     def see(self, run_id: str, group: str, rank: int, moment: datetime, seq: int) -> None:
-        """A run of a journal had an event, whichever, at that time."""
+        """Note that a run of a journal had an event at that time."""
         for run in self._all:
             if (run.run_id, run.group_id, run.rank) == (run_id, group, rank):
                 if run.last_event is None or moment > run.last_event:

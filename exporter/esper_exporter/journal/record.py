@@ -1,4 +1,4 @@
-"""What `explain` and `compare` know of one run, wherever it was read from."""
+"""One run as `explain` and `compare` see it, from any source."""
 
 from __future__ import annotations
 

@@ -145,7 +145,7 @@ def html(report: Report) -> str:
 
 
 def page(title: str, body: str) -> str:
-    """An HTML page of ours."""
+    """A complete HTML page."""
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         f"<title>{escape(title)}</title>"

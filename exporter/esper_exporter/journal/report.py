@@ -61,7 +61,7 @@ WORDS = {
     "out_of_memory": "memory ran out",
     "killed": "the process was killed",
     "exception": "an exception ended the training",
-    "stalled": "the training stood still",
+    "stalled": "the training stalled",
     "gpu_fault": "a GPU failed",
     "unknown": "the run ended, and nothing says why",
 }
@@ -320,7 +320,7 @@ def as_json(report: Report | list[Report]) -> str:
 
 
 def headline(report: Report) -> Iterable[tuple[str, str]]:
-    """What stands at the top of a report, as (name, value)."""
+    """The head of a report, as (name, value)."""
     yield "Verdict", report["verdict"]
     cause = "none" if report["cause"] == "healthy" else report["cause"]
     yield "First cause", cause + (" (inferred)" if report["inferred"] else "")

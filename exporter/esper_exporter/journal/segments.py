@@ -29,7 +29,7 @@ _decode = msgspec.msgpack.Decoder().decode
 
 
 def frame(record: Any) -> bytes:
-    """A record as it stands in a segment."""
+    """A record as a segment stores it."""
     body = _encode(record)
     return _HEADER.pack(len(body), zlib.crc32(body)) + body
 

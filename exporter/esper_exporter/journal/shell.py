@@ -40,7 +40,7 @@ def shell(connection: duckdb.DuckDBPyConnection) -> None:
         if not held and word.startswith("."):
             if word in (".quit", ".exit"):
                 return
-            _tell(connection, word, rest.strip())
+            _print(connection, word, rest.strip())
             continue
         if line.strip():
             held.append(line)
@@ -49,7 +49,7 @@ def shell(connection: duckdb.DuckDBPyConnection) -> None:
             held.clear()
 
 
-def _tell(connection: duckdb.DuckDBPyConnection, word: str, rest: str) -> None:
+def _print(connection: duckdb.DuckDBPyConnection, word: str, rest: str) -> None:
     try:
         if word == ".list":
             print(listed(connection), end="")

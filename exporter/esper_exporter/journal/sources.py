@@ -1,4 +1,4 @@
-"""What a SOURCE stands for: telemetry files, folders of runs, journals, globs."""
+"""Resolve a SOURCE: telemetry files, folders of runs, journals, globs."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def blocks(path: Path, reading: Reading) -> Iterator[bytes | memoryview]:
                 rest, skipping = b"", True
             continue
         last = data.rfind(b"\n") + 1
-        # The line that two pieces share is a block by itself: the others need no copy.
+        # The line that two pieces share is a separate block: the others need no copy.
         yield b"\x00\n" if skipping else rest + data[:first]
         if last > first:
             yield memoryview(data)[first:last]
@@ -176,7 +176,7 @@ def _decoded(file: io.BufferedReader[Any], reading: Reading, size: int) -> Itera
             piece = read(size)
         except (OSError, EOFError, ValueError) as error:
             if size > 1 << 10 and opened is not None:
-                size >>= 4  # so that what stands before the damage is not lost with it
+                size >>= 4  # so that the data before the damage is not lost with it
                 with suppress(OSError, EOFError, ValueError):
                     continue
             reading.damaged = str(error)

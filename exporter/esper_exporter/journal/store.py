@@ -86,7 +86,7 @@ class Segments:
 
 
 def segment_lines(paths: list[Path], found: Segments) -> Iterator[Line]:
-    """The events of segments, in order; the numbers go on from one segment to the next."""
+    """The events of segments, in order; numbering continues from one segment to the next."""
     seq = 0
     for path in paths:
         state = SegmentState()
@@ -194,13 +194,13 @@ def _only_one(journal: Path) -> Iterator[bool]:
 
 
 def compact(journal: Path) -> tuple[int, list[str]]:
-    """Turn the segments that nobody writes any more into a part; events, and warnings.
+    """Turn the closed segments into a part; returns the number of events, and warnings.
 
     Readers see the segments or the part, never both and never neither. Raises OSError.
     """
     with _only_one(journal) as alone:
         if not alone:
-            return 0, ["somebody else is compacting"]
+            return 0, ["another process is compacting"]
         paths = [path for path in open_segments(journal) if not is_being_written(path)]
         count, warnings = 0, []
         if paths:
@@ -221,7 +221,7 @@ def compact(journal: Path) -> tuple[int, list[str]]:
 
 
 def _damaged(path: Path) -> bool:
-    """Whether a segment has damage; then it stays, for somebody to look at."""
+    """Whether a segment is damaged; then it is kept for inspection."""
     state = SegmentState()
     for _ in read_segment(path, state):
         pass

@@ -16,7 +16,7 @@ _Reader = Callable[[Any], Any]
 """Returns the typed value, None for what is of another type."""
 
 _LONGEST_NUMBER = 64
-"""Characters of a number that stands as text."""
+"""The longest text that is read as a number."""
 
 
 def typed_fields(table: Table, data: dict[str, Any]) -> dict[str, Any]:

@@ -39,8 +39,8 @@ class JournalWriter:
     """Writes what an exporter accepts into a journal's directory. Nothing it does raises.
 
     ``on_problem`` is called once, with a line for the user, when the journal has to stop.
-    ``max_bytes`` and ``max_age`` (seconds) are what the journal may keep, 0 for everything;
-    ``compact`` turns closed segments into Parquet in a process of its own.
+    ``max_bytes`` and ``max_age`` (seconds) limit what the journal keeps, 0 keeps everything;
+    ``compact`` turns closed segments into Parquet in a separate process.
     """
 
     def __init__(

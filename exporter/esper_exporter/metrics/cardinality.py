@@ -19,7 +19,7 @@ def series_of_run(
     """The most series that one run can have on a page, without the exporter's own.
 
     ``slots`` are those of one env, ``blueprints`` those that each env has tried, ``layers`` the
-    policy's layers that are told of. What is not measured has no series, so runs have fewer.
+    layers of the policy that are reported. What is not measured has no series, so runs have fewer.
     """
     rows = {
         "head": len(HEAD_ROWS),

@@ -1,4 +1,4 @@
-"""The page as a prometheus_client Collector, for those who have a registry of their own."""
+"""The page as a prometheus_client Collector, for a registry that the user has."""
 
 from __future__ import annotations
 

@@ -86,7 +86,7 @@ _place = attrgetter("place")
 def build_layout(state: Capture, metrics: tuple[Metric, ...]) -> Layout:
     """Order the rows' cells by family, as both formats demand (a family's lines stand together).
 
-    Within it rows stand in an order of their own, not in that in which scrapes first met them.
+    Within it rows are sorted; they do not keep the order in which scrapes first met them.
     """
     ordered = {name: sorted(rows, key=_place) for name, rows in state.rows.items()}
     cells: list[int] = []

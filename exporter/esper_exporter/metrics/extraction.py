@@ -55,7 +55,7 @@ class Filler:
     """Gathers the values of one row of a block from the objects it describes.
 
     Compiled once per block: plain sources of one object become a single ``attrgetter``; metrics
-    with a ``read`` of their own are called. Returns the values in the order of ``block.columns``.
+    with a ``read`` function are called. Returns the values in the order of ``block.columns``.
     """
 
     def __init__(self, metrics: tuple[Metric, ...], block_name: str) -> None:

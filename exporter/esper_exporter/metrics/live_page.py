@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class PublishErrors:
-    """Counts and logs errors of writing rows, with the state held; ``failed`` tells of any."""
+    """Counts and logs errors of writing rows, with the state held; ``failed`` is true after any."""
 
     def __init__(self, counts: SelfCounts, log_once: LogOnce) -> None:
         self._counts = counts
@@ -77,7 +77,9 @@ class LivePage:
         self._push = push
         self._on_older = on_older
         self._captured = time.monotonic(), capture(table, None)
-        self.renderer = Renderer(self.capture, lambda: vitals.tells_process, lambda: lock.held_here)
+        self.renderer = Renderer(
+            self.capture, lambda: vitals.reports_process, lambda: lock.held_here
+        )
 
     def capture(self, collected: Sequence[Result] = ()) -> Capture:
         """One consistent state of everything; ``collected`` is how added collectors did.
@@ -127,6 +129,6 @@ class LivePage:
         """The page as a collector for a prometheus_client registry."""
         from esper_exporter.metrics.collector import TableCollector
 
-        # A registry has the process' own metrics already, or wants none of them.
+        # A registry has the process' own metrics already, or excludes them.
         metrics = tuple(m for m in compiled().catalogue.metrics if m.name.startswith("esper_"))
         return TableCollector(self.capture, metrics)

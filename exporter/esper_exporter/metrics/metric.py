@@ -17,7 +17,7 @@ RUN_LABELS = ("run_id", "group_id", "rank")
 class Metric:
     """One family of the catalogue.
 
-    ``name`` is the name as it stands on the page (counters end in ``_total``, infos in ``_info``).
+    ``name`` is the name on the page (counters end in ``_total``, infos in ``_info``).
     ``block`` names the kind of thing a row describes (a run, a head, an environment …) and with it
     the labels that vary from row to row. ``sources`` are where the value comes from: a path into
     the snapshot, ``event:TYPE.field``, or ``derived: …``. For a plain source the sample is

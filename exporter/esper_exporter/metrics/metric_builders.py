@@ -42,7 +42,7 @@ BLOCK_LABELS: dict[str, tuple[str, ...]] = {
     "agent_process": ("run_id", "rank"),
     "run_exit": ("run_id", "rank"),
 }
-"""The labels of each kind of row. Counters, histograms and infos have blocks of their own."""
+"""The labels of each kind of row. Counters, histograms and infos have separate blocks."""
 
 UNIT_SUFFIXES = (
     "seconds",
@@ -143,12 +143,12 @@ def counter_in(block: str, name: str, source: str | tuple[str, ...], help: str) 
 
 
 def counter(counted: Counter, source: str, help: str) -> Metric:
-    """A counter with rows of its own, one a set of label values."""
+    """A counter with a row for each set of label values."""
     return _counted("counter", counted, source, help)
 
 
 def histogram(counted: Histogram, source: str, help: str) -> Metric:
-    """A classic histogram with rows of its own, one a set of label values."""
+    """A classic histogram with a row for each set of label values."""
     return _counted("histogram", counted, source, help)
 
 

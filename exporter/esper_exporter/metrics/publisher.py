@@ -1,7 +1,7 @@
 """Brings one run's state into the value table.
 
-Rows are written when somebody looks, not per event: events outnumber scrapes by hundreds to one,
-and what an event touched is remembered until then. Whoever calls `refresh` holds the exporter's
+Rows are written at a scrape, not per event: events outnumber scrapes by hundreds to one,
+and what an event touched is remembered until then. The caller of `refresh` holds the exporter's
 lock, so a page never shows half an update.
 """
 
@@ -88,7 +88,7 @@ class RunPublisher:
     def refresh(self) -> None:
         """Write what changed since the last time, faults first.
 
-        A part that fails costs only itself and is told to ``on_error``.
+        A part that fails costs only itself and is reported to ``on_error``.
         """
         for step in (
             self._state.settle,

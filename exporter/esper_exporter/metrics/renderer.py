@@ -59,7 +59,7 @@ class Renderer:
         self._collecting = False
 
     def after_fork_in_child(self) -> None:
-        """Begin with locks that nobody holds: their holders may not be in the child."""
+        """Begin with new locks: the holders of the old ones may not be in the child."""
         self._renew_locks()
 
     def add(self, collector: Collector, name: str, seconds: float) -> None:

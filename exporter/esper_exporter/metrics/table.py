@@ -98,7 +98,7 @@ def render_prefixes(block: Block, labels: Labels) -> list[bytes]:
 class ValueTable:
     """All values of one page, and the rows they belong to.
 
-    Not thread-safe by itself: its owner writes rows and takes copies under one lock.
+    Not thread-safe: its owner writes rows and takes copies under one lock.
     ``allocate(n)`` returns zeroed or arbitrary float64 memory for ``n`` cells; the table fills it.
     ``max_series`` is the number of cells from which capped rows are refused.
     """

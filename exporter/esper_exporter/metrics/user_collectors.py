@@ -113,7 +113,7 @@ class UserCollectors:
     """All collectors that were added. ``own`` are the metrics that the page has already,
     ``own_name`` is the name under which these are reported beside the collectors.
 
-    Where ``own_process`` says so, the page has what prometheus_client tells of a process, as its
+    Where ``own_process`` says so, the page has prometheus_client's metrics of a process, as its
     default registry has: that is left out there without a word, since it would say the same twice.
 
     Used by one renderer at a time.
@@ -139,7 +139,7 @@ class UserCollectors:
     def add(self, collector: Collector, name: str, seconds: float) -> None:
         """Add one. Raises ValueError for a name that is taken or a limit that is none."""
         if not name or name in {self._own_name, *(each.name for each in self._guarded)}:
-            raise ValueError(f"a collector needs a name of its own, not {name!r}")
+            raise ValueError(f"a collector needs a unique name, not {name!r}")
         if not 0 < seconds < float("inf"):
             raise ValueError(f"seconds must be above 0, not {seconds}")
         if not callable(getattr(collector, "collect", None)):

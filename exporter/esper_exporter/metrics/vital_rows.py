@@ -82,7 +82,7 @@ class VitalRows:
 
 
 def gpu_rows(report: GpuReport) -> dict[str, dict[tuple[str, ...], Cells]]:
-    """The rows of each block. Of whole GPUs there are none where another process tells of them."""
+    """The rows of each block. Whole GPUs have none where another process reports them."""
     rows: dict[str, dict[tuple[str, ...], Cells]] = {block: {} for block in GPU_BLOCKS}
     if report.present is not None:
         rows["gpus"][()] = {("esper_gpu_present",): float(report.present)}

@@ -40,7 +40,7 @@ def local_rank(environ: Mapping[str, str] = os.environ) -> int:
 def _load_libraries() -> None:
     """Import what the samplers read with, on the caller's thread. Not on theirs: importing these
     runs code from texts, and then Python forgets that a Ctrl-C ended the process."""
-    # Whoever needs one that is broken says so when it reads.
+    # A reader that needs a broken one reports it.
     with suppress(Exception):
         import_module("psutil")
         import_module("prometheus_client")
@@ -71,7 +71,7 @@ class Vitals:
 
     A thread that hangs in a driver or a file system costs its own numbers, which stand still, and
     nothing else: reports are handed over whole, and no lock is held while they are made.
-    ``gpu_driver`` stands in for NVML, and is used by two threads. ``on_error`` is called when a
+    ``gpu_driver`` replaces NVML; two threads use it. ``on_error`` is called when a
     sampler fails that should not.
     """
 
@@ -111,22 +111,22 @@ class Vitals:
             whole = settings.gpu_vitals == ON or first or self._driver is not None
             self._start_gpus(stop, whole)
         if settings.host_vitals != OFF:
-            host = HostSampler(self._tell_host, whole=settings.host_vitals == ON or first)
+            host = HostSampler(self._keep_host, whole=settings.host_vitals == ON or first)
             self._thread("host", host.step, stop)
             directories = self._directories()
             if directories:
-                self._thread("disks", DiskSampler(self._tell_disks, directories).step, stop)
+                self._thread("disks", DiskSampler(self._keep_disks, directories).step, stop)
 
     def _start_gpus(self, stop: threading.Event, whole: bool) -> None:
         sampler = GpuSampler(
             self._driver or Nvml(),
-            self._tell_gpus,
+            self._keep_gpus,
             whole=whole,
             slow_every=self._settings.gpu_slow_interval,
         )
         self._thread("gpu", sampler.step, stop, lambda: sampler.done, sampler.close)
         if whole:
-            watcher = XidWatcher(self._driver or Nvml(), self._tell_xids)
+            watcher = XidWatcher(self._driver or Nvml(), self._keep_xids)
             self._thread("xid", watcher.step, stop, lambda: watcher.done, watcher.close)
 
     def _directories(self) -> dict[str, Path]:
@@ -147,7 +147,7 @@ class Vitals:
         close: Callable[[], None] = lambda: None,
     ) -> None:
         """Repeat a step until it is done or ``stop`` is set; it returns the pause to make, None for
-        the usual one. Nobody waits for the thread's end: a step may never come back."""
+        the usual one. Nothing waits for the thread's end: a step may never return."""
 
         def run() -> None:
             while not stop.is_set() and not done():
@@ -168,7 +168,7 @@ class Vitals:
             self._stop = None
 
     @property
-    def tells_process(self) -> bool:
+    def reports_process(self) -> bool:
         """Whether the page has prometheus_client's metrics of this process."""
         return self._host is not None
 
@@ -187,17 +187,17 @@ class Vitals:
         if self._disks is not None:
             self._rows.show_disks(self._disks)
 
-    def _tell_gpus(self, report: GpuReport) -> None:
+    def _keep_gpus(self, report: GpuReport) -> None:
         self._gpus = report
 
-    def _tell_xids(self, report: XidReport) -> None:
+    def _keep_xids(self, report: XidReport) -> None:
         before, self._xids = self._xids.counts, report
         for (gpu, uuid, xid), count in report.counts.items():
             if count > before.get((gpu, uuid, xid), 0) and xid not in ENDED_PROCESS_XIDS:
                 self.on_gpu_fault(gpu, uuid, f"xid_{xid}", count)
 
-    def _tell_host(self, report: HostReport) -> None:
+    def _keep_host(self, report: HostReport) -> None:
         self._host = report
 
-    def _tell_disks(self, disks: Mapping[str, Cells]) -> None:
+    def _keep_disks(self, disks: Mapping[str, Cells]) -> None:
         self._disks = disks

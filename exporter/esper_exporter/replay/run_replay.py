@@ -107,7 +107,7 @@ def _print(exporter: Exporter, plan: Plan, stop: Stop, form: str | None) -> int:
     if outcome.stopped:
         return INTERRUPTED
     if plan.until is None:
-        exporter.end_recordings()  # else the page is that of a moment amid the run
+        exporter.end_recordings()  # else the page shows the middle of the run
     if plan.until != 0 and not exporter.summaries():
         raise CommandError(f"{', '.join(plan.files)}: {unusable(outcome)}")
     write_out(exporter.render(_ACCEPT[form or "text"]))

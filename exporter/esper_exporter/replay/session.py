@@ -65,7 +65,7 @@ def read_journal(name: str, waiter: Waiter, on_bytes: OnBytes) -> Generator[byte
 def replay(plan: Plan, feed: Feed, waiter: Waiter, watcher: Watcher) -> Outcome:
     """Feed the plan's lines, each file in its recorded time, and return the outcome.
 
-    It logs a file that cannot be read to its end once, and goes on with the next.
+    It logs a file that cannot be read to its end once, and continues with the next.
     """
     count = 0
     damaged = []

@@ -218,7 +218,7 @@ class Runtime:
         self._pause_accepting(listener)
 
     def _pause_accepting(self, listener: socket.socket) -> None:
-        """Out of descriptors: stop accepting for a moment and leave the rest to the training."""
+        """Out of descriptors: stop accepting briefly and leave the rest to the training."""
         self._clients.evict()
         self._loop.remove_reader(listener)
 

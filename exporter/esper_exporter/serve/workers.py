@@ -32,7 +32,7 @@ class Workers:
     def submit(self, work: Callable[[], T]) -> asyncio.Future[T]:
         """Run ``work`` on a thread; the future belongs to the running loop.
 
-        Cancelling the future only drops the work's result; the work goes on.
+        Cancelling the future only drops the work's result; the work continues.
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()

@@ -18,7 +18,7 @@ class Owner(Protocol):
         """Wait, for a bounded time, until the hub has delivered the events that it holds."""
 
     def mark_ended(self, reason: Reason | None, error: BaseException | None = None) -> bool:
-        """Put the end of the runs that go on on the page, None for finished; whether any did."""
+        """End the active runs on the page, None for finished; whether any was active."""
 
     def last_end(self) -> float | None:
         """When the newest end of a run came onto the page (``time.monotonic()``), if one did."""
@@ -33,7 +33,7 @@ class Owner(Protocol):
         """Whether a scraper could fetch the page."""
 
     def leave(self) -> None:
-        """Tell the scrapers that there is nothing to scrape any more."""
+        """Let the scrapers see that there is nothing to scrape any more."""
 
     def close(self) -> None:
         """End the exporter."""
@@ -73,7 +73,7 @@ class Ending:
         self._interrupted = False
         self._exiting = False
 
-    # -- what the process tells --------------------------------------------------------------
+    # -- what the process reports --------------------------------------------------------------
 
     def uncaught(self, error: BaseException) -> None:
         """The main thread dies of an exception: the run has failed."""
@@ -85,7 +85,7 @@ class Ending:
         self._owner.flush_hub()  # what the thread emitted before it died is not what comes after
         self._in_thread = (error, self._owner.events_taken())
 
-    def told_to_end(self) -> None:
+    def termination_requested(self) -> None:
         """SIGTERM came and the user's handler decides. Called within a signal handler, which may
         have interrupted the holder of a lock: nothing here waits for one."""
         self._told_to_end_at = self._clock()
@@ -103,10 +103,10 @@ class Ending:
         self._exiting = True
         self._owner.close()
 
-    # -- what the exporter tells -------------------------------------------------------------
+    # -- what the exporter reports -------------------------------------------------------------
 
     def closing(self, error: BaseException | None) -> None:
-        """The exporter is being closed, because of an exception or not: tell, and wait."""
+        """The exporter is being closed, because of an exception or not: publish that, and wait."""
         if self._is_run:
             self._owner.flush_hub()
             self._end(self._reason(error), error)

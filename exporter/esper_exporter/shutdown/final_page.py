@@ -1,7 +1,7 @@
 """The last page on disk: what a scrape would have seen, for when none is possible.
 
 It is written when a latch is lit and when the run ends, so that even SIGKILL leaves it. Beside the
-latches for whoever looks, and where node_exporter's textfile collector reads it, which makes it
+latches for a person, and where node_exporter's textfile collector reads it, which makes it
 a page that is scraped after the process' death.
 """
 

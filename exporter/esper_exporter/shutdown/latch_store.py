@@ -1,6 +1,6 @@
 """Latches on disk, by run: a run that is resumed in a new process still shows what happened.
 
-Each process writes files of its own, so that two with the same run id never overwrite each other;
+Each process writes its own files, so that two with the same run id never overwrite each other;
 what is read is what all of them have seen.
 """
 
@@ -35,7 +35,7 @@ def _stem(identity: RunIdentity) -> str:
 
 
 def _merged(one: Latch, other: Latch) -> Latch:
-    """What two processes saw. A resumed run goes on counting from what it read, so the larger
+    """What two processes saw. A resumed run continues counting from what it read, so the larger
     count holds the smaller one."""
     if not one.lit:
         return other
@@ -53,7 +53,7 @@ def _merged(one: Latch, other: Latch) -> Latch:
 
 class LatchStore:
     """Keeps the latches of runs in a directory. Nothing it does raises: what cannot be written or
-    read is a warning, and the training goes on. ``on_dropped`` gets ``file`` for each file and
+    read is a warning, and the training continues. ``on_dropped`` gets ``file`` for each file and
     ``field`` for each field that could not be used."""
 
     def __init__(

@@ -23,7 +23,7 @@ class Persistence:
     """Writes latches and final pages, each in a directory or nowhere. None of it raises for what
     the file system does.
 
-    Thread-safe: what is on disk in the end is as new as the newest call, whichever thread made it.
+    Thread-safe: what is on disk in the end is as new as the newest call of any thread.
     ``on_problem`` gets ``file`` or ``field`` for what could not be read, ``unwritable`` for what
     could not be written.
     """
@@ -58,7 +58,7 @@ class Persistence:
         with self._writing:
             self._again = True
             if self._depth:
-                return  # a signal handler's or a finalizer's event: the call it interrupted goes on
+                return  # a signal handler's or a finalizer's event: the interrupted call continues
             self._depth += 1
             try:
                 while self._again:

@@ -1,10 +1,10 @@
-"""What tells that the process ends: uncaught exceptions, SIGTERM, the interpreter's exit.
+"""How the end of the process is noticed: uncaught exceptions, SIGTERM, the interpreter's exit.
 
-Everything is chained: whoever was there before is called as before, with the same arguments, and
+Everything is chained: earlier hooks are called as before, with the same arguments, and
 the exit code and the traceback are what they would have been. Nothing here keeps an exporter
 alive, and a forked child is left as it would be without us.
 
-SIGTERM's default would end the process at once. Where nobody else handles it, a thread of ours
+SIGTERM's default would end the process at once. Without another handler, our thread
 keeps the page up for a while and then lets the default happen; meanwhile the interrupted code goes
 on, since whatever it holds (a lock, say) it must be able to give back. A second SIGTERM ends at
 once, unless it comes with the first (see `ONE_REQUEST_SECONDS`), and so does Ctrl-C where its
@@ -38,19 +38,19 @@ job, and a wrapper among them passes it on."""
 
 
 class Watcher(Protocol):
-    """Whoever wants to know how the process ends. Nothing that it does may raise."""
+    """Notified of how the process ends. Its methods must not raise."""
 
     def uncaught(self, error: BaseException) -> None:
         """The main thread dies of an exception."""
 
     def uncaught_in_thread(self, error: BaseException) -> None:
-        """Another thread died of an exception; the process may well go on."""
+        """Another thread died of an exception; the process may continue."""
 
-    def told_to_end(self) -> None:
+    def termination_requested(self) -> None:
         """SIGTERM came, and the user's own handler is about to decide what it means."""
 
     def terminate(self) -> None:
-        """SIGTERM came and will end the process when this returns. Called on a thread of ours."""
+        """SIGTERM came and will end the process when this returns. Called on our thread."""
 
     def exit(self) -> None:
         """The interpreter ends."""
@@ -71,7 +71,7 @@ class _Process:
         self.sigint: Any = None
         self.terminating: threading.Thread | None = None
         self.asked_at = 0.0
-        self.told_all = False
+        self.all_notified = False
 
     def all(self) -> list[Watcher]:
         return [] if os.getpid() != self.pid else list(self.watchers)
@@ -171,9 +171,9 @@ def _on_sigterm(number: int, frame: FrameType | None) -> None:
     watchers = _process.all()
     if callable(before):
         for watcher in watchers:
-            watcher.told_to_end()
+            watcher.termination_requested()
         before(number, frame)
-    elif not watchers or _process.told_all:
+    elif not watchers or _process.all_notified:
         _on_second_signal(number, frame)
     elif _process.terminating is not None:
         if time.monotonic() - _process.asked_at > ONE_REQUEST_SECONDS:
@@ -197,7 +197,7 @@ def _terminate(watchers: list[Watcher]) -> None:
         for watcher in watchers:
             _guarded(watcher.terminate)
     finally:
-        _process.told_all = True
+        _process.all_notified = True
         os.kill(os.getpid(), signal.SIGTERM)  # now the handler lets it happen
 
 
@@ -205,7 +205,7 @@ def _after_fork_in_child() -> None:
     """A child ends as it would have without us; data loaders are ended by SIGTERM."""
     global _process
     before = _process
-    # Other code may have put hooks on top of ours: they still lead to the hook before.
+    # Other code may have put hooks on top of ours: they still call the earlier hook.
     _process = _Process()
     _process.at_exit = before.at_exit
     _process.excepthook = before.excepthook

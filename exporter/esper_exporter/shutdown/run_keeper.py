@@ -114,7 +114,7 @@ class RunKeeper:
         return self._runs.records(), runs[0] if runs else None
 
     def noticed(self, faults: Faults) -> None:
-        """A latch was lit. The first time it is on disk before the training goes on: what comes
+        """A latch was lit. The first time it is on disk before the training continues: what comes
         next may be the end. Later only the count changes, which need not be written each time."""
         if faults.any:
             self._tracker.serious()

@@ -39,7 +39,7 @@ class ScrapeTracker:
 
     def serious(self, moment: float | None = None) -> None:
         """Something happened that must be seen: a latch, a failure. It is on the page by now, or
-        since a moment of the clock."""
+        since a given time of the clock."""
         with self._changed:
             at = self._clock() if moment is None else moment
             self._serious_at = at if self._serious_at is None else max(self._serious_at, at)
@@ -67,8 +67,8 @@ class ScrapeTracker:
             self._changed.notify_all()
 
     def rendered_older(self, captured_at: float) -> None:
-        """A page is rendered now that shows the state as it was at a moment of the clock: the
-        state was not to be had. Whoever gets it has seen nothing that happened since."""
+        """A page is rendered now that shows the state as it was at an earlier time: the state
+        was not available. Its reader has seen nothing that happened since."""
         with self._changed:
             self._older.append((self._clock(), captured_at))
 
@@ -86,7 +86,7 @@ class ScrapeTracker:
             return bool(self._scrapers.regular(self._clock()))
 
     def seen_since(self, moment: float) -> bool:
-        """Whether the page as it was at a moment of the clock has been seen by all who come."""
+        """Whether every regular scraper has seen the page as it was at a given time."""
         with self._changed:
             return not self._missing(moment, self._clock(), None)
 
@@ -105,7 +105,7 @@ class ScrapeTracker:
         return since is not None and bool(self._missing(since, since, deadline))
 
     def _missing(self, since: float, alive_at: float, deadline: float | None) -> list[str]:
-        """Who has not seen what happened at a moment, in words.
+        """The scrapers that have not seen what happened at a given time, in words.
 
         Who came regularly at ``alive_at`` counts. A scraper that has seen it once is not waited
         for when its next visit lies beyond the deadline.

@@ -51,7 +51,7 @@ class Scraper:
         """How many pages it must have got to have seen something.
 
         A client that names its timeout is followed until its page is known to have arrived. One
-        that does not may have given up unnoticed; that it comes again shows that it goes on.
+        that does not may have given up unnoticed; a new request shows that it still scrapes.
         """
         return 2 if self.key[2] is None else 1
 

@@ -253,7 +253,7 @@ def settle_updates(run: RunState) -> None:
 def _keep_last_reported(
     event: Event, payload: TamiyoPolicyUpdatePayload, tamiyo: TamiyoState
 ) -> None:
-    """What an update that does not report it leaves as it was, and what has a rule of its own."""
+    """Fields that an update without them leaves unchanged, or that have a separate rule."""
     count = len(OPS)
     values, mask = payload.op_q_values, payload.op_valid_mask
     tamiyo.op_q_values = values if values and len(values) == count else (math.nan,) * count
@@ -271,7 +271,7 @@ def _keep_last_reported(
 
 
 def _read_entropies(run: RunState) -> None:
-    """Head entropies as a share of their maximum, whichever of the two scales a run reports.
+    """Head entropies as a share of their maximum, from either of the two scales.
 
     Today's events carry the share; those of the seed documents' age carry nats. A share cannot
     exceed 1, so the first value that does settles it for the whole run.
@@ -348,7 +348,7 @@ def _count(
 
 
 def _observe_heads(run: RunState, payload: TamiyoPolicyUpdatePayload) -> None:
-    """The gradient norms of the heads that the policy has, whichever those are."""
+    """The gradient norms of the heads that the policy has."""
     norms = {
         head: update.grad_norm
         for head, update in payload.heads.items()

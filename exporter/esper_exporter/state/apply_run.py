@@ -75,7 +75,7 @@ def apply_training_started(run: RunState, event: Event, payload: TrainingStarted
 def apply_checkpoint_loaded(
     run: RunState, event: Event, payload: CheckpointLoadedPayload | None
 ) -> None:
-    """CHECKPOINT_LOADED: the run goes on from an earlier one."""
+    """CHECKPOINT_LOADED: the run continues an earlier one."""
     run.tallies.add(counted.CHECKPOINTS_LOADED)
     run.checkpoint = payload
     run.checkpoint_at = event.timestamp

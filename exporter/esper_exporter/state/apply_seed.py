@@ -41,7 +41,7 @@ class _Place:
 def _place(run: RunState, event: Event, payload: SeedPayload) -> _Place | None:
     """The seed an event is about, made on first sight; None beyond the bounds.
 
-    The envelope's slot is the authority; the payload's stands in where it has none.
+    The envelope's slot is the authority; without one the payload's is used.
     """
     env = run.env(payload.env_id)
     slot_id = event.slot_id or payload.slot_id

@@ -3,7 +3,7 @@
 A counter of what happens (events, updates, decisions) exists at 0 from the start of the run, with
 the label values known beforehand: a counter that begins above 0 is invisible to ``increase()``.
 A counter or histogram of what an optional field reports (``measured``) begins with the first
-report, at 0 if that was 0: before, a 0 would be a value that nobody measured.
+report, at 0 if that was 0: before, a 0 would be a value that was not measured.
 """
 
 from __future__ import annotations

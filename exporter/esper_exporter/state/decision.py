@@ -76,7 +76,7 @@ class DecisionSnapshot:
 
 
 class HeldDecision(msgspec.Struct, gc=False):
-    """A decision as it came, and what was known then: it is taken apart when somebody looks."""
+    """A decision as it came, and what was known then: it is taken apart at the next read."""
 
     event: Event
     payload: AnalyticsSnapshotPayload

@@ -31,7 +31,7 @@ _LONGEST_TEXT = 4096
 
 
 def reason_of(error: BaseException | None) -> Reason | None:
-    """The reason that an exception stands for; None where it stands for a normal end.
+    """The reason for an exception; None for one that means a normal end.
 
     Without an exception, and for ``sys.exit()`` or ``sys.exit(0)``, the end is normal. Any other
     exit code says that something failed, not what: ``UNKNOWN``. torch's out-of-memory error is

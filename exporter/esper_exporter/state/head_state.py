@@ -53,7 +53,7 @@ HEAD_VIEW = {
     for head, names in _SCHEMA_FIELDS.items()
     for field in names
 }
-"""How the Sanctum schema spells what it knows of each head: attribute → head and field."""
+"""How the Sanctum schema spells each head's fields: attribute → head and field."""
 
 
 def view_heads(state: type[Any]) -> type[Any]:

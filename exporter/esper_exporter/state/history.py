@@ -94,7 +94,7 @@ class HeadsRow(NamedTuple):
 
     @property
     def heads(self) -> Mapping[str, HeadUpdatePayload]:
-        """By head; worked out when somebody looks."""
+        """By head; computed at a read."""
         return self.update.heads
 
 
@@ -178,7 +178,7 @@ class RunHistory:
         ring.append(LoggedEvent(seq, self.number, event, fault))
 
     def _begin(self, reported: int | None) -> None:
-        """The next update. A run that goes on from a checkpoint starts at the trainer's number."""
+        """The next update. A run resumed from a checkpoint starts at the trainer's number."""
         self.number += 1
         if reported is not None and reported > self.number and not self.updates:
             self.number = reported
@@ -201,7 +201,7 @@ class RunHistory:
                 seen.updates, seen.last = latch.updates, number
                 fresh.append(name)
         heads = [name for name in fresh if "/" in name]
-        text = ", ".join(_told(name) for name in heads or fresh)
+        text = ", ".join(_in_words(name) for name in heads or fresh)
         last = self.marks[-1] if self.marks else None
         if last is not None and (last.kind, last.number) == ("fault", number):
             # The same update reported twice: a head is more specific than a source.
@@ -217,6 +217,6 @@ def _named(run: RunState) -> list[tuple[str, Latch]]:
     return heads + list(run.latches.sources.items())
 
 
-def _told(name: str) -> str:
+def _in_words(name: str) -> str:
     head, slash, kind = name.rpartition("/")  # a head's name may have a slash
     return f"{head} {'NaN' if kind == 'nan' else 'Inf'}" if slash else name

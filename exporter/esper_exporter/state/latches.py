@@ -2,7 +2,7 @@
 
 Two ways lead to a latch, and both belong to the same update: the flags of a policy update that
 was only partly hit, and the text of the anomaly that is all that remains when the whole update was
-skipped. An update lights and counts a latch once, whichever way it was told.
+skipped. An update lights and counts a latch once, however it was reported.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class Finding:
 def parse_finiteness_detail(detail: str) -> list[Finding]:
     """The sources named in the detail of a finiteness anomaly.
 
-    A text that says only "non-finite" does not tell NaN from Inf; it counts as ``nan``, so that
+    A text that says only "non-finite" names neither NaN nor Inf; it counts as ``nan``, so that
     the head still shows and the alert still fires.
     """
     preamble = _PREAMBLE.match(detail)

@@ -1,6 +1,6 @@
 """All runs of one process: which event belongs to which run, and when a run gives way to the next.
 
-Also where an event that told nothing new is left out: delivered twice, or under both its names.
+Also where an event that reported nothing new is left out: delivered twice, or under both its names.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ class Faults(NamedTuple):
     any: bool
     new: bool
     ended: bool = False
-    """Whether a run ended while its process goes on."""
+    """Whether a run ended while its process continues."""
 
 
 NO_FAULTS = Faults(False, False)
 
 
 class Publisher(Protocol):
-    """Writes what is known of one run to wherever it is shown."""
+    """Writes the state of one run to where it is shown."""
 
     def refresh(self) -> None:
         """Write what changed since the last time."""
@@ -242,7 +242,7 @@ class RunRegistry:
         ]
 
     def end(self, reason: Reason | None, now: datetime) -> bool:
-        """The current runs that go on have finished, or failed for a reason; whether any did."""
+        """End the active runs as finished, or failed for a reason; whether any was active."""
         news = [
             run_end.end_with_process(entry.state, reason, now) for entry in self.current.values()
         ]
@@ -256,7 +256,7 @@ class RunRegistry:
             run_end.end_recording(entry.state)
 
     def go_on(self) -> None:
-        """What seemed to have finished goes on: the exporter was started again."""
+        """Reopen the runs that seemed finished: the exporter was started again."""
         for entry in self.current.values():
             run_end.restart(entry.state)
 
@@ -265,7 +265,7 @@ class RunRegistry:
             self.unrestored.append(entry)
 
     def to_restore(self) -> list[tuple[Entry, Latches]]:
-        """What earlier processes kept of the runs that go on here. Reads files: to be called
+        """Load what earlier processes kept of the runs that continue here. Reads files: call it
         without the state, and the result given to `restore`."""
         found: list[tuple[Entry, Latches]] = []
         while self.unrestored and self._store is not None:

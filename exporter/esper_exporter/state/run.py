@@ -143,11 +143,11 @@ class RunState:
     active: bool = True
     ended_at: datetime | None = None
     ended_by: str | None = None
-    """What its end was known by, a value of `run_end.EndedBy`; None while it goes on."""
+    """How its end was recognised, a value of `run_end.EndedBy`; None while it is active."""
     finished: bool = False
-    """Whether it ended well. False while it goes on, and where nothing says how it ended."""
+    """Whether it ended well. False while it is active, and where no event says how it ended."""
     failure: str | None = None
-    """Why the run failed, None while it goes on and when it finished."""
+    """Why the run failed, None while it is active and when it finished."""
     given: bool = False
     given_id: object = None
     started: TrainingStartedPayload | None = None
@@ -330,9 +330,9 @@ class RunState:
         return named if named.startswith("cuda") else "cuda"
 
     def begin_attempt(self, way: str) -> int:
-        """The number of the policy update that an event speaks of.
+        """The number of the policy update that an event is about.
 
-        The same update may be told in two ways (its own event's flags, an anomaly's text), so a
+        The same update may be reported in two ways (its own event's flags, an anomaly's text), so a
         new attempt begins only when the same way is taken again, or after `end_attempt`.
         """
         if way in self.attempt_ways:

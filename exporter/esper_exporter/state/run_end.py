@@ -17,7 +17,7 @@ from esper_exporter.state.run import RunState
 
 BATCH = "TOLARIA_BATCH_COMPLETED"
 WORK = frozenset({BATCH, "TOLARIA_EPOCH_COMPLETED", "TAMIYO_POLICY_UPDATE"})
-"""Events that only a run emits that goes on."""
+"""Events that only an active run emits."""
 
 
 class EndedBy(Enum):
@@ -96,13 +96,13 @@ def end_with_process(state: RunState, reason: Reason | None, now: datetime) -> b
 
 
 def restart(state: RunState) -> None:
-    """The exporter was started again: what only its closing had ended goes on."""
+    """The exporter was started again: reopen the runs that only its closing had ended."""
     if state.failure is None and state.ended_by == EndedBy.PROCESS.value:
         go_on(state)
 
 
 def go_on(state: RunState) -> None:
-    """What seemed to have ended goes on."""
+    """Reopen a run that seemed to have ended."""
     state.ended_at = state.ended_by = None
     state.finished = False
 

@@ -82,7 +82,7 @@ class BestRunRecord:
         PEAK: "seeds reward_components counterfactual_matrix shapley_snapshot",
         HISTORY: "reward_history accuracy_history",
         SAME + "esper_tolaria_env_host_params": "host_params",
-        "a detail of one episode; the counters by blueprint tell it over all": (
+        "a detail of one episode; the counters by blueprint hold all of them": (
             "fossilized_count pruned_count blueprint_spawns blueprint_fossilized blueprint_prunes"
         ),
     }

@@ -61,7 +61,7 @@ _COUNTED = (
 
 @dataclass(frozen=True, slots=True)
 class SnapshotImport:
-    """A snapshot that was read: plain values of ours only."""
+    """A snapshot that was read: our own types only."""
 
     snapshot: SanctumSnapshot
     run_id: str
@@ -169,7 +169,7 @@ def _empty(hint: Any) -> Any:
 
 @cache
 def _record(kind: type) -> Converter:
-    """Converter for a dataclass of ours, from an object or mapping with the same fields."""
+    """Converter for one of our dataclasses, from an object or mapping with the same fields."""
     hints = get_type_hints(kind)
     converters = [(field, _converter(hints[field.name])) for field in fields(kind)]
     absent = frozenset(numbers(kind)) - _KEEP_DEFAULT

@@ -2,7 +2,7 @@
 
 Python runs finalisers and signal handlers between any two instructions, so also on the thread that
 is changing the state. Work that such code asks for is queued; the thread that holds the state does
-it as soon as its own change is complete. Nobody ever sees half a change, and nothing is lost.
+it as soon as its own change is complete. No reader sees half a change, and nothing is lost.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class StateLock:
             self._work_off(queue, me, wait)
 
     def do_now(self, work: Callable[..., object], *args: object) -> bool:
-        """Do ``work(*args)`` with the state held, if it is to be had at once and no work is queued;
+        """Do ``work(*args)`` with the state held, if it is free and no work is queued;
         whether it was done. As `submit`, without a queue on the way."""
         if self._holder is not None or self._queue or not self._lock.acquire(False):
             return False
@@ -69,7 +69,7 @@ class StateLock:
             except Exception:
                 self._on_error()
         finally:
-            # No call stands between these two, so no signal handler can raise there.
+            # There is no call between these two, so no signal handler can raise there.
             if self._holder == me:
                 self._holder = None
                 self._lock.release()
@@ -80,7 +80,7 @@ class StateLock:
     def read(self, get: Callable[[], T], otherwise: Callable[[], T], wait: float) -> T:
         """What ``get`` returns with the state held and no work pending.
 
-        Where the state is not to be had within ``wait`` seconds, or this thread is inside
+        Where the state is not free within ``wait`` seconds, or this thread is inside
         already, it is what ``otherwise`` returns.
         """
         me, lock = get_ident(), self._lock
@@ -114,7 +114,7 @@ class StateLock:
                     except Exception:
                         self._on_error()
             finally:
-                # No call stands between these two, so no signal handler can raise there.
+                # There is no call between these two, so no signal handler can raise there.
                 if self._holder == me:
                     self._holder = None
                     lock.release()

@@ -1,6 +1,6 @@
 """What is computed over a whole run: means over environments, slot stages, rates, trends.
 
-Cheap, but not per event: it is brought up to date when somebody looks.
+Cheap, but not per event: it is updated at a read.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def refresh_summary(run: RunState) -> None:
     count_actions(snapshot)
     _average(snapshot)
     _count_stages(snapshot)
-    snapshot.rewards = _telling_rewards(snapshot)
+    snapshot.rewards = _busiest_rewards(snapshot)
     snapshot.seed_lifecycle = _lifecycle(run)
     snapshot.event_log = [_log_entry(event, episode) for event, episode in run.recent_events]
     snapshot.episode_stats = _episode_stats(run)
@@ -94,7 +94,7 @@ def _count_stages(snapshot: SanctumSnapshot) -> None:
     snapshot.avg_epochs_in_stage = epochs / occupied if occupied else 0.0
 
 
-def _telling_rewards(snapshot: SanctumSnapshot) -> RewardComponents:
+def _busiest_rewards(snapshot: SanctumSnapshot) -> RewardComponents:
     """The reward breakdown with most bonuses and penalties in it, else the focused one."""
     best, most = None, 0.0
     for env in snapshot.envs.values():

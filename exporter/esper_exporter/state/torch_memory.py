@@ -1,4 +1,4 @@
-"""torch's CUDA allocator by device, whichever event reports it, in bytes."""
+"""torch's CUDA allocator by device, from any event that reports it, in bytes."""
 
 from __future__ import annotations
 

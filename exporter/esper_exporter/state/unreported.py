@@ -1,6 +1,6 @@
 """State of which nothing was reported yet: None where the schema has a default.
 
-The schema's 0.0 means "not measured yet" and cannot be told from a measured 0 afterwards. A run
+The schema's 0.0 means "not measured yet" and looks like a measured 0 afterwards. A run
 that is aggregated here begins without values, so that the page shows only what was reported.
 """
 

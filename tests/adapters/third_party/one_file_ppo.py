@@ -168,13 +168,13 @@ def train(kind: str, exporter: Any = None, recorder: Any = None) -> Any:
         advantages = advantages.flatten()
         returns = advantages + flat["value"]
         with probe.update() if probe else nullcontext() as update:
-            told_actions = {} if HEADS[kind]["action"] is None else {"action": flat["action"]}
+            given_actions = {} if HEADS[kind]["action"] is None else {"action": flat["action"]}
             if probe:
                 update.rollout(
                     values=flat["value"],
                     returns=returns,
                     raw_advantages=advantages,
-                    actions=told_actions,
+                    actions=given_actions,
                 )
             if recorder:
                 now = recorder.begin(agent)
@@ -183,7 +183,7 @@ def train(kind: str, exporter: Any = None, recorder: Any = None) -> Any:
                     "returns": returns.double().numpy(),
                     "raw_advantages": advantages.double().numpy(),
                 }
-                now.actions = {h: a.double().numpy() for h, a in told_actions.items()}
+                now.actions = {h: a.double().numpy() for h, a in given_actions.items()}
             for _ in range(EPOCHS):
                 for at in torch.randperm(ENVS * STEPS).chunk(MINIBATCHES):
                     policy = agent.act(flat["seen"][at])

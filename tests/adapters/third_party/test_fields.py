@@ -417,7 +417,7 @@ def torchrl_policy(reported: Exporter | None, recorder: Recorder | None) -> nn.M
             with torch.no_grad():
                 spread = policy.get_dist(part)
                 new, old = spread.log_prob(part["action"]), part[name]
-            told_losses = {
+            given_losses = {
                 "policy_loss": losses["loss_objective"], "value_loss": losses["loss_critic"],
             }  # fmt: skip
             if update:
@@ -425,13 +425,13 @@ def torchrl_policy(reported: Exporter | None, recorder: Recorder | None) -> nn.M
                     log_probs={"action": new},
                     old_log_probs={"action": old},
                     entropy={"action": spread.entropy()},
-                    **told_losses,
+                    **given_losses,
                 )
             if recorder and recorder.now:
                 recorder.now.new.setdefault("action", []).append(array(new))
                 recorder.now.old.setdefault("action", []).append(array(old))
                 recorder.now.entropy.setdefault("action", []).append(array(spread.entropy()))
-                for kind, each in told_losses.items():
+                for kind, each in given_losses.items():
                     recorder.now.losses.setdefault(kind, []).append(each.item())
             optimizer.zero_grad()
             sum(v for k, v in losses.items() if k.startswith("loss_")).backward()

@@ -1,7 +1,7 @@
 """Imported by Python at its start in programs that ``esper-exporter run`` runs: attaches to esper
 when its telemetry hub is imported, and does nothing in a program that never imports it.
 
-Python finds this file by PYTHONPATH, in a directory of its own. It never raises.
+Python finds this file by PYTHONPATH, in a separate directory. It never raises.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def _attach(module: object) -> None:
 
         attach(hub=module.get_hub())  # type: ignore[attr-defined]
     except Exception:
-        logging.getLogger("esper_exporter").exception("cannot attach; the training goes on")
+        logging.getLogger("esper_exporter").exception("cannot attach; the training continues")
 
 
 def _watch() -> None:

@@ -30,7 +30,7 @@ NEVER_FILLED = frozenset(
     {"entropy_loss", "advantage_min", "advantage_max", "advantage_raw_mean", "advantage_raw_std"}
     | {"loss_scale", "cuda_memory_allocated_gb", "cuda_memory_reserved_gb", "cuda_memory_peak_gb"}
 )
-"""Fields that the trainer's event has and leaves at 0: what was measured stands in for them."""
+"""Fields that the trainer's event has and leaves at 0: the measured values replace them."""
 
 TOLERANCES: Mapping[str, float] = {
     "pre_clip_grad_norm": 1e-4,

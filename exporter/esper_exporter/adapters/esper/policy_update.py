@@ -50,7 +50,7 @@ _MODULES = {"value": "state_value_head", "q": "q_head"}
 
 
 class _Sink:
-    """Takes the probe's events: updates wait for the trainer's own, faults go on at once."""
+    """Receives the probe's events: updates wait for the trainer's own, it emits faults at once."""
 
     def __init__(self, exporter: Any, joining: Joining) -> None:
         self._exporter = exporter
@@ -344,7 +344,8 @@ class PolicySeams:
         if running.probe.on_device and result.get("finiteness_gate_failures"):
             self._see_logits(running)
         infinite = running.measured.sources.infinite
-        reported = [each for each in _told(result) if each[2] != "nan" or each[1] not in infinite]
+        named = _named_by_gate(result)
+        reported = [each for each in named if each[2] != "nan" or each[1] not in infinite]
         measured.findings.add(reported)
         performed = bool(result.get("ppo_update_performed", True))
         if performed and self._every and self._updates % self._every == 0:
@@ -372,7 +373,7 @@ class PolicySeams:
             running.measured.set_from(scales, lambda values: host_scales.fields(values, counts))
 
 
-def _told(result: Mapping[str, Any]) -> list[tuple[str, str | None, str]]:
+def _named_by_gate(result: Mapping[str, Any]) -> list[tuple[str, str | None, str]]:
     """The sources that the trainer's finiteness gate names, in the words of latches."""
     from esper_exporter.state.latches import parse_finiteness_detail
 

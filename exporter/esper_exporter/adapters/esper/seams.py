@@ -66,7 +66,7 @@ class Seams:
         setattr(owner, name, replacement)
 
         def undo() -> None:
-            # Whoever wrapped it later keeps ours inside: it passes everything through then.
+            # Code that wrapped it later still calls ours: it passes everything through then.
             if vars(owner).get(name) is not replacement:
                 return
             if inherited:

@@ -94,7 +94,7 @@ METRICS: tuple[Metric, ...] = (
         "run",
         "esper_simic_rolling_accuracy_change_ratio",
         (
-            "derived: rolling_delta of the last trend event, of whichever kind",
+            "derived: rolling_delta of the last trend event of any kind",
             "event:PLATEAU_DETECTED.rolling_delta",
             "event:DEGRADATION_DETECTED.rolling_delta",
             "event:IMPROVEMENT_DETECTED.rolling_delta",

@@ -50,8 +50,8 @@ def _told_reward(part: str, field: str, text: str, scale: float = 1.0) -> Metric
     """A part of the last reward that the snapshot's breakdown has no room for."""
 
     def read(roots: Any) -> Any:
-        told = roots["run"].last_rewards.get(roots["env"].env_id)
-        return None if told is None else getattr(told, field)
+        rewards = roots["run"].last_rewards.get(roots["env"].env_id)
+        return None if rewards is None else getattr(rewards, field)
 
     return gauge(
         "env",

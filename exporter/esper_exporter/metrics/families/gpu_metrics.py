@@ -1,4 +1,4 @@
-"""GPUs: what their driver tells of each, of its faults, and of the runs that use it."""
+"""GPUs: their driver's readings, their faults, and the runs that use them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ METRICS: tuple[Metric, ...] = (
         "esper_gpu_present",
         "derived: whether NVML lists a GPU",
         "1 if the driver lists a GPU, 0 if there is no driver, no permission or no GPU; absent"
-        " where another process of the node tells.",
+        " where another process of the node reports it.",
     ),
     info(
         "esper_gpu_info",
@@ -171,7 +171,7 @@ METRICS: tuple[Metric, ...] = (
         "gpu",
         "esper_gpu_last_sample_timestamp_seconds",
         "derived: when the GPU last answered",
-        "When the GPU last answered; stands still when the driver hangs or the GPU is lost.",
+        "When the GPU last answered; stops advancing when the driver hangs or the GPU is lost.",
     ),
     counter_in(
         "gpu_ecc",

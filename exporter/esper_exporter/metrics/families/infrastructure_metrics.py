@@ -52,7 +52,7 @@ def _memory(
     )
 
 
-def _told(field: str, *, by_update: bool) -> tuple[str, ...]:
+def _sources(field: str, *, by_update: bool) -> tuple[str, ...]:
     return tuple(prefix + field for prefix in (*(_UPDATE if by_update else ()), _SNAPSHOT))
 
 
@@ -60,49 +60,49 @@ DEVICE_METRICS: tuple[Metric, ...] = (
     _memory(
         "allocated_bytes",
         "allocated",
-        _told("cuda_memory_allocated_gb", by_update=True),
+        _sources("cuda_memory_allocated_gb", by_update=True),
         "CUDA memory held by tensors (1 GB = 2^30 bytes at the source).",
         GIB,
     ),
     _memory(
         "reserved_bytes",
         "reserved",
-        _told("cuda_memory_reserved_gb", by_update=True),
+        _sources("cuda_memory_reserved_gb", by_update=True),
         "CUDA memory held by torch's allocator.",
         GIB,
     ),
     _memory(
         "active_bytes",
         "active",
-        _told("cuda_memory_active_gb", by_update=False),
+        _sources("cuda_memory_active_gb", by_update=False),
         "CUDA memory in blocks that are in use or about to be freed.",
         GIB,
     ),
     _memory(
         "inactive_bytes",
         "inactive",
-        _told("cuda_memory_inactive_gb", by_update=False),
+        _sources("cuda_memory_inactive_gb", by_update=False),
         "CUDA memory that torch keeps, does not use, and cannot give back.",
         GIB,
     ),
     _memory(
         "peak_bytes",
         "peak",
-        _told("cuda_memory_peak_gb", by_update=True),
+        _sources("cuda_memory_peak_gb", by_update=True),
         "Most CUDA memory ever held by tensors.",
         GIB,
     ),
     _memory(
         "delta_bytes",
         "delta",
-        _told("memory_allocated_delta_gb", by_update=False),
+        _sources("memory_allocated_delta_gb", by_update=False),
         "Change of the CUDA memory held by tensors since the batch before.",
         GIB,
     ),
     _memory(
         "fragmentation_ratio",
         "fragmentation",
-        _told("cuda_memory_fragmentation", by_update=True),
+        _sources("cuda_memory_fragmentation", by_update=True),
         "Share of the reserved CUDA memory that no tensor uses; above 0.3 is pressure.",
     ),
     _memory(
@@ -118,7 +118,7 @@ DEVICE_METRICS: tuple[Metric, ...] = (
         "CUDA out-of-memory errors.",
     ),
 )
-"""One family each, whichever event told it last: ALLOCATOR_STATS tells bytes of the device it
+"""One family each, from the event that reported it last: ALLOCATOR_STATS has bytes of the device it
 names, the others GiB of the policy's device."""
 
 

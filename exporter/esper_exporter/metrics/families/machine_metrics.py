@@ -79,7 +79,7 @@ HOST_METRICS: tuple[Metric, ...] = (
         "process",
         "esper_host_cgroup_oom_kills_total",
         CGROUP,
-        "Processes of the container that the kernel killed for want of memory.",
+        "Processes of the container that the kernel's OOM killer ended.",
     ),
     gauge(
         "disk",

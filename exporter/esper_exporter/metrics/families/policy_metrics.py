@@ -1,4 +1,4 @@
-"""Tamiyo: what a policy update tells of the policy as a whole."""
+"""Tamiyo: values of a policy update that concern the policy as a whole."""
 
 from __future__ import annotations
 

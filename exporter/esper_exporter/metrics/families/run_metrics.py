@@ -34,7 +34,7 @@ RUN_INFO_LABELS = (
     "proof_baseline_mode",
     *JOB_LABELS,
 )
-"""What is known of a run and is text; the numbers are gauges of their own."""
+"""A run's configuration as text; its numbers are separate gauges."""
 
 
 def _clock(attribute: str) -> Any:
@@ -119,7 +119,7 @@ METRICS: tuple[Metric, ...] = (
         "run",
         "esper_run_last_event_timestamp_seconds",
         "derived: time of the newest event",
-        "Time of the run's newest event; its age tells a run that went silent.",
+        "Time of the run's newest event; its age shows a run that went silent.",
         read=_clock("last_event_at"),
     ),
     gauge(
@@ -133,7 +133,7 @@ METRICS: tuple[Metric, ...] = (
         "event:CHECKPOINT_LOADED.",
         "esper_run_checkpoint_episode",
         "start_episode",
-        "Episode that the loaded checkpoint goes on from.",
+        "Episode from which the loaded checkpoint continues.",
     ),
     event_field(
         "event:CHECKPOINT_LOADED.",
@@ -146,7 +146,7 @@ METRICS: tuple[Metric, ...] = (
         "run",
         "esper_run_active",
         "derived: 1 until the run ends, or another run of the same group begins in the process",
-        "1 while the run goes on, 0 once it has ended or another one of its group has begun.",
+        "1 while the run is active, 0 once it has ended or the next one of its group has begun.",
         read=lambda roots: roots["run"].active and roots["run"].ended_at is None,
     ),
     gauge(

@@ -1,4 +1,4 @@
-"""The torch probe: measures a factored policy's PPO updates and tells them as contract events."""
+"""The torch probe: measures a factored policy's PPO updates and emits them as contract events."""
 
 from esper_exporter.probes.torch.probe import PolicyProbe
 from esper_exporter.probes.torch.update import PolicyUpdate

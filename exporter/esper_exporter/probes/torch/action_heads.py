@@ -71,7 +71,7 @@ def members(
     return found
 
 
-def tell_own_heads(found: dict[str, Any], heads: Iterable[str]) -> None:
+def add_own_heads(found: dict[str, Any], heads: Iterable[str]) -> None:
     """Move the fields of heads that are not Tamiyo's into ``head_updates``: the contract has no
     fields named after them."""
     own = [head for head in heads if head not in HEADS]

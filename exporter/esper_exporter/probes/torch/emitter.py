@@ -25,7 +25,7 @@ STARTED: Mapping[str, Any] = {
     "slot_ids": (),
     "reward_mode": "",
 }
-"""What the contract wants of a run's beginning and a loop may not have."""
+"""Fields that the contract requires of TRAINING_STARTED and that a loop may not have."""
 
 
 class Sink(Protocol):
@@ -35,7 +35,7 @@ class Sink(Protocol):
         """Take in one event."""
 
 
-class Telling:
+class Emitter:
     """Emits events; its own failures are counted by the exporter and go no further."""
 
     def __init__(

@@ -106,7 +106,7 @@ def gradient_fields(layout: Layout, steps: Sequence[Step], limit: float | None) 
     """Gradient flow over an update's optimizer steps.
 
     All norms are those of one step, the one with the largest norm (NaN is larger than any); what
-    was not finite is named whichever step it was in. ``limit`` is the trainer's clipping norm.
+    was not finite is named for any step. ``limit`` is the trainer's clipping norm.
     """
     totals = np.array([step.total for step in steps])
     place = int(np.argmax(totals))  # of NaN the first

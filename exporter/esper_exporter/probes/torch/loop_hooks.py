@@ -21,7 +21,7 @@ from torch.optim.optimizer import (
 
 
 class Listener(Protocol):
-    """Whatever wants to see the gradients of the loop on its thread. Its methods do not raise."""
+    """Observes the gradients of the loop on its thread. Its methods do not raise."""
 
     def clipping(self, parameters: Sequence[Tensor], max_norm: float, total: Tensor) -> None:
         """These parameters' gradients, whose norm is ``total``, are about to be clipped."""
@@ -99,7 +99,7 @@ def _replace(owner: Any, name: str, wrap: Callable[[Any], Any]) -> None:
     setattr(owner, name, wrapped)
 
     def undo() -> None:
-        # Someone who wrapped it after us keeps ours inside: it passes everything through.
+        # Code that wrapped it after us still calls ours: it passes everything through.
         if getattr(owner, name) is wrapped:
             setattr(owner, name, original)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from esper_exporter.probes.torch.emitter import Telling
+from esper_exporter.probes.torch.emitter import Emitter
 from esper_exporter.probes.torch.phases import Phases
 
 GIB = float(1024**3)
@@ -61,7 +61,7 @@ class Memory:
 
 
 def emit_machine(
-    telling: Telling, memory: Memory, phases: Phases, updates: int, window: int
+    emitter: Emitter, memory: Memory, phases: Phases, updates: int, window: int
 ) -> None:
     """Emit the allocator's numbers, compilations and phase times of the last ``window`` updates;
     ``updates`` is the number of the last one."""
@@ -73,11 +73,11 @@ def emit_machine(
     }
     stats = memory.stats()
     if stats:
-        telling.emit("ALLOCATOR_STATS", {"batch_idx": updates, **memory.allocator(stats)})
+        emitter.emit("ALLOCATOR_STATS", {"batch_idx": updates, **memory.allocator(stats)})
     found: dict[str, Any] = {**memory.fields(stats), **compilation(), **means}
     if found or times:
         found |= {"phase_times_ms": times, "batch_window": window}
-        telling.emit("INFRASTRUCTURE_SNAPSHOT", found)
+        emitter.emit("INFRASTRUCTURE_SNAPSHOT", found)
 
 
 def compilation() -> dict[str, int]:

@@ -1,20 +1,20 @@
-"""What was not finite in an update, reported once each, in the words of the latches."""
+"""The non-finite sources of an update, each reported once, in the words of the latches."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
-Tell = Callable[[str], None]
+Report = Callable[[str], None]
 Found = Iterator[tuple[str, str | None, str]]
 
 WORDS = {"nan": "NaN", "inf": "Inf"}
 
 
 class Findings:
-    """The non-finite sources of one update; ``tell`` gets each as soon as it is new."""
+    """The non-finite sources of one update; it calls ``report`` with each new one at once."""
 
-    def __init__(self, tell: Tell) -> None:
-        self._tell = tell
+    def __init__(self, report: Report) -> None:
+        self._report = report
         self._found: dict[str, None] = {}
 
     def add(self, found: Iterable[tuple[str, str | None, str]]) -> None:
@@ -26,7 +26,7 @@ class Findings:
                 self._found[text] = None
                 new.append(text)
         if new:
-            self._tell("; ".join(new))
+            self._report("; ".join(new))
 
     @property
     def detail(self) -> str:

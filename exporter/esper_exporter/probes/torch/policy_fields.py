@@ -166,7 +166,7 @@ def _ratio_fields(joint: Mapping[str, float]) -> Fields:
 
 
 class Sample:
-    """The moments of one sample, as `esper_exporter.probes.torch.rollout.moments` tells them."""
+    """The moments of one sample, as `esper_exporter.probes.torch.rollout.moments` returns them."""
 
     def __init__(self, arrays: Array) -> None:
         values = dict(zip(MOMENTS, (float(value) for value in arrays), strict=True))

@@ -1,4 +1,4 @@
-"""PolicyProbe: attached to a PPO loop in a few lines, it tells what every update did."""
+"""PolicyProbe: attached to a PPO loop in a few lines, it reports every update."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from esper_exporter.probes.torch.action_heads import (
     members,
     named_parameters,
 )
-from esper_exporter.probes.torch.emitter import STARTED, Sink, Telling, host_times
+from esper_exporter.probes.torch.emitter import STARTED, Emitter, Sink, host_times
 from esper_exporter.probes.torch.gradient_fields import (
     Layout,
     Part,
@@ -97,8 +97,8 @@ class PolicyProbe:
             tuple(name for name, _ in named),
             members(self._parameters, head_modules or {}, self._heads),
         )
-        self._telling = Telling(exporter, group_id, dual_emit, clock, tuple(self._heads))
-        self._reports = UpdateReports(self._telling, self._heads, self._layout, max_grad_norm)
+        self._emitter = Emitter(exporter, group_id, dual_emit, clock, tuple(self._heads))
+        self._reports = UpdateReports(self._emitter, self._heads, self._layout, max_grad_norm)
         self._optimizer = optimizer
         self._loss_scale = LossScale(scaler, optimizer)
         self._max_norm, self._clip_ratio, self._every = max_grad_norm, clip_ratio, every
@@ -136,7 +136,7 @@ class PolicyProbe:
             self._transfer.at_once,
             self._sampled,
             self._nonfinite,
-            self._telling.failed,
+            self._emitter.failed,
         )
         return PolicyUpdate(setup, self, batch)
 
@@ -193,7 +193,7 @@ class PolicyProbe:
     @property
     def group_id(self) -> str:
         """The A/B group of its events."""
-        return self._telling.group_id
+        return self._emitter.group_id
 
     def record_time(self, phase: str, milliseconds: float) -> None:
         """A time of a phase that was measured elsewhere."""
@@ -264,7 +264,7 @@ class PolicyProbe:
                 clipped = found
             self._saw(update, clipped, limit, before_clipping=True)
         except Exception:
-            self._telling.failed()
+            self._emitter.failed()
 
     def _saw(
         self, update: PolicyUpdate, clipped: Clipped, limit: float | None, *, before_clipping: bool
@@ -310,7 +310,7 @@ class PolicyProbe:
         try:
             return self._phases.time(name)
         except Exception:
-            self._telling.failed()
+            self._emitter.failed()
             return nullcontext()
 
     def host_epoch(
@@ -335,7 +335,7 @@ class PolicyProbe:
         reported |= {"val_accuracy": val_accuracy, "val_loss": val_loss}
         reported |= dict.fromkeys(("train_loss", "host_train_loss"), train_loss)
         reported |= dict.fromkeys(("host_grad_norm", "host_grad_norm_pre_clip"), grad_norm_pre_clip)
-        self._telling.emit(
+        self._emitter.emit(
             "TOLARIA_EPOCH_COMPLETED", {**reported, **host_times(times_ms), **fields}
         )
 
@@ -343,7 +343,7 @@ class PolicyProbe:
         """Begin the run: TRAINING_STARTED with what the probe knows (learning rate, clip ratio,
         devices, rank, AMP) and with ``fields``, by their names in the contract."""
         device = str(self._parameters[0].device)
-        self._telling.emit(
+        self._emitter.emit(
             "TRAINING_STARTED",
             {
                 **STARTED,
@@ -362,12 +362,12 @@ class PolicyProbe:
         """Emit what is still in transfer. The one call that waits for the device."""
         try:
             self._transfer.flush()
-            emit_machine(self._telling, self._memory, self._phases, self._updates, self._every)
+            emit_machine(self._emitter, self._memory, self._phases, self._updates, self._every)
         except Exception:
-            self._telling.failed()
+            self._emitter.failed()
 
     def _nonfinite(self, detail: str, update: PolicyUpdate) -> None:
-        self._telling.anomaly("nonfinite_detected", detail, update.batch, update.index)
+        self._emitter.anomaly("nonfinite_detected", detail, update.batch, update.index)
 
     def _send(self, update: PolicyUpdate, incomplete: str | None) -> None:
         pieces, scale = list(update.pieces), self._loss_scale
@@ -387,7 +387,7 @@ class PolicyProbe:
             if update.skipped or incomplete is not None:
                 self._transfer.flush()
             elif update.closely:
-                emit_machine(self._telling, self._memory, self._phases, self._updates, self._every)
+                emit_machine(self._emitter, self._memory, self._phases, self._updates, self._every)
 
     def _learning_rate(self) -> float | None:
         if self._optimizer is None:
@@ -399,4 +399,4 @@ class PolicyProbe:
         try:
             self._transfer.poll()
         except Exception:
-            self._telling.failed()
+            self._emitter.failed()

@@ -86,7 +86,7 @@ class Transfer:
             self._delivering.release()
 
     def flush(self) -> None:
-        """Wait for everything that is on its way, and hand it over."""
+        """Wait for all pending copies, and deliver them."""
         if not self._pending:
             return
         with self._delivering:

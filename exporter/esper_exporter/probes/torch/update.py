@@ -26,7 +26,7 @@ Array = np.ndarray[Any, np.dtype[np.float64]]
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """What an update knows of the policy that it belongs to."""
+    """The policy that an update belongs to, and how to report."""
 
     heads: Heads
     clip_ratio: float
@@ -35,7 +35,7 @@ class Setup:
     at_once: bool
     """Whether the host can read a vector without waiting for a device."""
     sample_minibatches: int
-    tell: Callable[[str, PolicyUpdate], None]
+    report: Callable[[str, PolicyUpdate], None]
     failed: Callable[[], None]
 
 
@@ -96,7 +96,7 @@ class PolicyUpdate:
         self.pieces: list[Piece] = []
         self.reported: dict[str, Any] = {}
         self.begun = time.perf_counter()
-        self.findings = Findings(self._tell)
+        self.findings = Findings(self._report_nonfinite)
         self.sources = Sources(self.findings, setup.layout)
         self._setup = setup
         self._lifecycle = lifecycle
@@ -193,7 +193,7 @@ class PolicyUpdate:
         By head: the log-probabilities of the actions taken, now and when they were taken (nats),
         and the entropies (nats). ``active`` is True where the head mattered for what was done,
         ``learnable`` where it had more than one legal choice (default: everywhere), ``valid``
-        False where a step is padding. ``logits`` (…, choices) tell an infinite logit from NaN:
+        False where a step is padding. ``logits`` (…, choices) show whether a logit is Inf or NaN:
         what a softmax makes of both is NaN. Losses are scalars. What is left out is absent.
         """
         with self.guarded():
@@ -317,7 +317,7 @@ class PolicyUpdate:
     # -- for the probe -----------------------------------------------------------------------
 
     def guarded(self) -> Guarded:
-        """Count what fails inside, and let the training go on."""
+        """Count an error inside, and let the training continue."""
         return Guarded(self._setup.failed)
 
     def measure_rows(self) -> None:
@@ -377,8 +377,8 @@ class PolicyUpdate:
             piece.values = vector.to(torch.float64, copy=True).numpy()
             self.sources.look(piece, piece.values)
 
-    def _tell(self, detail: str) -> None:
-        self._setup.tell(detail, self)
+    def _report_nonfinite(self, detail: str) -> None:
+        self._setup.report(detail, self)
 
     def steps(self, arrays: list[tuple[Piece, Array]], limit: float | None) -> list[Step]:
         """The optimizer steps among the vectors. ``limit`` is what the loop says it clips to."""

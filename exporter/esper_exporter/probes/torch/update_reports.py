@@ -8,8 +8,8 @@ import numpy as np
 from msgspec import structs
 
 from esper_exporter.contract.tamiyo import TamiyoPolicyUpdatePayload
-from esper_exporter.probes.torch.action_heads import Heads, tell_own_heads
-from esper_exporter.probes.torch.emitter import Telling
+from esper_exporter.probes.torch.action_heads import Heads, add_own_heads
+from esper_exporter.probes.torch.emitter import Emitter
 from esper_exporter.probes.torch.gradient_fields import Layout, gradient_fields, scaler_fields
 from esper_exporter.probes.torch.loss_scale import LossScale
 from esper_exporter.probes.torch.policy_fields import policy_fields, rollout_fields, stability
@@ -28,9 +28,9 @@ class UpdateReports:
     """
 
     def __init__(
-        self, telling: Telling, heads: Heads, layout: Layout, max_norm: float | None
+        self, emitter: Emitter, heads: Heads, layout: Layout, max_norm: float | None
     ) -> None:
-        self._telling = telling
+        self._emitter = emitter
         self._heads = heads
         self._layout = layout
         self._max_norm = max_norm
@@ -48,7 +48,7 @@ class UpdateReports:
         """An update's vectors, as (piece, values). ``incomplete`` says why there is no update."""
         overflows = self._overflows(update, received, scale)
         if incomplete is not None:
-            self._telling.incomplete(incomplete, update.batch, update.index)
+            self._emitter.incomplete(incomplete, update.batch, update.index)
         elif update.skipped:
             self._skipped(update)
         else:
@@ -89,13 +89,13 @@ class UpdateReports:
         reported = {name: value for name, value in found.items() if value is not None}
         reported["action_heads"] = tuple(self._heads)
         reported["not_measured"] = tuple(name for name in _REQUIRED if name not in reported)
-        tell_own_heads(reported, self._heads)
-        self._telling.emit("TAMIYO_POLICY_UPDATE", reported)
+        add_own_heads(reported, self._heads)
+        self._emitter.emit("TAMIYO_POLICY_UPDATE", reported)
 
     @staticmethod
     def _overflows(update: PolicyUpdate, received: list[Any], scale: LossScale) -> int:
         """How many of the policy's gradients overflowed under its own scale, which fell for it.
-        What was not finite and moved no scale of its own is a fault."""
+        A non-finite value that no loss scale explains is a fault."""
         found = 0
         for place, (piece, values) in enumerate(received):
             if piece.kind != "gradients" or not piece.about.scaled or np.isfinite(values[1:]).all():
@@ -121,4 +121,4 @@ class UpdateReports:
     def _skipped(self, update: PolicyUpdate) -> None:
         detail = update.findings.detail
         kind = "ppo_finiteness_skip" if detail else "update_skipped"
-        self._telling.anomaly(kind, detail, update.batch, update.index)
+        self._emitter.anomaly(kind, detail, update.batch, update.index)

@@ -43,7 +43,7 @@ def failure_of(run: RunState) -> str | None:
 
 def gave_up(run: RunState) -> bool:
     """Whether the trainer itself reported that it stopped after non-finite updates. The run has
-    failed by that, also where nothing tells how the process ended, as in a recording."""
+    failed by that, also where no record says how the process ended, as in a recording."""
     return bool(run.tallies.get(counted.FINITENESS_FAILURES)) and run.latched_last
 
 
