@@ -39,6 +39,16 @@ def handler_of(row: EventType) -> Handler:
 _HANDLERS = {row.name: handler_of(row) for row in TYPES.values()}
 
 
+def _see(state: RunState, event: Event) -> None:
+    last = state.last_event_at
+    when = event.timestamp
+    if last is None or when > last:
+        state.last_event_at = when
+    snapshot = state.bare_snapshot
+    snapshot.total_events_received += 1
+    state.recent_events.append((event, snapshot.current_episode))
+
+
 class Aggregator:
     """Owns one run's state and brings events into it, in the order they come.
 
@@ -53,26 +63,17 @@ class Aggregator:
         state = self.state
         name, counts = event.name, state.event_counts
         counts[name] = counts.get(name, 0) + 1
-        self._see(event)
+        _see(state, event)
         _HANDLERS[event.type](state, event, event.data)
         state.touched.summary = True
 
     def salvage(self, event: Event) -> None:
         """Take from an event that could not be read whole what must not be lost: its latches."""
-        self._see(event)
+        _see(self.state, event)
         if isinstance(event.data, TamiyoPolicyUpdatePayload):
             policy.light_latches(self.state, event, event.data)
         elif isinstance(event.data, AnomalyDetectedPayload):
             run_events.light_anomaly(self.state, event, event.data)
-
-    def _see(self, event: Event) -> None:
-        state = self.state
-        last = state.last_event_at
-        if last is None or event.timestamp > last:
-            state.last_event_at = event.timestamp
-        snapshot = state.bare_snapshot
-        snapshot.total_events_received += 1
-        state.recent_events.append((event, snapshot.current_episode))
 
     def refresh(self) -> None:
         """Bring the run's summary up to date, if anything happened since."""

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import fields
-from operator import attrgetter, itemgetter
-from typing import Any, TypeVar
-
-from msgspec.structs import astuple
+from typing import TypeVar
 
 from esper_exporter.contract.analytics import (
     AnalyticsSnapshotPayload,
     CounterfactualMatrixPayload,
     ObservationStatsTelemetry,
-    RewardComponentsTelemetry,
 )
 from esper_exporter.contract.events import Event
 from esper_exporter.contract.vocabulary import HEADS, normalize_action
@@ -24,10 +20,10 @@ from esper_exporter.state.attribution import (
     ShapleyEstimate,
     ShapleySnapshot,
 )
+from esper_exporter.state.copier import copier
 from esper_exporter.state.counters import HistogramRow
 from esper_exporter.state.decision import HeldDecision, head_values
 from esper_exporter.state.environment import EnvState
-from esper_exporter.state.rewards import RewardComponents
 from esper_exporter.state.run import MAX_SLOTS, RunState
 from esper_exporter.state.statistics import ObservationStats
 
@@ -66,15 +62,14 @@ _COMPONENTS = {
     "stable_val_acc": "stable_val_acc",
     "total_reward": "total",
 }
-_COMPONENT_TARGETS = tuple(_COMPONENTS.values())
-_component_values = itemgetter(*map(RewardComponentsTelemetry.__struct_fields__.index, _COMPONENTS))
-"""From ``astuple`` of the components, which costs less than as many attributes."""
-_OBSERVATIONS = tuple(
-    field.name
-    for field in fields(ObservationStats)
-    if field.name in ObservationStatsTelemetry.__struct_fields__
+_copy_components = copier(_COMPONENTS)
+_copy_observations = copier(
+    {
+        field.name: field.name
+        for field in fields(ObservationStats)
+        if field.name in ObservationStatsTelemetry.__struct_fields__
+    }
 )
-_observed = attrgetter(*_OBSERVATIONS)
 # What the snapshot carries itself when the typed breakdown is missing (events of the seed age).
 _FLAT = (
     "base_acc_delta",
@@ -111,7 +106,7 @@ def apply_analytics(run: RunState, event: Event, payload: AnalyticsSnapshotPaylo
 
 def see_observations(run: RunState, event: Event, stats: ObservationStatsTelemetry) -> None:
     """Apply the health of the policy's inputs; NaN or Inf in them is a separate fault."""
-    _update(run.bare_snapshot.observation_stats, _OBSERVATIONS, _observed(stats))
+    _copy_observations(stats, run.bare_snapshot.observation_stats)
     run.observed = True
     run.touched.observations = True
     if stats.nan_count or stats.inf_count:
@@ -164,7 +159,7 @@ def _take_reward_components(
         # The last reported contribution belonged to a seed that is gone.
         state.seed_contribution = state.bounded_attribution = None
     if reported is not None:
-        _copy_components(state, reported)
+        _copy_components(reported, state)
         run.last_rewards[env.env_id] = reported
     else:
         for name in _FLAT:
@@ -177,16 +172,6 @@ def _take_reward_components(
     state.last_action = op
     state.env_id = env.env_id
     state.val_acc = env.host_accuracy if env.accuracy_history else None
-
-
-def _copy_components(state: RewardComponents, reported: RewardComponentsTelemetry) -> None:
-    _update(state, _COMPONENT_TARGETS, _component_values(astuple(reported)))
-
-
-def _update(state: object, names: tuple[str, ...], values: tuple[Any, ...]) -> None:
-    """Set the attributes whose value is not None."""
-    pairs = zip(names, values, strict=True)
-    state.__dict__.update([p for p in pairs if p[1] is not None] if None in values else pairs)
 
 
 def _decide(

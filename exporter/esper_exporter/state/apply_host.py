@@ -16,6 +16,7 @@ from esper_exporter.contract.vocabulary import OPS
 from esper_exporter.state import counted
 from esper_exporter.state.apply_analytics import see_observations
 from esper_exporter.state.attribution import CounterfactualSnapshot, ShapleySnapshot
+from esper_exporter.state.copier import copier
 from esper_exporter.state.environment import EnvState
 from esper_exporter.state.lifecycle import SeedState, new_seed
 from esper_exporter.state.rewards import RewardComponents
@@ -37,15 +38,15 @@ _PHASES = {
 }
 _times = attrgetter(*_PHASES.values())
 _NO_TIMES = (None,) * len(_PHASES)
-_SEED_INTERACTIONS = (
-    "contribution_velocity",
-    "interaction_sum",
-    "boost_received",
-    "upstream_alpha_sum",
-    "downstream_alpha_sum",
+_copy_interactions = copier(
+    {
+        name: name
+        for name in (
+            *("contribution_velocity", "interaction_sum", "boost_received"),
+            *("upstream_alpha_sum", "downstream_alpha_sum"),
+        )
+    }
 )
-_interactions = attrgetter(*_SEED_INTERACTIONS)
-_NO_INTERACTIONS = (None,) * len(_SEED_INTERACTIONS)
 
 
 def apply_epoch(run: RunState, event: Event, payload: TolariaEpochPayload) -> None:
@@ -98,11 +99,7 @@ def _update_seed(seed: SeedState, reported: SeedTelemetry) -> None:
     seed.grad_ratio = reported.grad_ratio
     seed.has_vanishing = reported.has_vanishing
     seed.has_exploding = reported.has_exploding
-    values = _interactions(reported)
-    if values != _NO_INTERACTIONS:
-        for name, value in zip(_SEED_INTERACTIONS, values, strict=True):
-            if value is not None:
-                setattr(seed, name, value)
+    _copy_interactions(reported, seed)
 
 
 def _observe_times(run: RunState, payload: TolariaEpochPayload) -> None:

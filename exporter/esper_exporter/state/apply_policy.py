@@ -161,10 +161,11 @@ def _nothing_wrong(payload: TamiyoPolicyUpdatePayload) -> bool:
     values = astuple(payload)
     if any(_doubtful(values)) or "nonfinite" in _gradient_states(values):
         return False
-    for number in _to_be_finite(values):
-        if number is not None and not math.isfinite(number):
-            return False
-    return not any(flags and True in flags.values() for flags in _flags(values))
+    # NaN and infinities stay in the sum; one that overflows is looked at number by number.
+    if not math.isfinite(sum(filter(None, _to_be_finite(values)))):
+        return False
+    nan, inf = _flags(values)
+    return not (nan and True in nan.values()) and not (inf and True in inf.values())
 
 
 def _gradients_nonfinite(payload: TamiyoPolicyUpdatePayload) -> bool:

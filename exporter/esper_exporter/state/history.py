@@ -24,6 +24,8 @@ from esper_exporter.state.latches import Latch
 from esper_exporter.state.run import RunState
 
 UPDATES = 600
+HELD_UPDATES = 32
+"""Policy updates that are held before they are taken apart."""
 EVENTS = 200
 ROUTINE_EVENTS = 50
 MARKS = 100
@@ -126,19 +128,46 @@ class RunHistory:
     """Policy updates begun so far, skipped ones included; the last one's number."""
     arrived: float | None = None
     """When the last event came in, by this machine's clock, in Unix seconds."""
-    updates: deque[UpdateRow] = field(default_factory=lambda: deque(maxlen=UPDATES))
     marks: deque[Mark] = field(default_factory=lambda: deque(maxlen=MARKS))
     events: deque[LoggedEvent] = field(default_factory=lambda: deque(maxlen=EVENTS))
     routine: deque[LoggedEvent] = field(default_factory=lambda: deque(maxlen=ROUTINE_EVENTS))
     latches: dict[str, LatchSeen] = field(default_factory=dict)
     """By ``head/kind`` or by source."""
-    heads: deque[TamiyoPolicyUpdatePayload] = field(
-        default_factory=lambda: deque(maxlen=HEAD_WINDOW)
-    )
-    """The last updates whole, for what is judged over several of them."""
-    trail: deque[HeadsRow] = field(default_factory=lambda: deque(maxlen=HEAD_TRAIL))
     _lightings: int = 0
     _skip_attempt: int = -1
+    _held: list[tuple[int, int, Event]] = field(default_factory=list)
+    """Updates with the row's number and their own: they come more often than they are read."""
+    _updates: deque[UpdateRow] = field(default_factory=lambda: deque(maxlen=UPDATES))
+    _heads: deque[TamiyoPolicyUpdatePayload] = field(
+        default_factory=lambda: deque(maxlen=HEAD_WINDOW)
+    )
+    _trail: deque[HeadsRow] = field(default_factory=lambda: deque(maxlen=HEAD_TRAIL))
+
+    @property
+    def updates(self) -> deque[UpdateRow]:
+        """The last updates, by what is plotted of them."""
+        self._settle()
+        return self._updates
+
+    @property
+    def heads(self) -> deque[TamiyoPolicyUpdatePayload]:
+        """The last updates whole, for what is judged over several of them."""
+        self._settle()
+        return self._heads
+
+    @property
+    def trail(self) -> deque[HeadsRow]:
+        """What the last updates reported of each head."""
+        self._settle()
+        return self._trail
+
+    def _settle(self) -> None:
+        held, self._held = self._held, []
+        for seq, number, event in held:
+            data, when = event.data, event.timestamp.timestamp()
+            self._updates.append(UpdateRow(seq, number, when, _plotted(astuple(data))))
+            self._heads.append(data)
+            self._trail.append(HeadsRow(seq, number, data))
 
     def see(self, event: Event, run: RunState, now: float) -> None:
         """Keep what an event that was just applied to the run changed. ``now`` is Unix time."""
@@ -154,10 +183,9 @@ class RunHistory:
         ring = self.routine if kind in ROUTINE else self.events
         if kind == "TAMIYO_POLICY_UPDATE" and not data.skipped:
             self._begin(data.ppo_update_idx)
-            when = event.timestamp.timestamp()
-            self.updates.append(UpdateRow(seq, self.number, when, _plotted(astuple(data))))
-            self.heads.append(data)
-            self.trail.append(HeadsRow(seq, self.number, data))
+            self._held.append((seq, self.number, event))
+            if len(self._held) >= HELD_UPDATES:
+                self._settle()
         elif skipped:
             self._skip_attempt = run.attempt
             self._begin(None)
@@ -179,8 +207,9 @@ class RunHistory:
 
     def _begin(self, reported: int | None) -> None:
         """The next update. A run resumed from a checkpoint starts at the trainer's number."""
+        first = not self.number
         self.number += 1
-        if reported is not None and reported > self.number and not self.updates:
+        if first and reported is not None and reported > self.number:
             self.number = reported
 
     def _latched(self, run: RunState, when: float, kind: str) -> str:

@@ -257,7 +257,9 @@ class Ingest:
         except NoRun as refused:
             counts.reject(refused.reason)
         finally:
-            self._done(begun)
+            if self._runs.news:
+                self._note_faults()
+            counts.emitted(time.perf_counter() - begun)
 
     def _refuse(self, refused: Rejected, begun: float) -> None:
         counts = self._counts
@@ -270,12 +272,9 @@ class Ingest:
         except NoRun:
             return
         finally:
-            self._done(begun)
-
-    def _done(self, begun: float) -> None:
-        if self._runs.news:
-            self._note_faults()
-        self._counts.emitted(time.perf_counter() - begun)
+            if self._runs.news:
+                self._note_faults()
+            counts.emitted(time.perf_counter() - begun)
 
     def _bring_snapshot(self, found: SnapshotImport, now: datetime) -> None:
         counts = self._counts

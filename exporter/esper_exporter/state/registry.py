@@ -159,7 +159,9 @@ class RunRegistry:
             self.news = True
         if row.resumes_run:
             self._want_restored(entry)
-        if event.type in run_end.WORK and run_end.follow_event(state, event.type, event.timestamp):
+        if (state.ended_by is not None or event.type == run_end.BATCH) and run_end.follow_event(
+            state, event.type, event.timestamp
+        ):
             self._ended()
         return None
 
