@@ -167,6 +167,7 @@ THRESHOLDS = {
     "EsperRankSilent": [f", {h.RANK_SILENT_SECONDS}", f"clamp_min({h.RANK_SILENT_STEPS} "],
     "EsperRankSlow": [f"{h.RANK_SLOW_FACTOR:g}"],
     "EsperScrapeSlow": [f"> {h.SCRAPE_SLOW_SECONDS:g}"],
+    "EsperClockSkewed": [f"> {h.CLOCK_SKEW_SECONDS:g}"],
 }
 
 

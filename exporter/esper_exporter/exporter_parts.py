@@ -83,8 +83,9 @@ class Parts:
         blocks = compiled()
         table = ValueTable(blocks.blocks, max_series=settings.max_series)
         errors = PublishErrors(self.counts, self.log_once)
-        started = clock().timestamp()
-        self.own = OwnMetrics(self.counts, table, blocks, settings.max_series, started)
+        self.own = OwnMetrics(
+            self.counts, table, blocks, settings.max_series, lambda: clock().timestamp()
+        )
         dropped = partial(self.counts.count, counted.SERIES_DROPPED)
 
         job = dict(

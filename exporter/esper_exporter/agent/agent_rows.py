@@ -53,6 +53,7 @@ class AgentRows:
                 }
         own: dict[tuple[str, ...], float] = {
             ("esper_agent_start_timestamp_seconds",): self._started,
+            ("esper_agent_clock_timestamp_seconds",): now,
             ("esper_agent_torn_reads_total",): float(found.torn),
             ("esper_agent_pages_retired_total",): float(found.retired),
             ("esper_agent_scrapes_total",): float(self.scrapes),

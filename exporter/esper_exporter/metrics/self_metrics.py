@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Callable
 
 from esper_exporter import __version__
 from esper_exporter.metrics.row_types import Blocks
@@ -21,7 +22,7 @@ class OwnMetrics:
         table: ValueTable,
         blocks: Blocks,
         max_series: int,
-        started: float,
+        clock: Callable[[], float],
     ) -> None:
         self.counts = counts
         # Nothing can be reported of a row that cannot be written: the report would be a row.
@@ -38,7 +39,8 @@ class OwnMetrics:
         self._seams = RowSet(table, "seam", (), ("seam",))
         self._collectors = RowSet(table, "collector", (), ("collector",))
         self._collector_columns = [metric.name for metric in blocks.catalogue.block("collector")]
-        self._started = started
+        self._clock = clock
+        self._started = clock()
         self._max_series = max_series
         self.journal_active: bool | None = None
         self.push_backlog: float | None = None
@@ -62,6 +64,7 @@ class OwnMetrics:
         counts = self.counts
         cells = {
             "esper_exporter_start_timestamp_seconds": self._started,
+            "esper_exporter_clock_timestamp_seconds": self._clock(),
             "esper_exporter_runs": float(runs),
             "esper_exporter_series": float(self.series),
             "esper_exporter_series_limit": float(self._max_series),

@@ -28,6 +28,13 @@ METRICS: tuple[Metric, ...] = (
         "derived: when the agent started",
         "When the agent started.",
     ),
+    gauge(
+        "agent",
+        "esper_agent_clock_timestamp_seconds",
+        "derived: the clock of the node when the page was made",
+        "The node's clock when the agent made the page. Against the time of the scrape it shows a"
+        " clock that is wrong.",
+    ),
     split(
         "agent",
         "esper_agent_processes",

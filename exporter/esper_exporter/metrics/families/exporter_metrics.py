@@ -21,6 +21,13 @@ METRICS: tuple[Metric, ...] = (
     ),
     gauge(
         "exporter",
+        "esper_exporter_clock_timestamp_seconds",
+        "derived: the clock of the process when the page was made",
+        "The process' clock when the page was made. Against the time of the scrape it shows a clock"
+        " that is wrong.",
+    ),
+    gauge(
+        "exporter",
         "esper_exporter_runs",
         "derived: runs on this page",
         "Runs on this page.",
