@@ -110,6 +110,7 @@ class Exporter:
         settings = self.settings
         self._parts.hub.use_caller()
         if self._parts.share is not None:
+            self._parts.share.on_late_opening = self.start
             self._parts.share.start()
         unix_socket = settings.unix_socket
         if unix_socket is None and self._parts.share is not None and settings.web_config is None:

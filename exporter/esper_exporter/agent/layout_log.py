@@ -30,6 +30,8 @@ MAX_LOG_BYTES = 256 * 1024 * 1024
 COMPACT_BYTES = 4 * 1024 * 1024
 COMPACT_FACTOR = 3
 """A log is rewritten at this many bytes, if that is this many times its live rows' bytes."""
+RESERVED_BYTES = 64 * 1024
+"""Room that a log keeps ahead of its end, so that a share that fills up stops no small change."""
 MAX_ROWS = 400_000
 _NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 _KINDS = frozenset({"gauge", "counter", "histogram", "info", "unknown"})
@@ -143,7 +145,10 @@ def _labels(raw: Any) -> RowLabels:
 
 
 class LayoutWriter:
-    """Appends the rows of one process' table to its log. Not thread-safe. Raises OSError.
+    """Appends the rows of one process' table to its log. Not thread-safe.
+
+    Raises OSError where there is no room; what was recorded stays as it is, and the next call tries
+    again.
 
     ``schema`` is the log's first line: this version's unless given.
     """
@@ -154,6 +159,7 @@ class LayoutWriter:
         self._known: dict[Row, RowLabels] = {}
         self._version = -1
         self._handle = -1
+        self._room = 0
         self.generation = 0
         self.size = 0
 
@@ -162,9 +168,9 @@ class LayoutWriter:
         if state.version == self._version and self._handle >= 0:
             return
         current = {row: row.labels for rows in state.rows.values() for row in rows}
-        if self._handle < 0 or self._too_long():
+        if self._handle < 0:
             self._begin(current)
-        else:
+        elif not self._compact(current):
             gone = [row for row in self._known if current.get(row) != self._known[row]]
             came = [row for row in current if current[row] != self._known.get(row)]
             records = [orjson.dumps([row.start]) for row in gone]
@@ -172,8 +178,15 @@ class LayoutWriter:
         self._known = current
         self._version = state.version
 
-    def _too_long(self) -> bool:
-        return self.size > COMPACT_BYTES and self.size > COMPACT_FACTOR * self._live_bytes()
+    def _compact(self, rows: Iterable[Row]) -> bool:
+        """Whether a log that had grown too long was begun anew; not without room for both."""
+        if self.size <= COMPACT_BYTES or self.size <= COMPACT_FACTOR * self._live_bytes():
+            return False
+        try:
+            self._begin(rows)
+        except OSError:
+            return False
+        return True
 
     def _live_bytes(self) -> int:
         return len(self._schema) + sum(len(_added(row)) for row in self._known)
@@ -183,24 +196,24 @@ class LayoutWriter:
         one."""
         generation = self.generation + 1
         path = log_path(self._directory, generation)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         handle = os.open(path, flags, 0o600)
-        before = self._handle
-        self._handle, self.size, self.generation = handle, 0, generation
+        data = _lines([self._schema, *(_added(row) for row in rows)])
         try:
-            self._append([self._schema, *(_added(row) for row in rows)])
+            room = _write_at(handle, 0, data, 0)
         except BaseException:
+            os.close(handle)
             path.unlink(missing_ok=True)
             raise
-        finally:
-            if before >= 0:
-                os.close(before)
+        if self._handle >= 0:
+            os.close(self._handle)
+        self._handle, self._room = handle, room
+        self.size, self.generation = len(data), generation
 
     def _append(self, records: Iterable[bytes]) -> None:
-        data = b"".join(record + b"\n" for record in records)
-        written = 0
-        while written < len(data):
-            written += os.write(self._handle, data[written:])
+        data = _lines(records)
+        # Not O_APPEND: what a full disk let through of a record is written over by the next.
+        self._room = _write_at(self._handle, self.size, data, self._room)
         self.size += len(data)
 
     def forget_older(self) -> None:
@@ -212,7 +225,23 @@ class LayoutWriter:
         """Close the file descriptor; the file stays."""
         if self._handle >= 0:
             os.close(self._handle)
-            self._handle = -1
+            self._handle, self._room = -1, 0
+
+
+def _lines(records: Iterable[bytes]) -> bytes:
+    return b"".join(record + b"\n" for record in records)
+
+
+def _write_at(handle: int, offset: int, data: bytes, room: int) -> int:
+    """Write at an offset of a file that has room for so many bytes; the room that it has then."""
+    end = offset + len(data)
+    if end > room:
+        room = end + RESERVED_BYTES
+        os.posix_fallocate(handle, 0, room)
+    written = 0
+    while written < len(data):
+        written += os.pwrite(handle, data[written:], offset + written)
+    return room
 
 
 def log_path(directory: Path, generation: int) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import secrets
 import socket
@@ -44,6 +45,8 @@ logger = logging.getLogger("esper_exporter")
 SECONDS_BETWEEN_PUBLICATIONS = 1.0
 SECONDS_BETWEEN_STATES = 30.0
 """The browser page's state takes longer to make than a page; a living process is asked for it."""
+SECONDS_UNTIL_OPENED_AGAIN = 5.0
+"""After a share that could not be written to, a full one perhaps."""
 SECONDS_UNTIL_ADDRESS = 3.0
 """How long after its start a process waits for the address of its wrapper, when asked for it."""
 LONGEST_SOCKET_PATH = 100
@@ -87,6 +90,9 @@ class SharedPage:
         self._wrapper = os.environ.get(WRAPPER_VARIABLE, "")[:64]
         self._address_by = time.monotonic() + SECONDS_UNTIL_ADDRESS
         self._failed = False
+        self._open_at = math.inf
+        self.on_late_opening: Callable[[], None] = lambda: None
+        """Called on the publishing thread when a share that could not be opened at the start is."""
         self.directory: Path | None = None
         """The directory of this process in the share, None while there is none."""
         _PAGES.add(self)
@@ -94,16 +100,18 @@ class SharedPage:
     def start(self) -> None:
         """Create this process's directory and publish from now on; idempotent."""
         with self._lock:
-            if self._thread is not None or not self._open():
+            if self._thread is not None:
                 return
             self._stop.clear()
+            self._open()
             self._thread = start_daemon(self._run, "esper-exporter-share")
         self.publish()
 
     def _open(self) -> bool:
-        """Whether this process publishes to a share."""
+        """Whether this process publishes to a share; where it cannot, it is tried again later."""
         if self._page is not None:
             return True
+        self._open_at = math.inf
         try:
             make_share(self._share)
             ticks = start_ticks(self._pid) or 0
@@ -128,9 +136,30 @@ class SharedPage:
             self._page = PageWriter(directory / PAGE)
             self._layout = LayoutWriter(directory)
         except (OSError, PageRefused) as problem:
+            self._drop_files()
+            self._discard()
             self._give_up(problem)
+            self._open_at = time.monotonic() + SECONDS_UNTIL_OPENED_AGAIN
             return False
         return True
+
+    def _open_late(self) -> None:
+        """Open a share that could not be opened before, if it is time to try."""
+        with self._lock:
+            if self._stop.is_set() or time.monotonic() < self._open_at or not self._open():
+                return
+            self._failed = False
+        logger.info("the page is shared now: %s", self._share)
+        self.on_late_opening()
+
+    def _drop_files(self) -> None:
+        """Close the files and release the lock, which marks the end."""
+        for part in (self._page, self._layout):
+            if part is not None:
+                part.close()
+        if self._life is not None:
+            self._life.release()
+        self._page = self._layout = self._life = None
 
     def _give_up(self, problem: Exception) -> None:
         if not self._failed:
@@ -234,6 +263,8 @@ class SharedPage:
             self._wake.clear()
             if self._stop.is_set():
                 return
+            if self._page is None:
+                self._open_late()
             if time.monotonic() - kept_at > SECONDS_BETWEEN_STATES:
                 self.keep()
                 kept_at = time.monotonic()
@@ -252,17 +283,11 @@ class SharedPage:
             thread.join(SECONDS_BETWEEN_PUBLICATIONS * 5)
         self.publish()
         with self._lock:
-            for part in (self._page, self._layout):
-                if part is not None:
-                    part.close()
-            self._page = self._layout = None
             served = self.agent_serves()
             if served and self.directory is not None:
                 with suppress(OSError):
                     (self.directory / CLOSED).touch(mode=0o600)
-            if self._life is not None:
-                self._life.release()
-                self._life = None
+            self._drop_files()
         if not served:
             self._discard()
 
@@ -281,12 +306,8 @@ class SharedPage:
         self._thread = None
         # A child that starts an exporter shares its page, not its parent's.
         self._pid, self.directory = os.getpid(), None
-        if self._life is not None:
-            self._life.release()
-        for part in (self._page, self._layout):
-            if part is not None:
-                part.close()
-        self._life = self._page = self._layout = None
+        self._open_at = math.inf
+        self._drop_files()
 
 
 def _after_fork_in_child() -> None:
