@@ -15,6 +15,11 @@ from pathlib import Path
 
 import pytest
 
+from esper_exporter.agent.node_agent import AgentSettings, NodeAgent
+from esper_exporter.agent.share_claim import lock_shares, release
+from esper_exporter.agent.share_directory import AGENT_CLAIM
+from esper_exporter.serve.negotiation import negotiate
+from support.command import environment
 from support.control_group import MemoryGroup
 from support.pages import value, values
 from support.programs import wait_until
@@ -130,6 +135,48 @@ def test_the_page_says_what_ended_the_training(
         run.page()
     assert run.ended()[0] == status
     assert not list(share.glob("[0-9]*"))
+
+
+def test_a_death_while_the_agent_is_away_is_on_the_page_of_the_next_one(
+    share: Path, tmp_path: Path
+) -> None:
+    agent = NodeAgent(_agent_settings(share))
+    agent.start()
+    claims = lock_shares([share], AGENT_CLAIM)  # as the command does
+    # What the wrapper prints to a file says that it has found the agent.
+    with (tmp_path / "errors").open("w") as errors:
+        process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "esper_exporter", "run", "--agent", str(share)),
+                *("--port", "0", "--", *_train(share, "update", "7", "ready", "wait", "sigkill")),
+            ],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            env=environment(ESPER_EXPORTER_LINGER="0.5"),
+        )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    wait_until(
+        lambda: "the run's page is" in (tmp_path / "errors").read_text(),
+        "the wrapper finds the agent",
+        seconds=120,
+    )
+    agent.close()
+    release(claims)
+    process.communicate("go\n", timeout=120)
+    agent = NodeAgent(_agent_settings(share))
+    agent.start()
+    try:
+        page = agent.render(negotiate(None), False).decode()
+        assert value(page, "esper_run_failed", run_id="night-7", reason="killed") == 1.0
+    finally:
+        agent.close()
+
+
+def _agent_settings(share: Path) -> AgentSettings:
+    return AgentSettings(shares=[share], port=0, gpu_vitals="off", host_vitals="off")
 
 
 def test_a_good_end_is_fast_and_silent_without_scrapers(share: Path) -> None:

@@ -115,6 +115,7 @@ class _Wrapper:
         self._done = threading.Event()
         self._lock = threading.Lock()
         self._failed = False
+        self._on_a_node_of_agents = False
         self._attached = False
         self._address_shown = False
 
@@ -142,6 +143,7 @@ class _Wrapper:
                     if self._done.is_set():
                         return
                     self._hand_over()
+                    self._look_for_agent()
                     if self._agent is None:
                         self._serve()
                 self._show_address()
@@ -158,6 +160,12 @@ class _Wrapper:
         if self._agent is not None and is_claimed(self._share):
             self._agent.close()
             self._agent = None
+
+    def _look_for_agent(self) -> None:
+        """Remember an agent: one that is away now reads the share when it is back."""
+        from esper_exporter.agent.share_claim import is_claimed
+
+        self._on_a_node_of_agents = self._on_a_node_of_agents or is_claimed(self._share)
 
     def _show_address(self) -> None:
         """Print once where the page is; one of the wrappers of a node is enough."""
@@ -274,7 +282,11 @@ class _Wrapper:
             return
         if pages:
             signal.signal(signal.SIGTERM, signal.default_int_handler)
+            seen = False
             with suppress(KeyboardInterrupt):
-                agent.wait_until_seen(settings.linger, failed=self._failed, ends_at_once="Ctrl-C")
-            agent.retire(pages)
+                seen = agent.wait_until_seen(
+                    settings.linger, failed=self._failed, ends_at_once="Ctrl-C"
+                )
+            if seen or not self._failed or not self._on_a_node_of_agents:
+                agent.retire(pages)
         agent.close()
