@@ -10,10 +10,13 @@ import pytest
 
 from esper_exporter import Exporter
 from esper_exporter.atomic_file import Files
+from esper_exporter.shutdown import persistence as persistence_module
 from esper_exporter.shutdown.final_page import KEEP_EARLIER, FinalPages, page_name
 from esper_exporter.shutdown.persistence import Persistence, State
+from esper_exporter.state.registry import LatchRecord
 from esper_exporter.state.run import RunIdentity
 from support.pages import value
+from support.programs import wait_until
 from support.recordings import telemetry_lines
 
 NAME = page_name("night-7", 0)
@@ -88,6 +91,28 @@ def test_a_page_that_was_rendered_earlier_never_replaces_a_later_one(tmp_path: P
     slower.join(30.0)
     later.join(30.0)
     assert (tmp_path / NEWEST).read_bytes() == b"latched 1"
+
+
+def test_latches_that_found_no_room_are_written_when_there_is_some(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(persistence_module, "SECONDS_UNTIL_SAVED_AGAIN", 0.05)
+    blocked = tmp_path / "state"
+    blocked.write_text("a file where a directory belongs")
+    persistence = Persistence(blocked, None)
+    records = [LatchRecord("night-7.latches.json", b"the first")]
+
+    def state() -> State:
+        return records, RunIdentity("night-7", "A", 0)
+
+    persistence.save(state, lambda: b"")
+    records[:] = [LatchRecord("night-7.latches.json", b"the second")]
+    persistence.save(state, lambda: b"")
+    blocked.unlink()
+    kept = blocked / "night-7.latches.json"
+    wait_until(kept.exists, "the latches are written")
+    assert kept.read_bytes() == b"the second"
+    assert persistence.save_again()
 
 
 def test_a_save_that_interrupts_a_save_is_carried_out_after_it(tmp_path: Path) -> None:

@@ -68,11 +68,13 @@ class LatchStore:
         """What there is to write of a run."""
         return LatchRecord(f"{_stem(identity)}.{self._token}{SUFFIX}", encode(identity, latches))
 
-    def write(self, records: Iterable[LatchRecord]) -> None:
-        """Write them, each synced before it takes its place."""
-        for record in records:
-            self._files.write(self._directory / record.name, record.text)
+    def write(self, records: Iterable[LatchRecord]) -> bool:
+        """Write them, each synced before it takes its place; return whether all were written."""
+        written = [
+            self._files.write(self._directory / record.name, record.text) for record in records
+        ]
         self._files.keep_newest(self._directory, f"*{SUFFIX}", KEEP_FILES)
+        return all(written)
 
     def load(self, identity: RunIdentity, latches: Latches) -> bool:
         """Light the latches that were kept of a run; whether there were any."""
