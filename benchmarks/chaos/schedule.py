@@ -1,0 +1,47 @@
+"""When each fault begins: one after the other where there is time, else beside each other."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+from benchmarks.chaos.faults import Fault
+
+GAP_SECONDS = 30.0
+"""Between the mending of a fault and the next fault, at least."""
+TRIES = 10_000
+
+
+def schedule(faults: Sequence[Fault], seconds: float, seed: int) -> list[tuple[float, Fault]]:
+    """The beginning of each fault, in seconds; the last is mended before ``seconds`` have passed.
+
+    Raises:
+        ValueError: There is too little time even if faults that touch different things overlap.
+    """
+    numbers = random.Random(seed)
+    order = list(faults)
+    numbers.shuffle(order)
+    spare = seconds - sum(fault.seconds + GAP_SECONDS for fault in order)
+    if spare >= 0:
+        gaps = [numbers.random() for _ in order]
+        found, at = [], 0.0
+        for fault, gap in zip(order, gaps, strict=True):
+            at += spare * gap / sum(gaps)
+            found.append((at, fault))
+            at += fault.seconds + GAP_SECONDS
+        return found
+    for _ in range(TRIES):
+        places = [(numbers.uniform(0, max(0, seconds - f.seconds)), f) for f in order]
+        if all(f.seconds <= seconds for f in order) and not _clash(places):
+            return sorted(places, key=lambda place: place[0])
+    raise ValueError(f"{seconds:.0f} s are too few for these faults")
+
+
+def _clash(places: Sequence[tuple[float, Fault]]) -> bool:
+    return any(
+        set(one.touches) & set(other.touches)
+        and start < then + other.seconds + GAP_SECONDS
+        and then < start + one.seconds + GAP_SECONDS
+        for number, (start, one) in enumerate(places)
+        for then, other in places[:number]
+    )
