@@ -51,6 +51,14 @@ def _total(times: Sequence[Time]) -> float:
     return found
 
 
+def _numbers(tensors: Sequence[Tensor]) -> list[float]:
+    """Tensors with one number each; on a device with one copy."""
+    if tensors[0].device.type == "cpu":
+        return [each.item() for each in tensors]
+    found: list[float] = torch.stack([each.detach().double() for each in tensors]).tolist()
+    return found
+
+
 class _Batch:
     """One batch of one host: listens to its clipping and its optimizers' steps."""
 
@@ -130,14 +138,14 @@ class _Epoch:
             "host_lr": None if isinstance(self.lr, Tensor) else float(self.lr),
         }
         if self.losses:
-            found["host_train_loss"] = float(torch.stack(self.losses).detach().double().mean())
+            found["host_train_loss"] = float(np.mean(_numbers(self.losses)))
         if self.norms and (norms := self._faultless()):
             found["host_grad_norm_pre_clip"] = float(np.max(norms))  # of NaN, NaN
         return {name: value for name, value in found.items() if value is not None}
 
     def _faultless(self) -> list[float]:
         """The norms, without those of overflows that a scaler took care of: its scale fell."""
-        norms: list[float] = torch.stack([norm.double() for norm in self.norms]).tolist()
+        norms = _numbers(self.norms)
         if len(self.scales) != len(norms):
             return norms
         fell = [bool(after < before) for before, after in self.scales]
