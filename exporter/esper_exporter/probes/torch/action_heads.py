@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from numbers import Integral
 from typing import Any
 
 from torch import nn
@@ -34,11 +35,14 @@ def checked_heads(heads: Heads) -> dict[str, int | None]:
             raise ValueError(f"head {head!r}: that is the critic's, in head_modules")
         if canonical_head(head) != head:
             raise ValueError(f"head {head!r}: the contract calls it {canonical_head(head)!r}")
-        if choices is not None and (type(choices) is not int or choices < 1):
+        if choices is None:
+            continue
+        # Gymnasium's spaces have numpy's integers.
+        if isinstance(choices, bool) or not isinstance(choices, Integral) or choices < 1:
             raise ValueError(
                 f"head {head!r}: number of choices or None (continuous), got {choices!r}"
             )
-    return dict(heads)
+    return {head: None if choices is None else int(choices) for head, choices in heads.items()}
 
 
 _WRAPPERS = re.compile(r"(^|\.)(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)(?=\.)")

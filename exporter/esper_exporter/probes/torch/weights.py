@@ -33,10 +33,10 @@ class Weights:
         if self._before is not None:
             # One tensor at a time: all differences at once would be the weights' memory again.
             norms = [
-                torch.linalg.vector_norm(now - before)
+                torch.linalg.vector_norm(now - before, dtype=torch.float64)
                 for now, before in zip(weights, self._before, strict=True)
             ]
-            total = torch.linalg.vector_norm(torch.stack([n.double() for n in norms]))
+            total = torch.linalg.vector_norm(torch.stack(norms))
             update.keep("weight_change", total.reshape(1))
 
     def _local(self) -> list[Tensor]:
