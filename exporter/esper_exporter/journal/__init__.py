@@ -1,1 +1,1 @@
-"""What is kept of a run: segments and Parquet, SQL over them, and the report that explains it."""
+"""A run's events on disk: segments and Parquet, SQL over them, the report that explains a run."""

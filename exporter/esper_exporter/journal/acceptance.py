@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 IDS = 65_536
-"""Event ids, at least, that an event is compared with to see whether it was delivered before."""
+"""The number of newest event ids, at least, that detect a repeated delivery."""
 
 
 class Acceptance:
@@ -26,7 +26,7 @@ class Acceptance:
         """Rows that lack a required field."""
 
     def accepted(self, table: Table, found: pa.Table) -> pa.Table:
-        """Without what the exporter would refuse, and what was delivered before."""
+        """The rows without those that the exporter would refuse or has seen before."""
         import numpy as np
         import pyarrow as pa
         import pyarrow.compute as pc
@@ -61,7 +61,7 @@ class Acceptance:
 
 
 def _reports_fault(table: Table, found: pa.Table) -> Any:
-    """What names a NaN or an Inf is kept, complete or not."""
+    """Keep rows that name a NaN or an Inf, complete or not."""
     import numpy as np
 
     if table.type == "NUMERICAL_INSTABILITY_DETECTED":

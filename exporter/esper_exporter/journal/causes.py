@@ -1,4 +1,4 @@
-"""Why a run went wrong: what is found in it, in the order of time, and what follows from what.
+"""Why a run went wrong: its findings in the order of time, and which finding causes which.
 
 Each detector looks for one thing and says when it was first there. The first cause is the earliest
 finding from which, by `FOLLOWS`, what ended the run can follow; for a run that was not ended by a
@@ -108,7 +108,7 @@ SILENCE_TIMES = 20.0
 SILENCE_SECONDS = 30.0
 
 LINKED_UPDATES = 3
-"""What ended the run can follow from what was so few updates before, where nothing says it."""
+"""A finding at most this many updates before the end can be its cause without further evidence."""
 
 DEATHS = frozenset({"exception", "killed", "out_of_memory", "stalled", "unknown", "gpu_fault"})
 
@@ -135,7 +135,7 @@ def find(run: RunRecord, now: datetime | None = None) -> list[Finding]:
 
 
 def first_cause(run: RunRecord, found: list[Finding]) -> Finding | None:
-    """The finding that the others follow from, None where there is none."""
+    """The finding that causes the others, None where there is none."""
     if not found:
         return None
     end = next((each for each in found if each.ends_run), None)
@@ -157,7 +157,7 @@ def _same_moment(one: Finding, other: Finding) -> bool:
 
 
 def _leads_to(each: Finding, end: Finding, found: list[Finding], run: RunRecord) -> bool:
-    """Whether the end of the run can follow from a finding, at once or by way of others."""
+    """Whether a finding can be the cause of the run's end, directly or through others."""
     # A process that is gone and left no word may have died of what it did last.
     reached = {end.cause, "unknown"} if end.inferred else {end.cause}
     if reached & {"exception", "unknown"} and not _recent(each, run):
@@ -193,7 +193,7 @@ def _incidents(run: RunRecord) -> Iterator[Finding]:
 
 
 def _silence(run: RunRecord, now: datetime | None) -> Iterator[Finding]:
-    """The process lives and says nothing any more."""
+    """The process lives and emits nothing any more."""
     alive, last = run.alive_at, run.last_event
     if alive is None or last is None or run.complete:
         return
@@ -314,7 +314,7 @@ def _lives(run: RunRecord, now: datetime | None) -> bool:
 def verdict(
     run: RunRecord, cause: Finding | None, found: list[Finding], now: datetime | None
 ) -> str:
-    """healthy, running, unhealthy (it went on, or finished, with a fault), failed, or stopped."""
+    """healthy, running, unhealthy (it continued, or finished, with a fault), failed, or stopped."""
     end = next((each for each in found if each.ends_run), None)
     if end is not None and end.cause != "unknown":
         return "failed"

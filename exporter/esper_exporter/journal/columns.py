@@ -17,7 +17,7 @@ from esper_exporter.contract.event_table import TYPES
 from esper_exporter.contract.fields import TextFloat
 
 Shape = str | list["Shape"] | dict[str, "Shape"]
-"""A type as DuckDB's JSON functions take it: a type's name, [of elements], or {field: type}."""
+"""A type for DuckDB's JSON functions: a type's name, [of elements], or {field: type}."""
 
 ENVELOPE: dict[str, str] = {
     "event_id": "VARCHAR",
@@ -59,7 +59,7 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """One event type: the names it comes under, its columns, and those it is nothing without."""
+    """One event type: its names, its columns, and the required ones."""
 
     type: str
     names: tuple[str, ...]
@@ -69,7 +69,7 @@ class Table:
 
     @property
     def shape(self) -> str:
-        """The payload as DuckDB's JSON functions take it."""
+        """The payload as a type for DuckDB's JSON functions."""
         return json.dumps({column.name: column.shape for column in self.columns})
 
     @property
@@ -81,7 +81,7 @@ class Table:
 _BESIDE: dict[str, dict[str, Shape]] = {
     "RewardComponentsTelemetry": {"shaped_reward_ratio": "DOUBLE"},
 }
-"""What the trainer computes from a payload's other fields and writes into its files only."""
+"""Columns that the trainer computes from other fields and writes into its files only."""
 
 ENDED = "RUN_ENDED"
 GPU_FAULT = "GPU_FAULT"
@@ -118,7 +118,7 @@ def tables() -> dict[str, Table]:
 
 @cache
 def table_of_name() -> dict[str, Table]:
-    """Every table by each name that its events come under."""
+    """Every table by each name of its events."""
     return {name: table for table in tables().values() for name in table.names}
 
 

@@ -1,4 +1,4 @@
-"""Two runs side by side: configuration, results, and where they part."""
+"""Two runs side by side: configuration, results, and where they diverge."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SHOWN = (
     "return_mean",
 )
 PARTED = 1e-6
-"""Relative difference from which two values are two."""
+"""Relative difference from which two values differ."""
 
 
 def compare(one: RunRecord, other: RunRecord) -> dict[str, Any]:

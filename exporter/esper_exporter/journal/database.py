@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def build(
     connection: duckdb.DuckDBPyConnection, parts: Sequence[Path], *, comments: bool = True
 ) -> int:
-    """Make every view over these parts, and return how many events there are.
+    """Make every view over these parts; returns the number of events.
 
     ``comments`` puts descriptions and units on views and columns, a third of the work. Of the parts
     only the footers and the few rows that latches come from are read.
@@ -64,9 +64,9 @@ def build(
 
 
 def _names_in(footers: Sequence[Any]) -> int:
-    """How many names a type's events came under, by the statistics in Parquet footers.
+    """How many names a type's events have, by the statistics in Parquet footers.
 
-    2 also where the statistics are not there to tell.
+    2 also without statistics.
     """
     names: set[str | None] = set()
     for footer in footers:

@@ -1,4 +1,4 @@
-"""What views there are, and what their columns mean."""
+"""The views, and the meaning of their columns."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def listed(connection: duckdb.DuckDBPyConnection) -> str:
 
 
 def described(connection: duckdb.DuckDBPyConnection, view: str) -> str:
-    """A view's columns: name, type, unit or meaning. Raises QueryRefused for one that is not."""
+    """A view's columns: name, type, unit or meaning. Raises QueryRefused for an unknown one."""
     known = run(
         connection, f"SELECT 1 FROM duckdb_views() WHERE {_OWN} AND view_name = {quoted(view)}"
     )

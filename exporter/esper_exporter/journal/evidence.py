@@ -11,7 +11,7 @@ from esper_exporter.journal.record import RunRecord
 
 
 def json_number(value: float) -> float | str:
-    """JSON has no NaN and no infinity: they stand as texts."""
+    """JSON has no NaN and no infinity: they become texts."""
     if value != value:
         return "NaN"
     if math.isinf(value):

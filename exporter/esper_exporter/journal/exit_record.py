@@ -1,4 +1,4 @@
-"""How a process ended, seen from outside it, put into the journal that it wrote."""
+"""Record in a process' journal how it ended, as seen from outside."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One thing that went wrong in a run, and from where on a number is one."""
+"""One finding: something that went wrong in a run, and the limits that make it one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from esper_exporter import health
 from esper_exporter.journal.record import Update
 
 EXPLODING_TIMES = 20.0
-"""A gradient norm so many times the median of the updates before, above the critical norm."""
+"""A gradient norm explodes at so many medians of earlier updates, above the critical norm."""
 
 EXPLODING_ALWAYS = 1_000.0
 
@@ -22,12 +22,12 @@ KL_AT_ONCE = 10 * health.KL_CRITICAL
 STREAK = 3
 
 HISTORY = 3
-"""Updates before that make a history."""
+"""Earlier updates that make a history."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that went wrong, and when it was first there."""
+    """One thing that went wrong, and when it first appeared."""
 
     cause: str
     number: int | None
@@ -38,7 +38,7 @@ class Finding:
     layer: str | None = None
     env: int | None = None
     inferred: bool = False
-    """Not reported as such: read from what is missing."""
+    """Not reported: concluded from missing events."""
     ends_run: bool = False
 
 

@@ -1,4 +1,4 @@
-"""A journal as lines of telemetry: for `replay`, `page` and whatever else reads recordings."""
+"""A journal as lines of telemetry: for `replay`, `page` and other readers of recordings."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from esper_exporter.journal.store import Segments, open_segments, sealed_parts, 
 def journal_lines(journal: Path, run_id: str | None = None) -> Iterator[bytes]:
     """The trainer's events of a journal, in order, each as a JSON line; of one run, or of all.
 
-    Needs pyarrow where there are compacted parts. What is damaged is left out.
+    Needs pyarrow where there are compacted parts. Leaves out damaged lines.
     """
     kinds = frozenset(TYPES)
     names = {name for row in TYPES.values() for name in row.names}

@@ -25,7 +25,7 @@ def journal_rows(
 ) -> Iterator[Row]:
     """The events of the wanted types, in the order in which they were accepted.
 
-    Needs pyarrow. What cannot be read is left out and said in ``warnings``.
+    Needs pyarrow. Leaves out what it cannot read and says so in ``warnings``.
     """
     parts, damaged = sealed_parts(journal)
     warnings += damaged

@@ -1,4 +1,4 @@
-"""What was not finite, and which updates were skipped for it, as tables for SQL.
+"""Non-finite sources, and the updates skipped for them, as tables for SQL.
 
 Both ways to a latch are followed, as on the exporter's page: the flags of an update that was hit in
 part, and the text of the anomaly that reports a skipped update.

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _THREAD_LINES = 2_048
-"""Lines that one thread of DuckDB takes at once."""
+"""Lines that one thread of DuckDB reads at once."""
 
 
 @dataclass(slots=True)
@@ -40,7 +40,7 @@ class LineBatch:
     size: int = 0
     _done: list[pa.Table] = field(default_factory=list)
     unreadable: int = 0
-    """Lines that were left out for not being UTF-8."""
+    """Lines left out because they are not UTF-8."""
 
     def add(self, seq: int, text: bytes, run: tuple[str, int] | None) -> None:
         """Append a line."""
@@ -101,7 +101,7 @@ def is_utf8(text: bytes | memoryview) -> bool:
 
 _MOMENT = """coalesce(try_cast(e.timestamp AS TIMESTAMPTZ)::TIMESTAMP,
                   TRY(to_timestamp(try_cast(e.timestamp AS DOUBLE))::TIMESTAMP))"""
-"""DuckDB's times go further than Python's, which read them again."""
+"""DuckDB's times have a wider range than Python's, which read them again."""
 
 
 def select(table: Table, source: str) -> str:

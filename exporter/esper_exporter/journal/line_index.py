@@ -1,4 +1,4 @@
-"""Where the lines of a block begin, and which event type each of them shows.
+"""The lines of a block and the event type that each one shows.
 
 Telemetry of one trainer has the type at the same place of nearly every line: there it is compared
 for all lines at once, and only the others are searched.
@@ -27,7 +27,7 @@ _MARGIN = 80
 class LineIndex:
     """The lines of a block, each with its newline, and the kinds of those that show theirs.
 
-    ``kinds`` maps the names of event types to what they are grouped under.
+    ``kinds`` maps the names of event types to their groups.
     """
 
     def __init__(self, block: bytes | memoryview, kinds: Mapping[bytes, str]) -> None:

@@ -31,7 +31,7 @@ INSTRUCTIONS = (
 
 
 class Tools:
-    """What the tools do, without the protocol. ``sources`` are read anew at each call."""
+    """The tools without the protocol. Each call reads ``sources`` anew."""
 
     def __init__(self, sources: Sequence[str]) -> None:
         self._sources = list(sources)
@@ -57,7 +57,7 @@ class Tools:
         return listed[-MOST_ROWS:]
 
     def explain(self, run_id: str, group_id: str | None = None) -> dict[str, Any]:
-        """Why a run went wrong: first cause, what came before, what followed, what to try."""
+        """Why a run went wrong: first cause, what preceded it, what followed, what to try."""
         return explain_run(self._one(run_id, group_id))
 
     def query(self, sql: str) -> dict[str, Any]:
@@ -89,7 +89,7 @@ class Tools:
         first_group_id: str | None = None,
         second_group_id: str | None = None,
     ) -> dict[str, Any]:
-        """Two runs side by side: configuration, results, the update in which they part."""
+        """Two runs side by side: configuration, results, the update in which they diverge."""
         return compare_runs(
             self._one(first_run_id, first_group_id), self._one(second_run_id, second_group_id)
         )
@@ -109,7 +109,7 @@ class Tools:
 
 
 def _plain(value: Any) -> Any:
-    """A value as JSON can carry it."""
+    """A value that JSON can hold."""
     if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
         return "NaN" if value != value else ("Infinity" if value > 0 else "-Infinity")
     if value is None or isinstance(value, bool | int | float | str):

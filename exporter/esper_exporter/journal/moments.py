@@ -23,7 +23,7 @@ _UPDATES = (
 
 
 class NoMoment(ValueError):
-    """There is no such moment in the recording. The text is for the user."""
+    """The recording has no such time. The text is for the user."""
 
 
 @dataclass(slots=True)
@@ -33,7 +33,7 @@ class _Group:
 
 
 def line_at(lines: Iterable[bytes], at: datetime) -> int:
-    """The last line whose event is not younger than a time. Raises NoMoment."""
+    """The last line whose event is not later than a time. Raises NoMoment."""
     found = 0
     for number, line in enumerate(lines, 1):
         match = _TIME.search(line)
@@ -46,7 +46,7 @@ def line_at(lines: Iterable[bytes], at: datetime) -> int:
 
 
 def line_of_update(lines: Iterable[bytes], update: int, group: str | None) -> int:
-    """The line at which a policy update, carried out or skipped, is known. Raises NoMoment."""
+    """The line that reports a policy update, carried out or skipped. Raises NoMoment."""
     groups: dict[str, _Group] = {}
     newest = 0
     for number, line in enumerate(lines, 1):

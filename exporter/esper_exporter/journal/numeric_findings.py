@@ -1,4 +1,4 @@
-"""What was not finite, exploded or vanished in a run."""
+"""Findings: values that were not finite, exploded or vanished."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def find_nonfinite(run: RunRecord) -> Iterator[Finding]:
 
 
 REPORT_SECONDS = 10.0
-"""A trainer on a busy machine reports an update so long after its phases, at most."""
+"""The longest time from an update's phases to its report, on a busy machine."""
 
 
 def find_missing_update(run: RunRecord, now: datetime | None = None) -> Iterator[Finding]:
@@ -83,7 +83,7 @@ def find_missing_update(run: RunRecord, now: datetime | None = None) -> Iterator
 
 
 def find_ending_names(run: RunRecord) -> Iterator[Finding]:
-    """What the error that ended the run says was not finite, where no event said it."""
+    """The non-finite source in the run's final error, where no event reported one."""
     ending = run.ending
     if ending is None or ending.reason not in ("nonfinite", "exception"):
         return

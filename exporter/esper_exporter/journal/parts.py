@@ -1,4 +1,4 @@
-"""A part of a journal: a directory with one Parquet file an event type, and what it holds.
+"""A part of a journal: a directory with one Parquet file an event type, and its contents.
 
 Lines of telemetry become typed rows in DuckDB's own JSON reader, a chunk at a time, so that memory
 does not grow with the recording. A line that is no event of the contract is counted by reason and
@@ -39,10 +39,10 @@ from esper_exporter.journal.stage import Stage
 ROW_GROUP = 20_000
 
 BATCH_BYTES = 16 << 20
-"""Lines of one type are converted together once they are as large as this, …"""
+"""Lines of one type are converted together once they reach this size, …"""
 
 WAITING_BYTES = 64 << 20
-"""… and those of all types once they are."""
+"""… and those of all types at this one."""
 
 _FEW_BYTES = 64 << 10
 """So few of a type in a block are copied, that the block need not be held for them."""
@@ -51,7 +51,7 @@ _STARTED = "TRAINING_STARTED"
 
 
 Runs = Mapping[int, tuple[str, int]]
-"""Number of a line → its run and rank, where they are known."""
+"""Number of a line → its run and rank, where known."""
 
 ROW_COLUMNS: dict[str, str] = {
     "_seq": "BIGINT",
@@ -74,7 +74,7 @@ ROW_COLUMNS: dict[str, str] = {
 class PartWriter:
     """Writes one part. ``feed`` takes lines in order; ``close`` writes what is left.
 
-    ``source`` is the name under which the rows' origin is kept. Raises OSError where the disk does.
+    ``source`` names the rows' origin. Raises OSError of the disk.
     """
 
     def __init__(self, directory: Path, source: str) -> None:
@@ -106,15 +106,15 @@ class PartWriter:
         self.last: datetime | None = None
 
     def feed(self, lines: Iterable[Line]) -> None:
-        """Bring lines whose runs are known into the part."""
+        """Add lines whose runs are known."""
         for line in lines:
             self._add(line.seq, line.text, line.run)
             self._flush_what_is_large()
 
     def feed_block(self, first: int, block: bytes | memoryview) -> int:
-        """Bring consecutive lines of a file into the part; the first one's number is ``first``.
+        """Add consecutive lines of a file; the first one's number is ``first``.
 
-        Returns how many there were.
+        Returns their number.
         """
         index = LineIndex(block, self._kinds)
         sound = is_utf8(block)
@@ -162,7 +162,7 @@ class PartWriter:
         self._waiting_bytes += len(text)
 
     def _flush_what_is_large(self) -> None:
-        """Convert the types of which much waits; planning a query takes long for a few lines."""
+        """Convert the types with much waiting; planning a query takes long for a few lines."""
         for kind in [k for k, batch in self._waiting.items() if batch.size >= BATCH_BYTES]:
             self._flush(kind)
         if self._waiting_bytes >= WAITING_BYTES:
@@ -187,7 +187,7 @@ class PartWriter:
         return None if table is None else table.type
 
     def _flush(self, kind: str) -> None:
-        """Convert what waits of a type, after the runs that began."""
+        """Convert a type's waiting lines, after the runs that began."""
         for each in (_STARTED, kind):
             batch = self._waiting.pop(each, None)
             if batch is not None:
@@ -195,7 +195,7 @@ class PartWriter:
                 self._converter.submit(self._convert, tables()[each], batch)
 
     def _convert(self, table: Table, batch: LineBatch, again: bool = False) -> None:
-        """Hold the rows of one type; lines that turn out to be of another type go there."""
+        """Hold the rows of one type; move lines of another type to theirs."""
         import pyarrow as pa
         import pyarrow.compute as pc
 
@@ -246,7 +246,7 @@ class PartWriter:
             self._write(table.type)
 
     def _begin_runs(self, found: pa.Table, named: Runs) -> None:
-        """The runs whose names no journal gave begin here."""
+        """Begin the runs that no journal named."""
         columns = ("_seq", "_group_id", "episode_id", "_timestamp", "rank")
         for row in found.select(columns).to_pylist():
             if row["_seq"] not in named:

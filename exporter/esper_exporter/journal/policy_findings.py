@@ -1,4 +1,4 @@
-"""What went wrong with the policy, the critic and the environments of a run."""
+"""Findings: what went wrong with the policy, the critic and the environments."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def find_ratio(run: RunRecord) -> Iterator[Finding]:
 def find_value(run: RunRecord) -> Iterator[Finding]:
     """The value estimates lose their spread, or the trainer says so again after its first updates.
 
-    Its warning in the first updates is usual: an untrained critic is far off.
+    Its warning in the first updates is normal: an untrained critic is far off.
     """
     spreads: list[float] = []
     low: list[Update] = []

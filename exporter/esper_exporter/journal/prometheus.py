@@ -54,7 +54,7 @@ _BY_HEAD = {
 
 
 class PrometheusError(ValueError):
-    """The server does not answer, or knows no such run. The text is for the user."""
+    """The server does not answer, or has no such run. The text is for the user."""
 
 
 class _Server:
@@ -238,7 +238,7 @@ def _ending(
     signal: float | None,
     moment: datetime,
 ) -> Ending | None:
-    """How the run failed, by its own page and by what the node agent saw of its process."""
+    """How the run failed, by its page and by the node agent's record of its process."""
     failed = {metric.get("reason", "") for metric, up in last.get("esper_run_failed", []) if up}
     if not failed and signal:
         failed = {"killed"}

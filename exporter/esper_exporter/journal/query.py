@@ -19,11 +19,11 @@ BINARY = ("parquet", "arrow")
 _READING = frozenset({"SELECT", "EXPLAIN", "RELATION", "SHOW", "DESCRIBE"})
 _WIDEST_CELL = 60
 _MEASURES = re.compile(r"(?i)analy[sz]e")
-"""EXPLAIN ANALYZE runs what it explains, which may be anything."""
+"""EXPLAIN ANALYZE runs the statement, which may be anything."""
 
 
 class QueryRefused(ValueError):
-    """A query that is none, or that does more than read. The text is for the user."""
+    """No query, or one that does more than read. The text is for the user."""
 
 
 def run_query(
@@ -36,7 +36,7 @@ def run_query(
     """The result of one reading statement.
 
     ``seconds`` ends it when it takes longer; of its rows only the first ``most`` are computed.
-    Raises QueryRefused for what is not one statement that only reads, and for what DuckDB refuses,
+    Raises QueryRefused for anything but one statement that only reads, and for what DuckDB refuses,
     with DuckDB's words.
     """
     import duckdb

@@ -1,4 +1,4 @@
-"""Reads runs out of telemetry and journals, with what `explain` needs of them and no more.
+"""Reads runs from telemetry and journals, only with what `explain` needs.
 
 Needs no DuckDB: most lines of telemetry are passed over by a look at their type, and of a journal
 only the tables that matter are read.
@@ -32,7 +32,7 @@ _TYPE = re.compile(rb'"event_type"\s*:\s*"([A-Z_]{1,64})"')
 _TIME = re.compile(rb'"timestamp"\s*:\s*"([^"\\]{1,40})"')
 
 _SNAPSHOT = re.compile(rb'\{"after_seq"\s*:.{1,300}"snapshot"\s*:\s*\{')
-"""A line of the snapshots that are recorded beside telemetry: it is no event, and not damaged."""
+"""A line of the snapshots that are recorded beside telemetry: it is no event, and no damage."""
 
 _CHUNK = 20_000
 
@@ -96,7 +96,7 @@ def _last_time(lines: list[bytes]) -> datetime | None:
 
 
 def parsed(line: bytes | str, seq: int) -> Row | None:
-    """An event of a line, None for one that is none."""
+    """The event of a line, None for another line."""
     try:
         raw = json.loads(line)
     except (ValueError, RecursionError):
@@ -119,7 +119,7 @@ def parsed(line: bytes | str, seq: int) -> Row | None:
 
 
 def moment_of(raw: Any) -> datetime | None:
-    """An aware time of what an event carries, None for what is no time."""
+    """An event's time, aware; None for a value that is no time."""
     try:
         if isinstance(raw, int | float):
             return datetime.fromtimestamp(raw, UTC)
@@ -176,7 +176,7 @@ class _Runs:
                     run.orphaned = run.ending is None
 
     def take(self, row: Row) -> None:
-        """Bring one event to its run."""
+        """Add one event to its run."""
         if row["event_type"] in (ALIVE, ORPHAN):
             self._know(row)
             return
@@ -244,7 +244,7 @@ class _Runs:
             self._current[run.group_id] = run
 
     def _repeats(self, row: Row, kind: str) -> bool:
-        """Whether an update comes again under its other name."""
+        """Whether an update repeats under its other name."""
         if kind not in ("TAMIYO_POLICY_UPDATE", "TOLARIA_BATCH_COMPLETED", "TOLARIA_ROLLBACK"):
             return False
         data = row["data"]

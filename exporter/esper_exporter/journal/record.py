@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 ALIVE, ORPHAN = "ALIVE", "ORPHAN"
-"""Not events: that a process lived at a time, and that it is gone without an ending."""
+"""Not events: a process lived at a time; a process is gone without an ending."""
 
 
 @dataclass(slots=True)
@@ -33,7 +33,7 @@ class Nonfinite:
     """The head of log-probabilities, the layer of gradients and weights."""
     kind: str
     skipped: bool | None
-    """Whether the update was skipped for it; None where the source does not tell."""
+    """Whether the update was skipped for it; None where the source does not say."""
     detail: str = ""
 
     @property
@@ -58,7 +58,7 @@ class Rollback:
 
 @dataclass(frozen=True, slots=True)
 class Incident:
-    """Something else that was reported: a kind, and what is known of it."""
+    """Another reported anomaly: its kind and details."""
 
     kind: str
     number: int
@@ -94,7 +94,7 @@ class RunRecord:
     rollbacks: list[Rollback] = field(default_factory=list)
     incidents: list[Incident] = field(default_factory=list)
     batches: list[dict[str, Any]] = field(default_factory=list)
-    """Of each batch that ended: number, time, accuracy (percent), reward."""
+    """Each finished batch: number, time, accuracy (percent), reward."""
     skipped: list[int] = field(default_factory=list)
     """Numbers of the updates that were skipped."""
     outcomes: int = 0
@@ -108,14 +108,14 @@ class RunRecord:
     """Updates by the run's own counter, where ``updates`` are those that were sampled."""
     ending: Ending | None = None
     alive_at: datetime | None = None
-    """When the process was last known to live, where something else than its events says so."""
+    """When the process was last known to live, by other evidence than its events."""
     orphaned: bool = False
     """Its process is gone and left no ending: it was killed."""
     resumed: bool = False
 
     @property
     def planned_batches(self) -> int | None:
-        """Batches that the run was to do, None where that is not known."""
+        """Batches that the run planned, None where not known."""
         reported = self.config.get("max_batches")
         episodes, envs = self.config.get("n_episodes"), self.config.get("n_envs")
         if isinstance(reported, int) and reported > 0:
@@ -131,7 +131,7 @@ class RunRecord:
 
     @property
     def complete(self) -> bool:
-        """Whether the run did all that it was to do."""
+        """Whether the run did all planned batches."""
         if self.ending is not None:
             return self.ending.reason == "finished"
         planned = self.planned_batches

@@ -11,7 +11,7 @@ from esper_exporter.journal.report import Report, headline
 
 _WIDTH, _HEIGHT, _PAD = 640, 150, 36
 _DRAWN = 1e300
-"""Values beyond it are not drawn: their difference may be no number any more."""
+"""Values beyond it are not drawn: their difference may overflow."""
 _NARROWEST = 0.05
 """Share of a value that a plot's axis spans at least."""
 
@@ -59,7 +59,7 @@ def markdown(report: Report) -> str:
 
 
 def escape(text: Any) -> str:
-    """A text for HTML, without what is no printable character."""
+    """A text for HTML, without unprintable characters."""
     return html_text.escape(_printable(text))
 
 
@@ -93,7 +93,7 @@ def _followed(report: Report) -> list[str]:
 
 
 def rows(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
-    """A Markdown table whose columns also stand under each other in a terminal."""
+    """A Markdown table whose columns are aligned in a terminal too."""
     cells = [list(columns), *([_plain(_shown(cell)) for cell in row] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     texts = [
@@ -120,7 +120,7 @@ def _finite(plot: dict[str, Any]) -> list[tuple[float, float]]:
 
 
 def _scale(values: Sequence[float]) -> tuple[float, float]:
-    """The least and greatest value to draw: what hardly moves is drawn as a flat line."""
+    """The least and greatest value to draw: an almost constant series is drawn as a flat line."""
     low, high = min(values), max(values)
     narrow = _NARROWEST * max(abs(low), abs(high)) - (high - low)
     return (low - narrow / 2, high + narrow / 2) if narrow > 0 else (low, high)
@@ -202,7 +202,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
 
 
 def svg(plot: dict[str, Any]) -> str:
-    """A line over update numbers; what was not finite is a cross at the top."""
+    """A line over update numbers; a non-finite value is a cross at the top."""
     points = _finite(plot)
     broken = [
         x for x, y in zip(plot["x"], plot["y"], strict=True) if not isinstance(y, int | float)

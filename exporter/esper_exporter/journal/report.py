@@ -1,4 +1,4 @@
-"""The report on a run: verdict, first cause, what came before and after, evidence, what to try.
+"""The report on a run: verdict, first cause, what preceded and followed it, evidence, what to try.
 
 A report is plain data with the keys of ``explain.schema.json``; `markdown` and `html` show it.
 """
@@ -43,7 +43,7 @@ RUNBOOKS = {
     "gpu_fault": "EsperGpuXid",
     "unknown": "EsperRunDied",
 }
-"""Cause → the alert whose runbook says what to try."""
+"""Cause → the alert whose runbook has the remedy."""
 
 WORDS = {
     "healthy": "nothing went wrong",
@@ -95,7 +95,7 @@ _WATCHED: dict[str, str] = {
 LOOK_BACK = 5
 
 MOVED = 8.0
-"""Median absolute deviations that make a value one that moved."""
+"""A value has moved at this many median absolute deviations."""
 
 
 def explain(run: RunRecord, now: datetime | None = None) -> Report:
@@ -167,7 +167,7 @@ def _summary(run: RunRecord, cause: Finding | None, word: str) -> str:
 
 
 def _went_on(run: RunRecord) -> str:
-    """Where the run was at its last event, which need not be its end."""
+    """The run's progress at its last event, which need not be its end."""
     updates = len(run.updates) if run.carried_out is None else run.carried_out
     batches = f"{run.done_batches} batches, " if run.batches else ""
     begin = "The run went on" if run.complete else "By its last event the run went on"
@@ -184,7 +184,7 @@ def _values(updates: list[Update], name: str) -> list[float]:
 
 
 def _before(run: RunRecord, cause: Finding | None) -> list[dict[str, Any]]:
-    """What moved in the updates before, against the run's own history; the first mover first."""
+    """Values that moved in the updates before, against the run's history; in order of time."""
     if cause is None or cause.number is None:
         return []
     until = [update for update in run.updates if update.number <= cause.number]
@@ -275,7 +275,7 @@ def _timeline(run: RunRecord, found: list[Finding], cause: Finding | None) -> li
 
 
 def _try(cause: str) -> list[str]:
-    """What the runbook says to look at, in its order, and when to stop."""
+    """The runbook's checks, in its order, and when to stop."""
     name = RUNBOOKS.get(cause)
     if name is None:
         return []

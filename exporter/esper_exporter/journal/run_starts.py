@@ -1,4 +1,4 @@
-"""Which run an event of telemetry belongs to: the last of its group that began before it."""
+"""Assign an event of telemetry to its run: the last of its group that began before it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 @dataclass(slots=True)
 class RunStarts:
-    """The runs that began so far, in order: which event belongs to which."""
+    """The runs that began so far, in order; assigns events to them."""
 
     seqs: list[int] = field(default_factory=list)
     groups: list[str] = field(default_factory=list)

@@ -36,13 +36,13 @@ def frame(record: Any) -> bytes:
 
 @dataclass(slots=True)
 class SegmentState:
-    """What reading a segment found: bytes that are sound, and why it stopped before the end."""
+    """Result of reading a segment: sound bytes, and why it stopped before the end."""
 
     sound: int = 0
     records: int = 0
     problem: str | None = None
     torn: bool = False
-    """It ends within a record: what a writer that was killed leaves, and no damage."""
+    """It ends within a record, as after a killed writer; this is no damage."""
 
 
 def read_segment(path: Path, state: SegmentState) -> Iterator[dict[str, Any]]:
@@ -92,7 +92,7 @@ def is_being_written(path: Path) -> bool:
 
 
 class SegmentFile:
-    """A segment that is being written. Raises OSError where the disk does."""
+    """A segment that is being written. Raises OSError of the disk."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -112,5 +112,5 @@ class SegmentFile:
             view = view[written:]
 
     def close(self) -> None:
-        """No more is written."""
+        """Close the file."""
         os.close(self._descriptor)

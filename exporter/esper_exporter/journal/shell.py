@@ -21,7 +21,7 @@ MOST_ROWS = 200
 
 
 def shell(connection: duckdb.DuckDBPyConnection) -> None:
-    """Read queries from the terminal until its end, and print what they give."""
+    """Read queries from the terminal until its end, and print their results."""
     with suppress(ImportError):
         import readline  # noqa: F401
     print(".help says what there is; Ctrl-D ends", file=sys.stderr)

@@ -29,7 +29,7 @@ _GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 
 
 class SourceError(ValueError):
-    """A source that is not there, or is none. The text is for the user."""
+    """A source that does not exist, or is no source. The text is for the user."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,11 +108,11 @@ def _may_hold_events(path: Path) -> bool:
 
 @dataclass(slots=True)
 class Reading:
-    """How far a file was read."""
+    """Progress in reading a file."""
 
     lines: int = 0
     damaged: str | None = None
-    """Why it could not be read to its end."""
+    """Why reading stopped before the end."""
 
 
 def chunks(path: Path, reading: Reading, size: int) -> Iterator[list[bytes]]:

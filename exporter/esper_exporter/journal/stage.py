@@ -1,4 +1,4 @@
-"""A stage of a pipeline: one thread that does what is submitted, in order, with a short queue."""
+"""A stage of a pipeline: one thread that runs submitted calls in order, with a short queue."""
 
 from __future__ import annotations
 

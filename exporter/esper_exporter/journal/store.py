@@ -49,7 +49,7 @@ def parts_of(journal: Path) -> list[Path]:
 
 
 def sealed_parts(journal: Path) -> tuple[list[Path], list[str]]:
-    """The parts that can be read, oldest first, and what is wrong with the others."""
+    """The readable parts, oldest first, and the defects of the others."""
     good, bad = [], []
     for part in parts_of(journal):
         try:
@@ -76,7 +76,7 @@ def open_segments(journal: Path) -> list[Path]:
 
 @dataclass(slots=True)
 class Segments:
-    """Events of segments as lines of telemetry, and what was found on the way."""
+    """Events of segments as lines of telemetry, and findings along the way."""
 
     warnings: list[str] = field(default_factory=list)
     alive: dict[tuple[str, str, int], datetime] = field(default_factory=dict)
@@ -167,7 +167,7 @@ def build_part(paths: list[Path], part: Path, source: str, found: Segments) -> d
 
 
 def unsealed(journal: Path, scratch: Path, warnings: list[str]) -> list[Path]:
-    """A part made for now of the segments that are not compacted yet, and not kept."""
+    """A temporary part made of the segments that are not compacted yet."""
     paths = open_segments(journal)
     if not paths:
         return []
@@ -249,7 +249,7 @@ def prune(journal: Path, max_age: float, max_bytes: int) -> list[Path]:
 
 
 def verify(journal: Path) -> tuple[list[str], int]:
-    """What is damaged in a journal, and how many files were looked at. Reads every byte."""
+    """The damage in a journal, and the number of files checked. Reads every byte."""
     bad: list[str] = []
     count = 0
     if not (journal / JOURNAL).is_file() and not (journal / MANIFEST).is_file():

@@ -1,4 +1,4 @@
-"""Fields of an event's payload as the contract types them; what has another type is left out.
+"""Fields of an event's payload as the contract types them; values of another type are left out.
 
 So a line says the same here as in the journal's columns, and nothing behind it meets a list where a
 number should be, or a number that no float holds.
@@ -13,7 +13,7 @@ from typing import Any
 from esper_exporter.journal.columns import Shape, Table, tables
 
 _Reader = Callable[[Any], Any]
-"""Returns the typed value, None for what is of another type."""
+"""Returns the typed value, None for a value of another type."""
 
 _LONGEST_NUMBER = 64
 """The longest text that is read as a number."""

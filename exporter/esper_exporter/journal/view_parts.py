@@ -1,4 +1,4 @@
-"""What the views are made of: their common columns, unions and rows that count once."""
+"""Parts of the views: their common columns, unions and rows that count once."""
 
 from __future__ import annotations
 
@@ -84,11 +84,11 @@ _FINGERPRINTS: dict[str, tuple[str, ...]] = {
     "TOLARIA_BATCH_COMPLETED": ("batch_idx", "episodes_completed", "avg_accuracy", "avg_reward"),
     "TOLARIA_ROLLBACK": ("env_id", "reason", "episode_idx", "loss_at_panic"),
 }
-"""What two events under the two names of one happening have in common."""
+"""Fields that are equal in the two events of one update under its two names."""
 
 
 def once(kind: str) -> str:
-    """The rows of a type, each happening once although it was emitted under both its names."""
+    """The rows of a type, each update once although it was emitted under both its names."""
     if kind not in _FINGERPRINTS:
         return relation(kind)
     keys = ", ".join(("_source", "_run_id", "_group_id", *_FINGERPRINTS[kind]))

@@ -1,4 +1,4 @@
-"""The views over a journal's tables: Appendix B of the plan, their old names, and what we add.
+"""The views over a journal's tables: Appendix B of the plan, their old names, and our additions.
 
 Every view starts with the same columns (`COMMON`), then has the fields of its events. The views
 that the real system has as well carry its columns under its names, row by row the same.
@@ -73,7 +73,7 @@ def _runs() -> str:
 
 
 def facts(present: tuple[str, ...]) -> str:
-    """One row a run: how far it came and how it ended."""
+    """One row a run: its progress and how it ended."""
     seen = " UNION ALL ".join(
         f"SELECT _run_id, _group_id, _rank, _source, _timestamp, _event_type, '{kind}' AS kind"
         f" FROM {relation(kind)}"

@@ -36,7 +36,7 @@ VERSION = 1
 
 
 class JournalWriter:
-    """Writes what an exporter accepts into a journal's directory. Nothing it does raises.
+    """Writes the accepted events of an exporter into a journal's directory. No method raises.
 
     ``on_problem`` is called once, with a line for the user, when the journal has to stop.
     ``max_bytes`` and ``max_age`` (seconds) limit what the journal keeps, 0 keeps everything;
@@ -78,7 +78,7 @@ class JournalWriter:
         """Events that were accepted and not written, because the journal had stopped."""
 
     def record(self, event: Event, run: RunIdentity) -> None:
-        """Keep an event that was accepted. Called with the state held: it only queues."""
+        """Record an accepted event. Called with the state held: it only queues."""
         if not self.active or len(self._queue) >= MOST_WAITING:
             self.lost += 1
             return
@@ -87,7 +87,7 @@ class JournalWriter:
             self._begin()
 
     def record_ending(self, run: RunIdentity, reason: str, detail: str, when: datetime) -> None:
-        """Keep how a run ended."""
+        """Record how a run ended."""
         self._queue.append(({"reason": reason, "detail": detail[:4096]}, run, when))
         if self._thread is None:
             self._begin()
@@ -96,7 +96,7 @@ class JournalWriter:
     def record_gpu_fault(
         self, run: RunIdentity, gpu: str, uuid: str, kind: str, count: int, when: datetime
     ) -> None:
-        """Keep that a GPU failed while a run went on."""
+        """Record a GPU fault during a run."""
         entry = {"k": "gpu", "gpu": gpu, "uuid": uuid, "kind": kind, "count": count}
         self._queue.append((entry, run, when))
         if self._thread is None:
@@ -108,7 +108,7 @@ class JournalWriter:
         self._wake.set()
 
     def flush(self, seconds: float = 2.0) -> None:
-        """Wait until everything that was accepted is written, for so long at most."""
+        """Wait until all accepted events are written, for at most the given seconds."""
         until = time.monotonic() + seconds
         while self._queue and self.active and time.monotonic() < until:
             self._wake.set()
@@ -117,7 +117,7 @@ class JournalWriter:
             self._writing.release()
 
     def close(self) -> None:
-        """Write the rest and end the segment."""
+        """Write the rest and close the segment."""
         if os.getpid() != self._pid:
             return
         thread = self._thread
@@ -272,7 +272,7 @@ def append_ending(
     signal: int | None = None,
     when: datetime | None = None,
 ) -> None:
-    """Keep how a run's process ended, seen from outside it: a segment of one record.
+    """Record how a run's process ended, seen from outside: a segment of one record.
 
     ``reason`` is "finished", "killed", "out_of_memory", "exception" or "stalled". Raises OSError.
     """
