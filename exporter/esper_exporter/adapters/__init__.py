@@ -1,1 +1,1 @@
-"""Adapters: a trainer's own hooks measured by the probe, one package or module a trainer."""
+"""Adapters: the probe in trainers' own hooks, one package or module a trainer."""

@@ -19,7 +19,7 @@ _waiting: dict[str, list[Callback]] = {}
 def when_imported(name: str, callback: Callback) -> Callable[[], None]:
     """Call ``callback`` with the module once it has been imported, now if it has been already.
 
-    Returns what withdraws the wish. ``callback`` must not raise.
+    Returns a function that cancels it. ``callback`` must not raise.
     """
     module = sys.modules.get(name)
     if module is not None and not getattr(module.__spec__, "_initializing", False):

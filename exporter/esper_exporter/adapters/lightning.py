@@ -70,14 +70,14 @@ class EsperCallback(Callback):  # type: ignore[misc]
             self._update = None
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
-        """What was measured until here is reported, as not completed."""
+        """Report the measurements so far, as an update that was not completed."""
         if self._probe is not None and self._update is not None:
             self._probe.end(self._update, exception)
             self._update = None
         self._end()
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
-        """Report what is on its way."""
+        """Report what is still being copied."""
         self._end()
 
     def _end(self) -> None:

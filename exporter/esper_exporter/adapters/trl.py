@@ -1,4 +1,4 @@
-"""TRL: measures GRPO and other trainers of its kind, whose policy is a language model."""
+"""TRL: measures GRPO and similar trainers, whose policy is a language model."""
 
 from __future__ import annotations
 

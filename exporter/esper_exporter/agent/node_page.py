@@ -43,14 +43,14 @@ Json = dict[str, Any]
 
 TIMEOUT_SECONDS = 1.0
 SILENT_SECONDS = 10.0
-"""A process that has not answered for so long is shown as stalled."""
+"""A process that has not answered for this long is shown as stalled."""
 MAX_ANSWER_BYTES = 32 * 1024 * 1024
 MAX_REMEMBERED = 256
 MAX_ASKED_AT_ONCE = 16
 STATE_PATH, HISTORY_PATH = "/api/v1/state", "/api/v1/history"
 UNNAMED = '""'
 KEPT = "kept"
-"""The ETag of a state that a process kept for when it is gone."""
+"""The ETag of a state that a process saved for after its end."""
 
 
 FAILED = Reason("crit", "cross", "run", "failed", "events", "EsperRunFailed").json()
@@ -61,19 +61,19 @@ SILENT = Reason(
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A process of the node: where it answers, and how it ended (None: it lives)."""
+    """A process of the node: its address, and how it ended (None: it lives)."""
 
     directory: Path
     reason: str | None
     """The reason of ``esper_run_failed``, empty for a good end, None while it lives."""
     unfinished: frozenset[RunKey]
-    """Its runs that went on when it ended."""
+    """Its runs that were active when it ended."""
     owners: frozenset[int]
     """The users whose files may lie in the directory."""
 
 
 def line_of(process: TrackedProcess) -> Line:
-    """What the page needs to know of a process."""
+    """The page's view of a process."""
     reason = None if process.end is None else process.end.reason
     return Line(process.directory, reason, frozenset(process.unfinished), process.owners)
 
@@ -92,7 +92,7 @@ class _Connection(http.client.HTTPConnection):
 
 
 def ask(directory: Path, path: str, query: dict[str, str], known: str = "") -> tuple[str, Any]:
-    """The ETag and the document that a process answers.
+    """Ask a process for its ETag and document.
 
     The document is None where it has not changed since the ETag ``known``; the ETag is empty where
     the process does not answer.
@@ -115,7 +115,7 @@ def ask(directory: Path, path: str, query: dict[str, str], known: str = "") -> t
 
 @dataclass(slots=True)
 class _Heard:
-    """What a process answered: the ETag, the document, and when it was last current."""
+    """A process' answer: the ETag, the document, and when it was last current."""
 
     tag: str
     document: Json
@@ -148,7 +148,7 @@ class NodePage:
         self._owner: dict[str, Line] = {}
 
     def now(self) -> float:
-        """Unix seconds, so that a viewer knows how old an answer is."""
+        """Unix seconds, so that a viewer can see an answer's age."""
         return self._clock()
 
     def compressed(self, body: bytes) -> bytes:
@@ -182,7 +182,7 @@ class NodePage:
             return kept.found(known) or (tag, kept.body)
 
     def _gathered(self, key: str, env_id: int | None) -> tuple[Json, dict[str, _Heard]]:
-        """The state without what changes with time alone, and from where each run's line is."""
+        """The state without what changes with time alone, and the source of each run's line."""
         lines = list(self._lines())
         with ThreadPoolExecutor(max(1, min(MAX_ASKED_AT_ONCE, len(lines)))) as pool:
             documents = list(pool.map(lambda line: self._document(line, {"run": NO_RUN}), lines))
@@ -219,7 +219,7 @@ class NodePage:
         }, heard
 
     def _document(self, line: Line, query: dict[str, str]) -> _Heard | None:
-        """The state of one process: of the moment, or its last one where it does not answer."""
+        """The state of one process: the current one, or its last where it does not answer."""
         place = line.directory, urlencode(query)
         before = self._heard.get(place)
         if line.reason is None:
@@ -252,7 +252,7 @@ class NodePage:
         return orjson.dumps(found)
 
     def _history(self, key: str, since: str) -> Json | None:
-        """A run's history from its process, or what that kept of it."""
+        """A run's history from its process, or from its saved state."""
         owner = self._owner.get(key)
         if owner is None:
             return no_history(key)
@@ -267,7 +267,7 @@ class NodePage:
 
 
 def _kept(line: Line) -> Json | None:
-    """The state that a process kept for when it is gone."""
+    """The state that a process saved for after its end."""
     try:
         handle = open_owned(line.directory / STATE, line.owners, MAX_ANSWER_BYTES)
         with open(handle, "rb") as file:
@@ -279,7 +279,7 @@ def _kept(line: Line) -> Json | None:
 
 
 def _better(kept: Json, before: _Heard | None, key: str) -> bool:
-    """Whether what a process kept is newer than its last answer, and has the wanted run."""
+    """Whether a process' saved state is newer than its last answer, and has the wanted run."""
     if before is None:
         return True
     if before.document["now"] > kept["now"]:

@@ -36,7 +36,7 @@ TRIES = 8
 """Readings without a valid buffer, and without a newer publication in between, before a page
 counts as corrupt."""
 READ_SECONDS = 1.0
-"""Time after which a reading gives up on a writer that overtakes it again and again."""
+"""The longest reading while a writer keeps overtaking it."""
 
 _FILE = struct.Struct("<8sII")
 _SLOT = struct.Struct("<QdIQII")

@@ -27,7 +27,7 @@ class ProcessIdentity:
     """A process as its shared page names it.
 
     ``start_ticks`` is its start in clock ticks since boot (0 where /proc does not say),
-    ``pid_namespace`` tells whether ``pid`` means anything to a reader, ``wrapper`` is the token
+    ``pid_namespace`` says whether ``pid`` is valid for a reader, ``wrapper`` is the token
     of the ``esper-exporter run`` that started it, or empty, ``run_id`` the run that it
     was started for, or empty.
     """

@@ -32,7 +32,7 @@ MAX_GONE = 512
 class ProcessList:
     """Follows the processes of some shares. Not thread-safe.
 
-    ``keep_seconds`` is how long the page of a process that is gone stays. ``seen_since(t)`` says
+    ``keep_seconds`` is how long the page of an ended process stays. ``seen_since(t)`` says
     whether every regular scraper has fetched a page since the Unix time ``t``. ``ended`` is called
     once for each process that is found to have ended.
     """
@@ -49,7 +49,7 @@ class ProcessList:
 
     @property
     def torn(self) -> int:
-        """Readings that were repeated, of all processes there ever were."""
+        """Repeated readings, of all processes so far."""
         return self._torn_before + sum(each.view.torn for each in self.processes.values())
 
     def refresh(self, now: float) -> list[TrackedProcess]:

@@ -54,7 +54,7 @@ _PAGES: weakref.WeakSet[SharedPage] = weakref.WeakSet()
 
 
 class SharedPage:
-    """Publishes one process' page, each second and whenever `publish` is called.
+    """Publishes one process' page, each second and at each `publish`.
 
     ``take`` returns one consistent state of the table. ``rank`` is the process' rank, 0 unless
     known. ``describe`` returns the browser page's state, which is kept for when the process is
@@ -201,7 +201,7 @@ class SharedPage:
         return address
 
     def soon(self) -> None:
-        """Publish soon, on the thread that does so each second."""
+        """Publish soon, on the publishing thread."""
         self._wake.set()
 
     def keep(self) -> None:

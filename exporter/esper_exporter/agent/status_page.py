@@ -1,4 +1,4 @@
-"""The agent's page for people: every process of the node, what it does or how it ended."""
+"""The agent's page for people: every process of the node, its state or how it ended."""
 
 from __future__ import annotations
 

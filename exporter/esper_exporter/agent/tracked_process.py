@@ -1,4 +1,4 @@
-"""A process of a share as the agent follows it: alive, ended, retired."""
+"""A process of a share, followed by the agent: alive, ended, retired."""
 
 from __future__ import annotations
 

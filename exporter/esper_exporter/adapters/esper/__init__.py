@@ -1,1 +1,1 @@
-"""esper's own trainer, unmodified: where it is measured, and how that joins its events."""
+"""esper's own trainer, unmodified: measured from outside, joined with its events."""

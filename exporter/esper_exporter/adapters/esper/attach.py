@@ -17,7 +17,7 @@ AFTER_UPDATE_EVERY = 10
 
 
 class EsperExporterBackend:
-    """What the hub holds: brings its events, with what was measured, to the exporter."""
+    """The hub's backend: delivers its events, with the measurements, to the exporter."""
 
     def __init__(self, exporter: Exporter, joining: Joining) -> None:
         self._exporter = exporter
@@ -41,13 +41,13 @@ class EsperExporterBackend:
             self._settle(event)
 
     def _settle(self, event: Any) -> None:
-        """The batch is over: an update of it that still waits has no event."""
+        """The batch is over: a measured update without an event gets none any more."""
         batch = getattr(getattr(event, "data", None), "batch_idx", None)
         if batch is not None:
             self._incomplete((event.group_id, batch), self._joining.left((event.group_id, batch)))
 
     def settle_everything(self) -> None:
-        """Nothing comes any more: what still waits was not completed."""
+        """No event comes any more: measured updates that still wait were not completed."""
         for key, measured in self._joining.everything_left().items():
             self._incomplete(key, measured)
 
@@ -112,7 +112,7 @@ def attach(
 def instrument(
     exporter: Exporter, backend: EsperExporterBackend, joining: Joining, after_update_every: int
 ) -> None:
-    """Put the seams in; closing the exporter takes them out. Without torch there is nothing to
+    """Install the seams; closing the exporter removes them. Without torch there is nothing to
     measure, and the hub's events go to the exporter all the same."""
     # They need torch, which the trainer loads, and this module does not.
     try:

@@ -1,4 +1,4 @@
-"""What the training thread is in: its batch, its policy update, its host batch."""
+"""What a training thread works on: its batch, its policy update, its host batch."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Context(threading.local):
 
 
 class Guard:
-    """Runs what only looks: it neither raises into the trainer nor records gradients."""
+    """Runs a measurement: it neither raises into the trainer nor records gradients."""
 
     def __init__(self, failed: Callable[[], None]) -> None:
         self._failed = failed

@@ -1,4 +1,4 @@
-"""What the policy's heads gave in the last forward pass: logits before masks and softmax."""
+"""The policy heads' outputs of the last forward pass: logits before masks and softmax."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ BACKWARD = Seam("backward", "torch", "Tensor.backward")
 PHASES = ("forward", "backward", "optimizer")
 
 Time = Any
-"""Milliseconds, or of a device the events that begin and end it."""
+"""Milliseconds, or a device's events at its begin and end."""
 
 
 def _mark(cuda: bool) -> Any:
@@ -81,7 +81,7 @@ class _Batch:
             self.norm = total.detach()
 
     def stepping(self, optimizer: torch.optim.Optimizer) -> None:
-        """An optimizer begins its step. What was not clipped is measured here."""
+        """An optimizer begins its step. Measures gradients that were not clipped."""
         if self.norm is None:
             gradients = [
                 p.grad
@@ -144,7 +144,7 @@ class _Epoch:
         return {name: value for name, value in found.items() if value is not None}
 
     def _faultless(self) -> list[float]:
-        """The norms, without those of overflows that a scaler took care of: its scale fell."""
+        """The norms, without those of overflows that a scaler handled by a lower scale."""
         norms = _numbers(self.norms)
         if len(self.scales) != len(norms):
             return norms
@@ -171,7 +171,7 @@ class HostSeams:
         self._guard = Guard(exporter.probe_failed)
 
     def install(self, seams: Seams) -> None:
-        """Put all of them in."""
+        """Install all of them."""
         self._seams = seams
         seams.put(HOST_BATCH, self._batch)
         seams.put(HOST_EPOCH, self._epoch)

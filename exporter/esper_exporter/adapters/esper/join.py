@@ -1,4 +1,4 @@
-"""What was measured of an update waits here for the trainer's own event of it, and joins it."""
+"""Joins the measurements of an update with the trainer's own event, which comes later."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Measured:
 
 
 class Joining:
-    """The table of what waits. Filled on the training thread, emptied on the hub's worker."""
+    """The measurements that wait. Filled on the training thread, emptied on the hub's worker."""
 
     def __init__(self, disagreed: Callable[[str], None]) -> None:
         self._disagreed = disagreed
@@ -123,7 +123,7 @@ class Joining:
         return event
 
     def left(self, key: UpdateKey) -> Measured | None:
-        """What still waits for an event that did not come: the batch is over."""
+        """The measurements whose event did not come: the batch is over."""
         measured = self._taken(key)
         with self._lock:
             self._infinite.pop(key, None)
@@ -138,7 +138,7 @@ class Joining:
             return self._updates.pop(key, None)
 
     def everything_left(self) -> dict[UpdateKey, Measured]:
-        """All that still waits."""
+        """All measurements that still wait."""
         self._arrive()
         with self._lock:
             found, self._updates = self._updates, {}

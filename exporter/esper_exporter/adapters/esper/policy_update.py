@@ -44,7 +44,7 @@ LOSSES = Seam("losses", AGENT, "compute_losses", ("forced_mask", "entropy"))
 _NOT_SEEN = frozenset(
     {"action_heads", "forced_step_ratio", "decision_density", "usable_actor_timesteps"}
 )
-"""Fields that take the legal choices, which no seam shows; the trainer reports them."""
+"""Fields that need the legal choices, which no seam shows; the trainer reports them."""
 
 _MODULES = {"value": "state_value_head", "q": "q_head"}
 
@@ -128,7 +128,7 @@ class PolicySeams:
         """The probes' clocks, to which the host's times go."""
 
     def install(self, seams: Seams) -> None:
-        """Put all of them in."""
+        """Install all of them."""
         self._seams = seams
         self._joining.wait_with(self.arrive)
         seams.put(BATCH, self._batch)
@@ -139,7 +139,7 @@ class PolicySeams:
         seams.put(LOSSES, lambda original: self._after(original, self._see_losses))
 
     def arrive(self) -> None:
-        """Hand over what is still on its way from a device. On any thread."""
+        """Deliver what is still being copied from a device. On any thread."""
         for probe in list(self._probes.values()):
             self._guard(probe.flush)()
 

@@ -1,4 +1,4 @@
-"""Seams: the trainer's functions that are replaced, each checked first, all put back at the end.
+"""Seams: the trainer's functions that are replaced, each checked first, all restored at the end.
 
 A seam that this version of the trainer lacks costs the fields measured there, is logged once and
 shows in ``esper_exporter_probe_seams{seam}``.
@@ -24,7 +24,7 @@ Wrap = Callable[[Any], Any]
 
 @dataclass(frozen=True, slots=True)
 class Seam:
-    """One function of the trainer: where its name is looked up, and what it must take."""
+    """One function of the trainer: where its name is looked up, and the parameters it must have."""
 
     name: str
     module: str

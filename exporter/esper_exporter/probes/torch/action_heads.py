@@ -1,4 +1,4 @@
-"""The policy's action heads: their names, and how a policy declares its own."""
+"""The policy's action heads: their names, and how a policy declares them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Heads = Mapping[str, int | None]
 
 def checked_heads(heads: Heads) -> dict[str, int | None]:
     """Heads and their numbers of choices. Raises ValueError for a name that could not be a label
-    or means something else, and for a number that is none."""
+    or means something else, and for an invalid number."""
     if not heads:
         raise ValueError("the policy has at least one head")
     if len(heads) > MAX_HEADS:

@@ -29,14 +29,14 @@ STARTED: Mapping[str, Any] = {
 
 
 class Sink(Protocol):
-    """What takes the events in: an Exporter."""
+    """Receives the events: an Exporter."""
 
     def emit(self, event: object) -> None:
-        """Take in one event."""
+        """Receive one event."""
 
 
 class Emitter:
-    """Emits events; its own failures are counted by the exporter and go no further."""
+    """Emits events; the exporter counts its failures, which raise nothing."""
 
     def __init__(
         self,
@@ -63,7 +63,7 @@ class Emitter:
             self.failed()
 
     def anomaly(self, kind: str, detail: str, batch: int, index: int) -> None:
-        """Emit what was not finite, or that an update was skipped."""
+        """Emit an anomaly: non-finite sources, or a skipped update."""
         self.emit(
             "NUMERICAL_INSTABILITY_DETECTED",
             {
@@ -78,7 +78,7 @@ class Emitter:
         )
 
     def incomplete(self, reason: str, batch: int, index: int) -> None:
-        """Emit that an update was measured and not completed."""
+        """Emit an update that was measured and not completed."""
         self.emit(
             "NUMERICAL_INSTABILITY_DETECTED",
             {

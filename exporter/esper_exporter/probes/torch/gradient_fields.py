@@ -17,12 +17,12 @@ Array = np.ndarray[Any, np.dtype[np.float64]]
 Fields = dict[str, Any]
 
 AMBIGUOUS = 1e-3
-"""A norm this close to the limit, seen by the optimizer only, may be what clipping left."""
+"""A norm this close to the limit, seen by the optimizer only, may be a clipped one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The parameters' names, and which of them a head has."""
+    """The parameters' names, and those of each head."""
 
     names: tuple[str, ...]
     heads: Mapping[str, tuple[int, ...]]
@@ -38,12 +38,12 @@ class Layout:
 
 @dataclass(slots=True)
 class Part:
-    """What is measured at once: a clipping, or what an optimizer uses without one."""
+    """One measurement: a clipping, or an optimizer's gradients without one."""
 
     step: int
     indices: tuple[int, ...]
     max_norm: float | None
-    """What it is clipped to; None: it is not, or was before."""
+    """The norm it is clipped to; None: it is not clipped, or was before."""
     before_clipping: bool
     scaled: bool
     sharded: bool
@@ -97,7 +97,7 @@ class Step:
 
     @property
     def after(self) -> float:
-        """The norm that clipping left."""
+        """The norm after clipping."""
         after = self._squares_after
         return math.sqrt(after) if after == after else math.nan
 
@@ -164,7 +164,7 @@ def gradient_fields(layout: Layout, steps: Sequence[Step], limit: float | None) 
 
 
 def _where(steps: Sequence[Mapping[int, float]], is_so: Callable[[float], bool]) -> set[int]:
-    """The parameters whose norm is so in any of these steps."""
+    """The parameters whose norm fulfils a condition in any of these steps."""
     return {i for norms in steps for i, norm in norms.items() if is_so(norm)}
 
 
@@ -176,7 +176,7 @@ def _health(norm: float, explosion: float) -> float:
 
 
 def scaler_fields(scales: Sequence[float]) -> Fields:
-    """AMP loss scales in the order they were seen: a fall is an overflow."""
+    """AMP loss scales in order: a lower scale means an overflow."""
     if not scales:
         return {}
     changes = [after - before for before, after in pairwise(scales)]

@@ -1,4 +1,4 @@
-"""Which gradients belong to which optimizer step, however a loop clips, splits or freezes them."""
+"""Assign gradients to optimizer steps, however a loop clips, splits or freezes them."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ class GradientSteps:
         self.number = 0
 
     def mine(self, parameters: Sequence[Tensor]) -> Numbered:
-        """The policy's own among these that have a gradient, as (number, parameter)."""
+        """The policy's parameters among these that have a gradient, as (number, parameter)."""
         places = self._places
         return [(places[id(p)], p) for p in parameters if id(p) in places and p.grad is not None]
 
     def measured(self, indices: Sequence[int]) -> int:
-        """These were measured now; the number of the step that they belong to."""
+        """Note that these were measured; returns the number of their step."""
         if indices == self._whole:
             self.number += 1
             self._used = _NONE
@@ -58,7 +58,7 @@ class GradientSteps:
         return [(place, p) for place, p in owned if p.grad is not None and place not in seen]
 
     def used(self, optimizer: torch.optim.Optimizer) -> None:
-        """It uses their gradients now; after `measured`."""
+        """Note that an optimizer uses their gradients; after `measured`."""
         owned, numbers = self._of(optimizer)
         if not numbers <= self._measured:
             numbers = frozenset(place for place, p in owned if p.grad is not None)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 DEAD = 1e-6
-"""A parameter tensor whose gradient norm is below it learns nothing."""
+"""A parameter tensor with a gradient norm below it learns nothing."""
 
 FOREACH_DEVICES = ("cpu", "cuda")
 
@@ -32,7 +32,7 @@ class Clipped:
 
 
 def is_sharded(tensor: Tensor) -> bool:
-    """Whether this is a DTensor, whose norm is a matter between ranks."""
+    """Whether this is a DTensor, whose norm needs all ranks."""
     return hasattr(tensor, "to_local") and hasattr(tensor, "placements")
 
 
@@ -44,7 +44,7 @@ def measure(
 ) -> Clipped | None:
     """The norms of the gradients of numbered parameters; None if there is no gradient.
 
-    ``total`` is the norm of the whole where it is known. Else it is taken exactly as
+    ``total`` is the norm of the whole where it is known. Else it is computed exactly as
     ``torch.nn.utils.clip_grad_norm_`` takes it; of sharded gradients by the one reduction that
     clipping them needs anyway. ``exact`` sums in float64; clipping may not go by such norms.
     """
@@ -92,7 +92,7 @@ def _norms(
     uniform: bool,
     dtype: torch.dtype | None = None,
 ) -> Tensor:
-    """Each tensor's norm on one device. Half precision norms are taken in their own precision."""
+    """Each tensor's norm on one device. Half precision norms are computed in that precision."""
     if uniform:
         return torch.stack(torch._foreach_norm(list(gradients), norm_type, dtype))
     device = gradients[0].device
@@ -111,7 +111,7 @@ def norms_of(tensors: Sequence[Tensor]) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class NonfiniteTensor:
-    """What a closer look at a gradient with a non-finite norm found."""
+    """The result of a closer look at a gradient with a non-finite norm."""
 
     index: int
     nan: bool
@@ -121,7 +121,7 @@ class NonfiniteTensor:
 
 
 def look_closer(clipped: Clipped, unscaled: Iterable[int]) -> list[NonfiniteTensor]:
-    """Tell NaN, Inf and mere overflow apart, for those tensors. Waits for the device."""
+    """Distinguish NaN, Inf and mere overflow in these tensors. Waits for the device."""
     found = []
     for place in unscaled:
         gradient = clipped.gradients[place]
@@ -137,6 +137,6 @@ def look_closer(clipped: Clipped, unscaled: Iterable[int]) -> list[NonfiniteTens
 
 
 def zero_counts(gradients: Sequence[Tensor]) -> Tensor:
-    """How many entries are exactly 0, and how many there are."""
+    """The number of entries that are exactly 0, and of all entries."""
     zeros = torch.stack([(gradient == 0).sum() for gradient in gradients]).sum()
     return torch.stack([zeros, zeros.new_full((), sum(g.numel() for g in gradients))])

@@ -1,4 +1,4 @@
-"""Where any torch loop can be watched: gradient clipping and optimizer steps, by thread.
+"""Hooks in any torch loop: gradient clipping and optimizer steps, by thread.
 
 The hooks are process-wide while a listener is open, and pass everything through on threads that
 have none.
@@ -31,7 +31,7 @@ class Listener(Protocol):
         and they are still there."""
 
     def stepped(self, optimizer: torch.optim.Optimizer) -> None:
-        """The optimizer has used them."""
+        """The optimizer has used the gradients."""
 
 
 _here = threading.local()
@@ -41,13 +41,13 @@ _undo: list[Callable[[], None]] = []
 
 
 def listen(listener: Listener) -> None:
-    """Call ``listener`` for what happens on this thread from now on."""
+    """Call ``listener`` for clippings and steps on this thread from now on."""
     _listeners().append(listener)
     hold()
 
 
 def hold() -> None:
-    """Keep the hooks in, for one who listens often; until `let_go`."""
+    """Keep the hooks installed until `let_go`, for frequent listening."""
     global _open
     with _lock:
         _open += 1
@@ -66,7 +66,7 @@ def let_go() -> None:
 
 
 def ignore(listener: Listener) -> None:
-    """Call it no more. On the thread that it listens on."""
+    """Stop calling it. Call this on the thread that it listens on."""
     try:
         _listeners().remove(listener)
     except ValueError:

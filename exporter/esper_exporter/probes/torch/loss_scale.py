@@ -1,4 +1,4 @@
-"""The AMP loss scale: whether it is the policy's, and as it is now."""
+"""The AMP loss scale: its current value, and whether it is the policy's."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ class LossScale:
 
     @property
     def enabled(self) -> bool:
-        """Whether there is one, in use."""
+        """Whether a scaler is in use."""
         return self._scaler is not None and bool(self._scaler.is_enabled())
 
     @property
     def of_policy(self) -> bool:
-        """Whether it scales the policy's loss, as far as it has been seen."""
+        """Whether it scales the policy's loss, as far as is known."""
         return self.enabled and (self._known or self._records() is None or self._optimizer is None)
 
     def look(self) -> None:
-        """See which optimizers it unscales now; it forgets them after each step."""
+        """Note the optimizers that it unscales now; it forgets them after each step."""
         records = self._records()
         if self.enabled and records and self._optimizer is not None:
             self._known = self._known or id(self._optimizer) in records
             self.shared = self.shared or any(each != id(self._optimizer) for each in records)
 
     def see(self, update: PolicyUpdate) -> None:
-        """Keep the scale as it is now."""
+        """Record the current scale."""
         self.look()
         now = getattr(self._scaler, "_scale", None) if self.of_policy else None
         if now is not None:

@@ -1,4 +1,4 @@
-"""What torch reports about itself: memory of the CUDA allocator, compilations of torch.compile."""
+"""torch's own numbers: memory of the CUDA allocator, compilations of torch.compile."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Memory:
         }
 
     def fields(self, stats: Mapping[str, Any]) -> dict[str, float | int]:
-        """Fields of INFRASTRUCTURE_SNAPSHOT (GiB) from memory_stats; none from none."""
+        """Fields of INFRASTRUCTURE_SNAPSHOT (GiB) from memory_stats; empty from empty stats."""
         if not stats:
             return {}
         allocated = stats["allocated_bytes.all.current"] / GIB
@@ -81,7 +81,7 @@ def emit_machine(
 
 
 def compilation() -> dict[str, int]:
-    """Counts of torch.compile so far; empty in a process that has not used it."""
+    """Counts of torch.compile so far; empty in a process without any."""
     if "torch._dynamo.utils" not in sys.modules:
         return {}
     from torch._dynamo import convert_frame, utils

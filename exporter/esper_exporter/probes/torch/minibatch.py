@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 UNDERFLOW = -50.0
-"""Log-probabilities below it are counted: the next thing they become is NaN (plan, C.6)."""
+"""Log-probabilities below it are counted: they become NaN next (plan, C.6)."""
 
 PER_HEAD = (
     *("ratio_max", "active", "learnable", "entropy", "choice_entropy", "kl", "clipped"),
@@ -21,12 +21,12 @@ JOINT = (
     *("all_steps", "ratio_min", "ratio_max", "kl_max", "log_prob_min", "log_prob_max"),
 )
 MOST_VALUES = 1 << 22
-"""Values kept of an update before they are measured: 16 MiB of float32."""
+"""The most values that wait to be measured: 16 MiB of float32."""
 
 
 @dataclass(frozen=True, slots=True)
 class Steps:
-    """What minibatches are made of; all (heads, steps) or, ``valid``, (steps,)."""
+    """The arrays of a minibatch; all (heads, steps) or, ``valid``, (steps,)."""
 
     log_probs: Tensor
     old_log_probs: Tensor
@@ -38,7 +38,7 @@ class Steps:
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """What a loop hands over of its minibatches: minibatches alike are measured together."""
+    """The arrays that a loop passes: minibatches with the same ones are measured together."""
 
     heads: tuple[str, ...]
     with_old: tuple[str, ...]
@@ -50,7 +50,7 @@ class Given:
 
 @dataclass(slots=True)
 class Rows:
-    """Minibatches that are alike, until they are measured."""
+    """Minibatches with the same arrays, until they are measured."""
 
     given: Given
     values: list[Tensor] = field(default_factory=list)
@@ -65,7 +65,7 @@ class Rows:
         self.size += values.numel()
 
     def measured(self, clip_ratio: float) -> Tensor:
-        """The vector of all of them, by `measure`; none are kept."""
+        """The vector of all minibatches, by `measure`; they are dropped."""
         values = self.values[0] if len(self.values) == 1 else torch.cat(self.values, 1)
         flags = torch.cat(self.flags, 1) if self.flags else None
         self.values, self.flags, self.size = [], [], 0
@@ -100,7 +100,7 @@ def stack_flags(
     learnable: Mapping[str, Tensor] | None,
     valid: Tensor | None,
 ) -> Tensor | None:
-    """Flags by head, then whether a step is valid: (rows, steps) bool; None where none is given."""
+    """Flags by head, then whether a step is valid: (rows, steps) bool; None without flags."""
     rows = [
         given[head].reshape(-1).bool()
         for given in (active, learnable)
@@ -141,7 +141,7 @@ def _index(place: Sequence[int], like: Tensor) -> Tensor:
 
 
 def nonfinite(values: Tensor, heads: int, valid: Tensor | None) -> tuple[list[bool], list[bool]]:
-    """Which heads' log-probabilities are NaN, which infinite. Waits for the device."""
+    """Whether each head's log-probabilities are NaN, and infinite. Waits for the device."""
     new = values[:heads]
     seen = torch.ones_like(new[0], dtype=torch.bool) if valid is None else valid
     return (new.isnan() & seen).any(1).tolist(), (new.isinf() & seen).any(1).tolist()

@@ -1,4 +1,4 @@
-"""What is not finite in an update's vectors: which source, head or layer, NaN or Inf."""
+"""Find non-finite values in an update's vectors: source, head or layer, NaN or Inf."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from esper_exporter.probes.torch.nonfinite_report import Findings, Found
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
 MOST_LAYERS = 8
-"""Layers that one report names: a NaN loss is in all of them."""
+"""Layers that one report names: a NaN loss reaches all of them."""
 
 _SAMPLE_SOURCES = {
     "values": "values",
@@ -30,17 +30,17 @@ _SAMPLE_SOURCES = {
 
 @dataclass(slots=True)
 class Piece:
-    """One vector of an update: what it is, and what the host needs to know to read it."""
+    """One vector of an update: its kind, and what the host needs to read it."""
 
     kind: str
     vector: Tensor | None
     about: Any = None
     values: Array = field(default_factory=lambda: np.empty(0))
-    """The vector on the host, where it is there at once."""
+    """The vector on the host, where it is available at once."""
 
 
 class Sources:
-    """Looks into vectors on the host, and adds what is not finite to the findings."""
+    """Checks vectors on the host, and adds non-finite sources to the findings."""
 
     def __init__(self, findings: Findings, layout: Layout) -> None:
         self.findings = findings
@@ -68,7 +68,7 @@ class Sources:
         self.findings.add(self._in_layers("gradients", indices, norms))
 
     def look(self, piece: Piece, values: Array) -> None:
-        """Note what is not finite in a vector that has reached the host."""
+        """Note the non-finite sources of a vector that has reached the host."""
         if piece.kind == "minibatch":
             self.findings.add(self._in_minibatch(piece.about, values))
         elif piece.kind == "loss":

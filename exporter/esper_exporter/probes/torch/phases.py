@@ -1,4 +1,4 @@
-"""How long the parts of a training step take: CUDA events on a GPU, a clock on a CPU."""
+"""Times of the parts of a training step: CUDA events on a GPU, a clock on a CPU."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import torch
 from esper_exporter.contract.vocabulary import PHASES
 
 MAX_TIMES = 2048
-"""Times kept of one phase between two tellings."""
+"""The most times kept of one phase between two reports."""
 
 
 class Phases:
-    """Times of each phase in milliseconds, until they are taken."""
+    """Times of each phase in milliseconds, until `take`."""
 
     def __init__(self, device: torch.device) -> None:
         self._cuda = device.type == "cuda"
@@ -26,7 +26,7 @@ class Phases:
 
     @contextmanager
     def time(self, phase: str) -> Iterator[None]:
-        """Time the block as one of `PHASES`; another name is not kept."""
+        """Time the block as one of `PHASES`; other names are ignored."""
         if self._cuda and phase != "epoch":
             begin, end = self._event(), self._event()
             begin.record()
@@ -47,13 +47,13 @@ class Phases:
         return torch.cuda.Event(enable_timing=True)
 
     def add(self, phase: str, milliseconds: float) -> None:
-        """Keep one time."""
+        """Record one time."""
         times = self._times.get(phase)
         if times is not None:
             times.append(milliseconds)
 
     def take(self) -> dict[str, tuple[float, ...]]:
-        """The times that are known by now and were not taken yet; nothing is waited for."""
+        """The times known by now and not taken yet. Waits for nothing."""
         while self._running and self._running[0][2].query():
             phase, begin, end = self._running.popleft()
             self.add(phase, begin.elapsed_time(end))

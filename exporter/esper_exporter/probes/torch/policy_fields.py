@@ -19,7 +19,7 @@ Fields = dict[str, Any]
 
 RATIO_LIMIT = 5.0
 DETERMINISTIC = 0.95
-"""From this determinism on a policy hardly chooses (plan, C.5)."""
+"""A policy with at least this determinism hardly chooses (plan, C.5)."""
 
 _LARGEST = frozenset({"ratio_max", "kl_max", "log_prob_max"})
 _SMALLEST = frozenset({"ratio_min", "log_prob_min"})
@@ -50,7 +50,7 @@ class _Table:
 
 
 def _in_all(measured: Sequence[tuple[Given, Array]], field: str) -> set[str]:
-    """The heads of which every minibatch gave this."""
+    """The heads for which every minibatch has this."""
     return set.intersection(*(set(getattr(given, field)) for given, _ in measured))
 
 
@@ -184,17 +184,17 @@ class Sample:
 
     @property
     def skewness(self) -> float | None:
-        """Third standardised moment; None where nothing varies."""
+        """Third standardised moment; None without variance."""
         return self._third / self.variance**1.5 if self.variance > 1e-20 else None
 
     @property
     def kurtosis(self) -> float | None:
-        """Excess over a normal distribution's; None where nothing varies."""
+        """Excess over a normal distribution's; None without variance."""
         return self._fourth / self.variance**2 - 3.0 if self.variance > 1e-20 else None
 
 
 def rollout_fields(arrays: Mapping[str, Array], heads: Heads) -> Fields:
-    """Values, returns, advantages, TD errors and actions of an update's rollout, those given."""
+    """Values, returns, advantages, TD errors and actions of an update's rollout, where given."""
     samples = {
         name: Sample(arrays[name])
         for name in ("values", "returns", "errors", "advantages", "raw_advantages", "td_errors")
@@ -254,7 +254,7 @@ def rollout_fields(arrays: Mapping[str, Array], heads: Heads) -> Fields:
 def _error_fields(
     samples: Mapping[str, Sample], errors: Sample, arrays: Mapping[str, Array]
 ) -> Fields:
-    """How well the critic foretold the returns."""
+    """How well the critic predicted the returns."""
     values, returns = samples["values"], samples["returns"]
     found: Fields = {
         "value_prediction_error_mean": errors.mean,
@@ -283,7 +283,7 @@ def _advantage_fields(advantages: Sample) -> Fields:
 
 
 def stability(fields: Mapping[str, Any], nonfinite: bool) -> float:
-    """Numerical health, 0 to 1: 0 when anything was not finite, else the product
+    """Numerical health, 0 to 1: 0 when any value was not finite, else the product
 
     (1 − u) · min(1, 10 / g) · min(1, 5 / r)
 

@@ -141,7 +141,7 @@ class PolicyProbe:
         return PolicyUpdate(setup, self, batch)
 
     def begin(self, update: PolicyUpdate) -> None:
-        """For `PolicyUpdate.begin`. An update that was never ended was not completed."""
+        """For `PolicyUpdate.begin`. An update without an end was not completed."""
         self._poll()
         if self._current is not None:
             self._close_update(self._current, "no_event")
@@ -163,7 +163,7 @@ class PolicyProbe:
         listen(self)
 
     def end(self, update: PolicyUpdate, error: BaseException | None) -> None:
-        """For `PolicyUpdate.end`. A second end is none."""
+        """For `PolicyUpdate.end`. A second end does nothing."""
         if update is self._current:
             self._close_update(update, None if error is None else "raised")
 
@@ -179,7 +179,7 @@ class PolicyProbe:
         self._send(update, incomplete)
 
     def drop(self, update: PolicyUpdate) -> None:
-        """Forget the running update: there was none."""
+        """Drop the running update."""
         if update is self._current:
             ignore(self)
             self._current = None
@@ -196,11 +196,11 @@ class PolicyProbe:
         return self._emitter.group_id
 
     def record_time(self, phase: str, milliseconds: float) -> None:
-        """A time of a phase that was measured elsewhere."""
+        """Record a phase's time that the caller measured."""
         self._phases.add(phase, milliseconds)
 
     def flush(self) -> None:
-        """Wait for what is on its way from the device, and emit it."""
+        """Wait for pending copies from the device, and emit them."""
         self._transfer.flush()
 
     def clip_grad_norm_(
@@ -289,7 +289,7 @@ class PolicyProbe:
                 self._saw(update, found, float(max_norm), before_clipping=True)
 
     def stepping(self, optimizer: torch.optim.Optimizer) -> None:
-        """An optimizer's step, in an update of this thread: what no clipping showed is measured."""
+        """An optimizer's step in an update of this thread: measures what no clipping showed."""
         update = self._current
         if update is None:
             return
@@ -359,7 +359,7 @@ class PolicyProbe:
         )
 
     def close(self) -> None:
-        """Emit what is still in transfer. The one call that waits for the device."""
+        """Emit updates that are still in transfer. The only call that waits for the device."""
         try:
             self._transfer.flush()
             emit_machine(self._emitter, self._memory, self._phases, self._updates, self._every)

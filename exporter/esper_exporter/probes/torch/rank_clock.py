@@ -89,7 +89,7 @@ class RankClock:
         self._exporter.check_ranks(self._step - 1, loss=loss, gradient_norm=gradient_norm)
 
     def close(self) -> None:
-        """Take the hooks off."""
+        """Remove the hooks."""
         while self._handles:
             self._handles.pop().remove()
 
