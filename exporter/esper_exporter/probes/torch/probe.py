@@ -331,13 +331,11 @@ class PolicyProbe:
         ``times_ms`` gives the time of each phase, ``fields`` further fields of the contract. All
         are plain numbers: reading a tensor of a GPU would wait for it, and is the caller's choice.
         """
-        reported = {"env_id": env_id, "inner_epoch": inner_epoch, "host_lr": lr}
-        reported |= {"val_accuracy": val_accuracy, "val_loss": val_loss}
-        reported |= dict.fromkeys(("train_loss", "host_train_loss"), train_loss)
-        reported |= dict.fromkeys(("host_grad_norm", "host_grad_norm_pre_clip"), grad_norm_pre_clip)
-        self._emitter.emit(
-            "TOLARIA_EPOCH_COMPLETED", {**reported, **host_times(times_ms), **fields}
-        )
+        values = {"env_id": env_id, "inner_epoch": inner_epoch, "host_lr": lr}
+        values |= {"val_accuracy": val_accuracy, "val_loss": val_loss}
+        values |= dict.fromkeys(("train_loss", "host_train_loss"), train_loss)
+        values |= dict.fromkeys(("host_grad_norm", "host_grad_norm_pre_clip"), grad_norm_pre_clip)
+        self._emitter.emit("TOLARIA_EPOCH_COMPLETED", {**values, **host_times(times_ms), **fields})
 
     def training_started(self, **fields: Any) -> None:
         """Begin the run: TRAINING_STARTED with what the probe knows (learning rate, clip ratio,
