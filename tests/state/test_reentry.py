@@ -139,12 +139,12 @@ def test_work_is_done_now_only_where_the_state_is_free_and_nothing_waits() -> No
     done: list[str] = []
     lock = StateLock(lambda: done.append("error"))
 
-    def outer(name: str) -> None:
-        assert not lock.do_now(done.append, "inner")
+    def outer(name: str, count: int) -> None:
+        assert not lock.do_now(outer, "inner", 1)
         lock.submit(lambda: done.append("queued"))
-        done.append(name)
+        done.extend([name] * count)
 
-    assert lock.do_now(outer, "outer")
+    assert lock.do_now(outer, "outer", 1)
     assert lock.do_now(divmod, 1, 0)
     assert (done, lock.taken) == (["outer", "queued", "error"], False)
 

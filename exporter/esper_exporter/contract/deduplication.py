@@ -11,6 +11,9 @@ from esper_exporter.contract.events import Event
 MAX_PENDING = 1024
 MAX_IDS = 8192
 
+MAX_UNREAD = 64
+"""Arrivals whose identity is not looked at yet."""
+
 _IDENTITIES = {
     row.name: attrgetter(*row.identity) for row in TYPES.values() if len(row.identity) > 1
 }
@@ -38,21 +41,28 @@ class DualEmitFilter:
         self._waiting: OrderedDict[tuple[object, ...], _Waiting] = OrderedDict()
         self._names: dict[str, str] = {}
         self._kept: deque[tuple[str, tuple[object, ...]]] | None = deque(maxlen=MAX_PENDING)
+        self._unread: list[Event] = []
 
     def is_duplicate(self, event: Event) -> bool:
         """Whether the event repeats, under the other name, an earlier report."""
         values_of = _IDENTITIES.get(event.type)
         if values_of is None:
             return False
-        reported = values_of(event.data)
         if self._kept is not None:
             if self._names.setdefault(event.type, event.name) == event.name:
-                self._kept.append((event.type, reported))
+                self._unread.append(event)
+                if len(self._unread) >= MAX_UNREAD:
+                    self._read(self._kept)
                 return False
+            self._read(self._kept)
             kept, self._kept = self._kept, None
             for kind, earlier in kept:
                 self._repeats(kind, self._names[kind], earlier)
-        return self._repeats(event.type, event.name, reported)
+        return self._repeats(event.type, event.name, values_of(event.data))
+
+    def _read(self, kept: deque[tuple[str, tuple[object, ...]]]) -> None:
+        unread, self._unread = self._unread, []
+        kept.extend((each.type, _IDENTITIES[each.type](each.data)) for each in unread)
 
     def _repeats(self, kind: str, name: str, reported: tuple[object, ...]) -> bool:
         for value in reported:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import types
 import typing
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache, partial
@@ -44,9 +44,6 @@ Check = Callable[[Any], bool]
 Texts = Callable[[Any], Iterable[Any]]
 """The texts in a value that was converted."""
 
-Pick = Callable[[tuple[Any, ...]], tuple[Any, ...]]
-"""Picks some of a payload's values."""
-
 
 @dataclass(frozen=True, slots=True)
 class FastPlan:
@@ -57,12 +54,10 @@ class FastPlan:
     """Whether none of its values holds other values, or needs help with its conversion."""
     checks: tuple[tuple[int, str, Check], ...]
     """By place and name of the field."""
-    labels: Pick
-    """The texts among the values of a payload that was converted."""
-    inner: tuple[tuple[int, Texts], ...]
-    """The places of those of its values that hold other texts, and how to find the texts."""
-    keyed: Pick
-    """The mappings among the values whose keys are texts."""
+    may_convert: Callable[[dict[str, Any]], bool]
+    """Whether a dict passes all of them."""
+    fits: Callable[[Any], bool]
+    """Whether the texts of a payload that was converted are plain."""
     texts_of: Texts | None
     """The texts of such a payload in another one, None where it has none."""
     getters: dict[type, Getter | None] = field(default_factory=dict)
@@ -72,33 +67,68 @@ class FastPlan:
 @cache
 def fast_plan_of(payload: type[msgspec.Struct]) -> FastPlan:
     """The checks of a payload class."""
-    hints = [without_none(each.type)[0] for each in msgspec.structs.fields(payload)]
-    names = payload.__struct_fields__
-    checks = [(place, check) for place, hint in enumerate(hints) if (check := _check(hint))]
-    labels = [place for place, hint in enumerate(hints) if hint is str]
-    inner: list[tuple[int, Texts]] = []
-    keyed: list[int] = []
-    for place, hint in enumerate(hints):
+    hints = {each.name: without_none(each.type)[0] for each in msgspec.structs.fields(payload)}
+    checks = {name: check for name, hint in hints.items() if (check := _check(hint)) is not None}
+    labels = [name for name, hint in hints.items() if hint is str]
+    inner: dict[str, Texts] = {}
+    keyed: list[str] = []
+    for name, hint in hints.items():
         if get_origin(hint) is dict:
-            found = _texts_of_values(hint)
+            texts = _texts_of_values(hint)
             if get_args(hint)[0] in _NAMES:
-                keyed.append(place)
+                keyed.append(name)
         else:
-            found = None if hint is str else _texts(hint)
-        if found is not None:
-            inner.append((place, found))
+            texts = None if hint is str else _texts(hint)
+        if texts is not None:
+            inner[name] = texts
     return FastPlan(
         payload,
         not any(
             is_payload(hint) or hint is TextFloat or get_origin(hint) in (dict, tuple)
-            for hint in hints
+            for hint in hints.values()
         ),
-        tuple((place, names[place], check) for place, check in checks),
-        _picker(labels),
-        tuple(inner),
-        _picker(keyed),
-        _attributes([names[place] for place in labels]),
+        tuple((place, name, checks[name]) for place, name in enumerate(hints) if name in checks),
+        _compiled_checks(checks),
+        _compiled_fits(labels, inner, keyed),
+        _attributes(labels),
     )
+
+
+def _compiled_checks(checks: Mapping[str, Check]) -> Callable[[dict[str, Any]], bool]:
+    lines = []
+    for number, name in enumerate(checks):
+        lines.append(f"    value = source.get({name!r})")
+        lines.append(f"    if value is not None and not check_{number}(value): return False")
+    return _compiled(
+        ["def compiled(source):", *lines, "    return True"],
+        {f"check_{number}": check for number, check in enumerate(checks.values())},
+    )
+
+
+def _compiled_fits(
+    labels: Sequence[str], inner: Mapping[str, Texts], keyed: Sequence[str]
+) -> Callable[[Any], bool]:
+    lines = [f"    texts = ({''.join(f'made.{name}, ' for name in labels)})"]
+    for number, name in enumerate(inner):
+        lines.append(f"    value = made.{name}")
+        lines.append(f"    if value: texts = (*texts, *texts_{number}(value))")
+    if labels or inner:
+        lines.append("    if texts and not all_fit(texts): return False")
+    for name in keyed:
+        lines.append(f"    value = made.{name}")
+        lines.append("    if value and not ''.join(value).isascii(): return False")
+    return _compiled(
+        ["def compiled(made):", *lines, "    return True"],
+        {f"texts_{number}": texts for number, texts in enumerate(inner.values())}
+        | {"all_fit": _all_fit},
+    )
+
+
+def _compiled(lines: Sequence[str], scope: dict[str, Any]) -> Callable[[Any], bool]:
+    """A function from its lines: a loop over fields takes as long as what is done with them."""
+    exec("\n".join(lines), scope)
+    compiled: Callable[[Any], bool] = scope["compiled"]
+    return compiled
 
 
 @cache
@@ -113,17 +143,6 @@ def _row_of(payload: type[msgspec.Struct]) -> type[msgspec.Struct]:
     with suppress(msgspec.ValidationError):
         msgspec.convert([], row)
     return row
-
-
-def _picker(places: Sequence[int]) -> Pick:
-    """What picks these values, however many they are, from all of a payload's: one look at a
-    tuple costs a tenth of one at an attribute."""
-    if len(places) > 1:
-        return itemgetter(*places)
-    if not places:
-        return lambda values: ()
-    place = places[0]
-    return lambda values: (values[place],)
 
 
 def _attributes(names: Sequence[str]) -> Texts | None:
@@ -154,16 +173,14 @@ def read_at_once(payload: type[msgspec.Struct], source: Any) -> Any:
     plan = fast_plan_of(payload)
     try:
         if type(source) is dict:
-            for _, name, check in plan.checks:
-                value = source.get(name)
-                if value is not None and not check(value):
-                    return None
+            if not plan.may_convert(source):
+                return None
             if plan.flat:
                 made = msgspec.convert(source, payload)
-                labels = plan.labels(astuple(made))
-                return made if not labels or _all_fit(labels) else None
-            made = msgspec.convert(source, payload, from_attributes=True, dec_hook=_convert_custom)
-            values = astuple(made)
+            else:
+                made = msgspec.convert(
+                    source, payload, from_attributes=True, dec_hook=_convert_custom
+                )
         else:
             stored = _stored(plan, source)
             for place, _, check in plan.checks:
@@ -171,22 +188,11 @@ def read_at_once(payload: type[msgspec.Struct], source: Any) -> Any:
                 if value is not None and not check(value):
                     return None
             # By place: no name has to be looked up.
-            values = astuple(
-                msgspec.convert(
-                    stored, _row_of(payload), from_attributes=True, dec_hook=_convert_custom
-                )
+            row = msgspec.convert(
+                stored, _row_of(payload), from_attributes=True, dec_hook=_convert_custom
             )
-            made = payload(*values)
-        texts: Collection[Any] = plan.labels(values)
-        for place, texts_in in plan.inner:
-            if values[place]:
-                texts = [*texts, *texts_in(values[place])]
-        if texts and not _all_fit(texts):
-            return None
-        for mapping in plan.keyed(values):
-            if mapping and not "".join(mapping).isascii():
-                return None
-        return made
+            made = payload(*astuple(row))
+        return made if plan.fits(made) else None
     except Exception:
         return None
 
@@ -264,11 +270,7 @@ def _plain_sequence(item: Check | None) -> Check:
 def _is_plain(plan: FastPlan, value: Any) -> bool:
     """Whether a payload in another one may be converted with it."""
     if type(value) is dict:
-        for _, name, check in plan.checks:
-            found = value.get(name)
-            if found is not None and not check(found):
-                return False
-        return True
+        return plan.may_convert(value)
     stored = _stored(plan, value)
     for place, _, check in plan.checks:
         if stored[place] is not None and not check(stored[place]):
@@ -290,7 +292,9 @@ def _texts(hint: Any) -> Texts | None:
         return (lambda value: value) if args[0] in _NAMES else None
     if origin is tuple and args[-1] is not Ellipsis:
         places = [place for place, arg in enumerate(args) if arg is str]
-        return _picker(places) if places else None
+        if len(places) == 1:
+            return lambda value: (value[places[0]],)
+        return itemgetter(*places) if places else None
     if origin is tuple:
         return (lambda value: value) if args[0] is str else _texts_of_all(_texts(args[0]))
     return None

@@ -7,11 +7,12 @@ taken. What must not happen while it is held (log lines, files) happens after.
 from __future__ import annotations
 
 import threading
-import time
 from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
+from time import perf_counter
+from time import time as unix_time
 from typing import Protocol
 
 from esper_exporter.contract.events import Event
@@ -88,7 +89,7 @@ class Ingest:
         self._journal = journal
         self._on_batch = on_batch
         self._batch_ended = False
-        self._unix = time.time if clock is utc_now else lambda: clock().timestamp()
+        self._unix = unix_time if clock is utc_now else lambda: clock().timestamp()
         self._forked = False
         self._reading = _Reading()
         self._in_flight: deque[None] = deque()
@@ -105,7 +106,7 @@ class Ingest:
         ``begun`` is when that began, by ``time.perf_counter()``, where it was before this call.
         """
         if begun is None:
-            begun = time.perf_counter()
+            begun = perf_counter()
         if self._forked or self._reading.depth:
             self._take("emit", self._read_event, event, begun)
             return
@@ -133,7 +134,7 @@ class Ingest:
 
     def take_line(self, line: bytes | str) -> None:
         """Take in one event as a line of JSON."""
-        begun = time.perf_counter()
+        begun = perf_counter()
         try:
             event = parse_line(line)
         except Exception:
@@ -238,8 +239,8 @@ class Ingest:
 
     def _bring(self, event: Event, begun: float) -> None:
         counts = self._counts
-        arrived = time.time()
-        counts.last_event = arrived if self._unix is time.time else self._unix()
+        arrived = unix_time()
+        counts.last_event = arrived if self._unix is unix_time else self._unix()
         try:
             if event.ignored:
                 counts.count(counted.FIELDS_IGNORED, by=float(len(event.ignored)))
@@ -259,7 +260,7 @@ class Ingest:
         finally:
             if self._runs.news:
                 self._note_faults()
-            counts.emitted(time.perf_counter() - begun)
+            counts.emitted(perf_counter() - begun)
 
     def _refuse(self, refused: Rejected, begun: float) -> None:
         counts = self._counts
@@ -274,7 +275,7 @@ class Ingest:
         finally:
             if self._runs.news:
                 self._note_faults()
-            counts.emitted(time.perf_counter() - begun)
+            counts.emitted(perf_counter() - begun)
 
     def _bring_snapshot(self, found: SnapshotImport, now: datetime) -> None:
         counts = self._counts

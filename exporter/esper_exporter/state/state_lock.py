@@ -14,6 +14,8 @@ from threading import get_ident
 from typing import TypeVar
 
 T = TypeVar("T")
+A = TypeVar("A")
+B = TypeVar("B")
 
 WAIT_SECONDS = 0.25
 """How long work waits for another thread. After that the other thread does it as well."""
@@ -56,8 +58,8 @@ class StateLock:
         if self._holder != me:
             self._work_off(queue, me, wait)
 
-    def do_now(self, work: Callable[..., object], *args: object) -> bool:
-        """Do ``work(*args)`` with the state held, if it is free and no work is queued;
+    def do_now(self, work: Callable[[A, B], object], one: A, other: B) -> bool:
+        """Do ``work(one, other)`` with the state held, if it is free and no work is queued;
         whether it was done. As `submit`, without a queue on the way."""
         if self._holder is not None or self._queue or not self._lock.acquire(False):
             return False
@@ -65,7 +67,7 @@ class StateLock:
         try:
             self._holder = me
             try:
-                work(*args)
+                work(one, other)
             except Exception:
                 self._on_error()
         finally:
