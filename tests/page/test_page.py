@@ -361,15 +361,21 @@ def test_a_fault_stays_in_the_log_through_any_number_of_steps(show: Show) -> Non
     exporter.emit(started())
     exporter.emit(update(1.0, head_nan_detected={"op": True}))
     tab = show(exporter)
+    stage = {"slot_id": "r0c0", "env_id": 0, "from_stage": "TRAINING", "to_stage": "BLENDING"}
     for number in range(400):
         exporter.emit(decision(2.0 + number, number % 2))
+        exporter.emit(event("SEED_STAGE_CHANGED", stage, 2.0 + number))
         if number % 100 == 99:
             tab.until(
                 "return document.querySelector('.live .dim').innerText.includes('0.')"
                 " || document.querySelector('.dec tr[data-decision]')"
             )
             time.sleep(1.1)
+    assert "faults 1" in tab.text(".chips")
+    tab.run("document.querySelectorAll('.chips button')[1].click()")
+    tab.until("return document.querySelectorAll('.log > div').length === 1")
     assert "non-finite" in tab.texts(".log .crit")
+    tab.go()  # and for who opens the page only now
     assert "faults 1" in tab.text(".chips")
 
 

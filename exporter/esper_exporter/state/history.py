@@ -18,9 +18,10 @@ import msgspec
 from msgspec.structs import astuple
 
 from esper_exporter.contract.events import Event
+from esper_exporter.contract.simic import AnomalyDetectedPayload
 from esper_exporter.contract.tamiyo import HeadUpdatePayload, TamiyoPolicyUpdatePayload
 from esper_exporter.contract.tolaria import TolariaRollbackPayload
-from esper_exporter.state.latches import Latch
+from esper_exporter.state.latches import FINITENESS_ANOMALIES, Latch
 from esper_exporter.state.run import RunState
 
 UPDATES = 600
@@ -28,6 +29,7 @@ HELD_UPDATES = 32
 """Policy updates that are held before they are taken apart."""
 EVENTS = 200
 ROUTINE_EVENTS = 50
+FAULT_EVENTS = 100
 MARKS = 100
 HEAD_WINDOW = 8
 HEAD_TRAIL = 20
@@ -131,6 +133,8 @@ class RunHistory:
     marks: deque[Mark] = field(default_factory=lambda: deque(maxlen=MARKS))
     events: deque[LoggedEvent] = field(default_factory=lambda: deque(maxlen=EVENTS))
     routine: deque[LoggedEvent] = field(default_factory=lambda: deque(maxlen=ROUTINE_EVENTS))
+    faults: deque[LoggedEvent] = field(default_factory=lambda: deque(maxlen=FAULT_EVENTS))
+    """What set a latch, skipped an update or rolled back: no other event may push it out."""
     latches: dict[str, LatchSeen] = field(default_factory=dict)
     """By ``head/kind`` or by source."""
     _lightings: int = 0
@@ -181,6 +185,8 @@ class RunHistory:
             return
         data = event.data
         ring = self.routine if kind in ROUTINE else self.events
+        if kind == "TOLARIA_ROLLBACK" or _nonfinite(data):
+            ring = self.faults
         if kind == "TAMIYO_POLICY_UPDATE" and not data.skipped:
             self._begin(data.ppo_update_idx)
             self._held.append((seq, self.number, event))
@@ -202,7 +208,7 @@ class RunHistory:
         fault = ""
         if lit:
             fault = self._latched(run, event.timestamp.timestamp(), kind)
-            ring = self.events  # whatever kind it is of, nothing routine may push it out
+            ring = self.faults
         ring.append(LoggedEvent(seq, self.number, event, fault))
 
     def _begin(self, reported: int | None) -> None:
@@ -239,6 +245,10 @@ class RunHistory:
         elif fresh:
             self.marks.append(Mark(self.seq, number, when, "fault", text, bool(heads)))
         return text
+
+
+def _nonfinite(data: object) -> bool:
+    return isinstance(data, AnomalyDetectedPayload) and data.anomaly_type in FINITENESS_ANOMALIES
 
 
 def _named(run: RunState) -> list[tuple[str, Latch]]:

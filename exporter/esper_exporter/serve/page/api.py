@@ -251,7 +251,7 @@ def _history(key: str, history: RunHistory, since: str) -> Json:
     marks = takewhile(lambda mark: mark.seq > after, reversed(history.marks))
     logged = [
         line
-        for ring in (history.events, history.routine)
+        for ring in (history.events, history.routine, history.faults)
         for line in takewhile(lambda line: line.seq > after, reversed(ring))
     ]
     logged.sort(key=lambda line: line.seq)

@@ -29,9 +29,9 @@ export function Events({ page, full }) {
   return html`<${Panel} id="events" title="Events" note=${note} right=${chips} cls=${`p-events ${full ? 'full' : ''}`}>
     ${waiting > 0 && html`<button class="fresh" onClick=${() => page.filter({ held: null })}>${waiting} new</button>`}
     <div class="log" role="log" aria-live="off" onMouseEnter=${() => page.hold(true)} onMouseLeave=${() => page.hold(false)}>
-      ${!history.events.length && html`<p class="dim">Newest first, the last 200.</p>`}
+      ${!history.events.length && html`<p class="dim">Newest first: the last 200, and 100 faults.</p>`}
       ${history.events.length > 0 && !shown.length && html`<p class="dim">No line fits the filter.</p>`}
-      ${shown.slice(0, full ? 250 : 60).map((e) => html`<div key=${e.seq} class=${page.cursor !== null && page.cursor === e.update ? 'at' : ''} data-type=${e.type} data-group=${e.group}>
+      ${shown.slice(0, full ? 350 : 60).map((e) => html`<div key=${e.seq} class=${page.cursor !== null && page.cursor === e.update ? 'at' : ''} data-type=${e.type} data-group=${e.group}>
         <time class="dim" title=${day(e.time, chosen.utc)}>${clock(e.time, chosen.utc)}</time><span class=${`${e.colour} ${e.word === 'non-finite' ? 'b6' : ''}`}>${e.word}</span><span class="dim env">${missing(e.env) ? MISSING : e.env}</span><span class=${e.group === 'faults' ? 'text' : 'dim'} title=${e.text}>${e.text}</span></div>`)}
     </div>
   </${Panel}>`;

@@ -3,6 +3,7 @@
 const KEPT_UPDATES = 600;
 const KEPT_EVENTS = 200;
 const KEPT_ROUTINE = 50;
+const KEPT_FAULTS = 100;
 const KEPT_MARKS = 100;
 const KEPT_HEADS = 20;
 const LOST_AFTER = 2; // failed polls in a row
@@ -155,9 +156,12 @@ export function merge(before, answer) {
   };
 }
 
-// The last events; what comes with every step has places of its own, so that it pushes no fault out.
+// The last events. Faults, and what comes with every step, have places of their own: nothing pushes
+// a fault out.
 function recent(events) {
+  const fault = (e) => e.colour === 'crit';
   const routine = events.filter((e) => e.routine).slice(-KEPT_ROUTINE);
-  const rare = events.filter((e) => !e.routine).slice(-KEPT_EVENTS);
-  return [...rare, ...routine].sort((a, b) => a.seq - b.seq);
+  const faults = events.filter(fault).slice(-KEPT_FAULTS);
+  const others = events.filter((e) => !e.routine && !fault(e)).slice(-KEPT_EVENTS);
+  return [...others, ...faults, ...routine].sort((a, b) => a.seq - b.seq);
 }
