@@ -1,4 +1,4 @@
-// The page: what is looked at, which keys do what, and the parts in their places.
+// The page: the selected view and run, the keys, and the parts in their places.
 
 import { html, render } from './vendor/preact-htm.js';
 import { Environments, environments } from './envs.js';
@@ -7,11 +7,10 @@ import { Heads } from './heads.js';
 import { Config, MachineLine, SystemFull } from './machine.js';
 import { Policy, PolicyFull } from './policy.js';
 import { seconds, Store } from './store.js';
-import { Header, Latches, Strip, Verdict, VIEWS } from './top.js';
+import { Header, Latches, Strip, Verdict, VIEWS, viewsOf } from './top.js';
 import { applyTheme, choose, chosen, later, reveal } from './ui.js';
 
 const OVER = new Set(['finished', 'ended', 'failed', 'superseded']);
-const PARTS = { latches: 'overview', heads: 'overview', policy: 'overview', envs: 'overview', events: 'overview', system: 'overview' };
 const narrow = matchMedia('(max-width: 640px)');
 
 const Drawer = later(() => import('./drawer.js'), 'Drawer', draw);
@@ -59,7 +58,7 @@ addEventListener('hashchange', () => {
 
 const silenceOf = (run) => (run && store.data && run.silence !== null ? run.silence + (OVER.has(run.state) && run.ended ? 0 : store.now() - store.data.now) : null);
 
-// Everything the parts need to know, made anew for each drawing.
+// What the parts draw from, built for each drawing.
 function page() {
   const { data } = store;
   const detail = data ? data.run : null;
@@ -92,7 +91,7 @@ function page() {
 // A reason leads to its part: here, or on the overview.
 function show(part) {
   if (reveal(part)) return;
-  go({ view: PARTS[part] || 'overview' });
+  go({ view: 'overview' });
   requestAnimationFrame(() => requestAnimationFrame(() => reveal(part)));
 }
 
@@ -232,22 +231,22 @@ function Body({ page: p }) {
 const App = ({ page: p }) => html`<${Header} page=${p} /><${Strip} page=${p} />${p.replay && html`<${ReplayBar} page=${p} />`}
   <main class=${p.env !== null && p.detail ? 'with-drawer' : ''}><${Verdict} page=${p} /><${Body} page=${p} /></main>
   ${p.env !== null && p.detail && html`<${Drawer} page=${p} />`}${open.help && html`<${Help} page=${p} />`}
-  <nav class="bottom" aria-label="Parts">${[...(p.runs.length > 1 ? [['runs', 'Runs']] : []), ...VIEWS].map(([id, title]) => html`<a key=${id} href=${link({ view: id })} class=${p.view === id ? 'on' : ''}>${title === 'Environments' ? 'Envs' : title}</a>`)}</nav>
+  <nav class="bottom" aria-label="Parts">${viewsOf(p.runs).map(([id, title]) => html`<a key=${id} href=${link({ view: id })} class=${p.view === id ? 'on' : ''}>${title === 'Environments' ? 'Envs' : title}</a>`)}</nav>
   <div class="sr" role="alert">${announced(p)}</div>`;
 
-// A latch that was set since the page was last drawn is said aloud once.
+// What a screen reader announces: each newly set latch, once.
 let lit = null;
-let said = '';
+let spoken = '';
 function announced(p) {
   if (!p.run) return '';
   const now = new Set(p.run.verdict.reasons.filter((r) => r.part === 'latches').map((r) => `${r.subject} ${r.text}`));
   const identity = p.run.key;
   if (lit && lit.identity === identity) {
     const fresh = [...now].filter((text) => !lit.now.has(text));
-    if (fresh.length) said = fresh.join('. ');
-  } else said = '';
+    if (fresh.length) spoken = fresh.join('. ');
+  } else spoken = '';
   lit = { identity, now };
-  return said;
+  return spoken;
 }
 
 let asked = false;

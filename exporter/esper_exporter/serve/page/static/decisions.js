@@ -6,7 +6,7 @@ import { Blocks, Fragment, Icon } from './ui.js';
 import { seconds } from './store.js';
 
 // Which decisions are on display: the newest one at each swap, no backlog, age from being shown.
-export class Carousel {
+class Carousel {
   constructor({ rows, swap_seconds: swap, age_seconds: age }) {
     this.rows = rows;
     this.swap = swap;
@@ -38,7 +38,7 @@ export class Carousel {
 }
 
 // Of a run that has ended: its last decisions, which no longer age.
-export const settled = (incoming, rows) =>
+const settled = (incoming, rows) =>
   [...incoming].sort((a, b) => b.time - a.time).slice(0, rows).map((decision) => ({ decision, since: null }));
 
 // The pip of an age: its colour and its disc, which empties.
@@ -63,7 +63,7 @@ let clock = 0; // seconds during which the page went on: while it stands still n
 let drawn = null;
 
 // What is on display now; a new run, or a recording played back, begins with an empty table.
-export function displayed(page) {
+function displayed(page) {
   const limits = page.data && page.data.limits.decisions;
   if (!limits || !page.detail) return { rows: 6, entries: [], limits: null };
   const incoming = page.detail.decisions;
@@ -82,7 +82,7 @@ export function displayed(page) {
 
 const Cell = ({ decision, head }) => {
   const [value, confidence] = decision.choices[head];
-  // WAIT chooses nothing else, whatever the heads said.
+  // WAIT uses no other head, whatever they chose.
   const text = head !== 'op' && decision.op === 'WAIT' ? '-' : choice(head, value);
   if (text === '-') return html`<td class="dim" data-head=${head}>-</td>`;
   const colour = head === 'op' ? action(value)[1] : 'text';
@@ -115,7 +115,7 @@ const Title = ({ page, limits }) => html`<h3 class="rule"><span>Decisions</span>
 export function Decisions({ page, heads }) {
   const { rows, entries, limits } = displayed(page);
   const columns = HEADS.filter((head) => heads.some((h) => h.name === head));
-  if (!columns.length && !entries.length) return html`<h3 class="rule"><span>Decisions</span><span class="dim">none reported: the policy has heads of its own</span></h3>`;
+  if (!columns.length && !entries.length) return html`<h3 class="rule"><span>Decisions</span><span class="dim">none reported: the policy has custom heads</span></h3>`;
   if (!columns.length) columns.push(...HEADS);
   return html`<${Title} page=${page} limits=${limits} /><div class="scroll"><table class=${`heads dec ${columns.length === 8 ? 'known' : ''}`} data-columns=${columns.length}>
     <caption class="sr">Decisions</caption>

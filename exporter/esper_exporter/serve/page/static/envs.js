@@ -5,7 +5,7 @@ import { action, code, fixed, missing, MISSING, plural, signed, stage, status } 
 import { range, Spark } from './lines.js';
 import { Icon, Panel, Share } from './ui.js';
 
-export const ROWS_AT_MOST = 8;
+const ROWS_AT_MOST = 8;
 const SLOTS_IN_A_ROW = 5;
 const SICK = new Set(['stalled', 'degraded', 'rollback']);
 

@@ -1,11 +1,11 @@
 // The event log: newest first, filtered by kind and text; new lines wait while the reader points at it.
-// What comes with every step (epochs, actions, gates) has a filter of its own and stays out of the others.
+// What comes with every step (epochs, actions, gates) has a separate filter and stays out of the others.
 
 import { html } from './vendor/preact-htm.js';
 import { clock, day, missing, MISSING } from './format.js';
 import { chosen, Panel } from './ui.js';
 
-export const FILTERS = [['all', 'all'], ['faults', 'faults'], ['policy', 'policy'], ['seeds', 'seeds'], ['envs', 'envs'], ['run', 'run'], ['steps', 'every step']];
+const FILTERS = [['all', 'all'], ['faults', 'faults'], ['policy', 'policy'], ['seeds', 'seeds'], ['envs', 'envs'], ['run', 'run'], ['steps', 'every step']];
 
 // The lines to show: newest first, those since the reader took hold of the list held back.
 export function lines(page) {

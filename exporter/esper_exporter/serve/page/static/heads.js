@@ -7,7 +7,7 @@ import { Blocks, Icon, Num, Panel } from './ui.js';
 import { HeadCard } from './head_card.js';
 import { Decisions } from './decisions.js';
 
-export const PER_GRID = 8;
+const PER_GRID = 8;
 
 // Before a run has reported, the panel shows Tamiyo's heads in dashes.
 const NO_CELL = { value: null, level: 'none', flag: '', blocks: 0, trend: 'none', trend_level: 'none' };
@@ -19,7 +19,7 @@ export const SKELETON = [
   name, label, coefficient, entropy: NO_CELL, gradient: NO_CELL, ratio: NO_CELL, state: 'unknown', state_level: 'none', nan: NO_LATCH, inf: NO_LATCH,
 }));
 
-export const inGrids = (heads) => {
+const inGrids = (heads) => {
   const grids = [];
   for (let i = 0; i < heads.length; i += PER_GRID) grids.push(heads.slice(i, i + PER_GRID));
   return grids;
@@ -61,7 +61,7 @@ const Latch = ({ head, kind }) => {
     <span>latched${where}</span> <${Icon} name="dot" /></td>`;
 };
 
-export const Coefficient = ({ head }) =>
+const Coefficient = ({ head }) =>
   head.coefficient > 1 ? html`<span class="co" title="weight of this head's entropy">${head.coefficient}×</span>` : null;
 
 const Grid = ({ heads, page, rest }) => html`<table class=${`heads ${rest ? `rest${heads.length}` : heads.length === 8 && heads[0].name === 'op' ? 'known' : ''}`} data-columns=${heads.length}>

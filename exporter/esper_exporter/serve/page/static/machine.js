@@ -1,4 +1,4 @@
-// The machine and the run's configuration: a line on the overview, in full on pages of their own.
+// The machine and the run's configuration: a line on the overview, in full in their views.
 
 import { html } from './vendor/preact-htm.js';
 import { bytes, fixed, missing, MISSING, percent, scientific, short, whole } from './format.js';

@@ -24,7 +24,7 @@ const WIDTH = 214;
 const HEIGHT = 44;
 
 // The numbers of a row from the history; where the norm before clipping is not measured, the norm.
-export function series(history, row) {
+function series(history, row) {
   const at = history.columns.indexOf(row.column);
   const other = row.second ? history.columns.indexOf(row.second) : -1;
   const main = history.rows.map((r) => (missing(r[at]) && other >= 0 ? r[other] : r[at]));
@@ -68,7 +68,7 @@ function boundText(row, level, limits, value) {
 }
 
 // The trainer's entropy is a sum over the heads, not nats: each head's share of its maximum times
-// its weight. Of a policy with heads of its own nothing is known about the greatest value.
+// its weight. The greatest value of custom heads is not known.
 const ENTROPY = "sum over the heads: each one's entropy as a share of its maximum, times its weight";
 
 function entropySub(detail) {
@@ -203,7 +203,7 @@ const Marks = ({ marks, across }) =>
 
 let loading = null;
 
-export function loadPlot() {
+function loadPlot() {
   loading ||= new Promise((done, failed) => {
     const sheet = document.createElement('link');
     sheet.rel = 'stylesheet';

@@ -46,7 +46,7 @@ const Row = ({ page, run, peers, bounds }) => {
     <td><${Heads} run=${run} /></td><td>${apart(run, peers)}</td><td class="r">${whole(run.fossilised)}</td><td class="r">${run.rollbacks ? html`<span class="violet">${run.rollbacks}</span>` : 0}</td><td class="r">${fixed(run.epochs_per_second, 1)}</td></tr>`;
 };
 
-// Groups of an A/B test have runs of their own, which belong side by side: by task and start.
+// The groups of an A/B test are separate runs that belong side by side: matched by task and start.
 function families(runs) {
   const found = new Map();
   for (const run of runs) {

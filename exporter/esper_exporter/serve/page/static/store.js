@@ -1,4 +1,4 @@
-// What the server said last: polled each second while the tab is visible, and not otherwise.
+// The server's last answers: polled each second while the tab is visible, and not otherwise.
 
 const KEPT_UPDATES = 600;
 const KEPT_EVENTS = 200;
@@ -23,7 +23,7 @@ export class Store {
     this.fetchedAt = 0; // when that came, in seconds of this page's own clock …
     this.serverNow = 0; // … and by the server's clock, in Unix seconds
     this.history = blank();
-    this.run = ''; // what is looked at
+    this.run = ''; // the selected run and environment
     this.env = null;
     this.failed = 0;
     this.lostSince = null; // Unix seconds
@@ -142,7 +142,7 @@ function get(address, headers = {}) {
 }
 
 // What is new, added to what is known; a row that came again replaces the one before.
-export function merge(before, answer) {
+function merge(before, answer) {
   const known = answer.reset || before.key !== answer.key ? blank() : before;
   const fresh = new Set(answer.updates.rows.map((row) => row[0]));
   return {
@@ -156,8 +156,8 @@ export function merge(before, answer) {
   };
 }
 
-// The last events. Faults, and what comes with every step, have places of their own: nothing pushes
-// a fault out.
+// The last events. Faults and what comes with every step are counted apart: nothing pushes a fault
+// out.
 function recent(events) {
   const fault = (e) => e.colour === 'crit';
   const routine = events.filter((e) => e.routine).slice(-KEPT_ROUTINE);

@@ -1,4 +1,4 @@
-// The head of the page: which run, is it well, since when; then every latch.
+// The head of the page: the run, its verdict and progress, and every latch.
 
 import { html } from './vendor/preact-htm.js';
 import { clock, day, missing, MISSING, plural, span, whole } from './format.js';
@@ -13,6 +13,9 @@ export const VIEWS = [
   ['system', 'System'],
   ['config', 'Config'],
 ];
+
+// The views of the navigation; a run alone has nothing to compare.
+export const viewsOf = (runs) => (runs.length > 1 ? [['runs', 'Runs'], ...VIEWS] : VIEWS);
 
 const VERDICTS = {
   waiting: ['Waiting', 'dim', 'v-wait'],
@@ -64,8 +67,7 @@ export function Header({ page }) {
         : ['run', 'group', 'rank'].map((name) => html`<span class="one"><i>${name}</i><b>${MISSING}</b></span>`)}
     </span>
     <nav aria-label="Parts">
-      ${runs.length > 1 && html`<a href=${page.link({ view: 'runs' })} class=${view === 'runs' ? 'on' : ''} aria-current=${view === 'runs' ? 'page' : undefined}>Runs ${runs.length}</a>`}
-      ${VIEWS.map(([id, title]) => html`<a href=${page.link({ view: id })} class=${view === id ? 'on' : ''} aria-current=${view === id ? 'page' : undefined}>${title}</a>`)}
+      ${viewsOf(runs).map(([id, title]) => html`<a key=${id} href=${page.link({ view: id })} class=${view === id ? 'on' : ''} aria-current=${view === id ? 'page' : undefined}>${title}${id === 'runs' ? ` ${runs.length}` : ''}</a>`)}
     </nav>
     <span class="sp"></span>
     <${Live} page=${page} />
@@ -119,7 +121,7 @@ export function Verdict({ page }) {
   const more = verdict.reasons.length - REASONS;
   return html`<section class="verdict" id="part-verdict" aria-label="Verdict">
     <div class=${`word ${level}`} title=${meaning} role="status" data-verdict=${verdict.word}><svg aria-hidden="true"><use href=${`#${symbol}`} /></svg>
-      <div><b>${title}</b><span class="dim">${said(verdict, run)}</span></div></div>
+      <div><b>${title}</b><span class="dim">${summary(verdict, run)}</span></div></div>
     ${run
       ? html`<ul class="why">
           ${verdict.reasons.slice(0, page.open.reasons ? undefined : REASONS).map((reason) => html`<${Reason} reason=${reason} page=${page} />`)}
@@ -134,7 +136,7 @@ export function Verdict({ page }) {
 // How a run failed: what the trainer reported of itself, or how its process ended.
 const why = (run) => (run.gave_up && run.failure === 'nonfinite' ? 'gave up: non-finite' : run.failure || '');
 
-function said(verdict, run) {
+function summary(verdict, run) {
   if (!run) return 'no run has reported yet';
   if (verdict.word === 'failed') return why(run);
   if (verdict.word === 'waiting') return 'no event yet';

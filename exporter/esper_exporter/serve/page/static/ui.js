@@ -44,8 +44,6 @@ export const Panel = ({ id, title, note, right, cls = '', children }) => html`
     ${children}
   </section>`;
 
-export const Missing = () => html`<span class="dim">${MISSING}</span>`;
-
 const STORED = 'esper-page';
 
 function read() {
