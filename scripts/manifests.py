@@ -91,7 +91,7 @@ def agent(root: Path) -> str:
 def network_policy(_root: Path) -> str:
     return _file(
         objects.network_policy(),
-        "Whoever may fetch the agents' pages: name your Prometheus in place of all namespaces.",
+        "Who may fetch the agents' pages: name your Prometheus in place of all namespaces.",
     )
 
 
