@@ -46,14 +46,13 @@ class Exporter:
 
     - Serving: ``host`` (the loopback by default), ``port`` (0: any free one, "off": none),
       ``unix_socket``, ``allowed_hosts``, ``web_config`` (TLS and passwords), ``file_sd``, ``share``
-      (the directory that a node agent reads, "off": none).
+      (the directory that a node agent reads, "off": none), ``push…`` (receiver of remote write).
     - The run: ``run_id`` (by default the event's id and start time), ``rank``, ``job_id``,
       ``job_partition`` and ``job_user`` (by default Slurm's), ``explosion_norm`` (for trainers that
       do not report what they clip to), ``journal``.
     - The end: ``state_dir`` for latches and the last page ("off": none), ``textfile_dir``,
       ``linger`` and ``term_linger`` (seconds to wait for scrapers at most; after a SIGTERM),
       ``watch_process`` False where this process is not the training.
-    - Without a scraper: ``push`` (address of a receiver of remote write) and ``push_…``.
     - The machine: ``gpu_vitals`` and ``host_vitals`` ("auto", "on", "off"), ``vitals_interval`` and
       ``gpu_slow_interval`` in seconds, ``telemetry_dir`` and ``checkpoint_dir`` for free space.
 
