@@ -5,7 +5,7 @@ usage: python -m benchmarks.agent_outages [--interval 2s]
 A real Prometheus with the shipped rules scrapes one agent; a real Alertmanager with the shipped
 routes sends to webhooks. One run lives all the time. Beside it one ends well, one dies while the
 agent is restarted, one latches a NaN and dies while the agent, killed by SIGKILL, is away for more
-than a minute, and one goes on through that. Every death and latch must reach a person,
+than a minute, and one continues through that. Every death and latch must reach a person,
 EsperAgentDown must fire and resolve; no alert may fire for the runs that live or ended well.
 Takes about three minutes. Exits with 1 if anything was wrong. Needs Prometheus and Alertmanager.
 """

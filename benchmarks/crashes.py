@@ -48,7 +48,7 @@ WAYS = {
 }
 RANKS = 8
 SILENT = ("dead-mans-switch", "nobody")
-"""Receivers whose messages nobody reads."""
+"""Receivers whose messages no one reads."""
 
 
 @dataclass

@@ -1,6 +1,6 @@
 """`python -m benchmarks.explain`: of how many runs `explain` names the first cause right.
 
-The demo with each injected fault under several seeds, a loop of its own with the probe, processes
+The demo with each injected fault under several seeds, its own loop with the probe, processes
 that die under `esper-exporter run`, recordings of real runs, and twenty healthy ones. A run that
 ends with a fault is right when cause, head and update are those that were put in; a healthy one
 when no cause is named. `--seconds` ends the matrix early: the runs of all kinds take turns, and
@@ -99,7 +99,7 @@ def recorded_cases() -> list[Case]:
 
 
 def probed_cases() -> list[Case]:
-    """Faults in a loop of its own, measured by the probe."""
+    """Faults in its own loop, measured by the probe."""
     causes: dict[str, Cause] = {
         "nan:steer": ("head_nan", "steer", UPDATE),
         "inf:gas": ("head_inf", "gas", UPDATE),

@@ -94,7 +94,7 @@ def replay(exporter: Exporter, recorded: Sequence[dict[str, Any]]) -> None:
 
 @contextmanager
 def process(command: Sequence[str], log: Path, **variables: str) -> Iterator[str]:
-    """A training of its own process; its address."""
+    """A training in a separate process; its address."""
     with log.open("wb") as output:
         running = subprocess.Popen(
             command,

@@ -3,7 +3,7 @@
 Telemetry of a million events (`--events`) is made from a recorded run, with other ids, times and
 digits in each repetition. Measured are its import, the size of the Parquet files, the memory at a
 quarter of the events and at all of them, a grouped query with the opening of the journal, and what
-an event costs the training thread, also on a disk that stands still.
+an event costs the training thread, also on a disk that hangs.
 """
 
 from __future__ import annotations
@@ -214,7 +214,7 @@ def journalled(scratch: Path, rounds: int) -> list[Result]:
             note="CPU of the emitting thread beyond that of an exporter without a journal",
         ),
         Result(
-            "emit while the disk stands still",
+            "emit while the disk hangs",
             _longest_emit(events[:2000], scratch / "slow"),
             None,
             None,

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.probed_run FAULT`: a small PPO loop of its own with `PolicyProbe`.
+"""`python -m benchmarks.probed_run FAULT`: a small PPO loop with `PolicyProbe`.
 
 FAULT is what goes wrong in update 6: `nan:steer` or `inf:gas` in a head's log-probabilities,
 `grad-nan` or `grad-inf` in a gradient, `explode`, `raise`, or `none`.

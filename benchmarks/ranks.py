@@ -136,7 +136,7 @@ def silence(server: Prometheus, training: Training) -> tuple[float | None, bool]
 
 
 def an_hour(server: Prometheus, run_id: str, seconds: int, folder: Path) -> bool:
-    """Whether no alert fires in an hour in which a run goes on as it did when it was scraped."""
+    """Whether no alert fires in an hour in which a run continues as it did when it was scraped."""
     now = time.time()
     steps = seconds // SCRAPE_SECONDS
     ages: dict[str, dict[str, list[float]]] = {}

@@ -1,4 +1,4 @@
-"""Emits from where nobody expects them, and forks at any moment: nothing hangs, nothing is lost.
+"""Emits from unexpected places, and forks at any time: nothing hangs, nothing is lost.
 
     python -m benchmarks.reentry --tries 10000 --forks 200
 
@@ -112,7 +112,7 @@ def from_signals(exporter: Exporter, tries: int) -> int:
 
 
 def from_finalisers(exporter: Exporter, tries: int) -> int:
-    """A finaliser emits while objects are collected, on whichever thread that happens."""
+    """A finaliser emits while objects are collected, on any thread."""
     inner = Inner(exporter)
 
     class Garbage:

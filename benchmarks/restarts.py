@@ -43,7 +43,7 @@ SHARE_FILES = {"agent.claim", "agent.lock"}
 
 
 def train(share: Path, run_id: str, ending: str, ready: int) -> None:
-    """A training of one update, in a forked child: tells ``ready``, and ends at SIGCONT."""
+    """A training of one update, in a forked child: reports ``ready``, and ends at SIGCONT."""
     exporter = Exporter(
         share=share,
         run_id=run_id,

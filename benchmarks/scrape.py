@@ -150,7 +150,7 @@ def run(rounds: int) -> list[Result]:
 def _scraped(
     program: str, targets: dict[str, int], turns: int, scrapes: int
 ) -> tuple[float, float]:
-    """Median scrape durations of both targets, as a Prometheus of our own tells them.
+    """Median scrape durations of both targets, as our own Prometheus measures them.
 
     They are scraped by turns, never both at once: a page that is being rendered on the one core
     would slow the other's scrape down.

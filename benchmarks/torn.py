@@ -59,7 +59,7 @@ class Page:
     reader: PageReader = field(init=False)
 
     def begin(self) -> None:
-        """Start a writer in a directory of its own, as every process has one."""
+        """Start a writer in a separate directory, as every process has one."""
         self.lives += 1
         self.newest = 0
         self.directory = self.share / str(self.lives)

@@ -2,7 +2,7 @@
 
 usage: python -m benchmarks.upgrades [REVISION ...]      git revisions to be the version before
 
-Each revision is built as a wheel from git's history and installed in a folder of its own. The
+Each revision is built as a wheel from git's history and installed in a separate folder. The
 default revisions: the last one before metrics were renamed, and one from the day before.
 """
 

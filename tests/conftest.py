@@ -1,5 +1,5 @@
 """What holds for all tests, unless one says otherwise: an exporter ends at once, writes nothing to
-the user's own state directory, and tells nothing of the machine that runs the tests."""
+the user's own state directory, and reads nothing of the machine that runs the tests."""
 
 from __future__ import annotations
 

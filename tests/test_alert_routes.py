@@ -411,7 +411,7 @@ def test_a_link_that_is_an_address_already_stays(tmp_path: Path) -> None:
 
 
 def test_how_each_receiver_is_reached_is_written_by_hand() -> None:
-    """What nobody may sleep through pages; what ends by no recovery does not report its end."""
+    """What cannot wait until morning pages; what ends by no recovery does not report its end."""
     example = yaml.safe_load((ALERTS / "receivers.example.yml").read_text())["receivers"]
     reached = {
         receiver["name"]: {

@@ -220,7 +220,7 @@ def test_every_alert_leads_to_a_dashboard_and_chooses_there_what_it_is_about() -
             assert {name for name, _ in chosen} <= variables, rule["alert"]
 
 
-def test_what_is_not_a_fault_pages_nobody() -> None:
+def test_what_is_not_a_fault_pages_no_one() -> None:
     for rule in ALERTING:
         assert "explained_variance" not in rule["expr"]
         assert "numerical_instability" not in rule["expr"]

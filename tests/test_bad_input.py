@@ -1,4 +1,4 @@
-"""Bad input: the run goes on, good events count, bad ones publish nothing and log once per kind."""
+"""Bad input: the run continues, good events count, bad ones publish nothing, log once per kind."""
 
 from __future__ import annotations
 

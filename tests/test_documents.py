@@ -226,7 +226,7 @@ def test_every_query_is_promql(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_sixty_metrics_are_explained_each_once_with_a_query_of_its_own() -> None:
+def test_sixty_metrics_are_explained_each_once_with_a_query() -> None:
     rows = re.findall(
         r"^\| `(esper_\w+)` \| (.+?) \| `(.+)` \|$", text("docs/READING.md"), re.MULTILINE
     )

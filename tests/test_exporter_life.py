@@ -54,7 +54,7 @@ def test_closing_what_never_started_is_harmless() -> None:
     Exporter(port=0).close()
 
 
-def test_a_closed_run_has_finished_and_goes_on_when_it_is_started_again(
+def test_a_closed_run_has_finished_and_continues_when_it_is_started_again(
     exporter: Exporter,
 ) -> None:
     exporter.emit_line(STARTED)
@@ -165,7 +165,7 @@ def test_a_clock_that_jumps_breaks_nothing() -> None:
 
 
 @pytest.mark.parametrize("state", ["missing/deep", "file/below"])
-def test_wherever_the_state_goes_the_training_goes_on(tmp_path: Path, state: str) -> None:
+def test_the_training_continues_wherever_the_state_goes(tmp_path: Path, state: str) -> None:
     (tmp_path / "file").write_text("")
     exporter = Exporter(port=0, run_id="night-7", state_dir=tmp_path / state)
     for line in telemetry_lines("run2b"):

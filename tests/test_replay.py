@@ -61,7 +61,7 @@ def stop() -> Iterator[Stop]:
 
 
 def ignore(count: int) -> None:
-    """Nobody wants to know how many bytes were read."""
+    """Ignores how many bytes were read."""
 
 
 def at(seconds: float, **more: object) -> bytes:

@@ -34,7 +34,7 @@ class Script:
 
 
 def ignore(count: int) -> None:
-    """Nobody wants to know how many bytes were read."""
+    """Ignores how many bytes were read."""
 
 
 def followed(path: Path, *steps: Callable[[], object]) -> list[bytes]:

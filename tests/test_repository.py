@@ -1,4 +1,4 @@
-"""The repository itself: what stands in it, what must not, and what a wheel of it holds."""
+"""The repository itself: its contents, what must not be in it, and what a wheel of it holds."""
 
 from __future__ import annotations
 
@@ -172,7 +172,7 @@ def test_the_bundled_recordings_are_those_of_the_tests() -> None:
         pass
 
 
-def test_the_version_stands_in_one_place(wheel: Path) -> None:
+def test_the_version_is_in_one_place(wheel: Path) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert "version" in project["dynamic"]
     assert wheel.name == f"esper_exporter-{__version__}-py3-none-any.whl"

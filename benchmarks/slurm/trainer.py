@@ -3,7 +3,7 @@
 usage: trainer.py [--seconds S] [--nan RANK] [--nan-in-first-life] [--exit-after-nan] [--eat]
                   [--fake-gpu]
 
-A policy update every quarter of a second. SIGUSR1 writes a checkpoint and goes on; a job that
+A policy update every quarter of a second. SIGUSR1 writes a checkpoint and continues; a job that
 Slurm has restarted resumes from it, as its TRAINING_STARTED says.
 """
 

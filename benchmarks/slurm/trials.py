@@ -123,7 +123,7 @@ def end_time_limit(site: Site, job: str) -> None:
 
 
 def requeued(site: Site) -> None:
-    """scontrol requeue: the same run goes on under its id, with the latch of its first life."""
+    """scontrol requeue: the same run continues under its id, with the latch of its first life."""
     cluster, prometheus = site.cluster, site.prometheus
     job = cluster.submit(script("--nan 0 --nan-in-first-life"), "--ntasks=2", "--requeue")
     latch = f'esper_tamiyo_head_nonfinite_latched{{run_id="{job}",head="op",kind="nan"}} == 1'
@@ -155,7 +155,7 @@ def out_of_memory(site: Site) -> None:
         site.say(f"the control group's limit of 250 MB: {state}")
         site.failed(job, "oom", 1)
     else:
-        # Slurm kills the wrapper along with the training: nobody is left who knows more.
+        # Slurm kills the wrapper along with the training: nothing is left that knows more.
         site.say(f"Slurm's own watch killed the step: {state}")
         site.failed(job, "died", 1)
 

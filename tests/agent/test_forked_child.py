@@ -1,4 +1,4 @@
-"""A child forked from a training shares a page of its own."""
+"""A child forked from a training shares its own page."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ exporter.close()
     ("child", "pages"),
     [("starts", {"child True True", "parent True True"}), ("is quiet", {"parent True True"})],
 )
-def test_a_forked_child_has_a_page_and_a_socket_of_its_own_once_it_starts(
+def test_a_forked_child_opens_its_own_page_and_socket_once_it_starts(
     child: str, pages: set[str]
 ) -> None:
     # pytest's own folders may have a path that is too long for a socket.

@@ -15,7 +15,7 @@ from esper_exporter.serve.server import MetricsServer
 
 @pytest.fixture
 def share(tmp_path: Path) -> Path:
-    """A share whose server was killed, so that its address still stands there."""
+    """A share whose server was killed, so that its address is still there."""
     share = tmp_path / "share"
     make_share(share)
     (share / AGENT_LOCK).write_text("http://127.0.0.1:1")

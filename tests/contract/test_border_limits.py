@@ -39,7 +39,7 @@ def flagged(bad: str) -> Any:
 
 
 @pytest.mark.parametrize("field", ["slot_id", "group_id"])
-def test_an_update_that_cannot_be_placed_still_tells_its_nan(field: str) -> None:
+def test_an_update_without_a_place_still_reports_its_nan(field: str) -> None:
     with pytest.raises(Rejected) as caught:
         read(like("PPO_UPDATE_COMPLETED", {field: "x" * 300}, head_nan_detected=FLAGS), now)
     assert caught.value.event is not None
@@ -89,7 +89,7 @@ def test_a_numpy_number_of_a_diagnostic_stays_a_number() -> None:
     }
 
 
-def test_an_ignored_field_is_told_once() -> None:
+def test_an_ignored_field_is_logged_once() -> None:
     seeds = {slot: {"stage": "TRAINING", "alpha": "no"} for slot in ("r0c0", "r0c1")}
     assert read(like("EPOCH_COMPLETED", seeds=seeds), now).ignored == ("seeds.alpha",)
 

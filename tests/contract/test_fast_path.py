@@ -198,7 +198,7 @@ def test_an_event_reads_the_same_plainly_and_with_care(name: str, form: str) -> 
 
 
 class Loud(str):
-    """A text that shouts when somebody compares, measures or hashes it."""
+    """A text that raises when it is compared, measured or hashed."""
 
     def _refuse(self, *_args: object) -> Any:
         raise AssertionError("called")

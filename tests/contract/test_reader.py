@@ -136,7 +136,7 @@ def test_an_unusable_event_is_refused_with_its_reason(event: object, reason: str
     assert refused(event).reason == reason
 
 
-def test_an_unknown_type_of_a_megabyte_is_told_in_short() -> None:
+def test_an_unknown_type_of_a_megabyte_is_logged_in_short() -> None:
     reported = refused({"event_type": "X" * 1_000_000}).event_name
     assert reported is not None
     assert len(reported) <= 256
@@ -237,7 +237,7 @@ def test_a_mapping_of_any_size_is_kept_to_4096_entries() -> None:
 
 
 @pytest.mark.parametrize("flags", ["head_nan_detected", "head_inf_detected"])
-def test_a_refused_update_still_tells_which_head_was_not_finite(flags: str) -> None:
+def test_a_refused_update_still_reports_which_head_was_not_finite(flags: str) -> None:
     event = without(update(**{flags: {"tempo": True}}), "policy_loss")
     salvaged = refused(event).event
     assert salvaged is not None

@@ -1,4 +1,4 @@
-"""The committed dashboards, and what stands in them."""
+"""The committed dashboards and their contents."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def panels(board: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def expressions(board: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """Where a query stands, and the query: panels, variables and annotations."""
+    """The place of a query, and the query: panels, variables and annotations."""
     for panel in panels(board):
         for target in panel.get("targets", []):
             yield panel["title"], target["expr"]

@@ -137,7 +137,7 @@ OF_THE_START = {
 }
 
 FACTS: dict[str, tuple[str, str, Any]] = {
-    # What it is: the query, the label that its values are told apart by, what was recorded.
+    # What it is: the query, the label that distinguishes its values, what was recorded.
     "policy updates": (query_of("esper-heads", "Updates"), "", len(UPDATES)),
     "policy updates of the fleet": (
         column_of("esper-fleet", "Runs", "Updates"),

@@ -19,7 +19,7 @@ from support.programs import program, wait_until
 from support.prometheus import Prometheus, prometheus
 from support.recordings import telemetry, telemetry_lines
 
-# What only a trainer of the plan's age, or our own probe, tells of an update.
+# What only a trainer of the plan's age, or our own probe, reports of an update.
 UPDATE: dict[str, Any] = {
     **{f"head_{head}_kl": 0.001 for head in HEADS},
     **{f"head_{head}_active_ratio": 0.5 for head in HEADS},

@@ -54,7 +54,7 @@ def test_grafana_can_load_it(board: dict[str, Any]) -> None:
 
 
 @each_board
-def test_every_panel_says_what_is_good_and_has_a_title_of_its_own(board: dict[str, Any]) -> None:
+def test_every_panel_says_what_is_good_and_has_a_unique_title(board: dict[str, Any]) -> None:
     titles = Counter(panel["title"] for panel in panels(board))
     assert set(titles.values()) == {1}
     for panel in panels(board):

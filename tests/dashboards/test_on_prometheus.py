@@ -1,4 +1,4 @@
-"""The dashboards against a real server: every query answers, and tells what was recorded."""
+"""The dashboards against a real server: every query answers with what was recorded."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ NOTHING_THERE = {
     "ALERTS{": "no rules are evaluated here",
     "esper_run_failed": "no run failed",
     "esper_tolaria_rollbacks_total": "no rollback was recorded",
-    "esper_run_end_timestamp_seconds": "the run goes on; a recording does not tell",
+    "esper_run_end_timestamp_seconds": "the run is active; a recording has no end",
     "esper_tolaria_env_last_rollback_timestamp_seconds": "no rollback was recorded",
     "esper_simic_reward_hacking_suspected_total": "nothing was suspected",
     'kind="inf"}[$__range]': "what was recorded was NaN",
-    'stage="PRUNED"': "no slot stands there at these moments",
-    'stage="EMBARGOED"': "no slot stands there at these moments",
-    'stage="RESETTING"': "no slot stands there at these moments",
-    "esper_gpu_throttled_seconds_total": "made-up GPUs do not count it",
+    'stage="PRUNED"': "no slot is in this stage at these times",
+    'stage="EMBARGOED"': "no slot is in this stage at these times",
+    'stage="RESETTING"': "no slot is in this stage at these times",
+    "esper_gpu_throttled_seconds_total": "simulated GPUs do not count it",
     "esper_gpu_xid_errors_total": "it comes once, perhaps before the first scrape",
-    "esper_gpu_ecc_errors_total": "made-up GPUs have no such errors",
-    "esper_gpu_pcie_replays_total": "made-up GPUs have no such errors",
-    "esper_gpu_nvlink_errors_total": "made-up GPUs have no such errors",
+    "esper_gpu_ecc_errors_total": "simulated GPUs have no such errors",
+    "esper_gpu_pcie_replays_total": "simulated GPUs have no such errors",
+    "esper_gpu_nvlink_errors_total": "simulated GPUs have no such errors",
     "esper_gpu_pcie_throughput_bytes": "measured only when asked for",
     "esper_host_cgroup_memory_limit_bytes": "the machine of a test need not limit its memory",
     "esper_exporter_events_rejected_total": "all events were good",
@@ -39,7 +39,7 @@ NOTHING_THERE = {
     "esper_exporter_fields_ignored_total": "there were none",
     "esper_exporter_gpu_field_errors_total": "there were none",
 }
-"""What stands in a query that may find nothing on this server, and why."""
+"""Parts of queries that may find nothing on this server, and why."""
 
 
 @pytest.fixture(scope="module")

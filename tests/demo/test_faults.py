@@ -13,7 +13,7 @@ FAILED = "esper_run_failed"
 
 
 @pytest.mark.parametrize(("kind", "head"), [("nan", "tempo"), ("inf", "op")])
-def test_a_head_that_is_not_finite_in_one_minibatch_is_latched_and_the_update_goes_on(
+def test_a_head_that_is_not_finite_in_one_minibatch_is_latched_and_the_update_continues(
     kind: str, head: str
 ) -> None:
     trained = train(f"{kind}:{head}@2")

@@ -14,7 +14,7 @@ def test_the_first_batch_has_nothing_to_compare_with() -> None:
     assert names([50.0, 60.0]) == [[]]
 
 
-def test_the_rolling_mean_rises_falls_or_stands_still() -> None:
+def test_the_rolling_mean_rises_falls_or_stagnates() -> None:
     assert names([50.0], [52.0], [49.0], [50.333]) == [
         [], ["IMPROVEMENT_DETECTED"], ["DEGRADATION_DETECTED"], ["PLATEAU_DETECTED"],
     ]  # fmt: skip

@@ -26,7 +26,7 @@ EXPECTED = {
     "inf:tempo@2:full": {"EsperHeadNonFiniteLatched"},
     "grad-explode@1 grad-explode@2": {"EsperGradientExplosion"},
     "grad-nan@2": {"EsperNonFiniteLatched"},
-    # The latch stands for the end that it brought.
+    # The latch represents the end that it caused.
     "nan:op@1:full nan:op@2:full nan:op@3:full": {"EsperHeadNonFiniteLatched"},
     "oom@2": {"EsperRunFailed"},
     "crash@2": {"EsperRunFailed"},

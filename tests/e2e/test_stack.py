@@ -133,7 +133,7 @@ http.server.HTTPServer(address, Healthy).serve_forever()
 def test_an_unpacked_grafana_gets_data_sources_dashboards_and_no_known_password(
     tmp_path: Path,
 ) -> None:
-    """With a stand-in that records how it is called: a Grafana is not to be had here."""
+    """With a stand-in that records how it is called: there is no Grafana here."""
     home = tmp_path / "grafana"
     (home / "bin").mkdir(parents=True)
     (home / "conf").mkdir()

@@ -154,7 +154,7 @@ def test_sigkill_loses_no_latch_and_at_most_a_second(tmp_path: Path, turn: int) 
 def test_a_killed_run_without_a_fault_was_killed(tmp_path: Path) -> None:
     writer = journalled(tmp_path, events_of("run1")[:4000]).journal
     assert writer is not None
-    # As after SIGKILL: nobody holds the segment any more, and it has no end.
+    # As after SIGKILL: no process holds the segment any more, and it has no end.
     assert writer._segment is not None
     os.close(writer._segment._descriptor)
     writer._segment = None
@@ -309,7 +309,7 @@ def test_verify_finds_a_damaged_file(
     assert "1 damaged" in capsys.readouterr().out
 
 
-def test_a_torn_end_is_no_damage_and_what_stands_before_is_read(tmp_path: Path) -> None:
+def test_a_torn_end_is_no_damage_and_the_rest_is_read(tmp_path: Path) -> None:
     journalled(tmp_path, events_of("run2b")).close()
     [path] = (tmp_path / FOLDER).iterdir()
     whole = path.read_bytes()

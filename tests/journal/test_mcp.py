@@ -56,7 +56,7 @@ def test_an_assistant_asks_for_runs_causes_and_rows() -> None:
         assert getattr(answer, "is_error", None) or getattr(answer, "isError", None)
 
 
-def test_a_query_that_wants_too_much_memory_fails_alone() -> None:
+def test_a_query_that_needs_too_much_memory_fails_alone() -> None:
     with recording("run2b") as path:
         _, (huge, after) = asyncio.run(
             _ask(

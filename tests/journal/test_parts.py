@@ -31,7 +31,7 @@ def same(row: Any, read_value: Any) -> bool:
     if row is None:  # the reader also derives fields that a line lacks
         return True
     if isinstance(row, float) and isinstance(read_value, float) and row != read_value:
-        # A number that stands as text has the digits of a 32-bit one.
+        # A number as text has the digits of a 32-bit one.
         both_nan = math.isnan(row) and math.isnan(read_value)
         return both_nan or bool(np.float32(row) == np.float32(read_value))
     return bool(row == read_value)

@@ -29,7 +29,7 @@ def run1() -> str:
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_every_example_answers_and_stands_in_the_documentation(
+def test_every_example_answers_and_is_in_the_documentation(
     name: str, run1: str, capsysbinary: pytest.CaptureFixture[bytes]
 ) -> None:
     assert main(["sql", run1, "--example", name]) == 0
@@ -40,7 +40,7 @@ def test_every_example_answers_and_stands_in_the_documentation(
     assert answer.strip() in documented
 
 
-def test_a_query_is_told_from_a_source(
+def test_a_query_is_distinguished_from_a_source(
     run1: str, capsysbinary: pytest.CaptureFixture[bytes]
 ) -> None:
     query = "SELECT count(*) AS n FROM raw_events"

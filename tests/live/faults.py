@@ -35,7 +35,7 @@ def inject(fault: str) -> None:
         module = getattr(network(agent), f"{head}_head", None)
         handles = []
         if where == "logits":
-            # First of all hooks: whoever listens to the head sees what the head gives.
+            # First of all hooks: other listeners see the head's faulty output.
             broken_head = module.register_forward_hook(
                 lambda _m, _i, out: out * number, prepend=True
             )

@@ -1,4 +1,4 @@
-"""Trains the real esper-lite on synthetic images: a program of its own, for the live tests.
+"""Trains the real esper-lite on synthetic images: a separate program, for the live tests.
 
 usage: ESPER_LITE_SRC=CHECKOUT python train.py OUT [--attach] [--k K] [--rounds N] [--fault F] …
 It writes OUT/result.json (hash of weights and random state, error), OUT/pages.json (a page for each

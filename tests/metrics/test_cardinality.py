@@ -33,7 +33,7 @@ def test_each_env_and_each_slot_costs_the_same() -> None:
     assert series_of_run(6, 4) == series_of_run(0, 0) + 6 * env + 24 * slot
 
 
-def test_the_document_tells_what_the_catalogue_has_to_within_a_tenth() -> None:
+def test_the_document_agrees_with_the_catalogue_within_a_tenth() -> None:
     text = (Path(__file__).parents[2] / "docs" / "SCALE.md").read_text()
     rows = re.findall(r"^\| (\d+) \| (\d+) \| ([\d,]+) \|$", text, re.MULTILINE)
     assert len(rows) == 3

@@ -22,7 +22,7 @@ RECORDINGS = Path(__file__).parents[1] / "recordings"
 
 MENDED: dict[str, str] = {
     "tamiyo.head_{kind}_latch[{head}]": "the real latches stay dark when the whole update is"
-    " skipped; ours are lit by the anomaly that tells of it",
+    " skipped; ours are lit by the anomaly that reports it",
 }
 """Sources that differ on purpose, each with the defect of the real aggregator that ours mends."""
 

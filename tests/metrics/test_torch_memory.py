@@ -1,4 +1,4 @@
-"""torch's CUDA memory: one family each, by device, whichever event told it."""
+"""torch's CUDA memory: one family each, by device, from any event that reports it."""
 
 from __future__ import annotations
 

@@ -111,7 +111,7 @@ def test_the_carousel_takes_the_newest_every_five_seconds_and_ages_from_being_sh
     assert "00000030" not in [row["id"] for row in rows]
 
 
-def test_no_decision_ages_while_the_page_stands_still(show: Show) -> None:
+def test_no_decision_ages_while_the_page_is_paused(show: Show) -> None:
     exporter = _table()
     exporter.emit(decision(1.0))
     tab = show(exporter, clock=True)

@@ -148,7 +148,7 @@ def test_without_motion_a_changed_number_is_bold_until_the_next_answer(show: Sho
 
 
 @pytest.mark.parametrize("width", [400, 1440])
-def test_a_head_tells_its_last_twenty_updates_at_the_pointer_and_the_focus(
+def test_a_head_shows_its_last_twenty_updates_at_the_pointer_and_the_focus(
     show: Show, width: int
 ) -> None:
     exporter = quiet()

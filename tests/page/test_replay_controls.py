@@ -160,7 +160,7 @@ def test_a_recording_that_stops_short_has_ended_each_time_that_it_was_played(
     wait_until(lambda: active() == 0.0, "it has ended again")
 
 
-def test_a_paused_recording_stands_still_and_a_new_speed_holds_at_once(
+def test_a_paused_recording_stays_put_and_a_new_speed_applies_at_once(
     play: Callable[..., Playing],
 ) -> None:
     playing = play("run2b", speed=0.001)  # as good as standing

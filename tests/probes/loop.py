@@ -1,4 +1,4 @@
-"""A small factored policy and what the probe tells of it, for the probe's tests."""
+"""A small factored policy and what the probe reports of it, for the probe's tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Gradients: clipped as torch clips, and told by the norms that clipping reads."""
+"""Gradients: clipped as torch clips, and reported from the norms that clipping reads."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_other_norms_clip_as_in_torch(norm_type: float) -> None:
     torch.testing.assert_close(one, other)
 
 
-def test_the_norm_before_clipping_is_told_and_the_one_after() -> None:
+def test_the_norms_before_and_after_clipping_are_reported() -> None:
     reported, _, _ = update_with([40.0], max_grad_norm=1.0)
     assert reported["pre_clip_grad_norm"] > 100.0
     assert reported["grad_norm"] == pytest.approx(1.0, abs=1e-3)
@@ -135,7 +135,7 @@ def test_what_costs_more_is_measured_every_few_updates_and_absent_between() -> N
 
 
 @pytest.mark.parametrize("kind", ["nan", "inf"])
-def test_a_nonfinite_gradient_is_told_at_once_and_its_layer_named(kind: str) -> None:
+def test_a_nonfinite_gradient_is_reported_at_once_with_its_layer(kind: str) -> None:
     sink, policy = Told(), Policy()
     measured = probe(sink, policy)
     with measured.update() as update:

@@ -153,6 +153,6 @@ def test_the_rollout_s_fields(steps: int, padded: bool) -> None:
     assert sum(reported["op_distribution"].values()) == pytest.approx(1.0)
 
 
-def test_an_empty_rollout_tells_nothing() -> None:
+def test_an_empty_rollout_reports_nothing() -> None:
     reported = fields_of([batch()], {"values": torch.empty(0), "returns": torch.empty(0)})
     assert "value_mean" not in reported

@@ -1,4 +1,4 @@
-"""The probe in a loop: what it tells, when, and that it neither raises nor waits."""
+"""The probe in a loop: what it reports, when, and that it neither raises nor waits."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_what_the_loop_did_not_say_of_the_run_is_absent(exporter: Exporter) -> N
 
 
 @pytest.mark.parametrize(("what", "kind"), [(NAN, "nan"), (INF, "inf"), (-INF, "inf")])
-def test_a_latch_is_lit_before_the_update_goes_on(
+def test_a_latch_is_lit_before_the_update_continues(
     exporter: Exporter, what: float, kind: str
 ) -> None:
     measured = probe(exporter)
@@ -150,7 +150,7 @@ def test_both_names_are_emitted_when_asked() -> None:
     assert sink.of("PPO_UPDATE_COMPLETED") == sink.of("TAMIYO_POLICY_UPDATE") != []
 
 
-def test_the_loop_s_own_fields_are_told() -> None:
+def test_the_loop_s_own_fields_are_reported() -> None:
     sink, policy = Told(), Policy()
     measured = probe(sink, policy)
     with measured.update() as update:
@@ -196,7 +196,7 @@ def test_what_takes_no_events_is_refused() -> None:
         {"policy_loss": torch.zeros(4)},
     ],
 )
-def test_in_the_loop_its_failures_are_counted_and_training_goes_on(
+def test_in_the_loop_its_failures_are_counted_and_training_continues(
     exporter: Exporter, changed: dict[str, Any]
 ) -> None:
     policy = Policy()
@@ -247,7 +247,7 @@ def test_a_falling_loss_scale_is_an_overflow_and_no_fault() -> None:
     assert sink.anomalies == []
 
 
-def test_phases_are_timed_and_told_with_the_closer_updates(exporter: Exporter) -> None:
+def test_phases_are_timed_and_reported_with_the_closer_updates(exporter: Exporter) -> None:
     policy = Policy()
     measured = probe(exporter, policy)
     for phase in ("forward", "backward", "optimizer", "data_transfer", "epoch", "other"):
@@ -285,7 +285,7 @@ def test_the_allocator_s_numbers_become_an_infrastructure_snapshot() -> None:
     assert memory.fields(memory.stats()) == {}
 
 
-def test_and_what_the_allocator_s_own_event_tells_of_the_device(exporter: Exporter) -> None:
+def test_the_allocator_s_own_event_reports_the_device(exporter: Exporter) -> None:
     memory = machine.Memory(torch.device("cuda:1"))
     reported = memory.allocator(
         {

@@ -1,5 +1,5 @@
 """RankClock in a real data-parallel training of four processes: the slow, the stuck and the odd
-rank are told apart from the others."""
+rank are distinguished from the others."""
 
 from __future__ import annotations
 

@@ -162,7 +162,7 @@ def test_a_process_knows_its_number_on_its_machine(variable: str, rank: int) -> 
 
 
 @pytest.mark.parametrize(("reported", "whole"), [("auto", False), ("on", True)])
-def test_the_second_process_of_a_machine_tells_of_itself_alone_unless_told_otherwise(
+def test_the_second_process_of_a_machine_reports_only_itself_by_default(
     monkeypatch: pytest.MonkeyPatch, reported: str, whole: bool
 ) -> None:
     monkeypatch.setenv("LOCAL_RANK", "1")
@@ -195,7 +195,7 @@ def test_when_it_is_closed_nothing_is_sampled_any_more() -> None:
         assert not begun[name].is_alive()
 
 
-def test_disks_are_told_by_what_they_are_for(tmp_path: Any) -> None:
+def test_disks_are_reported_by_purpose(tmp_path: Any) -> None:
     options = {"telemetry_dir": tmp_path, "checkpoint_dir": tmp_path / "not" / "yet"}
     with make(host_vitals="on", vitals_interval=0.1, **options) as exporter:
         page = until(lambda: fetched(exporter), "esper_host_disk_free_bytes")

@@ -113,7 +113,7 @@ def test_what_would_wait_would_be_counted() -> None:
     assert [name for name in counted.waits if name in ("_local_scalar_dense", "index")]
 
 
-def test_an_update_is_told_when_its_copy_has_arrived() -> None:
+def test_an_update_is_reported_when_its_copy_has_arrived() -> None:
     sink, policy = Told(), Policy()
     measured, transfer = late(sink, policy)
     full_update(measured, policy)
@@ -143,7 +143,7 @@ def test_on_a_device_a_latch_outlives_an_update_that_raises_or_is_skipped(
 
 
 def test_parameters_of_ddp_and_of_fsdp_are_measured() -> None:
-    """In a process of its own: a world of one has global state."""
+    """In a separate process: a world of one has global state."""
     done = subprocess.run(
         [sys.executable, "-m", "probes.world_of_one"],
         cwd=__file__.rpartition("/probes/")[0],
@@ -158,7 +158,7 @@ def test_parameters_of_ddp_and_of_fsdp_are_measured() -> None:
 
 @pytest.mark.skipif(
     not torch.cuda.is_available(),
-    reason="not proven here, for want of a CUDA device: that the probe waits for none",
+    reason="not proven here, without a CUDA device: that the probe waits for none",
 )
 def test_on_cuda_nothing_waits_for_the_device() -> None:
     sink, policy = Told(), Policy().cuda()

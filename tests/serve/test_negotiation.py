@@ -68,7 +68,7 @@ BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;
         ("application/openmetrics-text;version=1.0.0;escaping=underscores", OM_UNDERSCORES),
         ("application/openmetrics-text;version=1.0.0;escaping=dots", OM_UNDERSCORES),
         ("application/openmetrics-text;version=1.0.0;escaping=nonsense", OM_UNDERSCORES),
-        # Weights: the highest wins, wherever it stands; 0 forbids; the specific range decides.
+        # Weights: the highest wins, at any place; 0 forbids; the specific range decides.
         ("text/plain;q=0.5, application/openmetrics-text;q=0.9", OM),
         ("application/openmetrics-text;q=0.1, text/plain;q=0.2", T4),
         ("application/openmetrics-text;q=0", T4),

@@ -24,7 +24,7 @@ NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
 
 
 def store(folder: Path) -> LatchStore:
-    """A store as a process of its own has it."""
+    """A store as another process has it."""
     return LatchStore(folder, Files())
 
 
@@ -97,7 +97,7 @@ def test_two_processes_of_one_run_lose_nothing_of_each_other(tmp_path: Path) -> 
         b" " * (LARGEST_FILE + 1),
     ],
 )
-def test_what_cannot_be_read_is_set_aside_and_told(
+def test_an_unreadable_file_is_set_aside_and_logged(
     tmp_path: Path, text: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     save(tmp_path, lit(1))
@@ -169,7 +169,7 @@ def test_what_is_no_head_is_dropped_and_the_sources_stay(tmp_path: Path, heads: 
     assert back.sources["loss"].updates == 2
 
 
-def test_a_pipe_in_a_latch_files_place_holds_up_nobody(
+def test_a_pipe_in_place_of_a_latch_file_blocks_nothing(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     save(tmp_path, lit(1))
@@ -231,7 +231,7 @@ def test_old_files_are_pruned(tmp_path: Path) -> None:
     assert any(kept(tmp_path).lit_heads())
 
 
-def test_where_nothing_can_be_written_a_warning_is_told_once(
+def test_where_nothing_can_be_written_a_warning_is_logged_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "file").write_text("")

@@ -51,7 +51,7 @@ def test_only_so_many_earlier_pages_of_a_run_stay(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("place", ["pipe", "link", "folder"])
-def test_whatever_stands_in_a_pages_place_does_no_harm(tmp_path: Path, place: str) -> None:
+def test_anything_in_place_of_a_page_does_no_harm(tmp_path: Path, place: str) -> None:
     path = tmp_path / NEWEST
     if place == "pipe":
         os.mkfifo(path)

@@ -55,7 +55,7 @@ class Trainer:
         )
 
     def scraped_to_its_end(self) -> list[str]:
-        """Every page that is to be had until the process has ended."""
+        """Every page that it serves until the process has ended."""
         pages: list[str] = []
 
         def ended() -> bool:
@@ -177,7 +177,7 @@ def test_batches_that_were_done_just_before_the_end_are_waited_with(
     assert trainer.end()[0] == (how == "healthy-raise")
 
 
-def test_nobody_waits_for_a_good_end_that_nobody_ever_scraped(trainers: type[Trainer]) -> None:
+def test_a_good_end_without_scrapers_ends_at_once(trainers: type[Trainer]) -> None:
     code, out, said = trainers("healthy-return").end()
     assert (code, out, said) == (0, "ended\n", "")
 

@@ -139,7 +139,7 @@ def test_clients_that_connect_for_each_page_are_one(world: World) -> None:
     assert not world.tracker.pending
 
 
-def test_one_visit_of_somebody_unknown_is_no_scraper(world: World) -> None:
+def test_one_visit_of_an_unknown_client_is_no_scraper(world: World) -> None:
     world.visit(user_agent="Python-urllib/3.11", timeout=None)
     assert not world.tracker.scraped_regularly
 
@@ -156,7 +156,7 @@ def test_a_page_asked_for_before_it_happened_does_not_count(world: World) -> Non
     world.clock.now += 1.0
     world.serious()
     world.clock.now += 1.0
-    # However late it is told that it was delivered.
+    # However late the delivery is reported.
     for _ in range(2):
         world.tracker.served(page_seen(asked_before))
     assert world.tracker.pending
@@ -211,7 +211,7 @@ def test_a_moment_is_seen_when_all_who_still_come_have_seen_it(world: World) -> 
     assert world.tracker.seen_since(later)
 
 
-def test_nobody_is_waited_for_whose_second_visit_comes_too_late(world: World) -> None:
+def test_a_second_visit_that_comes_too_late_is_not_waited_for(world: World) -> None:
     world.pass_(40.0, slow=NAMELESS)
     world.serious()
     world.pass_(10.0, slow=NAMELESS)

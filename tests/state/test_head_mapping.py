@@ -79,7 +79,7 @@ def test_the_norm_before_is_that_of_the_update_before() -> None:
         ({"op": 1.25}, {"op": 1.25 / math.log(6)}),
     ],
 )
-def test_entropies_are_shares_whichever_scale_a_run_reports(
+def test_entropies_are_shares_from_either_scale(
     reported: dict[str, float], share: dict[str, float]
 ) -> None:
     fields = {f"head_{head}_entropy": value for head, value in reported.items()}

@@ -57,7 +57,7 @@ def test_a_latch_never_goes_out_and_remembers_first_and_last() -> None:
     assert list(latches.lit_heads()) == [("op", "nan")]
 
 
-def test_one_update_counts_once_whichever_way_it_is_told() -> None:
+def test_one_update_counts_once_however_it_is_reported() -> None:
     latches = Latches()
     latches.light_flags("nan", {"op": True}, NOON, 7, 1)
     latches.light_detail("Sources: log_probs[op]: NaN detected", NOON, 7)
@@ -66,7 +66,7 @@ def test_one_update_counts_once_whichever_way_it_is_told() -> None:
     assert latches.heads["op", "nan"].updates == 2
 
 
-def test_a_head_nobody_knows_and_a_text_that_names_nothing_are_not_lost() -> None:
+def test_an_unknown_head_and_a_text_that_names_nothing_are_not_lost() -> None:
     latches = Latches()
     latches.light_flags("inf", {"tail": True}, NOON, 0, None)
     assert latches.sources["other"].lit

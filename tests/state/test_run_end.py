@@ -28,7 +28,7 @@ SKIPPED = next(
 
 
 class Pages:
-    """An exporter that is told of groups, and what its page says of each."""
+    """An exporter with several groups, and its page's statement on each."""
 
     def __init__(self) -> None:
         self.exporter = Exporter(port=0)
@@ -38,7 +38,7 @@ class Pages:
             self.exporter.emit({**event, "event_id": None, "group_id": group})
 
     def says(self, group: str) -> tuple[float | None, float | None, float | None, bool]:
-        """Active, finished, failed as nonfinite, and whether an end is told."""
+        """Active, finished, failed as nonfinite, and whether an end is reported."""
         page = self.exporter.render().decode()
 
         def of(name: str, **labels: str) -> float | None:

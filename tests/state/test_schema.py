@@ -89,7 +89,7 @@ def _best_run(record: dict[str, Any]) -> Iterator[Found]:
 
 
 def objects(snapshot: dict[str, Any]) -> Iterator[Found]:
-    """Every nested object of a recorded snapshot, with the class that stands for it."""
+    """Every nested object of a recorded snapshot, with its class."""
     tamiyo = snapshot["tamiyo"]
     yield SanctumSnapshot, snapshot
     yield TamiyoState, tamiyo

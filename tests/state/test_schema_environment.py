@@ -145,7 +145,7 @@ def test_at_a_new_best_everything_else_is_copied_too() -> None:
     assert env.best_blueprint_fossilized == {"mlp": 1}
 
 
-def test_what_is_remembered_does_not_change_with_what_goes_on() -> None:
+def test_remembered_values_do_not_change_with_later_ones() -> None:
     env = busy_env()
     env.seeds["holding"].alpha = 1.0
     env.reward_components.total = -5.0

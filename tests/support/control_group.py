@@ -1,4 +1,4 @@
-"""Memory control groups with a limit, in which the kernel kills a process for want of memory."""
+"""Memory control groups with a limit, in which the kernel kills a process that exceeds it."""
 
 from __future__ import annotations
 

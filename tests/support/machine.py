@@ -1,4 +1,4 @@
-"""What samplers found, as a page; and a clock that stands still."""
+"""Samplers' reports as a page; and a clock that does not move."""
 
 from __future__ import annotations
 

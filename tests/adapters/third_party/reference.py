@@ -18,7 +18,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 Key = str | tuple[str, tuple[str, str]]
-"""A metric, or a metric and the one label that tells its samples apart."""
+"""A metric, or a metric and the one label that distinguishes its samples."""
 
 
 def array(tensor: Any) -> Array:

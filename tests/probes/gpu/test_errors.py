@@ -354,7 +354,7 @@ def test_a_gpu_that_may_not_be_used_is_none_and_one_off_the_bus_is_one(
     assert sampled.step(31).gpus[0].cells
 
 
-def test_of_its_own_share_alone_it_asks_nothing_of_the_whole_gpu() -> None:
+def test_with_a_mig_share_alone_it_reads_nothing_of_the_whole_gpu() -> None:
     library = ScriptedNvml(2)
     sampled = Sampled(library, whole=False)
     library.calls.clear()

@@ -53,7 +53,7 @@ def test_version_2_reports_limits_use_without_caches_and_kills(tmp_path: Path) -
     }
 
 
-def test_of_the_limits_on_the_way_up_the_smallest_holds(tmp_path: Path) -> None:
+def test_the_smallest_limit_of_all_parents_applies(tmp_path: Path) -> None:
     reported = read(
         tmp_path,
         SELF_2,
