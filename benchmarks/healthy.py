@@ -171,11 +171,12 @@ def main() -> int:
                     folder / str(interval),
                     sorted(addresses.values()),
                     interval=f"{interval}s",
-                    scrape={"scrape_timeout": "10s"},
+                    # By which exporters tell servers of one address apart.
+                    scrape={"scrape_timeout": f"{10 + number}s"},
                     rule_files=RULES,
                 )
             )
-            for interval in options.intervals
+            for number, interval in enumerate(options.intervals)
         }
         began = time.time()
         threads = [
