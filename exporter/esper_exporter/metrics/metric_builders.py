@@ -97,7 +97,7 @@ def states(
     help: str,
     read: Callable[[Any], Any],
 ) -> Metric:
-    """A one-hot gauge: 1 for the state that holds, 0 for the others."""
+    """A one-hot gauge: 1 for the current state, 0 for the others."""
     return Metric(
         name=name,
         kind="gauge",

@@ -71,7 +71,7 @@ METRICS: tuple[Metric, ...] = (
         "agent",
         "esper_agent_pages_retired_total",
         "derived: pages of ended processes that were taken off",
-        "Pages of processes that are gone and that the agent serves no more.",
+        "Pages of ended processes that the agent no longer serves.",
     ),
     counter_in(
         "agent",

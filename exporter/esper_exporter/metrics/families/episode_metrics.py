@@ -87,7 +87,7 @@ def _trend(kind: str) -> Metric:
         "trend",
         TRENDS,
         f"derived: seed_lifecycle.{field}",
-        f"Trend of the {kind} rate: 1 for the one that holds.",
+        f"Trend of the {kind} rate: 1 for the current one.",
         lambda roots: (
             getattr(roots["snapshot"].seed_lifecycle, field)
             if roots["run"].batch_ended and roots["run"].has_seeds()
@@ -157,11 +157,15 @@ METRICS: tuple[Metric, ...] = (
         "Successes over episodes as the trainer counts episodes.",
     ),
     _episodes(
-        "esper_simic_steps_per_germination", "steps_per_germinate", "Steps from one to the next."
+        "esper_simic_steps_per_germination",
+        "steps_per_germinate",
+        "Mean steps between germinations.",
     ),
-    _episodes("esper_simic_steps_per_prune", "steps_per_prune", "Steps from one to the next."),
+    _episodes("esper_simic_steps_per_prune", "steps_per_prune", "Mean steps between prunes."),
     _episodes(
-        "esper_simic_steps_per_fossilization", "steps_per_fossilize", "Steps from one to the next."
+        "esper_simic_steps_per_fossilization",
+        "steps_per_fossilize",
+        "Mean steps between fossilizations.",
     ),
     gauge(
         "run",
@@ -196,7 +200,7 @@ METRICS: tuple[Metric, ...] = (
         "trend",
         COMPLETION_TRENDS,
         "derived: episode_stats.completion_trend",
-        "Trend of episode successes: 1 for the one that holds.",
+        "Trend of episode successes: 1 for the current one.",
         lambda roots: (
             roots["snapshot"].episode_stats.completion_trend if roots["run"].episode_ended else None
         ),

@@ -36,13 +36,13 @@ METRICS: tuple[Metric, ...] = (
         "exporter",
         "esper_exporter_series",
         "derived: samples on the page rendered last",
-        "Samples of the exporter's own on the page that was rendered last.",
+        "Series on the page rendered last, without those of added collectors.",
     ),
     gauge(
         "exporter",
         "esper_exporter_series_limit",
         "derived: the cap on series",
-        "Samples from which environments, slots, seeds and layers that come anew are not shown.",
+        "Limit of series, beyond which new environments, slots, seeds and layers are not shown.",
     ),
     gauge(
         "exporter",
@@ -120,7 +120,7 @@ METRICS: tuple[Metric, ...] = (
     counter(
         counted.INTERNAL_ERRORS,
         "derived: number of errors caught inside the exporter, by where",
-        "Errors inside the exporter that the training was spared.",
+        "Errors inside the exporter, none of which reached the training.",
     ),
     counter(
         counted.STATE_PROBLEMS,
@@ -163,11 +163,11 @@ METRICS: tuple[Metric, ...] = (
     histogram(
         counted.EMIT_DURATION,
         "derived: time from emit's call to its return",
-        "Time that taking in an event took.",
+        "Time to accept an event.",
     ),
     histogram(
         counted.SCRAPE_DURATION,
         "derived: time from a scrape's request to the last byte of its page",
-        "Time that delivering a page took.",
+        "Time to deliver a page.",
     ),
 )

@@ -134,7 +134,7 @@ METRICS: tuple[Metric, ...] = (
         "state",
         health.HEAD_STATES,
         "derived: health.classify_head over gradient norm and entropy",
-        "State of a head: 1 for the one that holds.",
+        "State of a head: 1 for the current one.",
         _state,
     ),
     states(
@@ -143,7 +143,7 @@ METRICS: tuple[Metric, ...] = (
         "state",
         tuple(GRADIENT_STATES),
         "derived: head_{head}_gradient_state of the last update",
-        "What the trainer says of a head's gradient: 1 for the state that holds.",
+        "State of a head's gradient as the trainer reports it: 1 for the current state.",
         lambda roots: roots["head"].gradient_state,
     ),
     gauge(

@@ -136,7 +136,7 @@ ENV_METRICS: tuple[Metric, ...] = (
         "status",
         tuple(ENV_STATUSES),
         "derived: envs[{env_id}].status",
-        "Status of an environment: 1 for the one that holds.",
+        "Status of an environment: 1 for the current one.",
         _after_epoch("status"),
     ),
     gauge(

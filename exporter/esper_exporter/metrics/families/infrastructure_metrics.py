@@ -214,7 +214,7 @@ INFRASTRUCTURE_METRICS: tuple[Metric, ...] = (
         "event:MEMORY_WARNING.",
         "esper_torch_memory_warning_capacity_bytes",
         "gpu_total_gb",
-        "GPU memory there is, at the last warning (1 GB = 2^30).",
+        "GPU memory in total, at the last warning (1 GB = 2^30).",
         scale=GIB,
     ),
     _from(
@@ -229,7 +229,7 @@ INFRASTRUCTURE_METRICS: tuple[Metric, ...] = (
         "state",
         GRAD_SCALER_STATES,
         "derived: grad_scaler_state of the last update",
-        "What the AMP loss scale did in the last update: 1 for the state that holds. Of several"
+        "What the AMP loss scale did in the last update: 1 for the current state. Of several"
         " hosts' scalers it is the worst: decaying, else growing.",
         lambda roots: None if roots["update"] is None else roots["update"].grad_scaler_state,
     ),

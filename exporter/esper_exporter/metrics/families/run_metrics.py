@@ -126,7 +126,7 @@ METRICS: tuple[Metric, ...] = (
         "run",
         "esper_run_checkpoint_loaded_timestamp_seconds",
         "derived: time of CHECKPOINT_LOADED",
-        "When the run went on from a checkpoint; absent if it did not.",
+        "When the run resumed from a checkpoint; absent if it did not.",
         read=_clock("checkpoint_at"),
     ),
     event_field(
@@ -154,8 +154,8 @@ METRICS: tuple[Metric, ...] = (
         "esper_run_finished",
         "derived: 1 once all batches are done, or the exporter was closed or the process ended and"
         " nothing had failed",
-        "1 once the run has ended well. With esper_run_failed 0 too it goes on, or, if"
-        " esper_run_active is 0, nothing says how it ended.",
+        "1 once the run has ended well. With esper_run_failed at 0 too the run is active or, with"
+        " esper_run_active at 0, ended for an unknown reason.",
         read=lambda roots: roots["run"].finished,
     ),
     states(
@@ -172,7 +172,7 @@ METRICS: tuple[Metric, ...] = (
         "esper_run_end_timestamp_seconds",
         "derived: time of the event that ended the run, else when the process ended",
         "When the run ended: by the event that ended it, else by the exporter's clock; absent while"
-        " it goes on.",
+        " it is active.",
         read=_clock("ended_at"),
     ),
     gauge(
@@ -186,7 +186,7 @@ METRICS: tuple[Metric, ...] = (
     snapshot_field(
         "esper_run_batches",
         "max_batches",
-        "Batches that the run is to do; absent when it has no end set.",
+        "Batches planned; absent without a planned end.",
         zero_is_absent=True,
     ),
     gauge(
@@ -207,7 +207,7 @@ METRICS: tuple[Metric, ...] = (
     batch_end(
         "esper_run_episodes",
         "batch_total_episodes",
-        "Episodes that the run is to do; absent when it has no end set.",
+        "Episodes planned; absent without a planned end.",
         zero_is_absent=True,
     ),
     gauge(
@@ -250,7 +250,7 @@ COUNTERS: tuple[Metric, ...] = (
         (*RUN_LABELS, *RUN_INFO_LABELS),
         "derived: the text fields of TRAINING_STARTED; the settings job_id, job_partition and"
         " job_user, by default Slurm's",
-        "What is known of a run and is text.",
+        "Configuration of the run, as labels.",
     ),
     counter(
         counted.EVENTS,

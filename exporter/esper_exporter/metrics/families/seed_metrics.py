@@ -24,7 +24,7 @@ SLOT_METRICS: tuple[Metric, ...] = (
         "stage",
         tuple(STAGES),
         "derived: envs[{env_id}].seeds[{slot_id}].stage",
-        "Life-cycle stage of a slot's seed: 1 for the one that holds.",
+        "Life-cycle stage of a slot's seed: 1 for the current one.",
         lambda roots: roots["seed"].stage,
     ),
     _seed("esper_kasmina_seed_alpha_ratio", "alpha", "How far a seed is blended in, 0 to 1."),
