@@ -11,7 +11,11 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from esper_exporter import Exporter
+from esper_exporter.probes.gpu.driver import Identity
+from esper_exporter.probes.gpu.gpu_report import GpuReport, GpuSample
 from esper_exporter.serve.page.site import schema
+from esper_exporter.serve.page.system import gpu_reasons
+from esper_exporter.serve.page.verdict import with_reasons
 from page.worlds import (
     HEADS,
     epoch,
@@ -166,6 +170,36 @@ def test_a_healthy_run_names_its_stalled_environments() -> None:
     assert verdict["word"] == "healthy"
     assert "8 heads, none dead, exploding or collapsed" in verdict["checked"]
     assert "4 environments, none degraded, 1 stalled" in verdict["checked"]
+
+
+def test_what_was_not_measured_is_not_called_well() -> None:
+    exporter = quiet()
+    exporter.emit(started())
+    exporter.emit(update(1.0))
+    verdict = state(exporter)["runs"][0]["verdict"]
+    assert verdict["word"] == "healthy"
+    assert not [text for text in verdict["checked"] if "heads" in text or "environments" in text]
+    exporter.emit(heads_update(2.0, op={"entropy": 0.5, "grad_norm": 0.5}))
+    checked = state(exporter)["runs"][0]["verdict"]["checked"]
+    assert "1 of 8 heads, none dead, exploding or collapsed" in checked
+
+
+SILENT = GpuSample(Identity("2", "GPU-2", "simulated", "0000:02:00.0"), {}, (), 1000.0)
+
+
+@pytest.mark.parametrize(("now", "level"), [(1001.0, "warn"), (1119.0, "warn"), (1121.0, "crit")])
+def test_a_gpu_that_does_not_answer_is_a_reason_and_pages_when_its_rule_does(
+    now: float, level: str
+) -> None:
+    exporter = quiet()
+    exporter.emit(started())
+    (summary,) = state(exporter)["runs"]
+    found = gpu_reasons(GpuReport("fake", gpus=(SILENT,)), now)
+    verdict = with_reasons(with_reasons(summary["verdict"], found), found)
+    assert verdict["word"] == {"warn": "look", "crit": "broken"}[level]
+    assert (verdict["critical"], verdict["warnings"]) == (level == "crit", level == "warn")
+    (reason,) = verdict["reasons"]
+    assert (reason["subject"], reason["level"], reason["part"]) == ("GPU 2", level, "system")
 
 
 def test_an_answer_that_did_not_change_has_no_body() -> None:

@@ -150,6 +150,8 @@ def test_of_several_gpus_the_overview_shows_the_sick_one(chromium: webdriver.Chr
         tab.until("return document.querySelector('.sys').innerText.includes('GPU 2')")
         assert "of 4" in tab.text(".sys")
         assert "lost" in tab.text(".sys")
+        assert tab.text(".word b") == "Look"
+        assert "GPU 2 does not answer" in tab.text(".reason")
         tab.go("#/system")
         for gpu in range(4):
             assert f"GPU {gpu}" in " ".join(tab.texts(".cards h2"))

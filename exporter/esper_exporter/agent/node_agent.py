@@ -35,7 +35,7 @@ from esper_exporter.serve.interfaces import Render, Served, Visit
 from esper_exporter.serve.messages import Answer, Request, Route
 from esper_exporter.serve.negotiation import MediaType
 from esper_exporter.serve.page.site import page_routes
-from esper_exporter.serve.page.system import system_json
+from esper_exporter.serve.page.system import gpu_reasons, system_json
 from esper_exporter.serve.registration import Registration
 from esper_exporter.serve.run_summary import RunSummary
 from esper_exporter.serve.server import MetricsServer
@@ -123,7 +123,10 @@ class NodeAgent:
             allowed_hosts=tuple(settings.allowed_hosts),
         )
         self._page = NodePage(
-            self._lines, lambda: system_json(*self._vitals.reports()), self._clock
+            self._lines,
+            lambda: system_json(*self._vitals.reports()),
+            self._clock,
+            lambda now: gpu_reasons(self._vitals.reports()[0], now),
         )
         self._registration = Registration(settings.file_sd, settings.host, self)
 

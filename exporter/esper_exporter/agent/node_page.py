@@ -29,6 +29,7 @@ from esper_exporter.agent.share_directory import SOCKET, STATE
 from esper_exporter.agent.tracked_process import TrackedProcess
 from esper_exporter.serve.page.api import (
     LIMITS,
+    LIVE,
     NO_RUN,
     POLL_SECONDS,
     VERSION,
@@ -37,7 +38,7 @@ from esper_exporter.serve.page.api import (
     no_history,
 )
 from esper_exporter.serve.page.shared_answers import Found, SharedAnswers
-from esper_exporter.serve.page.verdict import Reason
+from esper_exporter.serve.page.verdict import Reason, with_reasons
 
 Json = dict[str, Any]
 
@@ -125,7 +126,8 @@ class _Heard:
 class NodePage:
     """Answers the page's requests for all processes of a node. Thread-safe.
 
-    ``lines`` returns the node's processes, newest last, ``system`` the JSON of the machine.
+    ``lines`` returns the node's processes, newest last, ``system`` the JSON of the machine,
+    ``machine`` what is wrong with it.
     A poll asks each process for its runs in a line each, and one process for the selected run in
     full; a process whose state did not change since the last poll builds nothing.
     """
@@ -137,9 +139,11 @@ class NodePage:
         lines: Callable[[], Sequence[Line]],
         system: Callable[[], Any],
         clock: Callable[[], float] = time.time,
+        machine: Callable[[float], Sequence[Reason]] = lambda _now: (),
     ) -> None:
         self._lines = lines
         self._system = system
+        self._machine = machine
         self._clock = clock
         self._begun = clock()
         self._answers = SharedAnswers()
@@ -189,12 +193,16 @@ class NodePage:
         runs: dict[str, Json] = {}
         heard: dict[str, _Heard] = {}
         owner: dict[str, Line] = {}
+        machine = self._machine(self._clock())
         for line, found in zip(lines, documents, strict=True):
             if found is None:
                 continue
             for run in found.document["runs"]:
                 # The newest process represents a run that was started again.
-                runs[run["key"]] = _ended(run, line, self._clock() - found.at)
+                shown = _ended(run, line, self._clock() - found.at)
+                if shown["state"] in LIVE:
+                    shown = {**shown, "verdict": with_reasons(shown["verdict"], machine)}
+                runs[run["key"]] = shown
                 heard[run["key"]] = found
                 owner[run["key"]] = line
         self._owner = owner

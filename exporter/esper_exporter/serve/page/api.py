@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import takewhile
 from operator import is_not
-from typing import Protocol
+from typing import Protocol, cast
 
 import orjson
 
@@ -27,7 +27,8 @@ from esper_exporter.serve.page.run_state import (
     summary_json,
 )
 from esper_exporter.serve.page.shared_answers import Found, KeptAnswer, Place, SharedAnswers
-from esper_exporter.serve.page.system import system_json
+from esper_exporter.serve.page.system import gpu_reasons, system_json
+from esper_exporter.serve.page.verdict import Reason, with_reasons
 from esper_exporter.state.history import PLOTTED, RunHistory, UpdateRow
 from esper_exporter.state.registry import Entry, RunRegistry
 from esper_exporter.state.state_lock import StateLock
@@ -36,6 +37,7 @@ VERSION = 1
 POLL_SECONDS = 1.0
 DECISION_ROWS = 6
 DECISION_SWAP_SECONDS = 5.0
+LIVE = frozenset({"running", "stalled"})
 NO_RUN = "-"
 """As a key: the runs in a line each, and none in full."""
 WAIT_SECONDS = 1.0
@@ -186,19 +188,29 @@ class PageApi:
     def _capture(self, key: str, env_id: int | None, since: str | None, now: float) -> Json:
         entries = self._runs.everything()
         chosen = None if key == NO_RUN else self._chosen(entries, key)
+        reports = self._vitals.reports()
+        machine = gpu_reasons(reports[0], now)
         answer: Json = {
             "version": VERSION,
             "now": now,
             "exporter": {"version": __version__, "started": self._begun, "poll": POLL_SECONDS},
-            "runs": [summary_json(entry, self._state(entry, now), now) for entry in entries],
+            "runs": [self._summary(entry, machine, now) for entry in entries],
             "run": None if chosen is None else detail_json(chosen, env_id),
             "limits": LIMITS,
-            "system": system_json(*self._vitals.reports()),
+            "system": system_json(*reports),
             "replay": None if self.replay is None else self.replay.state(),
         }
         if since is not None and chosen is not None:
             answer["history"] = _history(run_key(chosen), chosen.history, since)
         return answer
+
+    def _summary(self, entry: Entry, machine: Sequence[Reason], now: float) -> Json:
+        """A run's line; what is wrong with the machine concerns the runs that go on."""
+        state = self._state(entry, now)
+        summary = summary_json(entry, state, now)
+        if state in LIVE:
+            summary["verdict"] = with_reasons(cast(Json, summary["verdict"]), machine)
+        return summary
 
     @staticmethod
     def _chosen(entries: list[Entry], key: str) -> Entry | None:

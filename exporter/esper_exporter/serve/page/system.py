@@ -9,6 +9,7 @@ from esper_exporter.probes.gpu.gpu_report import GpuReport
 from esper_exporter.probes.host.host_sampler import HostReport
 from esper_exporter.probes.samples import Cells
 from esper_exporter.serve.page.numbers import LEVELS, Json, number
+from esper_exporter.serve.page.verdict import Reason
 
 _GPU = {
     "utilization": "esper_gpu_utilization_ratio",
@@ -62,6 +63,22 @@ def system_json(
             for name, cells in (disks or {}).items()
         ],
     }
+
+
+def gpu_reasons(gpus: GpuReport | None, now: float) -> list[Reason]:
+    """A reason for each GPU that does not answer: critical where that has lasted as long as the
+    rule EsperGpuSilent waits."""
+    found = []
+    for sample in () if gpus is None else gpus.gpus:
+        if not sample.cells:
+            heard = sample.answered_at
+            silent = heard is not None and now - heard > health.GPU_SILENT_SECONDS
+            level = "crit" if silent else "warn"
+            name = f"GPU {sample.identity.gpu}"
+            found.append(
+                Reason(level, "cross", name, "does not answer", "system", "EsperGpuSilent")
+            )
+    return found
 
 
 def _gpu(identity: object, cells: Cells) -> Json:

@@ -8,7 +8,9 @@ and all other warnings, give ``look``.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 from esper_exporter import health
 from esper_exporter.contract.tamiyo import HeadUpdatePayload, TamiyoPolicyUpdatePayload
@@ -95,13 +97,51 @@ def word(state: str, found: list[Reason]) -> str:
     return "finished" if state in ("finished", "ended", "superseded") else "healthy"
 
 
+def with_reasons(verdict: Json, added: Sequence[Reason]) -> Json:
+    """A live run's verdict with further reasons, such as the machine's; each is listed once."""
+    before = cast(list[Json], verdict["reasons"])
+    known = {(reason["subject"], reason["rule"]) for reason in before}
+    added = [reason for reason in added if (reason.subject, reason.rule) not in known]
+    if not added:
+        return verdict
+    critical = sum(reason.level == "crit" for reason in added)
+    listed = before + [reason.json() for reason in added]
+    found = str(verdict["word"])
+    if critical and found in ("healthy", "look", "stalled"):
+        found = "broken"
+    elif found == "healthy":
+        found = "look"
+    return {
+        "word": found,
+        "critical": cast(int, verdict["critical"]) + critical,
+        "warnings": cast(int, verdict["warnings"]) + len(added) - critical,
+        "reasons": sorted(listed, key=lambda reason: reason["level"] != "crit"),
+        "checked": [],
+    }
+
+
 def _checked(run: RunState) -> list[str]:
+    """What was measured and is well; nothing is claimed of what was not measured."""
     latches = len(run.latches.heads) + len(run.latches.sources)
     checked = [f"no latch set, {latches} watched"]
-    if run.snapshot.tamiyo.ppo_data_received:
-        checked.append(f"{len(run.heads)} heads, none dead, exploding or collapsed")
-        checked.append("KL, clip fraction and gradient norm within bounds")
-    envs = run.snapshot.envs.values()
+    tamiyo = run.snapshot.tamiyo
+    if tamiyo.ppo_data_received:
+        heads = panel_heads(run)
+        states = [head_state(run, head, read_head(run, head)) for head in heads]
+        known = sum(state is not HeadState.UNKNOWN for state in states)
+        of = f" of {len(heads)}" if known < len(heads) else ""
+        if known:
+            checked.append(f"{known}{of} heads, none dead, exploding or collapsed")
+        values = {
+            "KL": tamiyo.kl_divergence,
+            "clip fraction": tamiyo.clip_fraction,
+            "gradient norm": tamiyo.grad_norm,
+        }
+        names = [name for name, value in values.items() if value is not None]
+        if names:
+            listed = " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+            checked.append(f"{listed} within bounds")
+    envs = [env for env in run.snapshot.envs.values() if env.accuracy_history]
     if envs:
         stalled = sum(env.status == "stalled" for env in envs)
         found = f"{len(envs)} environments, none degraded" if len(envs) > 1 else "1 environment"
