@@ -48,9 +48,7 @@ def test_a_run_of_a_slurm_job_names_its_job_partition_and_user() -> None:
 
 @pytest.mark.usefixtures("in_slurm")
 def test_no_other_series_carries_the_job() -> None:
-    with_job = {
-        name for name, labels in samples(page_of()) if set(JOB_LABELS) & set(dict(labels))
-    }
+    with_job = {name for name, labels in samples(page_of()) if set(JOB_LABELS) & set(dict(labels))}
     assert with_job == {"esper_run_info"}
 
 

@@ -9,7 +9,7 @@ from prometheus_client.openmetrics.parser import (
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from esper_exporter.metrics.catalogue import Catalogue, CatalogueError, catalogue
-from esper_exporter.metrics.exposition import OPENMETRICS, TEXT, Page, capture
+from esper_exporter.metrics.exposition import OPENMETRICS, TEXT, Page, capture, header
 from esper_exporter.metrics.metric import Kind, Metric
 from esper_exporter.metrics.row_types import compiled
 from esper_exporter.metrics.source_checks import SourceError, check_sources
@@ -100,3 +100,12 @@ def test_a_derived_gauge_that_nothing_reads_is_refused() -> None:
     check_sources(unread, filled=False)
     with pytest.raises(SourceError, match="nothing reads it"):
         check_sources(unread, filled=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "named"), [("esper_x_wait_seconds", True), ("esper_x_seconds_waited", False)]
+)
+def test_a_family_that_does_not_end_in_its_unit_has_no_unit_line(name: str, named: bool) -> None:
+    metric = Metric(name=name, kind="gauge", help="Text.", block="run", unit="seconds")
+    lines = header(metric, OPENMETRICS)
+    assert (f"# UNIT {name} seconds\n".encode() in lines) is named

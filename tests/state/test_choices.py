@@ -7,10 +7,13 @@ import json
 from collections import Counter
 from pathlib import Path
 
+import pytest
+
 from esper_exporter import Exporter
 from esper_exporter.contract.vocabulary import ALPHA_TARGETS, TEMPOS
 from support.pages import samples, value
 from support.recordings import RECORDED_HEADS
+from support.states import emitted, event, started
 
 RECORDING = Path(__file__).parents[1] / "recordings" / "run1.telemetry.jsonl.gz"
 TOTAL = "esper_tamiyo_choices_total"
@@ -57,3 +60,22 @@ def test_every_known_choice_counts_from_zero_and_an_unknown_one_as_other() -> No
     assert value(page, TOTAL, head="op", choice="other") == 1
     assert value(page, TOTAL, head="style", choice="other") == 1
     assert value(page, TOTAL, head="alpha_curve", choice="SIGMOID_SHARP") == 0
+
+
+DECISION = {"kind": "last_action", "action_name": "WAIT"}
+
+
+@pytest.mark.parametrize(
+    ("place", "choice"), [(0, TEMPOS[0]), (len(TEMPOS) - 1, TEMPOS[-1]), (len(TEMPOS), "other")]
+)
+def test_a_place_beyond_the_tempos_is_another_choice(place: int, choice: str) -> None:
+    page = emitted(started(), event("ANALYTICS_SNAPSHOT", DECISION | {"tempo_idx": place}))
+    assert value(page.render().decode(), TOTAL, head="tempo", choice=choice) == 1
+
+
+def test_only_masked_decisions_are_counted_as_masked() -> None:
+    masks = (True, False, False)
+    events = [event("ANALYTICS_SNAPSHOT", DECISION | {"op_masked": mask}) for mask in masks]
+    page = emitted(started(), *events).render().decode()
+    assert value(page, "esper_tamiyo_masked_decisions_total", head="op") == 1
+    assert value(page, "esper_tamiyo_masked_decisions_total", head="slot") is None

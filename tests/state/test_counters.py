@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 import random
 
+import pytest
+
 from esper_exporter import Exporter
 from esper_exporter.state import counted
-from esper_exporter.state.counters import HELD_ROWS, Distributions, HistogramRow
+from esper_exporter.state.counters import HELD_ROWS, Distributions, HistogramRow, Tallies
 
 ROW = HistogramRow(
     ((counted.DECISION_CONFIDENCE, ("op",)), (counted.DECISION_CONFIDENCE, ("slot",)))
@@ -46,3 +48,14 @@ def test_a_count_that_is_negative_is_left_out_and_counted() -> None:
     page = exporter.render().decode()
     assert "esper_torch_memory_ooms_total{" not in page
     assert "esper_exporter_fields_ignored_total 1.0" in page
+
+
+@pytest.mark.parametrize(
+    ("by", "counts"), [(0.0, 0.0), (2.5, 2.5), (-1.0, None), (math.nan, None), (math.inf, None)]
+)
+def test_a_report_of_none_begins_a_counter_and_what_is_no_count_does_not(
+    by: float, counts: float | None
+) -> None:
+    tallies = Tallies()
+    tallies.add(counted.GAMING_STEPS, by=by)
+    assert tallies.values.get((counted.GAMING_STEPS, ())) == counts

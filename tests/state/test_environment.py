@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from esper_exporter.contract.vocabulary import OPS
 from esper_exporter.state.environment import EnvState
 from esper_exporter.state.lifecycle import SeedState
+from support.pages import value
+from support.states import emitted, event, lit_sources, started, state_after
 
 
 @pytest.mark.parametrize(
@@ -91,3 +95,50 @@ def test_ratios_of_nothing_have_their_documented_values() -> None:
     assert (env.growth_ratio, env.gaming_rate, env.mean_reward) == (1.0, 0.0, 0.0)
     env.host_params, env.fossilized_params = 100, 20
     assert env.growth_ratio == 1.2
+
+
+def test_a_loss_of_less_than_a_percent_point_degrades_nothing() -> None:
+    env = EnvState(env_id=0)
+    for epoch, accuracy in enumerate((60.0, 59.5, 58.6, 58.0, 57.5), start=1):
+        env.add_accuracy(accuracy, epoch)
+    assert (env.status, env.degraded_counter) == ("healthy", 0)
+
+
+def decision(**components: float) -> dict[str, Any]:
+    return event(
+        "ANALYTICS_SNAPSHOT",
+        {
+            "kind": "last_action",
+            "env_id": 0,
+            "action_name": "WAIT",
+            "action_confidence": 0.5,
+            "reward_components": components,
+        },
+    )
+
+
+@pytest.mark.parametrize(
+    ("components", "steps"),
+    [
+        ({"ratio_penalty": -1.0, "alpha_shock": 0.0}, 1.0),
+        ({"ratio_penalty": 0.0, "alpha_shock": -1.0}, 1.0),
+        ({"ratio_penalty": 0.0, "alpha_shock": 0.0}, 0.0),
+        ({"alpha_shock": 0.0}, 0.0),
+        ({"stage_bonus": 1.0}, None),
+    ],
+)
+def test_either_penalty_makes_a_step_one_of_gaming(
+    components: dict[str, float], steps: float | None
+) -> None:
+    page = emitted(started(), decision(**components)).render().decode()
+    assert value(page, "esper_simic_gaming_steps_total") == steps
+
+
+@pytest.mark.parametrize(
+    ("counts", "lit"),
+    [({"nan_count": 1}, True), ({"inf_count": 1}, True), ({"nan_count": 0, "inf_count": 0}, False)],
+)
+def test_inputs_that_are_not_finite_light_their_source(counts: dict[str, int], lit: bool) -> None:
+    data = {"kind": "last_action", "observation_stats": counts}
+    run = state_after(started(), event("ANALYTICS_SNAPSHOT", data))
+    assert lit_sources(run) == ({"observations"} if lit else set())

@@ -178,3 +178,11 @@ def test_every_unit_of_a_name_is_said_as_the_unit() -> None:
              catalogue().metrics if metric.unit}  # fmt: skip
     assert {word: metric.unit for word, metric in units.items()} == {word: word for word in units}
     assert {"seconds", "bytes", "ratio", "nats", "celsius", "watts", "hertz"} <= units.keys()
+
+
+def test_the_norms_of_the_critic_are_counted_whatever_the_policy_s_heads_are() -> None:
+    own = {"mine": {"grad_norm": 2.0}}
+    reported = update(action_heads=["mine"], head_updates=own, head_value_grad_norm=1.0)
+    page = emitted(started(), reported).render().decode()
+    for head in ("mine", "value"):
+        assert value(page, "esper_tamiyo_head_update_grad_norm_count", head=head) == 1

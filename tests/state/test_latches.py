@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from esper_exporter.state.latches import Latches, parse_finiteness_detail
+from esper_exporter.state.latches import LAYER_SOURCES, Latches, parse_finiteness_detail
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
 
@@ -104,3 +104,10 @@ def test_a_head_s_flag_lights_the_log_probabilities_too() -> None:
     latches.light_flags("nan", {"op": True}, NOON, 0, 3)
     source = latches.sources["log_probs"]
     assert (source.updates, source.first_update) == (1, 3)
+
+
+@pytest.mark.parametrize("source", sorted(LAYER_SOURCES))
+def test_what_is_named_beside_a_source_of_layers_is_no_head(source: str) -> None:
+    latches = Latches()
+    latches.light_detail(f"x. Sources: {source}[op]: NaN detected", NOON, 0)
+    assert latches.lit_names() == (source,)
