@@ -1,6 +1,6 @@
 """Rules, routes and dashboards for a view of several clusters: whose label, and which series.
 
-The shipped files call the label that tells clusters apart ``cluster``. Where there is none, it is
+The shipped files call the label that distinguishes clusters ``cluster``. Where there is none, it is
 empty everywhere and changes nothing; where it has another name, the files are written with that.
 """
 

@@ -295,7 +295,7 @@ def override(settings: Settings, given: Mapping[str, Any]) -> Settings:
     Raises as `read_settings`.
     """
     check_names(given)
-    changed = {name: _read(name, name, told) for name, told in given.items() if told is not None}
+    changed = {name: _read(name, name, value) for name, value in given.items() if value is not None}
     return replace(settings, **changed)
 
 

@@ -43,7 +43,7 @@ TILES = (
     _tile(
         "Epoch",
         worst("max", "esper_run_epoch"),
-        "Epoch within the running episode; the configuration on the policy dashboard tells of how"
+        "Epoch within the running episode; the configuration on the policy dashboard says how"
         " many. Good: it moves.",
         "short",
     ),

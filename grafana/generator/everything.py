@@ -1,6 +1,6 @@
 """Everything of a run: what no other dashboard shows, a panel for each metric family.
 
-It is generated from the catalogue, so that nothing is exported that nobody can look at. Its rows
+It is generated from the catalogue, so that every exported metric can be looked at. Its rows
 are closed and cost no query until one is opened.
 """
 

@@ -1,4 +1,4 @@
-"""Fleet: every run there is, and whether somebody has to get up."""
+"""Fleet: every run, and whether a person has to get up."""
 
 from __future__ import annotations
 

@@ -122,4 +122,4 @@ SCORE = (
     f" + 10 * ({STATE})"
     f" + clamp_max(count by ({_OF_RUN}) ({RUN_FIRING}) or 0 * {LATCHED_HEADS}, 9)"
 )
-"""The higher, the sooner somebody should look: latched or failed, then the state, then alerts."""
+"""The higher, the sooner a person should look: latched or failed, then the state, then alerts."""

@@ -128,7 +128,7 @@ RUNS = table(
     "One row for each run of the time range, the ones in trouble first; a click on its name leads"
     " to it. Good: running or"
     " finished, no latch, no alert, a last event seconds ago. 'gone' is a run that stopped"
-    " reporting without a word; the values are then the last it told. Return, accuracy and"
+    " reporting without a word; the values are then the last it reported. Return, accuracy and"
     " progress are those of the last batch.",
     height=14,
     hidden=("Info", "Score"),

@@ -108,7 +108,7 @@ def _special(match: str, text: str, color: str, index: int) -> Json:
 
 
 NO_DATA = "n/a"
-"""What stands where nothing was measured; short, or a narrow tile cuts it."""
+"""Shown where nothing was measured; short, or a narrow tile cuts it."""
 
 
 def absent(nan: str = "NaN", missing: str = NO_DATA) -> tuple[Json, ...]:

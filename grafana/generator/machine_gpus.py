@@ -111,7 +111,7 @@ GPUS = table(
     (
         column(
             "Info",
-            # One process of those that report a GPU stands for its node.
+            # One process of those that report a GPU represents its node.
             "topk by (gpu, uuid) (1, "
             + by("max", (*GPU, "name", "instance"), of_the_runs(select("esper_gpu_info", OF_GPU)))
             + ")",
@@ -285,7 +285,7 @@ GPU_PANELS = (
             f"{{{{reason}}}} {GPU_NAME}",
         ),
         "Share of time in which clocks were held down, by reason. Good: empty, or power cap only."
-        " Thermal or power brake: a matter for whoever owns the machine.",
+        " Thermal or power brake: a matter for the machine's owner.",
         unit="percentunit",
         shorten=SHORT_UUID,
     ),
@@ -309,7 +309,7 @@ GPU_PANELS = (
                 f"NVLink {{{{kind}}}} {GPU_NAME}",
             ),
         ),
-        "What the driver told of between two points. Good: empty. An uncorrected error or an XID"
+        "What the driver reported between two points. Good: empty. An uncorrected error or an XID"
         " that means hardware: stop, take the node out, restart elsewhere from the checkpoint.",
         unit="short",
         bars=True,

@@ -261,7 +261,7 @@ INTAKE = (
                 _grown("events_rejected", "reason") + " > 0", f"rejected: {{{{reason}}}} {NAME}"
             ),
             Target(
-                _grown("events_duplicate", "reason") + " > 0", f"told twice: {{{{reason}}}} {NAME}"
+                _grown("events_duplicate", "reason") + " > 0", f"sent twice: {{{{reason}}}} {NAME}"
             ),
         ),
         "Events that could not be used, by reason, and those that came twice. Good: nothing"

@@ -10,7 +10,7 @@ from esper_exporter.metrics.catalogue import catalogue
 from esper_exporter.metrics.metric import columns_of
 
 RUN = ("run_id", "group_id")
-"""What tells runs apart on a panel. Ranks of a run are put together, the worst one counts."""
+"""Labels that distinguish runs on a panel. Ranks of a run are one series, the worst one counts."""
 
 WHERE = 'cluster=~"$cluster",job=~"$job"'
 SCOPE = f'{WHERE},run_id=~"$run",group_id=~"$group"'
@@ -166,7 +166,7 @@ def few(inner: str, worst_last: str, count: int = 6) -> str:
 
 
 def at_the_end(name: str, scope: str = SCOPE, sign: str = "") -> str:
-    """A gauge by environment as it stood last in the time range, whichever moment is drawn."""
+    """A gauge by environment as it was last in the time range, at any drawn time."""
     last = f"last_over_time({select(name, scope)}[$__range] @ end())"
     return sign + by("max", (*RUN, "env_id"), last)
 

@@ -120,7 +120,7 @@ class ObservationStatsTelemetry(msgspec.Struct, frozen=True, gc=False):
 
 
 class AnalyticsSnapshot(msgspec.Struct, frozen=True, gc=False):
-    """A snapshot of one of several kinds; ``kind`` tells which fields matter."""
+    """A snapshot of one of several kinds; ``kind`` says which fields matter."""
 
     kind: str
     action_counts: dict[Label, Whole] | None = None

@@ -1,7 +1,7 @@
 """Values made of values at the border: mappings, sequences, pairs and untyped diagnostics.
 
 Sequences whose positions matter are taken whole or not at all. From mappings and from lists of
-records only the bad entries are dropped; the field is then told in ``ignored``. Null entries of
+records only the bad entries are dropped; the field is then named in ``ignored``. Null entries of
 a mapping were not measured and are left out silently.
 """
 

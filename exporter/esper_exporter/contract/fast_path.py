@@ -223,7 +223,7 @@ def _stored(plan: FastPlan, source: Any) -> Sequence[Any]:
 
 def _check(hint: Any) -> Check | None:
     """The check of a field that ``msgspec.convert`` takes more for than the lenient way does, or
-    takes as it is: sets, long things, what runs code of its own. Texts are looked at later."""
+    takes as it is: sets, long things, objects that run code. Texts are checked later."""
     if hint == Text:
         return lambda value: type(value) is str and len(value) <= MAX_TEXT and value.isascii()
     if hint == Seed:

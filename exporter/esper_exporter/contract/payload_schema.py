@@ -194,20 +194,20 @@ def read_fields(plan: Plan, source: object, ignored: list[str], lenient: bool = 
     """
     values = plan.empty.copy()
     find, exact = plan.fields.get, plan.exact.get
-    for name_told, raw in _items(plan, source):
+    for field_name, raw in _items(plan, source):
         if raw is None:
             continue
         kind = type(raw)
-        if kind is exact(name_told) and (
+        if kind is exact(field_name) and (
             kind is float
             or kind is bool
             or (len(raw) <= MAX_LABEL and raw.isascii() if kind is str else -_SMALL <= raw < _SMALL)
         ):
-            values[name_told] = raw
+            values[field_name] = raw
             continue
-        field = find(name_told)
+        field = find(field_name)
         if field is not None:
-            values[name_told] = _convert(field, raw, ignored, lenient)
+            values[field_name] = _convert(field, raw, ignored, lenient)
     if not lenient:
         # A sender that cannot measure a field says so; one that forgets it is refused.
         excused = values.get("not_measured") or ()

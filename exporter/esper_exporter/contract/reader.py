@@ -1,4 +1,4 @@
-"""The border: whatever is handed in becomes an Event of ours, or is refused with a reason."""
+"""The border: any input becomes an Event, or is refused with a reason."""
 
 from __future__ import annotations
 
@@ -75,10 +75,10 @@ def read_plainly(obj: Any) -> Event | None:
             raw = _envelope_of(obj)
         else:
             return None
-        told, when, event_id, group_id, seed_id, slot_id, severity, epoch, message, data = raw
-        if type(told) is not str:
-            told = told._name_ if issubclass(type(told), Enum) else None
-        row = BY_NAME[told]
+        sent_name, when, event_id, group_id, seed_id, slot_id, severity, epoch, message, data = raw
+        if type(sent_name) is not str:
+            sent_name = sent_name._name_ if issubclass(type(sent_name), Enum) else None
+        row = BY_NAME[sent_name]
         if (
             not type(event_id) is type(group_id) is type(severity) is type(message) is str
             or not (slot_id is None or type(slot_id) is str)
@@ -101,7 +101,7 @@ def read_plainly(obj: Any) -> Event | None:
     if row.payload is TamiyoPolicyUpdatePayload:
         _fill_aliases(payload)
     return Event(
-        told,
+        sent_name,
         row.name,
         when,
         event_id,
@@ -124,7 +124,7 @@ def _note_envelope(kind: type) -> None:
 def read(obj: object, now: Now) -> Event:
     """One event from a live esper event (by attribute) or its dict form.
 
-    ``now`` stands in for a timestamp that is missing or makes no sense. Raises Rejected, and
+    ``now`` replaces a timestamp that is missing or makes no sense. Raises Rejected, and
     nothing else, for what is no usable event.
     """
     try:
@@ -138,8 +138,8 @@ def read(obj: object, now: Now) -> Event:
 
 def _read(obj: object, now: Now) -> Event:
     raw = _envelope_values(obj)
-    told, data = raw[0], raw[-1]
-    event_name = told if type(told) is str and told in BY_NAME else _event_name(told)
+    sent, data = raw[0], raw[-1]
+    event_name = sent if type(sent) is str and sent in BY_NAME else _event_name(sent)
     kind = BY_NAME[event_name]
     ignored: list[str] = []
     envelope, misplaced = _envelope(raw, now, event_name, ignored)
@@ -163,7 +163,7 @@ def _read(obj: object, now: Now) -> Event:
             refused.event_name = event_name
             if kind.reports_faults:
                 saved = read_fields(plan, data, [], lenient=True)
-                if _tells_of_a_fault(saved):
+                if _reports_fault(saved):
                     refused.event = _event(event_name, kind.name, envelope, saved, [])
             raise
     if type(payload) is TamiyoPolicyUpdatePayload:
@@ -185,16 +185,16 @@ def _envelope_values(obj: object) -> Sequence[Any]:
         return [getattr(obj, wanted, None) for wanted in _ENVELOPE]
 
 
-def _tells_of_a_fault(saved: Any) -> bool:
+def _reports_fault(saved: Any) -> bool:
     """Whether a payload, complete or not, says what was not finite."""
     if isinstance(saved, TamiyoPolicyUpdatePayload):
-        told = (saved.head_nan_detected or {}, saved.head_inf_detected or {})
-        return any(up for flags in told for up in flags.values())
+        flags_of = (saved.head_nan_detected or {}, saved.head_inf_detected or {})
+        return any(up for flags in flags_of for up in flags.values())
     return bool(saved.detail) and (saved.anomaly_type or "").startswith("ppo_finiteness_")
 
 
-def _event(name_told: str, kind: str, envelope: _Envelope, data: Any, ignored: list[str]) -> Event:
-    return Event(name_told, kind, *envelope, data, tuple(dict.fromkeys(ignored)) if ignored else ())
+def _event(sent_name: str, kind: str, envelope: _Envelope, data: Any, ignored: list[str]) -> Event:
+    return Event(sent_name, kind, *envelope, data, tuple(dict.fromkeys(ignored)) if ignored else ())
 
 
 def _event_name(raw: Any) -> str:
@@ -290,6 +290,6 @@ def _fill_aliases(payload: TamiyoPolicyUpdatePayload) -> None:
     if payload.ppo_update_idx is None and payload.ppo_updates_count is not None:
         force_setattr(payload, "ppo_update_idx", payload.ppo_updates_count)
     if payload.op_q_values is None:
-        told = _q_values(payload)
-        if None not in told:
-            force_setattr(payload, "op_q_values", told)
+        q_values = _q_values(payload)
+        if None not in q_values:
+            force_setattr(payload, "op_q_values", q_values)

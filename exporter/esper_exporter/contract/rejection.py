@@ -40,7 +40,7 @@ class Rejected(Exception):
     ``reason`` is one of ``REASONS``; ``detail`` names the field and types, never a value, so that
     the number of different details is small. ``event_name`` is the name as received, where one
     could be read, cut at 256 characters. ``event`` is what could be salvaged from an event that
-    tells of a fault: its payload has only the readable fields set, all others (required ones
+    reports a fault: its payload has only the readable fields set, all others (required ones
     too) are None; it is there to set latches and must not be read as an update.
     """
 

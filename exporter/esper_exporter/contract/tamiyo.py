@@ -1,4 +1,4 @@
-"""Tamiyo, the policy: its updates, as both ages of the contract tell them."""
+"""Tamiyo, the policy: its updates, as both ages of the contract report them."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class PolicyUpdate(msgspec.Struct, frozen=True, dict=True):
     and nats in the seed documents' age; log-probabilities and KL are nats; ``*_time_ms`` are
     milliseconds, ``*_gb`` GiB, fractions and ratios of counts 0 to 1. ``inner_epoch`` is always
     the maximum and says nothing; the update's index within its batch is ``ppo_update_idx``
-    (today ``ppo_updates_count``). ``head_entropy_nats`` is told by the torch probe, which knows how
+    (today ``ppo_updates_count``). ``head_entropy_nats`` comes from the torch probe, which knows how
     many choices each head has, and so are ``action_heads``, the policy's heads where they may be
     other than Tamiyo's, and ``head_updates``, what each of those others did: how events carry them,
     `heads` has them all. None: the event did not carry the field.

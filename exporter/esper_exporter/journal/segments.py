@@ -1,7 +1,7 @@
 """Segments: the append-only files that a journal is written to, one record after the other.
 
 A record is its length, its CRC-32 and a MessagePack map, so that what was cut off in the middle is
-seen, and what stands before it can be read. Written bytes survive the death of the process: they
+seen, and the records before it can be read. Written bytes survive the death of the process: they
 are in the system's cache, whether or not they are on the disk yet.
 """
 

@@ -21,7 +21,7 @@ OWN_COLLECTOR = "esper"
 END = b"# EOF\n"
 
 Take = Callable[[Sequence["Result"]], Capture]
-"""A copy of the table, once it tells how the added collectors did."""
+"""A copy of the table, with the results of the added collectors."""
 
 
 class Renderer:

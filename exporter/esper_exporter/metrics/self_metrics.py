@@ -53,11 +53,11 @@ class OwnMetrics:
 
     def collected(self, name: str, success: bool, seconds: float) -> None:
         """How a collector did for the page that comes now."""
-        told = {
+        results = {
             "esper_exporter_collector_success": float(success),
             "esper_exporter_collector_duration_seconds": seconds,
         }
-        self._collectors.write([told[column] for column in self._collector_columns], name)
+        self._collectors.write([results[column] for column in self._collector_columns], name)
 
     def refresh(self, runs: int, in_flight: int) -> None:
         """Write the rows."""
