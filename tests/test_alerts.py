@@ -55,6 +55,30 @@ def test_alerts_fire_and_end_when_they_should(path: Path) -> None:
     promtool("test", "rules", path)
 
 
+@pytest.mark.parametrize("name", ["gradients", "ended"])
+def test_alerts_fire_as_well_where_targets_have_one_more_label(name: str, tmp_path: Path) -> None:
+    """What one side of an ``and`` has lost by a division or a sum has to be named by ``on``."""
+    told = yaml.safe_load((ALERTS / "tests" / f"{name}.yml").read_text())
+    told["rule_files"] = [str(ALERTS / "tests" / path) for path in told["rule_files"]]
+    for test in told["tests"]:
+        for each in test["input_series"]:
+            each["series"] = each["series"].replace("{", '{team="x",', 1)
+        counted = [
+            {
+                "expr": f'count(ALERTS{{alertname="{each["alertname"]}",alertstate="firing"}})',
+                "eval_time": each["eval_time"],
+                "exp_samples": [{"labels": "{}", "value": len(each["exp_alerts"])}]
+                if each["exp_alerts"]
+                else [],
+            }
+            for each in test.pop("alert_rule_test", [])
+        ]
+        test["promql_expr_test"] = [*test.get("promql_expr_test", []), *counted]
+    path = tmp_path / "labelled.yml"
+    path.write_text(yaml.safe_dump(told))
+    promtool("test", "rules", path)
+
+
 def test_every_alert_is_tested() -> None:
     tested = "".join(path.read_text() for path in (ALERTS / "tests").glob("*.yml"))
     for rule in ALERTING:

@@ -87,3 +87,45 @@ def test_no_place_keeps_the_shipped_label(written: Path) -> None:
 def test_what_no_server_would_take_is_refused(label: str, selector: str) -> None:
     with pytest.raises(ValueError, match=r"--cluster-label|--selector"):
         RuleOptions(label, selector)
+
+
+@pytest.mark.parametrize(("selector", "fires"), [('replica="a"', 1), ("", 0)])
+def test_two_replicas_in_one_store_need_a_selector(
+    selector: str, fires: int, tmp_path: Path
+) -> None:
+    """A store with both replicas of each series makes a division many-to-many: alerts/README.md
+    advises to deduplicate before rules read it, or to read one replica."""
+    done = run("assets", tmp_path, *(("--selector", selector) if selector else ()))
+    assert done.returncode == 0, done.stderr
+    run_labels = 'job="esper",instance="a:9108",run_id="r1",group_id="A",rank="0"'
+    series = [
+        {"series": f'{name}{{{run_labels},replica="{replica}"}}', "values": values}
+        for replica in "ab"
+        for name, values in (
+            ("esper_tamiyo_gradient_explosions_total", "0x10 0+1x30"),
+            ("esper_tamiyo_updates_total", "0+2x40"),
+        )
+    ]
+    told = {
+        "expr": 'count(ALERTS{alertname="EsperGradientExplosion"})',
+        "eval_time": "30m",
+        "exp_samples": [{"labels": "{}", "value": fires}] if fires else [],
+    }
+    unit = tmp_path / "replicas.yml"
+    unit.write_text(
+        yaml.safe_dump(
+            {
+                "rule_files": [str(tmp_path / "alerts" / "rules" / "gradients.yml")],
+                "evaluation_interval": "1m",
+                "tests": [{"interval": "1m", "input_series": series, "promql_expr_test": [told]}],
+            }
+        )
+    )
+    tested = subprocess.run(
+        [program("promtool"), "test", "rules", unit], capture_output=True, text=True, check=False
+    )
+    reported = tested.stdout + tested.stderr
+    if selector:
+        assert tested.returncode == 0, reported
+    else:
+        assert "many-to-many" in reported or "duplicate series" in reported
