@@ -64,9 +64,12 @@ EXPECTED = {
 """What both have to fire, whatever else: alert and run."""
 ALONE = """
 import sys, time
+sys.path.insert(0, sys.argv[2])
 from esper_exporter import Exporter
+from trainer import STARTED
 exporter = Exporter(run_id="vanishes", port=int(sys.argv[1]), state_dir="off", gpu_vitals="off")
 exporter.start()
+exporter.emit({"event_type": "TRAINING_STARTED", "timestamp": time.time(), "data": STARTED})
 time.sleep(3600)
 """
 
@@ -145,7 +148,7 @@ def trial(seconds: float) -> bool:
         share.mkdir(mode=0o700)
         port = free_port()
         targets = [stack.enter_context(agent(share)), f"127.0.0.1:{port}"]
-        alone = stack.enter_context(training("-c", ALONE, port))
+        alone = stack.enter_context(training("-c", ALONE, port, TRAINER.parent))
         trainings = [
             stack.enter_context(
                 training(TRAINER, share, run, 0, "update", 7, "ready", "wait", *way)
@@ -180,7 +183,7 @@ def trial(seconds: float) -> bool:
         count = f"/api/v1/query?query={urllib.parse.quote('count(esper_run_active==1)')}"
         runs = str(len(WAYS) + 1)
         wait_until(
-            lambda: _value(store, count) == runs, "VictoriaMetrics scrapes", 120.0, every=0.5
+            lambda: _value(store, count) == runs, "VictoriaMetrics scrapes", 180.0, every=0.5
         )
         stack.enter_context(
             started(

@@ -3,7 +3,7 @@
 usage: mutate_alerts.py [FILE …]
 
 FILE is the name of a rule file, such as run.yml; all of them when there is none. Prints the
-survivors and the share that was killed. A rule is tried with those of its file that record what it
+survivors and the share that was killed. A rule is tried with those that record what it
 reads and those that read what it records. Exits 1 below 95 %, where alerts/tests/SURVIVORS.md and
 the survivors are not the same, and where a test fails before anything is changed.
 """
@@ -202,29 +202,43 @@ def _steps(tests: dict[str, Any]) -> float:
     return last / (float(every[:-1]) * seconds[every[-1]])
 
 
+@cache
+def _every_group() -> dict[str, list[dict[str, Any]]]:
+    """The groups of every file of rules, by the file's name."""
+    return {
+        path.name: yaml.safe_load(path.read_text())["groups"]
+        for path in sorted((ALERTS / "rules").glob("*.yml"))
+    }
+
+
 def _fails(path: Path, changed: dict[str, Any] | None, name: str) -> bool:
     """Whether a test of a rule fails, or of one that reads it, once the rule is ``changed``."""
-    groups = yaml.safe_load(path.read_text())["groups"]
-    rules = [rule for group in groups for rule in group["rules"]]
-    told = _reading(rules, name)
-    needed = _recording(rules, told | _named_beside(rules, told))
-    kept = [
-        {**group, "rules": [r for r in group["rules"] if _name(r) in needed]} for group in groups
+    rules = [
+        rule for groups in _every_group().values() for group in groups for rule in group["rules"]
     ]
-    kept = [group for group in kept if group["rules"]]
-    expressions = yaml.safe_dump(kept, width=10_000)
-    for group in kept:
-        group["rules"] = [
-            changed if changed and _name(rule) == name else rule for rule in group["rules"]
-        ]
+    read_by = _reading(rules, name)
+    needed = _recording(rules, read_by | _named_beside(rules, read_by))
     with tempfile.TemporaryDirectory() as folder:
         mutated, test = Path(folder) / "rules.yml", Path(folder) / "test.yml"
-        mutated.write_text(yaml.safe_dump({"groups": kept}))
         for tests in every_test():
-            if not any(Path(each).name == path.name for each in tests["rule_files"]):
+            files = [Path(each).name for each in tests["rule_files"]]
+            if path.name not in files:
                 continue
-            about = _about(tests, told, needed, expressions) | {"rule_files": [str(mutated)]}
-            test.write_text(yaml.safe_dump(about))
+            kept = [
+                {**group, "rules": [rule for rule in group["rules"] if _name(rule) in needed]}
+                for file in files
+                for group in _every_group()[file]
+            ]
+            kept = [group for group in kept if group["rules"]]
+            expressions = yaml.safe_dump(kept, width=10_000)
+            present = {_name(rule) for group in kept for rule in group["rules"]}
+            about = _about(tests, read_by & present, present, expressions)
+            for group in kept:
+                group["rules"] = [
+                    changed if changed and _name(rule) == name else rule for rule in group["rules"]
+                ]
+            mutated.write_text(yaml.safe_dump({"groups": kept}))
+            test.write_text(yaml.safe_dump(about | {"rule_files": [str(mutated)]}))
             command = ["promtool", "test", "rules", test]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode:
