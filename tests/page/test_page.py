@@ -488,8 +488,10 @@ def test_the_page_is_small_and_quick(show: Show, world: Callable[[], Exporter]) 
     # With the plots of the policy, which are the largest part that is loaded later.
     tab.go("#/policy")
     tab.until("return document.querySelectorAll('.plot canvas').length === 9")
-    total = sum(reply["bytes"] for reply in tab.requests())
-    assert 50_000 < total <= 100_000
+    first: dict[str, int] = {}  # later polls depend on how long the machine takes
+    for reply in tab.requests():
+        first.setdefault(urlsplit(reply["url"]).path, reply["bytes"])
+    assert 50_000 < sum(first.values()) <= 100_000
 
 
 def test_a_hidden_tab_asks_for_nothing(show: Show) -> None:

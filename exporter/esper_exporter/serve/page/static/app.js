@@ -13,9 +13,9 @@ import { applyTheme, choose, chosen, later, reveal } from './ui.js';
 const OVER = new Set(['finished', 'ended', 'failed', 'superseded']);
 const narrow = matchMedia('(max-width: 640px)');
 
-const Drawer = later(() => import('./drawer.js'), 'Drawer', draw);
-const ReplayBar = later(() => import('./replay.js'), 'ReplayBar', draw);
-const Runs = later(() => import('./runs.js'), 'Runs', draw);
+const Drawer = later(() => import('./drawer.js'), 'Drawer');
+const ReplayBar = later(() => import('./replay.js'), 'ReplayBar');
+const Runs = later(() => import('./runs.js'), 'Runs');
 
 const store = new Store(draw);
 const open = { alternatives: false, status: '', sort: 'number', best: false, help: false, reasons: false };
@@ -75,7 +75,7 @@ function page() {
     live: Boolean(run && !over && !store.lost),
     standing: store.lost || store.paused || Boolean(replay && replay.paused),
     clock: run && run.last_event !== null ? run.last_event + (replay ? 0 : silence || 0) : store.now(),
-    go, link,
+    go, link, draw,
     set: (change) => { Object.assign(open, change); draw(); },
     filter: (change) => { Object.assign(log, change); draw(); },
     hold: (on) => { const { events } = store.history; log.held = on && events.length ? events[events.length - 1].seq : null; draw(); },

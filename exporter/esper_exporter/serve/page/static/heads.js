@@ -3,10 +3,10 @@
 
 import { html } from './vendor/preact-htm.js';
 import { fixed, FLAGS, headState, missing, MISSING, norm, span, TRENDS } from './format.js';
-import { Blocks, Icon, Num, Panel } from './ui.js';
-import { HeadCard } from './head_card.js';
+import { Blocks, Icon, later, Num, Panel } from './ui.js';
 import { Decisions } from './decisions.js';
 
+const HeadCard = later(() => import('./head_card.js'), 'HeadCard');
 const PER_GRID = 8;
 
 // Before a run has reported, the panel shows Tamiyo's heads in dashes.

@@ -83,7 +83,7 @@ export function reveal(part) {
 }
 
 // A part that most readers never open: its module is loaded when it is first drawn.
-export function later(load, name, draw) {
+export function later(load, name) {
   let part = null;
   let asked = false;
   return (props) => {
@@ -92,7 +92,7 @@ export function later(load, name, draw) {
       asked = true;
       load().then((module) => {
         part = module[name];
-        draw();
+        props.page.draw();
       }, () => {
         asked = false; // asked again with the next drawing
       });
