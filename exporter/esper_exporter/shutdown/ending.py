@@ -8,6 +8,7 @@ from typing import Protocol
 
 from esper_exporter.shutdown.process import ends_at_once
 from esper_exporter.shutdown.scrape_tracker import ScrapeTracker
+from esper_exporter.shutdown.seam_frames import hide_seams
 from esper_exporter.state.failure_reason import Reason, reason_of
 
 
@@ -107,6 +108,8 @@ class Ending:
 
     def closing(self, error: BaseException | None) -> None:
         """The exporter is being closed, because of an exception or not: publish that, and wait."""
+        if error is not None:
+            hide_seams(error)  # here: who closes may take the hooks off before it is printed
         if self._is_run:
             self._owner.flush_hub()
             self._end(self._reason(error), error)

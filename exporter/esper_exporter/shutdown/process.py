@@ -28,6 +28,7 @@ from types import FrameType, TracebackType
 from typing import Any, Protocol
 
 from esper_exporter.daemon_thread import start_daemon
+from esper_exporter.shutdown.seam_frames import hide_seams
 
 logger = logging.getLogger("esper_exporter")
 
@@ -146,6 +147,9 @@ def _on_uncaught(
 ) -> None:
     for watcher in _process.all():
         _guarded(partial(watcher.uncaught, error))
+    if trace is error.__traceback__:
+        _guarded(partial(hide_seams, error))
+        trace = error.__traceback__
     _process.excepthook(kind, error, trace)
 
 
@@ -153,6 +157,10 @@ def _on_uncaught_in_thread(exception: threading.ExceptHookArgs) -> None:
     if exception.exc_value is not None and not isinstance(exception.exc_value, SystemExit):
         for watcher in _process.all():
             _guarded(partial(watcher.uncaught_in_thread, exception.exc_value))
+        if exception.exc_traceback is exception.exc_value.__traceback__:
+            _guarded(partial(hide_seams, exception.exc_value))
+            trace = exception.exc_value.__traceback__
+            exception = threading.ExceptHookArgs((*exception[:2], trace, exception.thread))
     _process.threading_excepthook(exception)
 
 

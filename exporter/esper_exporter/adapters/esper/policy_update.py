@@ -146,13 +146,13 @@ class PolicySeams:
     # -- the replacements ------------------------------------------------------------------------
 
     def _batch(self, original: Any) -> Any:
-        context = self._context
+        context, key = self._context, self._guard(_key_of)
 
         def _run_batch(trainer: Any, *args: Any, **more: Any) -> Any:
             batch = more.get("batch_idx")
             outer = context.key
             if batch is not None:
-                context.key = (str(getattr(trainer, "group_id", "default")), int(batch) + 1)
+                context.key = key(trainer, batch) or outer
             try:
                 return original(trainer, *args, **more)
             finally:
@@ -388,3 +388,8 @@ def _named_by_gate(result: Mapping[str, Any]) -> list[tuple[str, str | None, str
         for finding in parse_finiteness_detail(str(text))
         for kind in finding.kinds
     ]
+
+
+def _key_of(trainer: Any, batch: Any) -> tuple[str, int]:
+    """Group and batch, from 1."""
+    return str(getattr(trainer, "group_id", "default")), int(batch) + 1
