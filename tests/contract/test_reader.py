@@ -170,7 +170,13 @@ def test_a_time_is_read_as_utc(reported: Any, expected: datetime) -> None:
     assert event.ignored == ()
 
 
-@pytest.mark.parametrize("reported", [None, "yesterday", True, math.nan, math.inf, 1e300, []])
+@pytest.mark.parametrize(
+    "reported",
+    [
+        *(None, "yesterday", True, math.nan, math.inf, 1e300, []),
+        *(datetime(1969, 12, 31, tzinfo=UTC), "1969-12-31T23:59:59+00:00"),
+    ],
+)
 def test_without_a_usable_time_an_event_happened_now(reported: Any) -> None:
     event = read(like("EPOCH_COMPLETED", {"timestamp": reported}), now)
     assert event.timestamp == NOW
