@@ -55,7 +55,7 @@ def test_a_watched_run_has_no_problem(tmp_path: Path) -> None:
         assert levels(found)[subject] == {"good"}, found[subject]
     assert f"http://{target}/metrics" in found["scraping"][0]["sentence"]
     assert levels(found)["Alertmanager"] == {"note"}
-    assert "no one is notified" in found["Alertmanager"][0]["sentence"]
+    assert "notify no one" in found["Alertmanager"][0]["sentence"]
 
 
 def test_a_prometheus_that_scrapes_nothing_is_reported_subject_by_subject(tmp_path: Path) -> None:
