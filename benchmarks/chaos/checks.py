@@ -125,8 +125,9 @@ def of_samples(fleet: Fleet, seconds: float) -> Iterator[Problem]:
             if lost:
                 yield "store", f"lacks {len(lost)} samples of {selector} of {server.name}"
     both = series(fleet.store, "up", seconds)
+    unwritten = [(start - UNWRITTEN_SECONDS, end) for start, end in fleet.store.outages]
     for labels, samples in both.items():
-        for start, end in gaps(sorted(samples), longest, ()):
+        for start, end in gaps(sorted(samples), longest, unwritten):
             yield "store", f"has no sample of {labels} for {end - start:.0f} s"
 
 

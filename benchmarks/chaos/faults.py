@@ -9,6 +9,8 @@ from benchmarks.chaos.fleet import Fleet
 
 HEAD = "op"
 SKEW_SECONDS = 300.0
+GROUP_INTERVAL = 330.0
+"""Alertmanager's and some scrapes: an alert that comes again sooner counts as the same one."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,8 @@ class Fault:
     """Runs whose head must be latched from then on."""
     touches: tuple[str, ...] = ()
     """Runs, nodes and servers whose state must be whole afterwards."""
+    rest: float = 30.0
+    """Seconds after it was mended before another fault may touch the same."""
 
     @property
     def seconds(self) -> float:
@@ -81,7 +85,8 @@ def faults(fleet: Fleet) -> list[Fault]:
             "a training under `run` is killed by SIGKILL",
             ((0, kill("killed")), (90, restart("killed"))),
             alerts=(failed("killed", "killed"),),
-            touches=("killed",),
+            # Killed and started again while its agent is away, a run goes on: nothing is reported.
+            touches=("killed", "a"),
         ),
         Fault(
             "a training beside an agent is killed by SIGKILL",
@@ -107,7 +112,7 @@ def faults(fleet: Fleet) -> list[Fault]:
             ((0, order("nan-and-killed", f"nan-kill {HEAD}")), (90, restart("nan-and-killed"))),
             alerts=(latch("nan-and-killed"), failed("nan-and-killed", "killed")),
             latched=("nan-and-killed",),
-            touches=("nan-and-killed",),
+            touches=("nan-and-killed", "a"),
         ),
         Fault(
             "an agent is killed and started at once",
@@ -180,6 +185,7 @@ def faults(fleet: Fleet) -> list[Fault]:
             alerts=(about("EsperClockSkewed", c.address), latch("slow-clock")),
             latched=("slow-clock",),
             touches=("c", "slow-clock"),
+            rest=GROUP_INTERVAL,
         ),
         Fault(
             "a node's clock is 5 minutes ahead for 5 minutes, a head is NaN meanwhile",
@@ -191,5 +197,6 @@ def faults(fleet: Fleet) -> list[Fault]:
             alerts=(about("EsperClockSkewed", c.address), latch("fast-clock")),
             latched=("fast-clock",),
             touches=("c", "fast-clock"),
+            rest=GROUP_INTERVAL,
         ),
     ]

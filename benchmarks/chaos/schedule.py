@@ -20,28 +20,36 @@ def schedule(faults: Sequence[Fault], seconds: float, seed: int) -> list[tuple[f
     """
     numbers = random.Random(seed)
     order = list(faults)
-    numbers.shuffle(order)
     spare = seconds - sum(fault.seconds + GAP_SECONDS for fault in order)
-    if spare >= 0:
-        gaps = [numbers.random() for _ in order]
-        found, at = [], 0.0
-        for fault, gap in zip(order, gaps, strict=True):
-            at += spare * gap / sum(gaps)
-            found.append((at, fault))
-            at += fault.seconds + GAP_SECONDS
-        return found
     for _ in range(TRIES):
-        places = [(numbers.uniform(0, max(0, seconds - f.seconds)), f) for f in order]
+        numbers.shuffle(order)
+        if spare >= 0:
+            places = _in_sequence(order, spare, numbers)
+        else:
+            places = [(numbers.uniform(0, max(0, seconds - f.seconds)), f) for f in order]
         if all(f.seconds <= seconds for f in order) and not _clash(places):
             return sorted(places, key=lambda place: place[0])
     raise ValueError(f"{seconds:.0f} s are too few for these faults")
 
 
+def _in_sequence(
+    order: Sequence[Fault], spare: float, numbers: random.Random
+) -> list[tuple[float, Fault]]:
+    """One after the other, the spare time between them."""
+    gaps = [numbers.random() for _ in order]
+    found, at = [], 0.0
+    for fault, gap in zip(order, gaps, strict=True):
+        at += spare * gap / sum(gaps)
+        found.append((at, fault))
+        at += fault.seconds + GAP_SECONDS
+    return found
+
+
 def _clash(places: Sequence[tuple[float, Fault]]) -> bool:
     return any(
         set(one.touches) & set(other.touches)
-        and start < then + other.seconds + GAP_SECONDS
-        and then < start + one.seconds + GAP_SECONDS
+        and start < then + other.seconds + other.rest
+        and then < start + one.seconds + one.rest
         for number, (start, one) in enumerate(places)
         for then, other in places[:number]
     )
