@@ -1,0 +1,307 @@
+"""What a fleet costs a Prometheus: laws of growth, fitted to what was measured.
+
+    python -m benchmarks.scale_model [--write]
+
+Reads ``scale_measured.json``, which ``python -m benchmarks.fleet --json`` writes, and prints two
+tables: at each size what was measured beside what the laws say, and what 100,000 runs would cost.
+``--write`` puts them into docs/SCALE.md. Exits with 1 if a law is off by more than a fifth.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+MEASURED = Path(__file__).with_name("scale_measured.json")
+DOCUMENT = Path(__file__).parents[1] / "docs" / "SCALE.md"
+BEGIN, END = "<!-- scale model -->\n", "<!-- end of scale model -->\n"
+ALLOWED = 0.2
+"""How far a law may be from what was measured."""
+RULES_EVERY = 15.0
+
+Size = Mapping[str, float]
+"""One size as `benchmarks.fleet.Measured` has it."""
+
+
+@dataclass(frozen=True)
+class Law:
+    """A quantity as a sum of terms, each a coefficient times something known of the fleet."""
+
+    name: str
+    words: str
+    unit: str
+    scale: float
+    terms: Sequence[Callable[[Size], float]]
+
+
+def _one(_: Size) -> float:
+    return 1.0
+
+
+def scraped(size: Size) -> float:
+    """Samples of one scrape of all targets."""
+    return size["targets"] * size["page_series"]
+
+
+def _rate(size: Size) -> float:
+    return scraped(size) / size["interval"]
+
+
+def _depth(size: Size) -> float:
+    return size["targets"] * size["samples"] / size["series"]
+
+
+LAWS = (
+    Law("series", "a + b × runs × series a page", "series", 1, (_one, scraped)),
+    Law(
+        "samples_per_second",
+        "a + b × runs × series a page / interval",
+        "samples a second",
+        1,
+        (_one, _rate),
+    ),
+    Law("memory_bytes", "a + b × series", "memory, MB", 1e6, (_one, lambda s: s["series"])),
+    Law(
+        "rules_samples",
+        "a × runs + b × runs × samples a series",
+        "samples that all rules read, once",
+        1,
+        (lambda s: s["targets"], _depth),
+    ),
+    Law(
+        "cores",
+        "a + b × samples a second + c × runs (their rules)",
+        "CPU, cores",
+        1,
+        (_one, lambda s: s["samples_per_second"], lambda s: s["targets"]),
+    ),
+    Law(
+        "wal_bytes",
+        "a × samples + b × series",
+        "write-ahead log, MB",
+        1e6,
+        (lambda s: s["samples"], lambda s: s["series"]),
+    ),
+    Law(
+        "chunk_bytes",
+        "a × samples + b × series",
+        "chunks of a block, MB",
+        1e6,
+        (lambda s: s["samples"], lambda s: s["series"]),
+    ),
+    Law(
+        "index_bytes", "a + b × series", "index of a block, MB", 1e6, (_one, lambda s: s["series"])
+    ),
+    Law(
+        "page_bytes",
+        "a × series a page",
+        "a page, compressed, kB",
+        1e3,
+        (lambda s: s["page_series"],),
+    ),
+)
+
+
+WITHOUT_LAW = (("query_samples", "samples that the fleet board's costliest query reads"),)
+"""Measured, without a law: which query that is depends on the size."""
+
+
+def fit(law: Law, sizes: Sequence[Size]) -> list[float]:
+    """The coefficients by which the law is off by least, relatively; none is below 0."""
+    rows = np.array([[term(size) / size[law.name] for term in law.terms] for size in sizes])
+    used = list(range(len(law.terms)))
+    while True:
+        found, *_ = np.linalg.lstsq(rows[:, used], np.ones(len(sizes)), rcond=None)
+        if len(used) == 1 or found.min() >= 0.0:
+            break
+        used.pop(int(found.argmin()))
+    coefficients = [0.0] * len(law.terms)
+    for place, value in zip(used, found, strict=True):
+        coefficients[place] = float(value)
+    return coefficients
+
+
+def predict(law: Law, coefficients: Sequence[float], size: Size) -> float:
+    """What the law says of a fleet of this size."""
+    terms = zip(coefficients, law.terms, strict=True)
+    return sum(coefficient * term(size) for coefficient, term in terms)
+
+
+@dataclass(frozen=True)
+class Model:
+    """All laws with their coefficients."""
+
+    coefficients: Mapping[str, list[float]]
+
+    def of(self, runs: int, page_series: float) -> dict[str, float]:
+        """What a Prometheus with so many runs costs in its first minutes, scraped every 15 s. Each
+        law takes what those before it say."""
+        found = {"targets": float(runs), "page_series": page_series, "interval": 15.0}
+        for law in LAWS:
+            if law.name in ("series", "samples_per_second", "memory_bytes", "cores", "page_bytes"):
+                found[law.name] = predict(law, self.coefficients[law.name], found)
+        return found
+
+
+def model_of(sizes: Sequence[Size]) -> Model:
+    """The model that fits these sizes."""
+    return Model({law.name: fit(law, sizes) for law in LAWS})
+
+
+def read(path: Path = MEASURED) -> list[dict[str, float]]:
+    """What was measured, the smallest fleet first."""
+    found: list[dict[str, float]] = json.loads(path.read_text())["sizes"]
+    return sorted(found, key=lambda size: (size["targets"], size["slim"]))
+
+
+def differences(sizes: Sequence[Size]) -> dict[tuple[str, float, float], float]:
+    """How far each law is off at each size, as a share of what was measured."""
+    model = model_of(sizes)
+    return {
+        (law.name, size["targets"], size["slim"]): predict(law, model.coefficients[law.name], size)
+        / size[law.name]
+        - 1.0
+        for law in LAWS
+        for size in sizes
+    }
+
+
+def number(value: float) -> str:
+    """A number with three digits that count."""
+    if value >= 1000:
+        digits = 3 - len(str(int(value)))
+        return f"{int(round(value, digits)):,}"
+    return f"{value:.3g}"
+
+
+def beside(sizes: Sequence[Size]) -> list[str]:
+    """The table of what was measured and what the laws say."""
+    model, off = model_of(sizes), differences(sizes)
+    heads = [f"{int(size['targets']):,} runs{', slim' * bool(size['slim'])}" for size in sizes]
+    lines = [f"| | law | {' | '.join(heads)} |", "|---" * (len(sizes) + 2) + "|"]
+    pages = [f"{size['page_series']:,.0f} every {size['interval']:g} s" for size in sizes]
+    lines.append(f"| series a page | | {' | '.join(pages)} |")
+    for law in LAWS:
+        cells = [
+            f"{number(size[law.name] / law.scale)}, law"
+            f" {number(predict(law, model.coefficients[law.name], size) / law.scale)}"
+            f" ({off[law.name, size['targets'], size['slim']]:+.0%})"
+            for size in sizes
+        ]
+        lines.append(f"| {law.unit} | {law.words} | {' | '.join(cells)} |")
+    for name, words in WITHOUT_LAW:
+        lines.append(f"| {words} | | {' | '.join(number(size[name]) for size in sizes)} |")
+    return lines
+
+
+def coefficients(model: Model) -> list[str]:
+    """The table of coefficients."""
+    lines = ["| | a | b | c |", "|---|---|---|---|"]
+    for law in LAWS:
+        cells = [f"{value:.3g}" for value in model.coefficients[law.name]]
+        cells += [""] * (3 - len(cells))
+        lines.append(f"| {law.name} | {' | '.join(cells)} |")
+    return lines
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A fleet of 100,000 runs, and what it is paid with: prices are assumptions to replace."""
+
+    runs: int = 100_000
+    page_series: float = 3_400.0
+    """A run of 6 envs × 6 slots, with what its exporter adds."""
+    runs_a_server: int = 1_000
+    replicas: int = 2
+    days: float = 30.0
+    chunk_bytes_a_sample: float = 1.9
+    """With full chunks of 120 samples, where a series is after half an hour: 10 runs scraped every
+    second for 180 s. The law is for the first minutes, whose chunks are hardly begun."""
+    rules_seconds_of_a_day: float = 0.0082
+    """What a day of samples adds to an evaluation of a run's rules: 82,000 samples more to read
+    (`benchmarks.rule_cost`) at 0.1 µs."""
+    dollars_a_gigabyte: float = 3.0
+    """Of memory, a month."""
+    dollars_a_core: float = 20.0
+    dollars_a_disk_gigabyte: float = 0.08
+
+
+def cost(model: Model, plan: Plan) -> list[str]:
+    """The table of what the plan costs."""
+    servers = math.ceil(plan.runs / plan.runs_a_server)
+    one = model.of(plan.runs_a_server, plan.page_series)
+    of_a_day = plan.rules_seconds_of_a_day * plan.runs_a_server
+    rules = model.coefficients["cores"][2] * RULES_EVERY * plan.runs_a_server + of_a_day
+    cores = one["cores"] + of_a_day / RULES_EVERY
+    disk = one["samples_per_second"] * 86_400 * plan.days * plan.chunk_bytes_a_sample
+    network = plan.runs_a_server * one["page_bytes"] / 15.0
+    all_servers = servers * plan.replicas
+    month = all_servers * (
+        plan.dollars_a_gigabyte * one["memory_bytes"] * 2 / 1e9
+        + plan.dollars_a_core * cores * 2
+        + plan.dollars_a_disk_gigabyte * disk / 1e9
+    )
+    rows = [
+        ("runs", number(plan.runs_a_server), number(plan.runs)),
+        ("servers, with replicas", str(plan.replicas), number(all_servers)),
+        ("series", number(one["series"]), number(one["series"] * servers)),
+        (
+            "samples a second",
+            number(one["samples_per_second"]),
+            number(one["samples_per_second"] * servers),
+        ),
+        (
+            "memory, GB (resident; have twice)",
+            number(one["memory_bytes"] / 1e9),
+            number(one["memory_bytes"] * all_servers / 1e9),
+        ),
+        ("CPU, cores (have twice)", number(cores), number(cores * all_servers)),
+        ("CPU seconds that all rules take, once", number(rules), ""),
+        (
+            f"disk for {plan.days:g} days, TB",
+            number(disk / 1e12),
+            number(disk * all_servers / 1e12),
+        ),
+        ("scraped, MB a second", number(network / 1e6), number(network * all_servers / 1e6)),
+        ("dollars a month", number(month / all_servers * plan.replicas), number(month)),
+    ]
+    lines = ["| | one server | all |", "|---|---|---|"]
+    return lines + [f"| {' | '.join(row)} |" for row in rows]
+
+
+def document(sizes: Sequence[Size], when: str) -> str:
+    """What stands in docs/SCALE.md."""
+    model = model_of(sizes)
+    worst = max(abs(each) for each in differences(sizes).values())
+    parts = [
+        f"Measured {when}; no law is off by more than {worst:.0%} at any size.",
+        "\n".join(beside(sizes)),
+        "\n".join(coefficients(model)),
+        "With these laws, 100,000 runs of 6 envs × 6 slots:",
+        "\n".join(cost(model, Plan())),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="benchmarks.scale_model", description=__doc__)
+    parser.add_argument("--write", action="store_true", help="into docs/SCALE.md")
+    options = parser.parse_args()
+    sizes, when = read(), json.loads(MEASURED.read_text())["when"]
+    text = document(sizes, when)
+    print(text)
+    if options.write:
+        before, _, rest = DOCUMENT.read_text().partition(BEGIN)
+        DOCUMENT.write_text(before + BEGIN + text + END + rest.partition(END)[2])
+    return int(max(abs(each) for each in differences(sizes).values()) > ALLOWED)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

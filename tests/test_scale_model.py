@@ -1,0 +1,82 @@
+"""The arithmetic of docs/SCALE.md: laws that fit what was measured within a fifth."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import urllib.request
+from itertools import pairwise
+
+import pytest
+from benchmarks.page_server import serving
+from benchmarks.scale_model import (
+    ALLOWED,
+    BEGIN,
+    DOCUMENT,
+    END,
+    LAWS,
+    MEASURED,
+    Law,
+    differences,
+    document,
+    fit,
+    model_of,
+    predict,
+    read,
+)
+
+
+def test_every_law_is_within_a_fifth_of_what_was_measured_at_each_size() -> None:
+    found = differences(read())
+    assert len(found) == len(LAWS) * len(read())
+    assert {key: off for key, off in found.items() if abs(off) > ALLOWED} == {}
+
+
+def test_the_sizes_are_far_apart_and_every_target_was_scraped() -> None:
+    targets = [size["targets"] for size in read()]
+    assert len(set(targets)) > max(len(law.terms) for law in LAWS)
+    assert max(targets) >= 30 * min(targets)
+    assert all(size["up"] == size["targets"] for size in read())
+
+
+def test_the_document_has_what_the_model_says() -> None:
+    text = DOCUMENT.read_text().partition(BEGIN)[2].partition(END)[0]
+    assert text == document(read(), json.loads(MEASURED.read_text())["when"])
+
+
+def test_a_law_finds_the_coefficients_that_made_the_numbers() -> None:
+    law = Law("y", "", "", 1, (lambda _: 1.0, lambda size: size["x"]))
+    sizes = [{"x": x, "y": 5.0 + 3.0 * x} for x in (1.0, 10.0, 100.0)]
+    assert fit(law, sizes) == pytest.approx([5.0, 3.0])
+    assert predict(law, [5.0, 3.0], {"x": 7.0}) == 26.0
+
+
+def test_no_coefficient_is_below_nothing() -> None:
+    law = Law("y", "", "", 1, (lambda _: 1.0, lambda size: size["x"]))
+    found = fit(law, [{"x": x, "y": 3.0 * x - 2.0} for x in (1.0, 10.0, 100.0)])
+    assert found[0] == 0.0
+    assert found[1] > 0.0
+
+
+def test_more_runs_cost_more_of_everything() -> None:
+    model = model_of(read())
+    costs = [model.of(runs, 3400.0) for runs in (100, 1000, 10_000)]
+    for less, more in pairwise(costs):
+        assert all(
+            less[name] < more[name]
+            for name in ("series", "samples_per_second", "memory_bytes", "cores")
+        )
+
+
+def test_each_run_is_served_its_pages_in_turn_from_one_of_its_own() -> None:
+    pages = [b"a 1\n", b"a 2\n", b"a 3\n"]
+
+    def get(port: int, run: int) -> bytes:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/{run}/metrics", timeout=60) as answer:
+            assert answer.headers["Content-Encoding"] == "gzip"
+            return gzip.decompress(answer.read())
+
+    with serving(pages) as (port, size):
+        assert [get(port, 0) for _ in range(4)] == [pages[1], pages[2], pages[0], pages[1]]
+        assert get(port, 1) == pages[2]
+    assert size == pytest.approx(len(gzip.compress(pages[0], 1)), abs=2)
