@@ -293,6 +293,7 @@ class VectorizedPPOTrainer:
         self.max_grad_norm = max_grad_norm
         self.loss: Any = nn.functional.cross_entropy
         self.loss_scale: float | None = None
+        self.scaler_enabled = True
         self.scales: dict[tuple[int, int], list[float]] = {}
         """By batch and environment: the scale at first, and after each batch of data."""
         self.losses: list[list[float]] = []
@@ -327,7 +328,9 @@ class VectorizedPPOTrainer:
             optimizer = torch.optim.SGD(model.parameters(), 0.125)
             scaler = None
             if self.loss_scale is not None:
-                scaler = torch.amp.GradScaler("cpu", self.loss_scale, growth_interval=2)
+                scaler = torch.amp.GradScaler(
+                    "cpu", self.loss_scale, growth_interval=2, enabled=self.scaler_enabled
+                )
                 self.scales[batch_idx, env] = [self.loss_scale]
             env_states.append(
                 SimpleNamespace(model=model, host_optimizer=optimizer, stream=None, scaler=scaler)

@@ -69,8 +69,14 @@ def test_an_overflow_is_no_gradient_norm() -> None:
         assert norm is not None and 0 < norm < math.inf
 
 
-def test_without_a_scaler_nothing_is_reported() -> None:
-    _, _, page = train(True, batches=1)
+@pytest.mark.parametrize("enabled", [None, False])
+def test_without_a_scaler_in_use_nothing_is_reported(enabled: bool | None) -> None:
+    def put_in(trainer: VectorizedPPOTrainer, batch: int) -> None:
+        trainer.loss_scale = None if enabled is None else 2.0**10
+        trainer.scaler_enabled = bool(enabled)
+
+    _, _, page = train(True, batches=1, before=put_in)
+    assert value(page, "esper_exporter_internal_errors_total", where="probe") == 0
     for name in ("loss_scale", "loss_scale_updates_total", "amp_overflows_total"):
         assert f"\nesper_tamiyo_{name}{{" not in page
     assert "\nesper_torch_grad_scaler_state{" not in page

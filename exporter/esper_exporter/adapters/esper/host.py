@@ -184,8 +184,10 @@ class HostSeams:
             loss_fn, epochs = more.get("loss_and_correct_fn"), context.epoch
             if epochs is None or loss_fn is None or not self._seams.open:
                 return original(env_state, *args, **more)
-            scaled = getattr(env_state, "scaler", None) is not None
+            scaled = False
             try:
+                scaler = getattr(env_state, "scaler", None)
+                scaled = scaler is not None and bool(scaler.is_enabled())
                 epoch = epochs.get(id(env_state))
                 if epoch is None:
                     epoch = epochs[id(env_state)] = _Epoch()
