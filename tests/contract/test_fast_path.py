@@ -310,3 +310,24 @@ def test_threads_that_read_their_first_events_at_once_do_not_crash() -> None:
             text=True,
         )
         assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("field", "keys", "fast"),
+    [
+        ("layer_gradient_health", ["body.0", "body.1"], True),
+        ("layer_gradient_health", ["\ud800"], False),
+        ("layer_gradient_health", ["körper"], False),
+        ("layer_gradient_health", ["x" * 257], False),
+        ("head_nan_detected", ["op", "own"], True),
+        ("head_nan_detected", ["curve"], False),
+    ],
+)
+def test_a_mapping_goes_the_fast_way_where_its_keys_stay_as_they_are(
+    field: str, keys: list[str], fast: bool
+) -> None:
+    flags = field.startswith("head")
+    source = recorded()["PPO_UPDATE_COMPLETED"]["data"] | {
+        field: dict.fromkeys(keys, False if flags else 0.5)
+    }
+    assert compare(TYPES["TAMIYO_POLICY_UPDATE"].payload, source) is fast
