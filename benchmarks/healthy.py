@@ -148,6 +148,7 @@ def main() -> int:
                 process(
                     [sys.executable, "-m", "esper_exporter", "demo", "--port", "0"],
                     folder / "demo.log",
+                    ESPER_EXPORTER_LINGER=stays,
                     ESPER_EXPORTER_TERM_LINGER=stays,
                 )
             ),
@@ -157,6 +158,7 @@ def main() -> int:
                     folder / "own.log",
                     PYTHONPATH=os.pathsep.join([str(ROOT), str(ROOT / "exporter")]),
                     ESPER_EXPORTER_PORT="0",
+                    ESPER_EXPORTER_LINGER=stays,
                     ESPER_EXPORTER_TERM_LINGER=stays,
                     OMP_NUM_THREADS="1",
                 )

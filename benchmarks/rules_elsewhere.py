@@ -191,7 +191,8 @@ def trial(seconds: float) -> bool:
                     "vmalert",
                     *(f"-rule={path}" for path in RULES),
                     *(f"-{what}.url=http://{store}" for what in _STORES),
-                    "-notifier.blackhole",
+                    # What it sends is not looked at; a version without a notifier would not start.
+                    f"-notifier.url=http://{store}",
                     f"-httpListenAddr={judge}",
                     f"-evaluationInterval={INTERVAL}",
                     "-remoteWrite.flushInterval=1s",
@@ -211,7 +212,7 @@ def trial(seconds: float) -> bool:
         own = firing(ours.api("alerts")["alerts"])
         rules = [
             rule
-            for group in answer(judge, "/api/v1/groups")["data"]["groups"]
+            for group in answer(judge, "/api/v1/rules")["data"]["groups"]
             for rule in group["rules"]
         ]
     errors = [f"{rule['name']}: {rule['lastError']}" for rule in rules if rule.get("lastError")]
