@@ -98,6 +98,7 @@ cluster-scale:
 	@scripts/debian-packages prometheus:prometheus
 	@$(BIN)/python -m benchmarks.fleet $(ARGS)
 	@$(BIN)/python -m benchmarks.scale_model
+	@$(BIN)/python scripts/check_dashboard_schema.py
 
 cluster-upgrades:
 	$(SETUP) dev $(PYTHON)
