@@ -19,7 +19,7 @@ SERVERS := 'prometheus:prometheus:scrapes the exporter and evaluates the rules' 
            'docker-compose:docker-compose:checks docker-compose.yml; no container is started'
 CHECKED := exporter grafana tests examples scripts/demo.py scripts/manifests.py scripts/chart scripts/mutate_alerts.py scripts/mutate_by_hand.py $(wildcard benchmarks)
 
-.PHONY: cluster-chaos cluster-scale cluster-slurm cluster-upgrades image lock-image test-adapters help demo demo-replay test test-all check lint bench soak mutate-alerts docs dashboards manifests generate site dist lock clean
+.PHONY: cluster-chaos cluster-scale cluster-slurm cluster-store cluster-upgrades image lock-image test-adapters help demo demo-replay test test-all check lint bench soak mutate-alerts docs dashboards manifests generate site dist lock clean
 
 help:
 	@echo 'make demo-replay  a recorded training on 127.0.0.1:9108, with Prometheus beside it (first start: 15 s)'
@@ -30,6 +30,7 @@ help:
 	@echo 'make cluster-upgrades  let versions from git history meet this one: agents, exporters, state, rules (2 minutes)'
 	@echo 'make cluster-chaos  faults in a simulated fleet: is each reported once, and nothing else (root; an hour; ARGS="--minutes 20 --interval 5")'
 	@echo 'make cluster-scale  what fleets of 10 to 5,000 runs cost a Prometheus, and what the laws of docs/SCALE.md say (10 minutes, 8 GB)'
+	@echo 'make cluster-store  two Prometheus replicas of 200 simulated runs, VictoriaMetrics and vmalert (15 minutes, 4 GB)'
 	@echo 'make cluster-slurm  jobs on a real Slurm in a chroot, watched by Prometheus (root; 4 minutes, 7 the first time)'
 	@echo 'make test-adapters  the fields of each trainer beside a second opinion, in an environment apart (5 minutes, 1 GB)'
 	@echo 'make check     lint, types and the fast tests, in parallel (under a minute)'
@@ -83,6 +84,7 @@ check: lint
 test-all: test
 	@scripts/test-other-pythons $(ARGS)
 	@scripts/cluster-slurm
+	@scripts/cluster-store
 	@deploy/image
 	@$(BIN)/python -m benchmarks.upgrades
 	@$(MAKE) cluster-chaos ARGS='--minutes 20 --interval 5'
@@ -115,6 +117,10 @@ lock-image:
 cluster-slurm:
 	$(SETUP) dev $(PYTHON)
 	@scripts/cluster-slurm $(ARGS)
+
+cluster-store:
+	$(SETUP) dev $(PYTHON)
+	@scripts/cluster-store $(ARGS)
 
 lint:
 	$(SETUP) dev $(PYTHON)

@@ -1,0 +1,329 @@
+"""The trials, in the order of one timeline: boards, replicas, faults, outage, counts, alerts."""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from benchmarks.store import dashboard_answers, month_of_runs, sample_counts
+from benchmarks.store.alert_inbox import Inbox, Labels
+from benchmarks.store.simulated_fleet import Fleet
+from benchmarks.store.store_servers import (
+    Server,
+    TrialError,
+    prometheus,
+    victoria_metrics,
+    vmagent,
+    vmalert,
+    vmauth,
+    wait_until,
+    write_targets,
+)
+from esper_exporter import Exporter
+
+NORTH, SOUTH = "north", "south"
+SOUTHERN_RUNS = 10
+FAULTS = {
+    11: "latch",
+    13: "source",
+    17: "failed",
+    19: "gone",
+    23: "skips",
+    29: "kl",
+    31: "finished",
+}
+"""Runs of the north and what happens to them."""
+SOUTHERN_FAULT = 4, "latch"
+NUMBER = re.compile(r"[\d.]+")
+"""What an annotation may differ in: a rate's value, or the moment of an evaluation."""
+SETTLE_SECONDS = 60.0
+LATE_SECONDS = 90.0
+"""How much later one evaluator may send an alert than the other."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How large and how long. ``outage`` is how long the store is down, seconds."""
+
+    runs: int
+    interval: int
+    outage: int
+    programs: tuple[str, str]
+    rules: Path
+
+
+@dataclass
+class Site:
+    """What runs while the trials go on."""
+
+    plan: Plan
+    folder: Path
+    fleet: Fleet
+    port: int
+    box: Inbox
+    say: Callable[[str], None]
+    servers: list[Server] = field(default_factory=list)
+    replicas: list[Server] = field(default_factory=list)
+    facts: dict[str, str] = field(default_factory=dict)
+
+    def keep(self, server: Server) -> Server:
+        """Remember a server, so that it is stopped."""
+        self.servers.append(server)
+        return server
+
+    @property
+    def store(self) -> Server:
+        """The long-term store."""
+        return self.servers[0]
+
+    def replica(self, number: int) -> Server:
+        """Start a replica of the north's Prometheus."""
+        name = f"replica-{'ab'[number]}"
+        options = {
+            "rules": self.plan.rules,
+            "notify": self.box.address(name),
+            "store": f"127.0.0.1:{self.store.port}",
+            "interval": self.plan.interval,
+        }
+        targets = self.folder / "north.json"
+        write_targets(targets, self.port, NORTH, range(self.plan.runs))
+        program = self.plan.programs[number]
+        server = prometheus(program, self.folder, name, NORTH, targets, options)
+        self.replicas.append(self.keep(server))
+        return server
+
+
+def begin(site: Site) -> None:
+    """The store, vmalert, and the first replica."""
+    site.keep(victoria_metrics(site.folder, site.plan.interval))
+    first = site.replica(0)
+    notify = site.box.address("vmalert")
+    site.keep(vmalert(site.folder, site.store, site.plan.rules, notify, site.plan.interval))
+    wait_until(
+        lambda: first.value('sum(up{job="esper"})') == site.plan.runs, "all runs are scraped"
+    )
+
+
+def boards(site: Site) -> None:
+    """Every query of every dashboard answers the same, while the first replica is alone."""
+    time.sleep(max(0.0, 160 - (time.time() - site.fleet.began)))
+    moment = math.floor(time.time()) - 15.0
+    sample_counts.drained(site.replicas, moment)
+    time.sleep(5)  # the store shows rows a moment after it took them
+    found = dashboard_answers.compare(site.replicas[0], site.store, NORTH, moment)
+    site.say(
+        f"{found.asked} queries of 7 dashboards: {found.same} the same, {found.empty} empty in both"
+    )
+    for reason, count in sorted(found.differing.items()):
+        site.say(f"{count} × {reason}: {found.examples[reason]}")
+    site.facts["dashboards"] = (
+        f"{found.asked} queries, {found.same + found.empty} the same,"
+        f" {found.differing.total()} explained"
+    )
+    for reason in found.differing.keys() - dashboard_answers.EXPLAINED:
+        raise TrialError(f"{found.differing[reason]} × {reason}: {found.examples[reason]}")
+
+
+def two_clusters(site: Site) -> None:
+    """The second replica, and another cluster with runs of the same names, in the same store."""
+    site.replica(1)
+    targets = site.folder / "south.json"
+    write_targets(targets, site.port, SOUTH, range(SOUTHERN_RUNS))
+    site.keep(vmagent(site.folder, SOUTH, targets, site.store, site.plan.interval))
+    for cluster, runs in ((NORTH, site.plan.runs), (SOUTH, SOUTHERN_RUNS)):
+        recorded = f'cluster:esper_runs:count{{cluster="{cluster}"}}'
+        wait_until(
+            lambda q=recorded, n=runs: site.store.value(q) == n,  # type: ignore[misc]
+            f"{recorded} is {runs}, not {site.store.value(recorded):g}",
+        )
+        site.say(f"{recorded} = {runs}")
+
+
+def faults(site: Site) -> None:
+    """Break some runs; each evaluator has to send the same alerts."""
+    time.sleep(10)
+    for run, kind in FAULTS.items():
+        site.fleet.fault(NORTH, run, kind)
+    site.fleet.fault(SOUTH, *SOUTHERN_FAULT)
+    time.sleep(SETTLE_SECONDS)
+
+
+def outage(site: Site) -> None:
+    """The store is away; the replicas keep what they scrape and send it afterwards."""
+    site.store.stop()
+    time.sleep(site.plan.outage)
+    site.store.start()
+    back = time.monotonic()
+    sample_counts.drained(site.replicas, time.time() - site.plan.interval)
+    sent = time.monotonic() - back
+    time.sleep(SETTLE_SECONDS)
+    site.say(f"down for {site.plan.outage} s; all sent {sent:.0f} s after its start")
+    site.facts["store down"] = f"{site.plan.outage} s"
+
+
+def samples(site: Site) -> None:
+    """Count every sample of every series in both replicas and in the store."""
+    interval = site.plan.interval
+    begin = math.ceil((site.fleet.began + 30) / interval) * interval
+    end = math.floor((time.time() - 30) / interval) * interval
+    sample_counts.drained(site.replicas, end + interval)
+    time.sleep(5)
+    counts = sample_counts.compare(
+        site.replicas, site.store, NORTH, map(str, range(site.plan.runs)), begin, end, interval
+    )
+    site.facts |= {
+        "time": f"{end - begin} s",
+        "scrapes of a run, each replica": f"{(end - begin) // interval}, every {interval} s",
+        "series": f"{counts.series:,}",
+        "samples in both replicas": f"{counts.scraped:,}",
+        "samples in the store, one an interval": f"{counts.stored:,} of {counts.windows:,}",
+        "NaN, of which the store keeps none": f"{counts.not_numbers:,}",
+        "lost": f"{counts.lost:,}",
+        "duplicates": f"{counts.duplicates:,}",
+        "in no replica": f"{counts.foreign:,}",
+    }
+    if counts.lost or counts.duplicates or counts.foreign:
+        raise TrialError(f"not the same samples: {counts}")
+
+
+def alerts(site: Site) -> None:
+    """What vmalert sent for the north is what each replica sent: labels and annotations."""
+    sent = {
+        # Without a cluster: the watchdog, which vmalert sends before the store has a sample.
+        name: {k: at for k, at in site.box.fired.get(name, {}).items() if dict(k).get("cluster")}
+        for name in ("replica-a", "replica-b", "vmalert")
+    }
+
+    def of(labels: Labels) -> str:
+        found = dict(labels)
+        return f"{found['alertname']} {found.get('run_id', found.get('instance', ''))}"
+
+    northern = {k: at for k, at in sent["vmalert"].items() if ("cluster", SOUTH) not in k}
+    southern = sent["vmalert"].keys() - northern.keys()
+    differing = sorted({of(k) for k in sent["replica-a"].keys() ^ northern.keys()})
+    of_b = set(sent["replica-b"]) - set(sent["replica-a"])
+    apart = [abs(at - northern[k]) for k, at in sent["replica-a"].items() if k in northern]
+    texts = site.box.annotations
+    others = [
+        of(k)
+        for k in sent["replica-a"]
+        if k in northern
+        and NUMBER.sub("", str(texts["replica-a"][k])) != NUMBER.sub("", str(texts["vmalert"][k]))
+    ]
+    site.say(
+        f"of the north: replica a sent {len(sent['replica-a'])} alerts, b"
+        f" {len(sent['replica-b'])}, vmalert {len(northern)}"
+    )
+    names = sorted({dict(k)["alertname"] for k in northern})
+    site.say(f"alerts: {', '.join(names)}")
+    site.say(f"of the south: {', '.join(sorted(of(k) for k in southern))}")
+    site.say(
+        f"sent at most {max(apart, default=0):.0f} s apart; {len(others)} with other annotations"
+        f"{': ' + others[0] if others else ''}"
+    )
+    for k, text in texts["replica-a"].items():
+        other = texts["vmalert"].get(k, text)
+        if text != other:
+            key = next(key for key in text if text[key] != other.get(key))
+            site.say(f"for example {of(k)}, {key}: {text[key]!r} and {other.get(key)!r}")
+            break
+    site.facts["alerts of the north"] = f"{len(northern)}"
+    site.facts["alert differences"] = f"{len(differing) + len(of_b)}"
+    wanted = {f"EsperHeadNonFiniteLatched run-{SOUTHERN_FAULT[0]}"}
+    if not wanted <= {of(k) for k in southern}:
+        raise TrialError(f"the south's latch is missing among {sorted(map(of, southern))}")
+    if wanted & {of(k) for k in northern}:
+        raise TrialError("the south's latch fires for the north's run of the same name")
+    if differing or of_b:
+        raise TrialError(
+            f"sent by one alone: {', '.join(differing)}; by b: {sorted(map(of, of_b))}"
+        )
+
+
+def pushed(site: Site) -> None:
+    """A run of a moment, behind no open port, pushes to the same store by way of vmauth."""
+    gate = site.keep(vmauth(site.folder, site.store, "trainer", "s3cret"))
+    url = f"http://trainer:s3cret@127.0.0.1:{gate.port}/api/v1/write"
+    with Exporter(
+        port="off",
+        share="off",
+        push=url,
+        push_labels=f"cluster={NORTH},instance=laptop",
+        state_dir=site.folder / "state",
+        run_id="pushed",
+    ) as exporter:
+        exporter.emit({"event_type": "TRAINING_STARTED", "data": START})
+        exporter.report_nonfinite("policy_loss")
+    query = 'last_over_time(esper_tamiyo_nonfinite_latched{run_id="pushed"}[1h])'
+    wait_until(lambda: site.store.value(query) == 1.0, "the pushed latch is stored")
+    name = "EsperNonFiniteLatched"
+    wait_until(
+        lambda: any(
+            ("run_id", "pushed") in labels and ("alertname", name) in labels
+            for labels in list(site.box.fired.get("vmalert", {}))
+        ),
+        f"vmalert sends {name} of the pushed run",
+    )
+    site.say(f"a run of a moment: its latch is stored, vmalert sends {name}")
+
+
+START = {
+    "n_envs": 1,
+    "max_epochs": 1,
+    "max_batches": 1,
+    "task": "t",
+    "host_params": 1,
+    "slot_ids": ["r0c0"],
+    "seed": 1,
+    "n_episodes": 1,
+    "lr": 0.001,
+    "clip_ratio": 0.2,
+    "entropy_coef": 0.01,
+    "param_budget": 1,
+    "policy_device": "cpu",
+    "env_devices": ["cpu"],
+    "reward_mode": "shaped",
+}
+
+
+def month(site: Site) -> None:
+    """The fleet's dashboard over 30 days of 200 runs answers within a second a query."""
+    store = site.keep(month_store(site.folder))
+    end = int(time.time()) // month_of_runs.STEP * month_of_runs.STEP - month_of_runs.STEP
+    series, count, seconds = month_of_runs.fill(store, end)
+    site.say(
+        f"{series:,} series, {count:,} samples of {month_of_runs.DAYS} days in {seconds:.0f} s"
+    )
+    asked = month_of_runs.ask(store, end)
+    slow = [each for each in asked if each.seconds > month_of_runs.SLOW_SECONDS]
+    ordered = sorted(each.seconds for each in asked)
+    site.say(
+        f"{len(asked)} queries: median {ordered[len(ordered) // 2]:.2f} s,"
+        f" longest {ordered[-1]:.2f} s"
+    )
+    for each in slow:
+        site.say(f"{each.seconds:.1f} s, {each.series} series: {each.title}: {each.query[:160]}")
+    site.facts["30 days"] = f"{len(asked)} queries, {len(slow)} beyond 1 s"
+    if slow:
+        raise TrialError(f"{len(slow)} queries take longer than a second")
+
+
+def month_store(folder: Path) -> Server:
+    """A store for the month, apart from the other's samples."""
+    return victoria_metrics(folder / "month", 0, **{"search.maxPointsPerTimeseries": "30000"})
+
+
+TRIALS: dict[str, Callable[[Site], None]] = {
+    "dashboards": boards,
+    "two clusters": two_clusters,
+    "faults": faults,
+    "outage": outage,
+    "samples": samples,
+    "alerts": alerts,
+    "pushed": pushed,
+    "month": month,
+}
