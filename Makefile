@@ -89,6 +89,7 @@ test-all: test
 	@$(BIN)/python -m benchmarks.upgrades
 	@$(MAKE) cluster-chaos ARGS='--minutes 20 --interval 5'
 	@$(MAKE) cluster-scale ARGS='--targets 10 100 --slim'
+	@$(BIN)/python scripts/check_dashboard_schema.py
 
 cluster-chaos:
 	$(SETUP) dev $(PYTHON)
@@ -100,7 +101,6 @@ cluster-scale:
 	@scripts/debian-packages prometheus:prometheus
 	@$(BIN)/python -m benchmarks.fleet $(ARGS)
 	@$(BIN)/python -m benchmarks.scale_model
-	@$(BIN)/python scripts/check_dashboard_schema.py
 
 cluster-upgrades:
 	$(SETUP) dev $(PYTHON)
