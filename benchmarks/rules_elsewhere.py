@@ -55,7 +55,6 @@ EXPECTED = {
     ("EsperHeadNonFiniteLatched", "exits"),
     ("EsperHeadNonFiniteLatched", "killed"),
     ("EsperHeadNonFiniteLatched", "latched-goes-on"),
-    ("EsperRunFailed", "raises"),
     ("EsperRunFailed", "exits"),
     ("EsperRunFailed", "killed"),
     ("EsperRunFailed", "only-killed"),
