@@ -124,6 +124,7 @@ HUGE = "1" + "0" * 400
         ('{"updates": Infinity}', (1, None, None, None)),
         ('{"updates": 1e999}', (1, None, None, None)),
         ('{"updates": -3}', (1, None, None, None)),
+        ('{"updates": 0}', (1, None, None, None)),
         ('{"updates": true}', (1, None, None, None)),
         (f'{{"updates": {HUGE}, "first_update": {HUGE}}}', (1, None, None, None)),
         ('{"updates": 3, "first": "x", "first_update": 2}', (3, None, None, 2)),
