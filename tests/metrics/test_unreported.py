@@ -110,6 +110,25 @@ def test_a_gauge_that_says_the_same_whatever_was_reported_is_not_there(
     assert not untold, sorted((key[0], one[key]) for key in untold)
 
 
+@pytest.mark.parametrize(
+    ("slot", "stage", "mean"),
+    [("r0c0", "TRAINING", 3.0), ("r0c0", "DORMANT", None), ("r9c9", "TRAINING", None)],
+)
+def test_the_mean_of_stage_epochs_is_absent_where_no_slot_holds_a_measured_seed(
+    slot: str, stage: str, mean: float | None
+) -> None:
+    epoch = {
+        "env_id": 0,
+        "val_accuracy": 50.0,
+        "val_loss": 1.0,
+        "inner_epoch": 1,
+        "seeds": {slot: {"stage": stage, "epochs_in_stage": 3}},
+    }
+    page = emitted(started(), event("TOLARIA_EPOCH_COMPLETED", epoch, 1.0)).render().decode()
+    shown = {key[0]: sample for key, sample in samples(page).items()}
+    assert shown.get("esper_kasmina_mean_stage_epochs") == mean
+
+
 NEVER_REPORTED = (
     *("esper_tamiyo_entropy_coefficient", "esper_tamiyo_head_grad_norm_previous"),
     *("esper_tamiyo_entropy_velocity", "esper_tamiyo_collapse_risk_ratio"),

@@ -31,9 +31,10 @@ def _of_seeds(name: str, path: str, help: str) -> Metric:
 def _mean_stage_epochs(roots: Any) -> Any:
     snapshot = roots["snapshot"]
     known = roots["run"].given or any(
-        seed.epochs_in_stage is not None
+        seed.epochs_in_stage is not None and seed.stage != "DORMANT"
         for env in snapshot.envs.values()
-        for seed in env.seeds.values()
+        for slot_id, seed in env.seeds.items()
+        if slot_id in snapshot.slot_ids
     )
     return snapshot.avg_epochs_in_stage if known else None
 
