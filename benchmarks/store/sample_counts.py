@@ -30,6 +30,9 @@ class Counts:
     stored: int = 0
     lost: int = 0
     """Windows of which the store has none."""
+    ended: int = 0
+    """Windows of which the store keeps the mark of the series' end instead: a later scrape of the
+    other replica, in the same window, failed or had the series no more."""
     duplicates: int = 0
     """Samples of the store beyond one a window."""
     foreign: int = 0
@@ -129,11 +132,17 @@ def compare(
         for series, times in scraped.items():
             # A range selector of Prometheus leaves the marks of ends out.
             kept = [t for t, number in stored.get(series, []) if number or t in times]
+            ends = {
+                window(t) for t, number in stored.get(series, []) if not number and t not in times
+            }
             wanted, have = {window(t) for t in times}, {window(t) for t in kept}
+            missing = wanted - have
+            lost = missing - ends
             counts.windows += len(wanted)
             counts.stored += len(kept)
-            counts.lost += len(wanted - have)
-            if wanted - have and not counts.first_lost:
+            counts.ended += len(missing & ends)
+            counts.lost += len(lost)
+            if lost and not counts.first_lost:
                 counts.first_lost = series
             counts.duplicates += len(kept) - len(have)
             counts.foreign += len(set(kept) - times)

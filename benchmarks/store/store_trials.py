@@ -182,6 +182,7 @@ def samples(site: Site) -> None:
         "samples in both replicas": f"{counts.scraped:,}",
         "samples in the store, one an interval": f"{counts.stored:,} of {counts.windows:,}",
         "NaN, of which the store keeps none": f"{counts.not_numbers:,}",
+        "of which one keeps the mark of a series' end": f"{counts.ended:,}",
         "lost": f"{counts.lost:,}",
         "duplicates": f"{counts.duplicates:,}",
         "in no replica": f"{counts.foreign:,}",
