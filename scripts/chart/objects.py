@@ -18,6 +18,8 @@ from scripts.chart.values import (
     Value,
 )
 
+from esper_exporter.agent.share_directory import KEEP_SECONDS
+
 PART_OF = {"app.kubernetes.io/part-of": "esper"}
 NAMES = ["esper-trainer", "esper-agent"]
 USER = 10001
@@ -156,7 +158,8 @@ def _linger() -> Value:
 
 
 def _keep() -> Value:
-    return Value("agent.keep", 900, WHOLE, "Seconds that the page of an ended process stays.")
+    about = "Seconds that the page of an ended process stays."
+    return Value("agent.keep", int(KEEP_SECONDS), WHOLE, about)
 
 
 def network_policy() -> dict[str, Any]:

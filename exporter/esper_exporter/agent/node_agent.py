@@ -21,7 +21,7 @@ from esper_exporter.agent.node_page import Line, NodePage, line_of
 from esper_exporter.agent.page_view import Lines, RunKey
 from esper_exporter.agent.process_list import ProcessList
 from esper_exporter.agent.share_claim import lock_shares, release, write_address
-from esper_exporter.agent.share_directory import AGENT_LOCK
+from esper_exporter.agent.share_directory import AGENT_LOCK, KEEP_SECONDS
 from esper_exporter.agent.status_page import ProcessLine, status_page
 from esper_exporter.agent.tracked_process import TrackedProcess
 from esper_exporter.daemon_thread import start_daemon
@@ -45,7 +45,6 @@ from esper_exporter.shutdown.scrape_tracker import ScrapeTracker
 logger = logging.getLogger("esper_exporter")
 
 TICK_SECONDS = 1.0
-KEEP_SECONDS = 900.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from esper_exporter.agent.share_directory import KEEP_SECONDS
 from esper_exporter.commands.console import OK, PROGRAM, CommandError
 from esper_exporter.commands.values import port, seconds
 
@@ -61,7 +62,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     agent.add_argument(
         "--keep",
         type=seconds,
-        default=900.0,
+        default=KEEP_SECONDS,
         metavar="SECONDS",
         help="how long to keep the page of an ended process (%(default)g)",
     )
