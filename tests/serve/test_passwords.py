@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import threading
-import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -148,23 +147,23 @@ def test_a_flood_is_refused_beyond_a_few_and_another_address_still_gets_in() -> 
 def test_a_slow_hash_does_not_hold_up_the_loop_nor_the_interpreter() -> None:
     slow = {"alice": bcrypt.hashpw(b"right", bcrypt.gensalt(11)).decode()}
 
-    async def work(passwords: Passwords) -> tuple[float, float]:
-        longest, started = 0.0, time.perf_counter()
+    async def turns(passwords: Passwords) -> int:
         task = asyncio.create_task(passwords.judge(slow, basic("alice", "right"), "a"))
+        turns = 0
         while not task.done():
-            before = time.perf_counter()
             await asyncio.sleep(0)
-            longest = max(longest, time.perf_counter() - before)
-        return longest, time.perf_counter() - started
+            turns += 1
+        return turns
 
     workers = Workers(4, "esper-exporter-test")
 
-    async def main() -> tuple[float, float]:
-        return await work(Passwords(workers))
+    async def main() -> int:
+        return await turns(Passwords(workers))
 
-    longest, whole = asyncio.run(main())
+    made = asyncio.run(main())
     workers.close(5)
-    assert longest < whole / 3
+    # Thousands; a hash that held the interpreter, or ran on the loop, would leave it a few.
+    assert made > 100
 
 
 def test_a_waiting_client_that_leaves_takes_nothing_along() -> None:
