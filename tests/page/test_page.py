@@ -301,6 +301,24 @@ def test_the_policy_in_full_draws_all_lines(show: Show) -> None:
     assert tab.foreign() == []
 
 
+@pytest.mark.parametrize("width", [400, 1280, 1440])
+def test_the_plots_in_full_end_within_their_panels(show: Show, width: int) -> None:
+    tab = show(recorded("run2b"), "#/policy", width=width)
+    tab.until("return document.querySelectorAll('.plot canvas').length === 9")
+    beyond = tab.run(
+        "return [...document.querySelectorAll('.plot')].map((e) =>"
+        " e.querySelector('canvas').getBoundingClientRect().right"
+        " - e.getBoundingClientRect().right)"
+    )
+    assert max(beyond) <= 0
+    inner = tab.run(
+        "return [...document.querySelectorAll('.plot')].map((e) =>"
+        " e.closest('.panel').getBoundingClientRect().right"
+        " - e.querySelector('.uplot').getBoundingClientRect().right)"
+    )
+    assert min(inner) >= 8
+
+
 VIOLET, BLUE, RED = "rgb(216, 147, 189)", "rgb(106, 165, 242)", "rgb(255, 111, 85)"
 
 NEW_NAMES = {

@@ -267,6 +267,9 @@ function Overview({ row, page }) {
   return html`<${Line} row=${row} ...${series(history, row)} history=${history} across=${across} marks=${marks} limits=${page.data.limits.policy[row.id]} level="none" cursor=${null} />`;
 }
 
+// Whole pixels, rounded down: the last update stands on the plot's edge.
+const widthOf = (element) => Math.floor(element.getBoundingClientRect().width);
+
 function Plot({ row, page, theme }) {
   const holder = useRef(null);
   const plot = useRef(null);
@@ -283,7 +286,7 @@ function Plot({ row, page, theme }) {
       if (gone || !holder.current) return;
       const axes = { stroke: colour('dim'), grid: { stroke: colour('line'), width: 1 }, ticks: { show: false }, font: '11px system-ui', size: 34 };
       plot.current = new UPlot({
-        width: holder.current.clientWidth,
+        width: widthOf(holder.current),
         height: 150,
         legend: { show: false },
         padding: [6, 8, 0, 0],
@@ -299,7 +302,7 @@ function Plot({ row, page, theme }) {
       }, data, holder.current);
     }, () => gone || setFailed(true));
     const resize = new ResizeObserver(() => {
-      if (plot.current && holder.current) plot.current.setSize({ width: holder.current.clientWidth, height: 150 });
+      if (plot.current && holder.current) plot.current.setSize({ width: widthOf(holder.current), height: 150 });
     });
     resize.observe(holder.current);
     return () => {
