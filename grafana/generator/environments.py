@@ -152,6 +152,7 @@ SEEDS = (
         "suffix: ×",
         aggregation="max",
         decimals=2,
+        width=12,
     ),
     series(
         "Alpha of the seeds",
@@ -168,6 +169,7 @@ SEEDS = (
         " shock, which costs reward.",
         unit="percentunit",
         maximum=1.0,
+        width=12,
     ),
     series(
         "Slots by stage",

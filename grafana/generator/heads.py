@@ -132,7 +132,7 @@ TILES = (
 )
 
 HEADS = table(
-    "The eight heads",
+    "The heads",
     {"run_id": "Run", "group_id": "Group", "head": "Head"},
     (
         column(

@@ -195,10 +195,10 @@ def _per(title: str, expr: str, description: str, unit: str, **more: object) -> 
 
 COST = (
     _per(
-        "Scrape time seen by Prometheus",
+        "Scrape time",
         f"max by (job, instance) (scrape_duration_seconds{{{PROCESS}}})",
-        "From request to parsed page. Good: below 0.5 s and level; most of it is Prometheus' own"
-        " work.",
+        "From request to parsed page, as Prometheus sees it. Good: below 0.5 s and level; most of"
+        " it is Prometheus' own work.",
         "s",
         bounds=lines((SLOW_SCRAPE, WARNING)),
     ),
@@ -231,7 +231,7 @@ COST = (
         decimals=2,
     ),
     heatmap(
-        "Time to take an event in, all events",
+        "Events by time taken",
         buckets("esper_exporter_emit_duration_seconds", PROCESS),
         "Where the events' times lie. Good: one band below a millisecond; a second one far above it"
         " means that another thread holds the interpreter.",
@@ -313,12 +313,14 @@ CARDINALITY = (
         "Samples on the page. Good: level once all environments have reported; it grows with"
         " environments × slots.",
         "short",
+        width=12,
     ),
     _per(
         "Samples scraped",
         f"max by (job, instance) (scrape_samples_scraped{{{PROCESS}}})",
         "Samples that Prometheus took from each target, foreign collectors included.",
         "short",
+        width=12,
     ),
     ranking(
         "Families with most series",
@@ -328,6 +330,8 @@ CARDINALITY = (
         " Prometheus is short of memory, drop families there first. It asks for"
         " every series there is.",
         unit="short",
+        width=24,
+        height=10,
         decimals=0,
     ),
 )

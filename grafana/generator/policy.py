@@ -45,8 +45,8 @@ TILES = (
         "Policy entropy",
         "policy_entropy",
         "min",
-        "Sum of the eight heads' entropies, weighted by their coefficients, 9.4 at most. Good: a"
-        " slow decline. A sudden fall is a collapse: see which head on the action heads.",
+        "Sum of the heads' entropies, weighted by their coefficients; of esper's eight 9.4 at most."
+        " Good: a slow decline. A sudden fall is a collapse: see which head on the action heads.",
         decimals=2,
     ),
     _now(
@@ -156,7 +156,7 @@ FIVE_CHARTS = (
         width=12,
     ),
     series(
-        "Entropy of the eight heads",
+        "Entropy of the heads",
         Target(
             by("avg", (*RUN, "head"), select(f"{P}_head_entropy_ratio")),
             f"{{{{head}}}} {RUN_NAME}",

@@ -78,7 +78,7 @@ REWARDS = (
         "Sum of the rewards in the running episode. Good: positive at its end, and higher from"
         " episode to episode.",
         "short",
-        height=10,
+        width=12,
     ),
     series(
         "Episodes by outcome",
@@ -90,6 +90,7 @@ REWARDS = (
         unit="short",
         bars=True,
         fill=60,
+        width=12,
     ),
     heatmap(
         "Final accuracy of episodes",
@@ -97,6 +98,7 @@ REWARDS = (
         "Where episodes end, every one counted. Good: the band moves up. Two bands: some"
         " environments fail.",
         unit="percentunit",
+        width=12,
     ),
     series(
         "Gaming and hacking",
@@ -119,6 +121,7 @@ REWARDS = (
         unit="short",
         bars=True,
         fill=60,
+        width=12,
     ),
 )
 

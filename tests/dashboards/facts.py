@@ -146,7 +146,7 @@ FACTS: dict[str, tuple[str, str, Any]] = {
     ),
     "latches of a healthy run": (query_of("esper-heads", "Latched"), "", 0),
     "gradient norms of the heads": (
-        column_of("esper-heads", "The eight heads", "Gradient"),
+        column_of("esper-heads", "The heads", "Gradient"),
         "head",
         of_each_head("grad_norm"),
     ),
@@ -156,7 +156,7 @@ FACTS: dict[str, tuple[str, str, Any]] = {
         max(of_each_head("grad_norm", (*HEADS, "value", "q")).values()),
     ),
     "entropy where there was a choice": (
-        column_of("esper-heads", "The eight heads", "Entropy"),
+        column_of("esper-heads", "The heads", "Entropy"),
         "head",
         {
             head: LAST[f"head_{head}_entropy"] / LAST[f"head_{head}_learnable_fraction"]

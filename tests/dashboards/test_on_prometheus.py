@@ -119,7 +119,7 @@ def test_bars_of_events_add_up_to_what_was_recorded(server: Prometheus) -> None:
 def test_the_latches_of_a_run_that_died_say_which_heads_and_since_when(server: Prometheus) -> None:
     end = when(recorded("run2b")[-1]) + 600
     reported: Callable[[str], Any] = lambda column: ask(  # noqa: E731
-        server, column_of("esper-heads", "The eight heads", column), end, "head", run="run2b"
+        server, column_of("esper-heads", "The heads", column), end, "head", run="run2b"
     )
     assert {head for head, lit in reported("NaN").items() if lit} == {"tempo", "op"}
     assert not any(reported("Inf").values())
