@@ -319,6 +319,45 @@ def test_the_plots_in_full_end_within_their_panels(show: Show, width: int) -> No
     assert min(inner) >= 8
 
 
+def test_what_was_reported_as_nan_is_marked_and_what_was_not_measured_is_not(show: Show) -> None:
+    tab = show(recorded("run1"))
+    tab.until("return document.querySelector('[data-line=explained_variance]')")
+    crosses = (
+        "return [...document.querySelectorAll('[data-line] [data-nonfinite]')].map((e) =>"
+        " e.closest('[data-line]').dataset.line + ' ' + e.querySelector('title').textContent)"
+    )
+    assert tab.run(crosses) == [
+        f"explained_variance NaN at update {number}" for number in (2, 3, 4, 6, 11)
+    ]
+    label = "return document.querySelector('[data-line=explained_variance]').ariaLabel"
+    assert tab.run(label).endswith("5 not finite")
+    tab.press("2")
+    tab.until("return document.querySelectorAll('.plot canvas').length === 9")
+    assert tab.run(
+        "return [...document.querySelectorAll('.plot')].map((e) => e.dataset.nonfinite)"
+        ".filter(Boolean)"
+    ) == ["2 NaN, 3 NaN, 4 NaN, 6 NaN, 11 NaN"]
+    tab.exporter.close()
+    skipped = show(recorded("run2b"))
+    skipped.until("return document.querySelector('[data-line=policy_loss]')")
+    assert skipped.run(crosses) == []
+
+
+@pytest.mark.parametrize(("value", "word"), [("NaN", "NaN"), ("Infinity", "Inf")])
+def test_a_line_of_nothing_but_what_is_not_finite_is_not_called_unmeasured(
+    show: Show, value: str, word: str
+) -> None:
+    exporter = quiet()
+    exporter.emit(started())
+    exporter.emit(update(1.0, value_loss=float(value)))
+    tab = show(exporter)
+    line = "document.querySelector('[data-line=value_loss]')"
+    tab.until(f"return {line}")
+    assert tab.run(f"return {line}.ariaLabel") == "Value loss: no finite value, 1 not finite"
+    assert tab.run(f"return {line}.textContent") == f"{word} at update 1"
+    assert tab.run(f"return {line}.querySelector('.nonfinite.crit') !== null")
+
+
 VIOLET, BLUE, RED = "rgb(216, 147, 189)", "rgb(106, 165, 242)", "rgb(255, 111, 85)"
 
 NEW_NAMES = {

@@ -201,7 +201,7 @@ const HELP = [
   ['Enter Esc', 'open, close'], ['/', 'filter the log'], ['a', 'alternatives of each decision'], ['space', 'pause'], [', .', 'one update back, on'], ['t', 'light, dark'], ['u', 'UTC, local time'], ['?', 'this list'],
 ];
 const MEANING = [
-  ['Look', 'warnings, none that pages on call'], ['Broken', 'what pages on call'], ['L H', 'low, high'], ['LL HH', 'critically low, high'], ['1.3×', "weight of a head's entropy"], ['u5 ×2', 'at update 5 first, in two updates'], ['■■■□□', 'confidence of a choice'], ['–', 'not measured'], ['-', 'the action has no such part'],
+  ['Look', 'warnings, none that pages on call'], ['Broken', 'what pages on call'], ['L H', 'low, high'], ['LL HH', 'critically low, high'], ['1.3×', "weight of a head's entropy"], ['u5 ×2', 'at update 5 first, in two updates'], ['■■■□□', 'confidence of a choice'], ['–', 'not measured'], ['×', 'in a line: reported as NaN or infinite'], ['-', 'the action has no such part'],
 ];
 
 const Help = ({ page: p }) => html`<div class="help panel" role="dialog" aria-label="Keys and meaning"><h2><span class="name">Keys</span><span class="sp"></span><button class="key" onClick=${p.help} aria-label="close">esc</button></h2>

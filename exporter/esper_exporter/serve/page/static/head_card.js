@@ -3,7 +3,7 @@
 
 import { html } from './vendor/preact-htm.js';
 import { fixed, FLAGS, missing, MISSING, norm, percent } from './format.js';
-import { range, scale, spoken, spread, trace } from './lines.js';
+import { nonFinite, range, scale, spoken, spread, trace } from './lines.js';
 
 const WIDTH = 236;
 const HEIGHT = 52;
@@ -53,7 +53,7 @@ function Trail({ head, what, limits, page }) {
   const near = (bound) => there.some((v) => Math.abs(map(v) - map(bound)) <= (what === 'gradient' ? 0.5 : 0.15));
   const lines = Object.entries(limits).flatMap(([level, some]) => some.filter(near).map((bound) => [level, bound]));
   const limit = range(drawn, ...lines.map(([, bound]) => map(bound)));
-  if (!limit) return html`<p class="dim">not finite in the last ${rows.length} updates</p>`;
+  if (!limit) return html`<p class="dim">${nonFinite(values).length ? 'not finite' : 'not measured'} in the last ${rows.length} updates</p>`;
   const y = scale(limit, HEIGHT - 5, 5);
   const x = scale([0, Math.max(1, drawn.length - 1)], 4, WIDTH - 4);
   const { path, alone } = trace(drawn, x, y);
@@ -61,6 +61,7 @@ function Trail({ head, what, limits, page }) {
   return html`<svg class="trail" viewBox=${`0 0 ${WIDTH} ${HEIGHT}`} role="img" aria-label=${spoken(`${head.label} ${what}, last ${rows.length} updates`, values, 3)}>
       ${lines.map(([level, bound]) => html`<path class=${`th ${level}`} d=${`M0 ${y(map(bound)).toFixed(1)}H${WIDTH}`} />`)}
       <path class="ln" d=${path} />${alone.map(([cx, cy]) => html`<path class="pt" d=${`M${cx} ${cy}h.01`} />`)}
+      ${nonFinite(values).map(([i, word]) => html`<path class="nonfinite crit" data-nonfinite=${numbers[i]} d=${`M${(x(numbers[i] - numbers[0]) - 2.5).toFixed(1)} ${HEIGHT - 7}l5 5m0-5l-5 5`}><title>${word} at update ${numbers[i]}</title></path>`)}
       ${typeof drawn[last] === 'number' && html`<path class=${`end ${head[what].level}`} d=${`M${x(last).toFixed(1)} ${y(drawn[last]).toFixed(1)}h.01`} />`}
     </svg>
     <span class="fx dim"><span>update ${numbers[0]}</span><span class="sp"></span><span>${there.length ? `${write(Math.min(...there))} to ${write(Math.max(...there))}` : MISSING}</span><span class="sp"></span><span>${numbers[numbers.length - 1]}</span></span>`;

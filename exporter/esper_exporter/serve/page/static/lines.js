@@ -46,12 +46,18 @@ export function trace(values, x, y) {
 
 export const scale = ([low, high], from, to) => (v) => from + ((v - low) / (high - low)) * (to - from);
 
+// Places of what was reported as NaN or infinite: the words NaN, Inf, -Inf in JSON.
+export const nonFinite = (values) => values.flatMap((v, i) => (typeof v === 'string' ? [[i, v.replace('-', '\u2212')]] : []));
+
+const times = (found) => (found.length ? `, ${found.length} not finite` : '');
+
 // What a screen reader says of a line.
 export function spoken(name, values, digits) {
   const there = values.filter(finite);
-  if (!there.length) return `${name}: nothing measured`;
+  const words = times(nonFinite(values));
+  if (!there.length) return `${name}: ${words ? `no finite value${words}` : 'nothing measured'}`;
   const [first, last] = [there[0], there[there.length - 1]];
-  return `${name}: first ${fixed(first, digits)}, last ${fixed(last, digits)}, least ${fixed(Math.min(...there), digits)}, greatest ${fixed(Math.max(...there), digits)}`;
+  return `${name}: first ${fixed(first, digits)}, last ${fixed(last, digits)}, least ${fixed(Math.min(...there), digits)}, greatest ${fixed(Math.max(...there), digits)}${words}`;
 }
 
 // Values by number as values by place: a number that was never reported is a gap.

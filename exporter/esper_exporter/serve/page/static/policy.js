@@ -2,19 +2,20 @@
 
 import { html, useEffect, useRef, useState } from './vendor/preact-htm.js';
 import { fixed, missing, MISSING, percent, plural, scientific, short, signed } from './format.js';
-import { range, scale, spoken, spread, trace } from './lines.js';
+import { nonFinite, range, scale, spoken, spread, trace } from './lines.js';
 import { Fragment, Num, Panel } from './ui.js';
 
 const decimals = (digits) => (v) => fixed(v, digits);
 
-// Column, name, what it is, how it is written, which bounds it has; `falling`: low is bad.
+// Column, name, what it is, how it is written, which bounds it has; `falling`: low is bad;
+// `undefinedAtTimes`: NaN is no fault, as of the explained variance where the returns hardly vary.
 export const ROWS = [
   { id: 'return', column: 'return', name: 'Return', sub: 'mean per episode', write: (v) => signed(v, 2), digits: 2 },
   { id: 'grad_norm', column: 'pre_clip_grad_norm', second: 'grad_norm', name: 'Gradient norm', sub: 'of the whole policy', write: short, digits: 2 },
   { id: 'kl', column: 'kl_divergence', name: 'KL', sub: 'nats to old policy', write: decimals(4), digits: 4 },
   { id: 'clip_fraction', column: 'clip_fraction', name: 'Clip fraction', sub: 'share of samples', write: (v) => percent(v), digits: 3, percent: true },
   { id: 'entropy', column: 'entropy', name: 'Entropy', sub: 'weighted sum', write: decimals(2), digits: 2 },
-  { id: 'explained_variance', column: 'explained_variance', name: 'Expl. variance', sub: 'critic on returns', write: decimals(3), digits: 3, falling: true },
+  { id: 'explained_variance', column: 'explained_variance', name: 'Expl. variance', sub: 'critic on returns', write: decimals(3), digits: 3, falling: true, undefinedAtTimes: true },
   { id: 'policy_loss', column: 'policy_loss', name: 'Policy loss', sub: 'surrogate', write: decimals(3), digits: 3 },
   { id: 'value_loss', column: 'value_loss', name: 'Value loss', sub: 'critic', write: decimals(3), digits: 3 },
   { id: 'learning_rate', column: 'lr', name: 'Learning rate', sub: 'entropy coef', write: scientific, digits: 6 },
@@ -85,7 +86,7 @@ function belowName(row, detail, second) {
   return `entropy coef ${missing(coefficient) ? MISSING : short(coefficient)}`;
 }
 
-const Legend = ({ page }) => html`<span class="dim legend"><span class="crit">│</span> fault <span class="violet">┆</span> rollback <button class="key" onClick=${() => page.nextFault(1)} title="next fault">f</button> <span class="wide">next fault</span></span>`;
+const Legend = ({ page }) => html`<span class="dim legend"><span class="crit">│</span> fault <span class="violet">┆</span> rollback <span>×</span> NaN, Inf <button class="key" onClick=${() => page.nextFault(1)} title="next fault">f</button> <span class="wide">next fault</span></span>`;
 
 export function Policy({ page }) {
   const { history } = page.store;
@@ -174,8 +175,8 @@ function Line({ row, main, second, history, across, marks, limits, level, cursor
   const bounds = near(limits, main, row.falling);
   const limit = legible(range(second ? [...main, ...second] : main, ...bounds), row.digits);
   if (!across || !limit) {
-    return html`<svg class="line" viewBox=${`0 0 ${WIDTH} ${HEIGHT}`} preserveAspectRatio="none" role="img" aria-label=${`${row.name}: nothing measured`}>
-      <path class="none-yet" d=${`M3 ${HEIGHT / 2}H${WIDTH - 5}`} /><${Marks} marks=${marks} across=${across} /></svg>`;
+    return html`<svg class="line" viewBox=${`0 0 ${WIDTH} ${HEIGHT}`} preserveAspectRatio="none" role="img" aria-label=${spoken(row.name, main, row.digits)} data-line=${row.id}>
+      <path class="none-yet" d=${`M3 ${HEIGHT / 2}H${WIDTH - 5}`} /><${Marks} marks=${marks} across=${across} /><${Crosses} row=${row} main=${main} history=${history} across=${across} /></svg>`;
   }
   const y = scale(limit, HEIGHT - 6, 6);
   const numbers = history.rows.map((r) => r[0]);
@@ -192,9 +193,19 @@ function Line({ row, main, second, history, across, marks, limits, level, cursor
     <path class="ln" d=${path} />
     ${alone.map(([cx, cy]) => html`<path class="pt" d=${`M${cx} ${cy}h.01`} />`)}
     ${typeof main[last] === 'number' && html`<path class=${`end ${level || 'none'}`} d=${`M${across.x(numbers[last]).toFixed(1)} ${y(main[last]).toFixed(1)}h.01`} />`}
+    <${Crosses} row=${row} main=${main} history=${history} across=${across} />
     ${cursor !== null && html`<path class="cursor" d=${`M${across.x(cursor).toFixed(1)} 0V${HEIGHT}`} />`}
   </svg>`;
 }
+
+// A cross at the foot of the line for each value that was reported as NaN or infinite: of what was
+// not measured there is nothing but the gap.
+const Crosses = ({ row, main, history, across }) =>
+  across ? nonFinite(main).map(([i, word]) => {
+    const number = history.rows[i][0];
+    const x = across.x(number);
+    return html`<path key=${number} class=${`nonfinite ${row.undefinedAtTimes ? 'dim' : 'crit'}`} data-nonfinite=${number} d=${`M${(x - 2).toFixed(1)} ${HEIGHT - 5}l4 4m0-4l-4 4`}><title>${word} at update ${number}</title></path>`;
+  }) : null;
 
 const Marks = ({ marks, across }) =>
   across ? marks.map((m) => html`<path class=${m.kind === 'fault' ? 'flt' : 'rbk'} d=${`M${across.x(m.number).toFixed(1)} 0V${HEIGHT}`} data-mark=${m.number} />`) : null;
@@ -260,6 +271,29 @@ function drawMarks(marks) {
   };
 }
 
+// The words of what was reported as NaN or infinite, at the foot of the plot; a cross where there
+// is no room for another word.
+function drawWords(found, row) {
+  return (plot) => {
+    const { ctx, bbox } = plot;
+    ctx.save();
+    const { devicePixelRatio: ratio } = window;
+    ctx.font = `${10 * ratio}px system-ui`;
+    ctx.textAlign = 'center';
+    ctx.fillStyle = colour(row.undefinedAtTimes ? 'dim' : 'crit');
+    let free = -Infinity;
+    for (const [number, word] of found()) {
+      const x = plot.valToPos(number, 'x', true);
+      if (x < bbox.left || x > bbox.left + bbox.width + 1) continue;
+      const half = ctx.measureText(word).width / 2 + ratio;
+      const fits = x - half > free;
+      ctx.fillText(fits ? word : '×', x, bbox.top + bbox.height - 4 * ratio);
+      free = x + (fits ? half : 3 * ratio);
+    }
+    ctx.restore();
+  };
+}
+
 function Overview({ row, page }) {
   const { history } = page.store;
   const across = axis(history);
@@ -274,11 +308,13 @@ function Plot({ row, page, theme }) {
   const holder = useRef(null);
   const plot = useRef(null);
   const marks = useRef([]);
+  const words = useRef([]);
   const [failed, setFailed] = useState(false);
   const { history } = page.store;
   const { main, second } = series(history, row);
   const numeric = (values) => values.map((v) => (typeof v === 'number' ? v : null));
   marks.current = history.marks;
+  words.current = nonFinite(main).map(([i, word]) => [history.rows[i][0], word]);
   const data = [history.rows.map((r) => r[0]), numeric(main), ...(second ? [numeric(second)] : [])];
   useEffect(() => {
     let gone = false;
@@ -298,7 +334,7 @@ function Plot({ row, page, theme }) {
           { label: row.name, stroke: colour('spark'), width: 1.25, spanGaps: false, points: { show: history.rows.length < 40, size: 3 } },
           ...(second ? [{ label: 'after clipping', stroke: colour('faint'), width: 1, dash: [2, 2] }] : []),
         ],
-        hooks: { draw: [drawBounds(page.data.limits.policy[row.id]), drawMarks(() => marks.current)] },
+        hooks: { draw: [drawBounds(page.data.limits.policy[row.id]), drawMarks(() => marks.current), drawWords(() => words.current, row)] },
       }, data, holder.current);
     }, () => gone || setFailed(true));
     const resize = new ResizeObserver(() => {
@@ -316,7 +352,7 @@ function Plot({ row, page, theme }) {
     if (plot.current) plot.current.setData(data);
   }, [history.cursor]);
   // Without uPlot (the exporter went before it was loaded) the overview's line stands in.
-  return html`<div class="plot" ref=${holder} role="img" aria-label=${spoken(row.name, main, row.digits)}>${failed && html`<${Overview} row=${row} page=${page} />`}</div>`;
+  return html`<div class="plot" ref=${holder} role="img" data-nonfinite=${words.current.map(([number, word]) => `${number} ${word}`).join(', ')} aria-label=${spoken(row.name, main, row.digits)}>${failed && html`<${Overview} row=${row} page=${page} />`}</div>`;
 }
 
 export function PolicyFull({ page }) {
