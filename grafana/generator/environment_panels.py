@@ -5,7 +5,7 @@ from __future__ import annotations
 from grafana.generator.look import (
     STAGES,
 )
-from grafana.generator.model import Panel, Target
+from grafana.generator.model import Override, Panel, Target
 from grafana.generator.panels import RUN_NAME, series
 from grafana.generator.queries import (
     OF_ENV,
@@ -19,6 +19,23 @@ from grafana.generator.tiles import vital
 WORST_SIX = " Shown are the six worst at the end, and the median of all."
 ENV_NAME = f"env {{{{env_id}}}} {RUN_NAME}"
 SLOT_NAME = f"{{{{slot_id}}}} env {{{{env_id}}}} {RUN_NAME}"
+_TENS = (("1 5 9", [10, 6]), ("2 6", [2, 5]), ("3 7", [12, 4, 2, 4]))
+TELL_APART = (
+    *(
+        Override(
+            rf"/^env \d*[{digits.replace(' ', '')}]\d( |$)/",
+            (("custom.lineStyle", {"fill": "dash", "dash": dashes}),),
+            regex=True,
+        )
+        for digits, dashes in _TENS
+    ),
+    Override(
+        "/^median( |$)/",
+        (("color", {"mode": "fixed", "fixedColor": "text"}), ("custom.lineWidth", 2)),
+        regex=True,
+    ),
+)
+"""A colour for an environment's units, a dash for its tens. The median is thick, of text colour."""
 STAGE_NUMBERS = {stage: number for stage, (number, _, _) in STAGES.items()}
 
 
@@ -41,5 +58,6 @@ def _per_env(
         description + WORST_SIX,
         unit=unit,
         things=True,
+        overrides=TELL_APART,
         **more,  # type: ignore[arg-type]
     )
