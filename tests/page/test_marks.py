@@ -13,8 +13,10 @@ from esper_exporter.demo.faults import Faults
 from esper_exporter.demo.injection import fault
 from esper_exporter.demo.stream import Stream
 from esper_exporter.demo.training import Options, Training
+from esper_exporter.replay.player import marks_of
 from page.browser import Tab
 from page.worlds import HEADS, heads_update, own_heads, quiet, recorded
+from support.recordings import telemetry_lines
 from support.states import event, started, update
 
 Show = Callable[..., Tab]
@@ -189,6 +191,32 @@ def test_all_reasons_can_be_opened(show: Show) -> None:
     tab.until("return document.querySelectorAll('.reason').length === 6")
     tab.run("document.querySelector('.why button').click()")
     tab.until("return document.querySelectorAll('.reason').length === 7")
+
+
+def test_the_values_of_an_update_before_a_skipped_one_are_not_shown_as_its_own(show: Show) -> None:
+    lines = telemetry_lines("run2b")
+    third, fourth, fifth = [mark.line for mark in marks_of(lines) if mark.kind == "update"][2:5]
+    exporter = recorded("run2b", third)
+    tab = show(exporter)
+    note = "document.querySelector('.p-heads .note').innerText"
+    green = (
+        "return [...document.querySelectorAll('.heads:not(.dec) td, .heads:not(.dec) td *,"
+        " .flow *, .pv:not([data-policy=return]) *')].filter((e) => !e.closest('.alarm'))"
+        ".some((e) => arguments[0].includes(getComputedStyle(e).color))"
+    )
+    live = [*HEALTH["dark"], "rgb(255, 111, 85)"]
+    tab.until(f"return {note}.startsWith('values of update 2; update 3 skipped: non-finite, ')")
+    assert not tab.run(green, live)
+    for line in lines[third:fourth]:
+        exporter.emit_line(line)
+    tab.until(f"return {note}.startsWith('update 4, ')")
+    tab.until(green, live)
+    for line in lines[fourth:fifth]:
+        exporter.emit_line(line)
+    tab.until(f"return {note}.startsWith('values of update 4; update 5 skipped: non-finite, ')")
+    assert not tab.run(green, live)
+    assert tab.text(".heads .alarm").startswith("latched")
+    assert tab.run("return getComputedStyle(document.querySelector('.alarm')).color") == live[-1]
 
 
 @pytest.fixture

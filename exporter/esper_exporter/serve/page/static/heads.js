@@ -121,13 +121,18 @@ function when(page) {
   const { run, detail } = page;
   if (!run || !detail || !detail.policy.updates) return 'no policy update yet';
   const { number, skipped, last } = detail.policy;
-  if (page.over) return `update ${number - trailing(page)}, the last one that completed`;
+  const after = trailing(page);
+  const shown = number - after;
+  if (page.over) return shown > 0 ? `update ${shown}, the last one that completed` : 'no update completed';
   const age = missing(last) ? '' : `, ${span(page.clock - last)} ago`;
-  return `update ${number}${age}${skipped ? `, ${skipped} skipped` : ''}`;
+  if (!after) return `update ${number}${age}${skipped ? `, ${skipped} skipped` : ''}`;
+  const found = page.store.history.marks.some((mark) => mark.kind === 'fault' && mark.number === number);
+  const which = after > 1 ? `updates ${shown + 1}–${number}` : `update ${number}`;
+  return `${shown > 0 ? `values of update ${shown}` : 'no update completed'}; ${which} skipped${found ? ': non-finite' : ''}${age}`;
 }
 
-// Skipped updates at the end have no numbers to show.
-function trailing(page) {
+// Skipped updates at the end have no numbers to show: those of the update before them are.
+export function trailing(page) {
   const { rows } = page.store.history;
   let n = 0;
   while (n < rows.length && rows[rows.length - 1 - n].slice(3).every((v) => v === null)) n += 1;
@@ -137,7 +142,7 @@ function trailing(page) {
 export function Heads({ page }) {
   const heads = page.detail ? page.detail.heads : SKELETON;
   const legend = html`<span class="dim legend"><b>L H</b> low, high <b>LL HH</b> critical <b>1.3×</b> entropy weight</span>`;
-  return html`<${Panel} id="heads" title="Action heads" note=${when(page)} right=${legend} cls="p-heads">
+  return html`<${Panel} id="heads" title="Action heads" note=${when(page)} right=${legend} cls=${`p-heads ${trailing(page) ? 'stale' : ''}`}>
     <div class="scroll"><div class="bd">
       ${page.phone ? html`<${Rows} heads=${heads} page=${page} />` : inGrids(heads).map((some, i) => html`<${Grid} key=${i} heads=${some} page=${page} rest=${i > 0} />`)}
       <${Decisions} page=${page} heads=${heads} />

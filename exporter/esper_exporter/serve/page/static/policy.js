@@ -3,6 +3,7 @@
 import { html, useEffect, useRef, useState } from './vendor/preact-htm.js';
 import { fixed, missing, MISSING, percent, plural, scientific, short, signed } from './format.js';
 import { nonFinite, range, scale, spoken, spread, trace } from './lines.js';
+import { trailing } from './heads.js';
 import { Fragment, Num, Panel } from './ui.js';
 
 const decimals = (digits) => (v) => fixed(v, digits);
@@ -103,7 +104,7 @@ export function Policy({ page }) {
     const number = Math.round(across.first + (((e.clientX - box.left) / box.width) * WIDTH - 3) / (across.x(across.first + 1) - across.x(across.first)));
     page.setCursor(Math.max(across.first, Math.min(across.last, number)));
   };
-  return html`<${Panel} id="policy" title="Policy" note=${note} right=${html`<${Legend} page=${page} />`} cls="p-policy">
+  return html`<${Panel} id="policy" title="Policy" note=${note} right=${html`<${Legend} page=${page} />`} cls=${`p-policy ${trailing(page) && at < 0 ? 'stale' : ''}`}>
     <div class="pol" onMouseLeave=${() => page.setCursor(null)}>
       <span></span><${Tags} marks=${marks} across=${across} phone=${page.phone} /><span></span>
       ${ROWS.map((row) => {
