@@ -222,6 +222,43 @@ def test_the_page_pauses_and_seeks(play: Callable[..., Playing], show: Show) -> 
     assert tab.complaints() == []
 
 
+BUTTON = "[...document.querySelectorAll('.replay button')].find((b) => b.innerText === '{}')"
+POSITION = "Number(document.querySelector('.replay').dataset.position)"
+PLAY = "document.querySelector('.replay .play')"
+
+
+@pytest.mark.parametrize("label", ["‹ update", "update ›", "‹ fault", "fault ›"])
+def test_a_step_pauses(play: Callable[..., Playing], show: Show, label: str) -> None:
+    playing = play("run2b", speed=0.001)  # as good as standing
+    playing.player.command("seek", "update:4")
+    here = playing.until(lambda answer: answer["replay"]["position"] >= 300)["replay"]["position"]
+    tab = show(playing.exporter)
+    tab.until(f"return {POSITION} >= arguments[0] && {PLAY}.ariaLabel === 'pause'", here)
+    tab.run(f"{BUTTON.format(label)}.click()")
+    tab.until(f"return {PLAY}.ariaLabel === 'play' && {POSITION} !== arguments[0]", here)
+    answer = playing.until(lambda answer: answer["replay"]["paused"])
+    assert (answer["replay"]["position"] > here) is (label[-1] == "›")
+
+
+def test_a_recording_that_has_ended_can_be_played_again(
+    play: Callable[..., Playing], show: Show
+) -> None:
+    playing = play("run2b")
+    assert playing.ended.wait(120)
+    tab = show(playing.exporter)
+    tab.until(f"return {PLAY}?.ariaLabel === 'play again'")
+    assert (tab.text(".replay .play"), tab.run(f"return {PLAY}.disabled")) == ("▶", False)
+    playing.player.command("speed", "0.001")
+    tab.run(f"{PLAY}.click()")
+    tab.until(f"return {PLAY}.ariaLabel === 'pause' && {POSITION} < 10")
+    playing.player.command("pause", "1")
+    playing.player.command("seek", "line:999999")
+    tab.until(f"return {PLAY}.ariaLabel === 'play again'")
+    tab.press(" ")
+    tab.until(f"return {PLAY}.ariaLabel === 'pause' && {POSITION} < 10")
+    assert tab.complaints() == []
+
+
 def _watch(*arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "esper_exporter", "watch", *arguments, "--no-browser"],

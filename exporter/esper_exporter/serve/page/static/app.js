@@ -146,7 +146,7 @@ const KEYS = {
   },
   u: () => choose('utc', !chosen.utc),
   ' ': () => {
-    if (store.data && store.data.replay) store.control('pause', store.data.replay.paused ? '0' : '1');
+    if (store.data && store.data.replay) store.toggle();
     else {
       store.paused = !store.paused;
       if (!store.paused) store.poll();
@@ -171,10 +171,10 @@ VIEWS.forEach(([id], i) => { KEYS[String(i + 1)] = () => go({ view: id }); });
 function stepCursor(way) {
   const { replay } = page();
   const { rows } = store.history;
-  if (replay && replay.paused) {
+  if (replay && (replay.paused || replay.exhausted)) {
     const updates = replay.marks.filter((m) => m.kind === 'update');
     const to = way > 0 ? updates.find((m) => m.line > replay.position) : [...updates].reverse().find((m) => m.line < replay.position);
-    if (to) store.control('seek', `line:${to.line}`);
+    if (to) store.control({ pause: '1', seek: `line:${to.line}` });
   } else if (rows.length) {
     const last = rows[rows.length - 1][0];
     cursor = Math.max(rows[0][0], Math.min(last, (cursor === null ? last + (way < 0 ? 1 : 0) : cursor) + way));

@@ -2,7 +2,7 @@
 
 import { html } from './vendor/preact-htm.js';
 import { clock, fixed, missing, span, whole } from './format.js';
-import { chosen, Icon } from './ui.js';
+import { chosen } from './ui.js';
 
 const SPEEDS = [0.5, 1, 2, 5, 10, 50, 0];
 const speedName = (speed) => (speed === 0 ? 'unlimited' : `${speed}×`);
@@ -10,18 +10,20 @@ const speedName = (speed) => (speed === 0 ? 'unlimited' : `${speed}×`);
 export function ReplayBar({ page }) {
   const { replay } = page;
   const { store } = page;
-  const seek = (line) => store.control('seek', `line:${line}`);
+  const seek = (line) => store.control({ seek: `line:${line}` });
+  const step = (line) => store.control({ pause: '1', seek: `line:${line}` }); // who steps wants to look
   const updates = replay.marks.filter((m) => m.kind === 'update');
   const faults = replay.marks.filter((m) => m.kind === 'fault' || m.kind === 'rollback');
   const reached = updates.filter((m) => m.line <= replay.position).length;
   const next = (marks) => marks.find((m) => m.line > replay.position);
   const before = (marks) => [...marks].reverse().find((m) => m.line < replay.position);
-  const Jump = ({ marks, to, label, title }) => html`<button class="text" disabled=${!to} onClick=${() => to && seek(to.line)} title=${title}>${label}</button>`;
+  const Jump = ({ marks, to, label, title }) => html`<button class="text" disabled=${!to} onClick=${() => to && step(to.line)} title=${title}>${label}</button>`;
+  const label = replay.exhausted ? 'play again' : replay.paused ? 'play' : 'pause';
   const at = replay.lines ? replay.position / replay.lines : 0;
   const speeds = SPEEDS.includes(replay.speed) ? SPEEDS : [replay.speed, ...SPEEDS];
   return html`<section class="replay" aria-label="Replay" data-position=${replay.position} data-paused=${replay.paused}>
-    <button class="play" onClick=${() => store.control('pause', replay.paused ? '0' : '1')} aria-pressed=${replay.paused} disabled=${replay.exhausted} aria-label=${replay.paused ? 'play' : 'pause'}>${replay.paused ? '▶' : '❚❚'}</button>
-    <label><span class="sr">speed</span><select value=${String(replay.speed)} onChange=${(e) => store.control('speed', e.target.value)}>${speeds.map((s) => html`<option key=${s} value=${String(s)} selected=${s === replay.speed}>${speedName(s)}</option>`)}</select></label>
+    <button class="play" onClick=${() => store.toggle()} aria-label=${label} title=${label}>${label === 'pause' ? '❚❚' : '▶'}</button>
+    <label><span class="sr">speed</span><select value=${String(replay.speed)} onChange=${(e) => store.control({ speed: e.target.value })}>${speeds.map((s) => html`<option key=${s} value=${String(s)} selected=${s === replay.speed}>${speedName(s)}</option>`)}</select></label>
     <${Jump} to=${before(updates)} label="‹ update" title="update before" /><${Jump} to=${next(updates)} label="update ›" title="next update" />
     <${Jump} to=${before(faults)} label="‹ fault" title="fault or rollback before" /><${Jump} to=${next(faults)} label="fault ›" title="next fault or rollback" />
     <span class="track">
@@ -30,7 +32,6 @@ export function ReplayBar({ page }) {
     </span>
     <span class="dim nw">update <b class="text">${reached}</b> of ${updates.length} · ${whole(replay.position)} of ${whole(replay.lines)} events${missing(replay.time) ? '' : html` · recorded ${clock(replay.time, chosen.utc)}`}</span>
     <span class="dim nw file" title=${replay.name}>${replay.name}</span>
-    ${replay.exhausted && html`<button class="text" onClick=${() => seek(0)}><${Icon} name="undo" /> again</button>`}
     <span class="sr">${fixed(at * 100, 0)} percent, ${span(replay.length)}</span>
   </section>`;
 }

@@ -131,9 +131,17 @@ export class Store {
     this.history = merge(this.history, await answer.json());
   }
 
-  async control(action, value) {
-    await fetch(`api/v1/replay?${new URLSearchParams({ [action]: value })}`, { method: 'POST', cache: 'no-store' });
+  // Commands of a recording: pause, speed, seek; several are carried out in that order.
+  async control(commands) {
+    await fetch(`api/v1/replay?${new URLSearchParams(commands)}`, { method: 'POST', cache: 'no-store' });
     this.poll();
+  }
+
+  // Pauses a recording or goes on with it; at its end plays it again.
+  toggle() {
+    const { replay } = this.data;
+    if (replay.exhausted) this.control({ pause: '0', seek: 'line:0' });
+    else this.control({ pause: replay.paused ? '0' : '1' });
   }
 }
 
