@@ -87,7 +87,7 @@ function belowName(row, detail, second) {
   return `entropy coef ${missing(coefficient) ? MISSING : short(coefficient)}`;
 }
 
-const Legend = ({ page }) => html`<span class="dim legend"><span class="crit">│</span> fault <span class="violet">┆</span> rollback <span>×</span> NaN, Inf <button class="key" onClick=${() => page.nextFault(1)} title="next fault">f</button> <span class="wide">next fault</span></span>`;
+const Legend = ({ page }) => html`<span class="dim legend"><span class="crit">│</span> fault <span class="violet">┆</span> rollback ${page.store.history.rows.some((row) => nonFinite(row).length) ? '× NaN, Inf ' : ''}<button class="key" onClick=${() => page.nextFault(1)} title="next fault">f</button> <span class="wide">next fault</span></span>`;
 
 export function Policy({ page }) {
   const { history } = page.store;
