@@ -104,16 +104,16 @@ const layers = (footer, what) => (missing(footer[what].value) ? MISSING : `${foo
 const NO_COUNT = { value: null, level: 'none' };
 const NO_FOOTER = { cv: null, cv_level: 'none', cv_word: '', layers: null, dead: NO_COUNT, exploding: NO_COUNT, nan: NO_COUNT, inf: NO_COUNT };
 
-function Footer({ footer }) {
+function Footer({ footer, of }) {
   const f = footer || NO_FOOTER;
   const bold = (level) => (level === 'crit' ? 'b6' : '');
   const count = (what, name) => html`<span data-flow=${what} data-level=${f[what].level}><span class="dim">${name}</span> <b class=${`${f[what].level} ${bold(f[what].level)}`}>${missing(f[what].value) ? MISSING : f[what].value}</b></span>`;
   const ofLayers = (what, name) => html`<span data-flow=${what} data-level=${f[what].level}><span class="dim">${name}</span> <b class=${f[what].level}>${layers(f, what)}</b></span>`;
   return html`<div class="flow" aria-label="Gradient flow">
-    <span class="dim">Flow</span>
+    <span class="dim">Network layers${of ? `, update ${of}` : ''}</span>
     <span data-flow="cv" data-level=${f.cv_level}><span class="dim">CV</span> <b class=${f.cv_level}>${fixed(f.cv, 3)}</b> <span class=${f.cv_level}>${f.cv_word}</span></span>
     <span class="of" title="layers of the network; a head's own gradient stands in its column">${ofLayers('dead', 'Dead')}${ofLayers('exploding', 'Exploding')}<span class="dim">layers</span></span>
-    <span class="of" title="parameter gradients of the last update that completed; the latches remember every update">${count('nan', 'NaN')}${count('inf', 'Inf')}<span class="dim">gradients, last update</span></span>
+    <span class="of" title="parameter gradients of the last update that completed; the latches remember every update">${count('nan', 'NaN')}${count('inf', 'Inf')}<span class="dim">gradients</span></span>
   </div>`;
 }
 
@@ -122,7 +122,7 @@ function when(page) {
   if (!run || !detail || !detail.policy.updates) return 'no policy update yet';
   const { number, skipped, last } = detail.policy;
   const after = trailing(page);
-  const shown = number - after;
+  const shown = completed(page);
   if (page.over) return shown > 0 ? `update ${shown}, the last one that completed` : 'no update completed';
   const age = missing(last) ? '' : `, ${span(page.clock - last)} ago`;
   if (!after) return `update ${number}${age}${skipped ? `, ${skipped} skipped` : ''}`;
@@ -139,6 +139,9 @@ export function trailing(page) {
   return n;
 }
 
+// The number of the last update that completed; 0 before one has.
+const completed = (page) => Math.max(0, ((page.detail && page.detail.policy.number) || 0) - trailing(page));
+
 export function Heads({ page }) {
   const heads = page.detail ? page.detail.heads : SKELETON;
   const legend = html`<span class="dim legend"><b>L H</b> low, high <b>LL HH</b> critical <b>1.3×</b> entropy weight</span>`;
@@ -147,7 +150,7 @@ export function Heads({ page }) {
       ${page.phone ? html`<${Rows} heads=${heads} page=${page} />` : inGrids(heads).map((some, i) => html`<${Grid} key=${i} heads=${some} page=${page} rest=${i > 0} />`)}
       <${Decisions} page=${page} heads=${heads} />
       <div class="rule"></div>
-      <${Footer} footer=${page.detail && page.detail.footer} />
+      <${Footer} footer=${page.detail && page.detail.footer} of=${completed(page)} />
     </div></div>
   </${Panel}>`;
 }
