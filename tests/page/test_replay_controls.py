@@ -259,6 +259,21 @@ def test_a_recording_that_has_ended_can_be_played_again(
     assert tab.complaints() == []
 
 
+def test_a_recording_that_stands_still_is_neither_live_nor_aging(
+    play: Callable[..., Playing], show: Show
+) -> None:
+    playing = play("run2b")
+    assert playing.ended.wait(120)
+    tab = show(playing.exporter)
+    tab.until("return document.querySelector('.live')?.innerText.includes('failed')")
+    assert tab.text(".live") == "failed gave up: non-finite · recording ended"
+    playing.player.command("pause", "1")
+    playing.player.command("seek", "update:2")
+    tab.until("return document.querySelector('.live b').innerText === 'paused'")
+    assert tab.text(".live") == "paused"
+    assert tab.run("return document.querySelector('.pulse')") is None
+
+
 def _watch(*arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "esper_exporter", "watch", *arguments, "--no-browser"],

@@ -30,6 +30,7 @@ const VERDICTS = {
 export const STATES = {
   waiting: ['waiting', 'ring', 'dim'],
   running: ['running', 'pulse', 'ok'],
+  paused: ['paused', 'bars', 'dim'],
   stalled: ['stalled', 'bars', 'warn'],
   finished: ['finished', 'dot', 'dim'],
   ended: ['recording ended', 'dot', 'dim'],
@@ -85,12 +86,15 @@ function Live({ page }) {
     const up = data ? store.now() - data.exporter.started : null;
     return html`<span class="live"><${Icon} name="ring" cls="dim" /><b>waiting</b>${!missing(up) && html`<span class="dim"> · up for ${span(up)}, no event yet</span>`}</span>`;
   }
-  const [word, symbol, level] = STATES[run.state] || STATES.running;
-  const shown = page.replay && page.replay.paused && run.state === 'running' ? 'paused' : word;
+  const { replay } = page;
+  const paused = replay && replay.paused && run.state === 'running';
+  const [word, symbol, level] = paused ? STATES.paused : STATES[run.state] || STATES.running;
+  // Of a recording that stands still, the age of its last event is the reader's own time.
+  const age = replay && replay.exhausted ? (run.state === 'ended' ? '' : ' · recording ended') : paused ? '' : ` · last event ${span(page.silence)} ago`;
   return html`<span class="live" data-state=${run.state}>
     ${symbol === 'pulse' ? html`<span class="pulse" aria-hidden="true"></span>` : html`<${Icon} name=${symbol} cls=${level} />`}
-    <span><b class=${level === 'ok' ? '' : level}>${shown}</b>${run.failure && html` ${why(run)}`}
-    <span class="dim"> · last event ${span(page.silence)} ago</span></span></span>`;
+    <span><b class=${level === 'ok' ? '' : level}>${word}</b>${run.failure && html` ${why(run)}`}
+    ${age && html`<span class="dim">${age}</span>`}</span></span>`;
 }
 
 export function Strip({ page }) {
@@ -128,7 +132,7 @@ export function Verdict({ page }) {
           ${more > 0 && html`<li class="dim"><button class="text" aria-expanded=${page.open.reasons} onClick=${() => page.set({ reasons: !page.open.reasons })}>${page.open.reasons ? 'fewer' : `${more} more`}</button></li>`}
           ${verdict.checked.map((text) => html`<li class="dim"><${Icon} name="ring" cls="faint" /><span>${text}</span></li>`)}
         </ul>`
-      : html`<p class="why how"><span class="dim">start a training with the exporter, or watch a recorded one:</span> <code>esper-exporter watch run2b</code></p>`}
+      : html`<p class="why how"><span class="dim">waiting for the first event: a training reports when it begins, the demo after 15 to 20 s. A recorded run:</span> <code>esper-exporter watch run2b</code></p>`}
     <${Progress} run=${run} page=${page} />
   </section>`;
 }
