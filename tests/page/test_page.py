@@ -17,6 +17,7 @@ from page.browser import Tab, slack
 from page.worlds import (
     HEADS,
     decision,
+    epoch,
     heads_update,
     hostile,
     own_heads,
@@ -356,6 +357,44 @@ def test_a_line_of_nothing_but_what_is_not_finite_is_not_called_unmeasured(
     assert tab.run(f"return {line}.ariaLabel") == "Value loss: no finite value, 1 not finite"
     assert tab.run(f"return {line}.textContent") == f"{word} at update 1"
     assert tab.run(f"return {line}.querySelector('.nonfinite.crit') !== null")
+
+
+def test_a_run_that_finished_shows_its_environments_as_their_last_episode_ended(
+    show: Show,
+) -> None:
+    exporter = quiet()
+    exporter.emit(started(n_envs=2, slot_ids=["r0c0"], max_batches=2))
+    seed = {"stage": "TRAINING", "blueprint_id": "conv_light", "epochs_in_stage": 2, "alpha": 0.5}
+    statuses = (
+        "return [...document.querySelectorAll('.envs td [data-status]')]"
+        ".map((e) => e.dataset.status)"
+    )
+    tab = None
+    for batch in (1, 2):
+        for env in (0, 1):
+            exporter.emit(epoch(env, 1, 40.0 + batch, {"r0c0": seed}, 10.0 * batch + env))
+        end = {
+            "episodes_completed": 2 * batch,
+            "batch_idx": batch,
+            "avg_accuracy": 41.0,
+            "avg_reward": 1.0,
+            "total_episodes": 4,
+            "n_envs": 2,
+        }
+        exporter.emit(event("TOLARIA_BATCH_COMPLETED", end, 10.0 * batch + 2))
+        if batch == 1:
+            tab = show(exporter)
+            tab.until(f"{statuses}.length === 2")
+            assert tab.run(statuses) == ["initializing"] * 2  # the next episode is expected
+    assert tab is not None
+    tab.until("return document.querySelector('.live').dataset.state === 'finished'")
+    assert [row.split()[:4] for row in tab.texts(".envs .acc")] == [
+        ["42.0", "%", "best", "42.0"]
+    ] * 2
+    assert "initializing" not in tab.run(statuses)
+    assert "conv_light" in tab.text(".envs td.slot")
+    tab.go("#/?env=1")
+    tab.until("return document.querySelector('.drawer')?.innerText.includes('42.0')")
 
 
 VIOLET, BLUE, RED = "rgb(216, 147, 189)", "rgb(106, 165, 242)", "rgb(255, 111, 85)"

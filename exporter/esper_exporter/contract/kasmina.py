@@ -36,8 +36,7 @@ class SeedGerminatedPayload(msgspec.Struct, frozen=True, gc=False):
         POSITION: "episode_idx",
         IDENTITY: "rng_seed",
         STATE + "esper_kasmina_seed_*": (
-            "params alpha grad_ratio has_vanishing has_exploding epochs_in_stage"
-            " blend_tempo_epochs"
+            "params alpha grad_ratio has_vanishing has_exploding epochs_in_stage blend_tempo_epochs"
         ),
     }
 

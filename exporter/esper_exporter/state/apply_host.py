@@ -145,6 +145,8 @@ def apply_batch(run: RunState, event: Event, payload: TolariaBatchPayload) -> No
             total = tamiyo.cumulative_action_counts
             total[op] = total.get(op, 0) + count
         tamiyo.cumulative_total_actions += env.total_actions
+        if env.accuracy_history:
+            run.last_episode[env.env_id] = _ended_episode(env)
         _begin_episode(env)
     run.pending.clear()
     run.host_epochs.clear()
@@ -194,6 +196,17 @@ def _record_best_runs(run: RunState, payload: TolariaBatchPayload) -> None:
         )
     snapshot.best_runs.sort(key=lambda record: record.peak_accuracy, reverse=True)
     del snapshot.best_runs[BEST_RUNS:]
+
+
+def _ended_episode(env: EnvState) -> EnvState:
+    """The environment as its episode ended: `_begin_episode` empties these in place."""
+    return replace(
+        env,
+        seeds=dict(env.seeds),
+        reward_history=env.reward_history.copy(),
+        accuracy_history=env.accuracy_history.copy(),
+        action_history=env.action_history.copy(),
+    )
 
 
 def _begin_episode(env: EnvState) -> None:

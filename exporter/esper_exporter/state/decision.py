@@ -63,8 +63,7 @@ class DecisionSnapshot:
     decision_entropy: float | None = None
     confidences: dict[str, float] = field(default_factory=dict)
     unexported: ClassVar[Unexported] = {
-        DECISION
-        + "esper_tamiyo_decision_value, …_reward, …_value_residual, …_td_advantage,"
+        DECISION + "esper_tamiyo_decision_value, …_reward, …_value_residual, …_td_advantage,"
         " …_entropy_nats and …_confidence show them": (
             "host_accuracy confidence expected_value actual_reward action_success value_residual"
             " td_advantage decision_entropy"

@@ -98,8 +98,7 @@ class EnvState:
     unexported: ClassVar[Unexported] = {
         LABEL: "env_id",
         HISTORY: "reward_history accuracy_history",
-        COUNTED
-        + "esper_tamiyo_actions_total; by operation for the running episode"
+        COUNTED + "esper_tamiyo_actions_total; by operation for the running episode"
         " esper_tamiyo_episode_actions": "action_counts",
         "clears within one epoch and is missed by any scrape;"
         " esper_tolaria_rollbacks_total and"

@@ -176,8 +176,7 @@ class TamiyoState:
         "the hysteresis of collapse_risk_score, which is exported": "_previous_risk",
         BY_OP + "esper_tamiyo_q_value": "op_q_values",
         BY_OP + "esper_tamiyo_op_valid": "op_valid_mask",
-        SAME
-        + "esper_tamiyo_env_last_action_success of the environment that acted last;"
+        SAME + "esper_tamiyo_env_last_action_success of the environment that acted last;"
         " esper_tamiyo_actions_total counts them all": "last_action_success",
         "esper_tamiyo_rollback_attempts is taken from the event": "rollback_attempt_count",
         "esper_tamiyo_rollbacks_unattributed is taken from the event": (

@@ -182,6 +182,9 @@ class RunState:
     host_epochs: dict[int, TolariaEpochPayload] = field(default_factory=dict)
     last_rewards: dict[int, RewardComponentsTelemetry] = field(default_factory=dict)
     last_outcome: dict[int, EpisodeOutcomePayload] = field(default_factory=dict)
+    last_episode: dict[int, EnvState] = field(default_factory=dict)
+    """Environments as their last complete episode ended: the batch's end empties them, and a run
+    that has ended begins no other."""
     recent_events: deque[tuple[Event, int]] = field(
         default_factory=lambda: deque(maxlen=EVENT_LOG_LENGTH)
     )

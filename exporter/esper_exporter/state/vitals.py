@@ -43,9 +43,7 @@ class SystemVitals:
         VITALS + "the driver reports esper_gpu_*": (
             "gpu_stats gpu_memory_used_gb gpu_memory_total_gb gpu_utilization"
         ),
-        VITALS + "the host reports esper_host_memory_*": (
-            "ram_used_gb ram_total_gb"
-        ),
+        VITALS + "the host reports esper_host_memory_*": ("ram_used_gb ram_total_gb"),
         WALL_CLOCK + "esper_tolaria_epochs_per_second uses event times": "epochs_per_second",
         WALL_CLOCK + "esper_tolaria_batches_per_second uses event times": "batches_per_hour",
         "the throughput metrics are absent when it is false": "throughput_present",

@@ -38,6 +38,8 @@ POLL_SECONDS = 1.0
 DECISION_ROWS = 6
 DECISION_SWAP_SECONDS = 5.0
 LIVE = frozenset({"running", "stalled"})
+EXPECTED = LIVE | {"waiting"}
+"""States of runs of which more events are expected."""
 NO_RUN = "-"
 """As a key: the runs in a line each, and none in full."""
 WAIT_SECONDS = 1.0
@@ -185,6 +187,9 @@ class PageApi:
         replay = self.replay
         return state_of(entry, now, replay is not None, replay is not None and replay.exhausted)
 
+    def _over(self, entry: Entry, now: float) -> bool:
+        return self._state(entry, now) not in EXPECTED
+
     def _capture(self, key: str, env_id: int | None, since: str | None, now: float) -> Json:
         entries = self._runs.everything()
         chosen = None if key == NO_RUN else self._chosen(entries, key)
@@ -195,7 +200,7 @@ class PageApi:
             "now": now,
             "exporter": {"version": __version__, "started": self._begun, "poll": POLL_SECONDS},
             "runs": [self._summary(entry, machine, now) for entry in entries],
-            "run": None if chosen is None else detail_json(chosen, env_id),
+            "run": None if chosen is None else detail_json(chosen, env_id, self._over(chosen, now)),
             "limits": LIMITS,
             "system": system_json(*reports),
             "replay": None if self.replay is None else self.replay.state(),

@@ -72,11 +72,18 @@ ROWS_AT_MOST = 8
 _slot = attrgetter(*SLOT_COLUMNS[:-1])
 
 
-def environments_json(run: RunState) -> Json:
+def shown(run: RunState, env: EnvState, over: bool) -> EnvState:
+    """An environment to look at. Of a run that is over, and whose last batch began an episode that
+    reported nothing, that is the environment as the episode before ended."""
+    begun = env.accuracy_history or env.reward_history or env.action_history or env.seeds
+    return env if begun or not over else run.last_episode.get(env.env_id, env)
+
+
+def environments_json(run: RunState, over: bool = False) -> Json:
     """All environments, by number."""
     snapshot = run.snapshot
     slot_ids = snapshot.slot_ids
-    envs = [env for _, env in sorted(snapshot.envs.items())]
+    envs = [shown(run, env, over) for _, env in sorted(snapshot.envs.items())]
     curves = _curves([env.accuracy_history for env in envs])
     accuracies = _rounded([env.host_accuracy for env in envs])
     bests = _rounded([env.best_accuracy for env in envs])

@@ -6,7 +6,7 @@ from hashlib import blake2s
 
 from esper_exporter import health
 from esper_exporter.contract.vocabulary import HEADS
-from esper_exporter.serve.page.environments import environment_json, environments_json
+from esper_exporter.serve.page.environments import environment_json, environments_json, shown
 from esper_exporter.serve.page.head_grid import (
     STATES,
     footer_json,
@@ -183,8 +183,9 @@ def summary_json(entry: Entry, state: str, now: float) -> Json:
     }
 
 
-def detail_json(entry: Entry, env_id: int | None) -> Json:
-    """All details of a run, and of one of its environments if its drawer is open."""
+def detail_json(entry: Entry, env_id: int | None, over: bool) -> Json:
+    """All details of a run, and of one of its environments if its drawer is open. ``over``: no more
+    events are expected of it."""
     run, history = entry.state, entry.history
     opened = None if env_id is None else run.snapshot.envs.get(env_id)
     return {
@@ -197,8 +198,8 @@ def detail_json(entry: Entry, env_id: int | None) -> Json:
         "footer": footer_json(run),
         "decisions": [_decision(decision) for decision in run.snapshot.tamiyo.recent_decisions],
         "policy": _policy(run, history),
-        "envs": environments_json(run),
-        "env": None if opened is None else environment_json(run, opened),
+        "envs": environments_json(run, over),
+        "env": None if opened is None else environment_json(run, shown(run, opened, over)),
         "training": _training(run),
         "config": _config(run),
     }
