@@ -194,6 +194,34 @@ def test_all_reasons_can_be_opened(show: Show) -> None:
     tab.until("return document.querySelectorAll('.reason').length === 7")
 
 
+def test_a_phone_says_how_many_warnings_it_holds_back(show: Show) -> None:
+    tab = show(own_heads(), width=400, height=900)
+    tab.until("return document.querySelectorAll('.reason').length === 3")
+    assert tab.text(".why button") == "+4 warnings"
+    tab.run("document.querySelector('.why button').click()")
+    tab.until("return document.querySelectorAll('.reason').length === 7")
+    assert all(tab.texts(".reason"))
+    assert tab.text(".why button") == "fewer"
+
+
+def test_a_phone_says_that_a_run_has_finished(show: Show) -> None:
+    tab = show(recorded("run1"), width=400, height=900)
+    tab.until("return document.querySelector('.live').dataset.state === 'finished'")
+    assert tab.text(".live") == "finished"
+    assert tab.run("return document.documentElement.scrollWidth") <= 400
+
+
+def test_a_value_between_two_gaps_is_a_dot_that_is_seen(show: Show) -> None:
+    tab = show(recorded("run2b"))
+    dot = "document.querySelector('[data-line=policy_loss] .pt')"
+    tab.until(f"return {dot}")
+    assert tab.run(f"return getComputedStyle({dot}).strokeWidth") == "5px"
+    tab.press("2")
+    tab.until("return document.querySelectorAll('.plot canvas').length === 9")
+    alone = tab.run("return [...document.querySelectorAll('.plot')].map((e) => e.dataset.alone)")
+    assert alone == ["", *["4"] * 8]
+
+
 def test_the_values_of_an_update_before_a_skipped_one_are_not_shown_as_its_own(show: Show) -> None:
     lines = telemetry_lines("run2b")
     third, fourth, fifth = [mark.line for mark in marks_of(lines) if mark.kind == "update"][2:5]

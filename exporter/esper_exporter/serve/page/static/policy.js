@@ -295,6 +295,22 @@ function drawWords(found, row) {
   };
 }
 
+// A value between two gaps is as visible as a line: a dot of five pixels.
+function drawAlone(rows) {
+  return (plot) => {
+    const { ctx } = plot;
+    const { devicePixelRatio: ratio } = window;
+    ctx.save();
+    ctx.fillStyle = colour('spark');
+    rows().forEach(([number, value]) => {
+      ctx.beginPath();
+      ctx.arc(plot.valToPos(number, 'x', true), plot.valToPos(value, 'y', true), 2.5 * ratio, 0, 2 * Math.PI);
+      ctx.fill();
+    });
+    ctx.restore();
+  };
+}
+
 function Overview({ row, page }) {
   const { history } = page.store;
   const across = axis(history);
@@ -310,11 +326,14 @@ function Plot({ row, page, theme }) {
   const plot = useRef(null);
   const marks = useRef([]);
   const words = useRef([]);
+  const alone = useRef([]);
   const [failed, setFailed] = useState(false);
   const { history } = page.store;
   const { main, second } = series(history, row);
   const numeric = (values) => values.map((v) => (typeof v === 'number' ? v : null));
   marks.current = history.marks;
+  const there = (i) => typeof main[i] === 'number';
+  alone.current = history.rows.flatMap((r, i) => (there(i) && !there(i - 1) && !there(i + 1) ? [[r[0], main[i]]] : []));
   words.current = nonFinite(main).map(([i, word]) => [history.rows[i][0], word]);
   const data = [history.rows.map((r) => r[0]), numeric(main), ...(second ? [numeric(second)] : [])];
   useEffect(() => {
@@ -335,7 +354,7 @@ function Plot({ row, page, theme }) {
           { label: row.name, stroke: colour('spark'), width: 1.25, spanGaps: false, points: { show: history.rows.length < 40, size: 3 } },
           ...(second ? [{ label: 'after clipping', stroke: colour('faint'), width: 1, dash: [2, 2] }] : []),
         ],
-        hooks: { draw: [drawBounds(page.data.limits.policy[row.id]), drawMarks(() => marks.current), drawWords(() => words.current, row)] },
+        hooks: { draw: [drawBounds(page.data.limits.policy[row.id]), drawMarks(() => marks.current), drawAlone(() => alone.current), drawWords(() => words.current, row)] },
       }, data, holder.current);
     }, () => gone || setFailed(true));
     const resize = new ResizeObserver(() => {
@@ -353,7 +372,7 @@ function Plot({ row, page, theme }) {
     if (plot.current) plot.current.setData(data);
   }, [history.cursor]);
   // Without uPlot (the exporter went before it was loaded) the overview's line stands in.
-  return html`<div class="plot" ref=${holder} role="img" data-nonfinite=${words.current.map(([number, word]) => `${number} ${word}`).join(', ')} aria-label=${spoken(row.name, main, row.digits)}>${failed && html`<${Overview} row=${row} page=${page} />`}</div>`;
+  return html`<div class="plot" ref=${holder} role="img" data-alone=${alone.current.map(([number]) => number).join(' ')} data-nonfinite=${words.current.map(([number, word]) => `${number} ${word}`).join(', ')} aria-label=${spoken(row.name, main, row.digits)}>${failed && html`<${Overview} row=${row} page=${page} />`}</div>`;
 }
 
 export function PolicyFull({ page }) {

@@ -84,7 +84,7 @@ function Live({ page }) {
   }
   if (!run) {
     const up = data ? store.now() - data.exporter.started : null;
-    return html`<span class="live"><${Icon} name="ring" cls="dim" /><b>waiting</b>${!missing(up) && html`<span class="dim"> · up for ${span(up)}, no event yet</span>`}</span>`;
+    return html`<span class="live"><${Icon} name="ring" cls="dim" /><b>waiting</b>${!missing(up) && html`<span class="dim age"> · up for ${span(up)}, no event yet</span>`}</span>`;
   }
   const { replay } = page;
   const paused = replay && replay.paused && run.state === 'running';
@@ -94,7 +94,7 @@ function Live({ page }) {
   return html`<span class="live" data-state=${run.state}>
     ${symbol === 'pulse' ? html`<span class="pulse" aria-hidden="true"></span>` : html`<${Icon} name=${symbol} cls=${level} />`}
     <span><b class=${level === 'ok' ? '' : level}>${word}</b>${run.failure && html` ${why(run)}`}
-    ${age && html`<span class="dim">${age}</span>`}</span></span>`;
+    ${age && html`<span class="dim age">${age}</span>`}</span></span>`;
 }
 
 export function Strip({ page }) {
@@ -117,20 +117,30 @@ export function Strip({ page }) {
 }
 
 const REASONS = 6;
+const REASONS_ON_A_PHONE = 3;
+
+// What the button that opens them says of the reasons that are not shown.
+function hidden(reasons, phone) {
+  if (!phone) return `${reasons.length} more`;
+  const critical = reasons.filter((reason) => reason.level === 'crit').length;
+  const warnings = reasons.length - critical;
+  return `+${[critical && `${critical} critical`, warnings && plural(warnings, 'warning')].filter(Boolean).join(', ')}`;
+}
 
 export function Verdict({ page }) {
   const { run, store } = page;
   const verdict = run ? run.verdict : { word: 'waiting', reasons: [], checked: [], critical: 0, warnings: 0 };
   const [title, level, symbol, meaning] = store.lost ? ['No contact', 'crit', 'v-crit'] : VERDICTS[verdict.word];
-  const more = verdict.reasons.length - REASONS;
+  const most = page.phone ? REASONS_ON_A_PHONE : REASONS;
+  const rest = verdict.reasons.slice(most);
   return html`<section class="verdict" id="part-verdict" aria-label="Verdict">
     <div class=${`word ${level}`} title=${meaning} role="status" data-verdict=${verdict.word}><svg aria-hidden="true"><use href=${`#${symbol}`} /></svg>
       <div><b>${title}</b><span class="dim">${summary(verdict, run)}</span></div></div>
     ${run
       ? html`<ul class="why">
-          ${verdict.reasons.slice(0, page.open.reasons ? undefined : REASONS).map((reason) => html`<${Reason} reason=${reason} page=${page} />`)}
-          ${more > 0 && html`<li class="dim"><button class="text" aria-expanded=${page.open.reasons} onClick=${() => page.set({ reasons: !page.open.reasons })}>${page.open.reasons ? 'fewer' : `${more} more`}</button></li>`}
-          ${verdict.checked.map((text) => html`<li class="dim"><${Icon} name="ring" cls="faint" /><span>${text}</span></li>`)}
+          ${verdict.reasons.slice(0, page.open.reasons ? undefined : most).map((reason) => html`<${Reason} reason=${reason} page=${page} />`)}
+          ${rest.length > 0 && html`<li class="dim"><button class="text" aria-expanded=${page.open.reasons} onClick=${() => page.set({ reasons: !page.open.reasons })}>${page.open.reasons ? 'fewer' : hidden(rest, page.phone)}</button></li>`}
+          ${verdict.checked.map((text) => html`<li class="dim checked"><${Icon} name="ring" cls="faint" /><span>${text}</span></li>`)}
         </ul>`
       : html`<p class="why how"><span class="dim">waiting for the first event: a training reports when it begins, the demo after 15 to 20 s. A recorded run:</span> <code>esper-exporter watch run2b</code></p>`}
     <${Progress} run=${run} page=${page} />
