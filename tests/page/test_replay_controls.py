@@ -223,21 +223,28 @@ def test_the_page_pauses_and_seeks(play: Callable[..., Playing], show: Show) -> 
 
 
 BUTTON = "[...document.querySelectorAll('.replay button')].find((b) => b.innerText === '{}')"
-POSITION = "Number(document.querySelector('.replay').dataset.position)"
+POSITION = "Number(document.querySelector('.replay')?.dataset.position)"
 PLAY = "document.querySelector('.replay .play')"
 
 
 @pytest.mark.parametrize("label", ["‹ update", "update ›", "‹ fault", "fault ›"])
 def test_a_step_pauses(play: Callable[..., Playing], show: Show, label: str) -> None:
     playing = play("run2b", speed=0.001)  # as good as standing
-    playing.player.command("seek", "update:4")
-    here = playing.until(lambda answer: answer["replay"]["position"] >= 300)["replay"]["position"]
+    marks = playing.until(lambda answer: bool(answer["replay"]))["replay"]["marks"]
+    fourth = [mark["line"] for mark in marks if mark["kind"] == "update"][3]
+    here = fourth + 10
+    playing.player.command("seek", f"line:{here}")
+    playing.until(lambda answer: answer["replay"]["position"] >= here)
     tab = show(playing.exporter)
     tab.until(f"return {POSITION} >= arguments[0] && {PLAY}.ariaLabel === 'pause'", here)
     tab.run(f"{BUTTON.format(label)}.click()")
-    tab.until(f"return {PLAY}.ariaLabel === 'play' && {POSITION} !== arguments[0]", here)
-    answer = playing.until(lambda answer: answer["replay"]["paused"])
-    assert (answer["replay"]["position"] > here) is (label[-1] == "›")
+    tab.until(f"return {PLAY}.ariaLabel === 'play'")
+    lines = [mark["line"] for mark in marks if mark["kind"] in label]
+    before = [line for line in lines if line < here]
+    target = before[-1] if label.startswith("‹") else lines[len(before)]
+    playing.until(
+        lambda answer: answer["replay"]["paused"] and answer["replay"]["position"] == target
+    )
 
 
 def test_a_recording_that_has_ended_can_be_played_again(
