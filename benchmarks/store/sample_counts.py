@@ -37,8 +37,9 @@ class Counts:
     """Samples of the store beyond one a window."""
     foreign: int = 0
     """Samples of the store that no replica has."""
-    first_lost: Series = ()
-    """A series of which an interval was lost."""
+    first_lost: str = ""
+    """A series of which an interval was lost, with the times around it, ms from the interval's
+    end: of each replica's samples, then of the store's."""
     not_numbers: int = 0
     """Samples of NaN in both replicas: VictoriaMetrics keeps none, so they are not compared."""
 
@@ -121,9 +122,11 @@ def compare(
 
     for instance in instances:
         scraped: dict[Series, set[int]] = {}
+        apart: list[dict[Series, set[int]]] = []
         for replica in replicas:
             found, not_numbers = _of_replica(replica, instance, begin, end)
             counts.not_numbers += not_numbers
+            apart.append(found)
             for series, times in found.items():
                 scraped.setdefault(series, set()).update(times)
                 counts.scraped += len(times)
@@ -143,7 +146,19 @@ def compare(
             counts.ended += len(missing & ends)
             counts.lost += len(lost)
             if lost and not counts.first_lost:
-                counts.first_lost = series
+                at = min(lost) * width
+                around = [sorted(t - at for t in each.get(series, ())) for each in apart]
+                marks = sorted((t - at, number) for t, number in stored.get(series, []))
+                counts.first_lost = f"{dict(series)} before {at / 1000:.0f}: " + ", ".join(
+                    str(
+                        [
+                            one
+                            for one in each
+                            if abs(one if isinstance(one, int) else one[0]) < 3 * width
+                        ]
+                    )
+                    for each in (*around, marks)
+                )
             counts.duplicates += len(kept) - len(have)
             counts.foreign += len(set(kept) - times)
     return counts
