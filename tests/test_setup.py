@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import runpy
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -198,3 +199,16 @@ def test_an_environment_that_is_fresh_is_left_alone_and_a_moved_one_is_not(tmp_p
 def test_a_python_that_is_named_but_not_used_is_said(tmp_path: Path) -> None:
     done = script("install", ".venv", "dev", "/bin/true", INSTALL="no")
     assert "PYTHON=/bin/true is not used: .venv was made with" in done.stdout
+
+
+@pytest.mark.parametrize("arguments", [("demo",), ("replay", "--recording", "run1")])
+def test_arguments_are_checked_by_a_python_without_any_package(arguments: tuple[str, ...]) -> None:
+    """`make demo` checks them before it installs anything."""
+    done = subprocess.run(
+        [sys.executable, "-S", ROOT / "scripts" / "demo.py", "--check", *arguments],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "exporter")},
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")

@@ -21,6 +21,9 @@ FALSE = frozenset({"0", "false", "no", "off", ""})
 
 AUTO, ON, OFF = "auto", "on", "off"
 
+KEEP_SECONDS = 900.0
+"""How long an agent keeps the page of an ended process."""
+
 
 def default_state_dir() -> Path | None:
     """Where the user's programs keep state (XDG base directories), None where there is no home."""

@@ -18,7 +18,7 @@ from scripts.chart.values import (
     Value,
 )
 
-from esper_exporter.agent.share_directory import KEEP_SECONDS
+from esper_exporter.settings import KEEP_SECONDS
 
 PART_OF = {"app.kubernetes.io/part-of": "esper"}
 NAMES = ["esper-trainer", "esper-agent"]

@@ -21,7 +21,7 @@ from esper_exporter.agent.node_page import Line, NodePage, line_of
 from esper_exporter.agent.page_view import Lines, RunKey
 from esper_exporter.agent.process_list import ProcessList
 from esper_exporter.agent.share_claim import lock_shares, release, write_address
-from esper_exporter.agent.share_directory import AGENT_LOCK, KEEP_SECONDS
+from esper_exporter.agent.share_directory import AGENT_LOCK
 from esper_exporter.agent.status_page import ProcessLine, status_page
 from esper_exporter.agent.tracked_process import TrackedProcess
 from esper_exporter.daemon_thread import start_daemon
@@ -39,7 +39,7 @@ from esper_exporter.serve.page.system import gpu_reasons, system_json
 from esper_exporter.serve.registration import Registration
 from esper_exporter.serve.run_summary import RunSummary
 from esper_exporter.serve.server import MetricsServer
-from esper_exporter.settings import Settings
+from esper_exporter.settings import KEEP_SECONDS, Settings
 from esper_exporter.shutdown.scrape_tracker import ScrapeTracker
 
 logger = logging.getLogger("esper_exporter")

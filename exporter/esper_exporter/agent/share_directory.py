@@ -30,8 +30,6 @@ AGENT_LOCK = "agent.lock"
 AGENT_CLAIM = "agent.claim"
 """Locked by an agent from its start on: a wrapper that serves hands the share over to it."""
 MAX_PROCESSES = 4096
-KEEP_SECONDS = 900.0
-"""How long the page of an ended process stays, unless a setting of the agent says otherwise."""
 _MAX_IDENTITY = 65_536
 
 

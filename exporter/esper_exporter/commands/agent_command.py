@@ -10,9 +10,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from esper_exporter.agent.share_directory import KEEP_SECONDS
 from esper_exporter.commands.console import OK, PROGRAM, CommandError
 from esper_exporter.commands.values import port, seconds
+from esper_exporter.settings import KEEP_SECONDS
 
 if TYPE_CHECKING:
     from esper_exporter.agent.node_agent import NodeAgent
