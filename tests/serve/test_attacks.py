@@ -28,6 +28,7 @@ from serve.clients import (
     seconds_to_scrape,
 )
 from serve.fakes import FakeSource
+from support.memory import allocated_bytes
 from support.programs import wait_until
 
 Serve = Callable[..., MetricsServer]
@@ -45,20 +46,16 @@ def descriptors(soft: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
-def resident() -> int:
-    size: int = psutil.Process().memory_info().rss
-    return size
-
-
 def test_500_idle_connections_do_not_block_a_scrape(serve: Serve) -> None:
     with descriptors(4096), ExitStack() as stack:
         server = serve()
-        before, threads = resident(), threading.active_count()
+        threads = threading.active_count()
+        allocated = stack.enter_context(allocated_bytes())
         for _ in range(500):
             stack.enter_context(connect(server.port or 0))
         assert seconds_to_scrape(server.url or "") < patience()
         assert threading.active_count() <= threads + Limits().workers
-        assert resident() - before < 40e6
+        assert allocated() < 40e6
 
 
 def test_1000_idle_connections_and_300_stalled_readers_do_not_block_a_scrape(
@@ -184,14 +181,14 @@ def test_unread_pages_do_not_fill_the_memory(serve: Serve, source: FakeSource) -
     source.before = fresh
     with ExitStack() as stack:
         server = serve(limits=Limits(unsent_bytes=3 * page, stall_seconds=0.1))
-        before = resident()
+        allocated = stack.enter_context(allocated_bytes())
         for _ in range(12):
             sock = stack.enter_context(connect(server.port or 0))
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             sock.sendall(SCRAPE)
             time.sleep(0.03)  # so that requests do not share a page that is still to be rendered
         assert seconds_to_scrape(server.url or "") < patience()
-        assert resident() - before < 6 * page
+        assert allocated() < 6 * page
 
 
 def test_a_client_that_leaves_midway_is_no_scrape(serve: Serve, source: FakeSource) -> None:

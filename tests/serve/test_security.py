@@ -11,7 +11,6 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import bcrypt
-import psutil
 import pytest
 
 from esper_exporter.serve.limits import Limits
@@ -21,6 +20,7 @@ from serve.certificates import Authority
 from serve.clients import closed_within, connect, curl, patience, read_to_end
 from serve.fakes import FakeSource
 from serve.secured import MUTUAL, TLS, USERS, House, Serve, basic, hashed, next_check
+from support.memory import allocated_bytes
 from support.programs import wait_until
 
 # -- TLS ------------------------------------------------------------------------------------
@@ -97,14 +97,14 @@ def test_half_open_handshakes_are_cut_and_do_not_block_a_scrape(serve: Serve, ho
     with ExitStack() as stack:
         limits = Limits(handshake_seconds=0.6)
         server = serve(web_config=house.write(TLS), limits=limits)
-        before = psutil.Process().memory_info().rss
+        allocated = stack.enter_context(allocated_bytes())
         crowd = [stack.enter_context(connect(server.port or 0)) for _ in range(300)]
         for sock in crowd[::2]:
             sock.sendall(b"\x16\x03\x01\x02\x00\x01")
         started = time.monotonic()
         assert house.curl(server) == 200
         assert time.monotonic() - started < patience()
-        assert psutil.Process().memory_info().rss - before < 80e6
+        assert allocated() < 80e6
         assert all(closed_within(sock, 10.0) for sock in crowd)
 
 
@@ -117,12 +117,12 @@ def test_failed_handshakes_leave_nothing_for_the_garbage_collector(
     gc.collect()
     gc.disable()
     try:
-        before = psutil.Process().memory_info().rss
-        for _ in range(300):
-            with connect(server.port or 0) as sock:
-                sock.sendall(b"no hello")
-                read_to_end(sock)
-        assert psutil.Process().memory_info().rss - before < 20e6
+        with allocated_bytes() as allocated:
+            for _ in range(300):
+                with connect(server.port or 0) as sock:
+                    sock.sendall(b"no hello")
+                    read_to_end(sock)
+            assert allocated() < 20e6
     finally:
         gc.enable()
 
