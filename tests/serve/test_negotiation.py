@@ -167,7 +167,7 @@ def test_any_mixture_of_known_parts_gets_an_answer(header: str) -> None:
 @pytest.mark.parametrize("part", ['"\\"', '"', "a,", "a;", "a;b=c;", '\\"', '",', ";q=0.5,"])
 def test_a_hostile_header_costs_time_in_proportion_to_its_length(part: str) -> None:
     header = part * (16_384 // len(part))
-    started = time.process_time()
+    started = time.thread_time()
     negotiate(header)
     accepts_gzip(header)
-    assert time.process_time() - started < 0.2
+    assert time.thread_time() - started < 0.2
