@@ -251,6 +251,7 @@ def test_no_thread_of_the_exporter_takes_a_signal(trainers: type[Trainer], tmp_p
         TRAINER_GO="1",
         ESPER_EXPORTER_LINGER="0",
         ESPER_EXPORTER_FILE_SD=str(tmp_path / "targets"),
+        ESPER_EXPORTER_JOURNAL=str(tmp_path / "journal"),
         ESPER_EXPORTER_HOST_VITALS="on",
     )
     trainer.scraped()
@@ -260,9 +261,8 @@ def test_no_thread_of_the_exporter_takes_a_signal(trainers: type[Trainer], tmp_p
     code, out, said = trainer.end()
     assert code == 0, said
     names, takes_signals = json.loads(out.splitlines()[0])
-    assert {"esper-exporter-server", "esper-exporter-host", "esper-exporter-registration"} <= set(
-        names
-    )
+    started = {"server", "host", "registration", "journal"}
+    assert {f"esper-exporter-{name}" for name in started} <= set(names)
     assert takes_signals == []
 
 

@@ -20,6 +20,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from esper_exporter.daemon_thread import start_daemon
 from esper_exporter.journal.segments import FOLDER, SUFFIX, SegmentFile, frame
 from esper_exporter.journal.sources import JOURNAL
 
@@ -135,10 +136,7 @@ class JournalWriter:
             return
         try:
             if self._thread is None and not self._closing:
-                self._thread = threading.Thread(
-                    target=self._run, name="esper-exporter-journal", daemon=True
-                )
-                self._thread.start()
+                self._thread = start_daemon(self._run, "esper-exporter-journal")
         except RuntimeError:  # the interpreter is ending
             self._thread = None
         finally:
