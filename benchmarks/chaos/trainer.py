@@ -16,46 +16,31 @@ import selectors
 import signal
 import sys
 import time
+from pathlib import Path
 
 from esper_exporter import Exporter
 
-STARTED = {
-    "n_envs": 1,
-    "max_epochs": 5,
-    "max_batches": 100_000,
-    "task": "cifar_baseline",
-    "host_params": 1000,
-    "slot_ids": ["r0c0"],
-    "seed": 1,
-    "n_episodes": 100_000,
-    "lr": 1e-3,
-    "clip_ratio": 0.2,
-    "entropy_coef": 0.01,
-    "param_budget": 1000,
-    "reward_mode": "shaped",
-    "policy_device": "cpu",
-    "env_devices": ["cpu"],
-}
+sys.path.append(str(Path(__file__).parents[2] / "tests"))
+
+from support import training_events
+
+STARTED = training_events.STARTED | {"max_batches": 100_000, "n_episodes": 100_000}
 
 
 def update(index: int, numbers: random.Random, nan_head: str | None = None) -> dict[str, object]:
     """A healthy policy update, but for the head that is NaN."""
     norm = numbers.uniform(0.4, 0.8)
-    data: dict[str, object] = {
-        "policy_loss": numbers.uniform(-0.1, 0.1),
-        "value_loss": numbers.uniform(0.1, 0.3),
-        "entropy": numbers.uniform(0.9, 1.1),
-        "grad_norm": norm,
-        "pre_clip_grad_norm": norm,
-        "kl_divergence": numbers.uniform(0.005, 0.01),
-        "clip_fraction": numbers.uniform(0.05, 0.1),
-        "nan_grad_count": 0,
-        "ppo_updates_count": index,
-        "ppo_update_idx": index,
-    }
-    if nan_head is not None:
-        data["head_nan_detected"] = {nan_head: True}
-    return {"event_type": "PPO_UPDATE_COMPLETED", "timestamp": time.time(), "data": data}
+    return training_events.update(
+        index,
+        nan_head,
+        policy_loss=numbers.uniform(-0.1, 0.1),
+        value_loss=numbers.uniform(0.1, 0.3),
+        entropy=numbers.uniform(0.9, 1.1),
+        grad_norm=norm,
+        pre_clip_grad_norm=norm,
+        kl_divergence=numbers.uniform(0.005, 0.01),
+        clip_fraction=numbers.uniform(0.05, 0.1),
+    )
 
 
 def main(share: str, run_id: str, count_file: str, state_dir: str, seconds: str) -> None:
