@@ -30,7 +30,10 @@ LEFT_OUT = re.compile(
 )
 STARTED = re.compile(r"^(esper_(?:run|exporter)_start_timestamp_seconds\S*) .*$", re.M)
 COUNTER = re.compile(r"^(\w+_(?:total|count|sum|bucket)(?:\{.*\})?) .*$", re.M)
-LATELY = re.compile(r"^(esper_\w+_last_(?:event|update)_timestamp_seconds\S*) .*$", re.M)
+LATELY = re.compile(
+    r"^(esper_(?:\w+_last_(?:event|update)|exporter_clock)_timestamp_seconds\S*) .*$", re.M
+)
+"""What is about now on the page of a run that goes on."""
 
 
 def _reduced(page: str) -> str:
