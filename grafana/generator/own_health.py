@@ -306,6 +306,42 @@ INTAKE = (
     ),
 )
 
+PUSH = (
+    _per(
+        "Waiting to be pushed",
+        _own("push_backlog_bytes"),
+        "Bytes of the requests that the receiver has not taken. Good: 0. What waits for longer than"
+        " push_max_age, or beyond push_max_bytes, is dropped, the oldest first.",
+        "bytes",
+        width=8,
+    ),
+    _per(
+        "Samples pushed",
+        _totals("push_samples_total"),
+        "Samples a second that the receiver took. Good: level. A peak after a gap is what had"
+        " waited.",
+        "short",
+        width=8,
+    ),
+    series(
+        "Pushes failed, samples lost",
+        (
+            Target(
+                _grown("push_failures", "reason") + " > 0", f"tried again: {{{{reason}}}} {NAME}"
+            ),
+            Target(
+                _grown("push_samples_dropped", "reason") + " > 0", f"lost: {{{{reason}}}} {NAME}"
+            ),
+        ),
+        "Requests that the receiver did not take and that are tried again, and samples that were"
+        " given up, by reason. Good: empty. What is only pushed shows an outage afterwards.",
+        unit="short",
+        bars=True,
+        fill=80,
+        width=8,
+    ),
+)
+
 CARDINALITY = (
     _per(
         "Series of the page",
@@ -340,6 +376,7 @@ ROWS = (
     Row("Is the exporter healthy?", (*in_lines(TILES), PROCESSES)),
     Row("What it costs", COST),
     Row("What comes in", INTAKE),
+    Row("Is what is pushed taken?", PUSH, closed=True),
     Row("Cardinality", CARDINALITY, closed=True),
 )
 
