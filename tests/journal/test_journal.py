@@ -19,11 +19,12 @@ import pytest
 from esper_exporter import Exporter
 from esper_exporter.cli import main
 from esper_exporter.demo.bundled import recording
+from esper_exporter.journal.exit_record import append_ending
 from esper_exporter.journal.reading import read_runs
 from esper_exporter.journal.report import explain
 from esper_exporter.journal.segments import FOLDER, MAGIC, SegmentState, read_segment
 from esper_exporter.journal.store import PARTS, compact, open_segments, verify
-from esper_exporter.journal.writer import JournalWriter, append_ending
+from esper_exporter.journal.writer import JournalWriter
 from esper_exporter.sql import connect
 from esper_exporter.state.failure_reason import Reason
 
@@ -151,6 +152,15 @@ def test_sigkill_loses_no_latch_and_at_most_a_second(tmp_path: Path, turn: int) 
     assert explain(run, LATER)["verdict"] == "failed"
 
 
+def test_a_journal_that_is_too_slow_logs_once_that_events_are_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("esper_exporter.journal.writer.MOST_WAITING", 0)
+    journalled(tmp_path, events_of("run1")[:3])
+    logged = [line for line in caplog.messages if "journal" in line]
+    assert logged == [f"the journal in {tmp_path} is too slow; events are missing"]
+
+
 def test_a_killed_run_without_a_fault_was_killed(tmp_path: Path) -> None:
     writer = journalled(tmp_path, events_of("run1")[:4000]).journal
     assert writer is not None
@@ -162,9 +172,7 @@ def test_a_killed_run_without_a_fault_was_killed(tmp_path: Path) -> None:
     [run], _ = read_runs([tmp_path])
     report = explain(run, LATER)
     assert (report["verdict"], report["cause"]) == ("failed", "killed")
-    append_ending(
-        tmp_path, run.run_id, run.group_id, run.rank, "out_of_memory", exit_code=-9, signal=9
-    )
+    append_ending(tmp_path, (run.run_id, run.group_id, run.rank), "out_of_memory", -9, 9)
     [run], _ = read_runs([tmp_path])
     assert explain(run, LATER)["cause"] == "out_of_memory"
 

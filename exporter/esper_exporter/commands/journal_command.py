@@ -74,8 +74,9 @@ def _need_sql() -> None:
 
 def _import(options: argparse.Namespace) -> int:
     _need_sql()
+    from esper_exporter.journal.segments import make_journal
     from esper_exporter.journal.sources import SourceError, find
-    from esper_exporter.journal.store import PARTS, make_journal, parts_of
+    from esper_exporter.journal.store import PARTS, parts_of
     from esper_exporter.sql import read_file
 
     directory = Path(options.directory)

@@ -16,14 +16,20 @@ if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
 
+_OF_RUN = "run_id group_id rank:int source"
+_LATCHES = (
+    "nonfinite_source head kind updates:int first_timestamp:time last_timestamp:time"
+    " first_update:int"
+)
+_SKIPS = "seq:int timestamp:time batch:int anomaly_type heads:texts sources:texts detail"
+"""Columns of the tables, text unless another type follows the colon."""
+
 Key = tuple[str, str, int, str]
 """(run, group, rank, source)."""
 
 
 def latch_rows(connection: duckdb.DuckDBPyConnection) -> dict[str, pa.Table]:
     """The tables ``latch_facts`` and ``skip_facts``."""
-    import pyarrow as pa
-
     columns = "_run_id, _group_id, _rank, _source, _seq, _timestamp"
     events: list[tuple[Any, ...]] = connection.execute(
         f"SELECT {columns}, 'flags', batch, NULL, NULL, map_entries(head_nan_detected),"
@@ -37,7 +43,7 @@ def latch_rows(connection: duckdb.DuckDBPyConnection) -> dict[str, pa.Table]:
         f" FROM {relation('TOLARIA_BATCH_COMPLETED')} ORDER BY 4, 5"
     ).fetchall()
     latches: dict[tuple[Key, str, str, str], list[tuple[datetime | None, int | None]]] = {}
-    skips: list[dict[str, Any]] = []
+    skips: list[tuple[Any, ...]] = []
     batches: dict[Key, int] = {}
     for run, group, rank, source, seq, when, way, batch, kind, detail, nans, infs in events:
         key: Key = (run, group, rank, source)
@@ -55,68 +61,22 @@ def latch_rows(connection: duckdb.DuckDBPyConnection) -> dict[str, pa.Table]:
         if way == "text" and kind in FINITENESS_ANOMALIES:
             for finding in parse_finiteness_detail(detail or ""):
                 hit |= {(finding.source, finding.head or "", name) for name in finding.kinds}
-            skips.append(
-                {
-                    "run_id": run,
-                    "group_id": group,
-                    "rank": rank,
-                    "source": source,
-                    "seq": seq,
-                    "timestamp": when,
-                    "batch": number,
-                    "anomaly_type": kind,
-                    "heads": sorted({head for _, head, _ in hit if head}),
-                    "sources": sorted({each for each, _, _ in hit}),
-                    "detail": detail,
-                }
-            )
+            heads = sorted({head for _, head, _ in hit if head})
+            sources = sorted({each for each, _, _ in hit})
+            skips.append((*key, seq, when, number, kind, heads, sources, detail))
         for each in hit:
             latches.setdefault((key, *each), []).append((when, number))
-    rows = [
-        {
-            "run_id": key[0],
-            "group_id": key[1],
-            "rank": key[2],
-            "source": key[3],
-            "nonfinite_source": source,
-            "head": head or None,
-            "kind": kind,
-            "updates": len(seen),
-            "first_timestamp": seen[0][0],
-            "last_timestamp": seen[-1][0],
-            "first_update": seen[0][1],
-        }
-        for (key, source, head, kind), seen in sorted(latches.items(), key=lambda each: each[0])
+    lit = [
+        (*key, nonfinite, head or None, kind, len(seen), seen[0][0], seen[-1][0], seen[0][1])
+        for (key, nonfinite, head, kind), seen in sorted(latches.items(), key=lambda each: each[0])
     ]
-    stamp = pa.timestamp("us")
-    common = [("run_id", pa.string()), ("group_id", pa.string()), ("rank", pa.int64())]
-    latch_schema = pa.schema(
-        [
-            *common,
-            ("source", pa.string()),
-            ("nonfinite_source", pa.string()),
-            ("head", pa.string()),
-            ("kind", pa.string()),
-            ("updates", pa.int64()),
-            ("first_timestamp", stamp),
-            ("last_timestamp", stamp),
-            ("first_update", pa.int64()),
-        ]
-    )
-    skip_schema = pa.schema(
-        [
-            *common,
-            ("source", pa.string()),
-            ("seq", pa.int64()),
-            ("timestamp", stamp),
-            ("batch", pa.int64()),
-            ("anomaly_type", pa.string()),
-            ("heads", pa.list_(pa.string())),
-            ("sources", pa.list_(pa.string())),
-            ("detail", pa.string()),
-        ]
-    )
-    return {
-        "latch_facts": pa.Table.from_pylist(rows, schema=latch_schema),
-        "skip_facts": pa.Table.from_pylist(skips, schema=skip_schema),
-    }
+    return {"latch_facts": _table(_LATCHES, lit), "skip_facts": _table(_SKIPS, skips)}
+
+
+def _table(columns: str, rows: list[tuple[Any, ...]]) -> pa.Table:
+    import pyarrow as pa
+
+    types = {"int": pa.int64(), "time": pa.timestamp("us"), "texts": pa.list_(pa.string())}
+    pairs = [column.partition(":")[::2] for column in f"{_OF_RUN} {columns}".split()]
+    schema = pa.schema([(name, types.get(kind, pa.string())) for name, kind in pairs])
+    return pa.Table.from_pylist([dict(zip(schema.names, row, strict=True)) for row in rows], schema)

@@ -26,15 +26,15 @@ from esper_exporter.contract.rejection import (
 )
 from esper_exporter.journal.acceptance import Acceptance
 from esper_exporter.journal.columns import Table, table_of_name, tables
-
-if TYPE_CHECKING:
-    import duckdb
-    import pyarrow as pa
 from esper_exporter.journal.line_batch import Line, LineBatch, is_utf8, select
 from esper_exporter.journal.line_index import TYPE, LineIndex
 from esper_exporter.journal.part_files import MANIFEST, VERSION, checksum, stamp_of
 from esper_exporter.journal.run_starts import RunStarts
 from esper_exporter.journal.stage import Stage
+
+if TYPE_CHECKING:
+    import duckdb
+    import pyarrow as pa
 
 ROW_GROUP = 20_000
 
@@ -148,7 +148,7 @@ class PartWriter:
         if kind is None:
             if not text or text.isspace():
                 return
-            kind = self._kind_of(text)
+            kind = _kind_of(text, self._refused)
         self.lines += 1
         if kind is None:
             return
@@ -170,21 +170,6 @@ class PartWriter:
                 self._flush(kind)
                 if self._waiting_bytes < WAITING_BYTES // 2:
                     break
-
-    def _kind_of(self, text: bytes) -> str | None:
-        """The type of a line that hides it elsewhere; counts lines that are no events."""
-        try:
-            if len(text) > MAX_LINE:
-                raise ValueError("too long")
-            event = json.loads(text)
-        except (ValueError, RecursionError):
-            self._refused[MALFORMED_JSON] += 1
-            return None
-        name = event.get("event_type") if isinstance(event, dict) else None
-        table = table_of_name().get(name) if isinstance(name, str) else None
-        if table is None:
-            self._refused[UNKNOWN_TYPE if isinstance(name, str) else MALFORMED] += 1
-        return None if table is None else table.type
 
     def _flush(self, kind: str) -> None:
         """Convert a type's waiting lines, after the runs that began."""
@@ -220,15 +205,15 @@ class PartWriter:
 
     def _hold(self, table: Table, found: pa.Table, named: Runs) -> None:
         import pyarrow as pa
+        import pyarrow.compute as pc
 
         if table.type == _STARTED:
             self._begin_runs(found, named)
         runs, groups, ranks = self._runs_of(table, found, named)
-        times = found["_timestamp"]
-        for moment in (pc_min(times), pc_max(times)):
-            if moment is not None:
-                self.first = moment if self.first is None else min(self.first, moment)
-                self.last = moment if self.last is None else max(self.last, moment)
+        ends = pc.min_max(found["_timestamp"]).as_py()
+        if ends["min"] is not None:
+            self.first = min(self.first or ends["min"], ends["min"])
+            self.last = max(self.last or ends["max"], ends["max"])
         added = {
             "_run_id": runs,
             "_rank": ranks,
@@ -309,17 +294,9 @@ class PartWriter:
         """Lines that name another type before their own."""
         again: dict[str, LineBatch] = {}
         for line in lines:
-            try:
-                event = json.loads(line.text)
-            except (ValueError, RecursionError):
-                self.rejected[MALFORMED_JSON] += 1
-                continue
-            kind = event.get("event_type") if isinstance(event, dict) else None
-            table = table_of_name().get(kind) if isinstance(kind, str) else None
-            if table is None:
-                self.rejected[UNKNOWN_TYPE if isinstance(kind, str) else MALFORMED] += 1
-            else:
-                again.setdefault(table.type, LineBatch()).add(line.seq, line.text, line.run)
+            found = _kind_of(line.text, self.rejected)
+            if found is not None:
+                again.setdefault(found, LineBatch()).add(line.seq, line.text, line.run)
         for kind, batch in again.items():
             self._convert(tables()[kind], batch, again=True)
 
@@ -358,20 +335,22 @@ class PartWriter:
         return manifest
 
 
+def _kind_of(text: bytes, rejected: Counter[str]) -> str | None:
+    """The type of a line that hides it elsewhere; counts lines that are no events."""
+    try:
+        if len(text) > MAX_LINE:
+            raise ValueError("too long")
+        event = json.loads(text)
+    except (ValueError, RecursionError):
+        rejected[MALFORMED_JSON] += 1
+        return None
+    name = event.get("event_type") if isinstance(event, dict) else None
+    table = table_of_name().get(name) if isinstance(name, str) else None
+    if table is None:
+        rejected[UNKNOWN_TYPE if isinstance(name, str) else MALFORMED] += 1
+    return None if table is None else table.type
+
+
 def _threads() -> int:
     """Threads for conversion; reading and compressing have one each beside them."""
     return max(1, min(6, len(os.sched_getaffinity(0)) - 1))
-
-
-def pc_min(column: Any) -> Any:
-    """The earliest value of a column, None for an empty one."""
-    import pyarrow.compute as pc
-
-    return pc.min(column).as_py()
-
-
-def pc_max(column: Any) -> Any:
-    """The latest value of a column, None for an empty one."""
-    import pyarrow.compute as pc
-
-    return pc.max(column).as_py()

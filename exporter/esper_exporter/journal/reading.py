@@ -16,11 +16,7 @@ from typing import Any
 from esper_exporter.contract.event_table import TYPES, canonical
 from esper_exporter.contract.jsonlines import MAX_LINE
 from esper_exporter.journal.columns import ENDED, GPU_FAULT, table_of_name
-from esper_exporter.journal.record import (
-    ALIVE,
-    ORPHAN,
-    RunRecord,
-)
+from esper_exporter.journal.record import ALIVE, ORPHAN, RunRecord
 from esper_exporter.journal.run_events import EVENT_READERS, WANTED, Row, ignore_event
 from esper_exporter.journal.sources import Reading, chunks, find
 from esper_exporter.journal.typed_fields import typed_fields
@@ -157,28 +153,28 @@ class _Runs:
 
     def see(self, run_id: str, group: str, rank: int, moment: datetime, seq: int) -> None:
         """Note that a run of a journal had an event at that time."""
-        for run in self._all:
-            if (run.run_id, run.group_id, run.rank) == (run_id, group, rank):
-                if run.last_event is None or moment > run.last_event:
-                    run.last_event = moment
-                run.last_seq = max(run.last_seq, seq)
+        run = self._known(run_id, group, rank)
+        if run is not None:
+            if run.last_event is None or moment > run.last_event:
+                run.last_event = moment
+            run.last_seq = max(run.last_seq, seq)
 
-    def _know(self, row: Row) -> None:
-        for run in self._all:
-            if (run.run_id, run.group_id, run.rank) == (
-                row["run_id"],
-                row["group_id"],
-                row["rank"],
-            ):
-                if row["event_type"] == ALIVE:
-                    run.alive_at = max(run.alive_at or row["timestamp"], row["timestamp"])
-                else:
-                    run.orphaned = run.ending is None
+    def _known(self, run_id: str, group: str, rank: int) -> RunRecord | None:
+        """The run of a journal that an earlier event belongs to."""
+        wanted = (run_id, group, rank)
+        return next((r for r in self._all if (r.run_id, r.group_id, r.rank) == wanted), None)
+
+    def _see_process(self, row: Row) -> None:
+        run = self._known(row["run_id"], row["group_id"], row["rank"])
+        if run is not None and row["event_type"] == ALIVE:
+            run.alive_at = max(run.alive_at or row["timestamp"], row["timestamp"])
+        elif run is not None:
+            run.orphaned = run.ending is None
 
     def take(self, row: Row) -> None:
         """Add one event to its run."""
         if row["event_type"] in (ALIVE, ORPHAN):
-            self._know(row)
+            self._see_process(row)
             return
         raw = row.get("event_id")
         if raw is not None:
@@ -199,14 +195,13 @@ class _Runs:
         data, begun = row["data"], row["timestamp"]
         name = row.get("run_id") or f"{data.get('episode_id') or 'run'}-{begun:%Y%m%dT%H%M%SZ}"
         if "run_id" in row:
-            for known in self._all:
-                same = (known.run_id, known.group_id, known.rank)
-                if same == (name, row["group_id"], row["rank"]):
-                    # The same run in another process: it was resumed.
-                    known.config |= {k: v for k, v in data.items() if v is not None}
-                    known.started = known.started or begun
-                    known.ending, known.orphaned, known.resumed = None, False, True
-                    return known
+            known = self._known(name, row["group_id"], row["rank"])
+            if known is not None:
+                # The same run in another process: it was resumed.
+                known.config |= {k: v for k, v in data.items() if v is not None}
+                known.started = known.started or begun
+                known.ending, known.orphaned = None, False
+                return known
         run = RunRecord(
             name,
             row["group_id"],
@@ -214,7 +209,6 @@ class _Runs:
             self._source,
             begun,
             {key: value for key, value in data.items() if value is not None},
-            resumed=bool(data.get("resume_path")),
         )
         self._add(run, row)
         return run
@@ -227,9 +221,9 @@ class _Runs:
     def _of(self, row: Row, kind: str) -> RunRecord:
         group = row["group_id"]
         if "run_id" in row:
-            for run in self._all:
-                if (run.run_id, run.group_id, run.rank) == (row["run_id"], group, row["rank"]):
-                    return run
+            known = self._known(row["run_id"], group, row["rank"])
+            if known is not None:
+                return known
         elif group in self._current:
             return self._current[group]
         elif self._of_newest(kind) and self._newest is not None:

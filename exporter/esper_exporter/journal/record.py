@@ -111,7 +111,6 @@ class RunRecord:
     """When the process was last known to live, by other evidence than its events."""
     orphaned: bool = False
     """Its process is gone and left no ending: it was killed."""
-    resumed: bool = False
 
     @property
     def planned_batches(self) -> int | None:

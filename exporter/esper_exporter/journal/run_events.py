@@ -40,8 +40,6 @@ WANTED = frozenset(
     }
 )
 
-_SKIPS = FINITENESS_ANOMALIES
-
 _SCALARS = {"policy_loss": "loss", "value_loss": "values", "ratio_max": "ratio"}
 """Fields of an update, and the source that is not finite if they are not."""
 
@@ -64,44 +62,40 @@ def ignore_event(run: RunRecord, row: Row, data: dict[str, Any]) -> None:
 def _update(run: RunRecord, row: Row, data: dict[str, Any]) -> None:
     batch = data.get("batch")
     number = batch if isinstance(batch, int) and batch > 0 else run.current_update
-    update = Update(number, row["timestamp"], row["seq"], data)
-    run.updates.append(update)
+    time, seq = row["timestamp"], row["seq"]
+    run.updates.append(Update(number, time, seq, data))
+
+    def add(source: str, name: str | None, kind: str, detail: str = "") -> None:
+        run.nonfinite.append(Nonfinite(number, time, seq, source, name, kind, False, detail))
+
     for kind in ("nan", "inf"):
         for head, up in _items(data.get(f"head_{kind}_detected")):
             if up:
-                run.nonfinite.append(
-                    Nonfinite(number, update.time, update.seq, "log_probs", head, kind, False)
-                )
+                add("log_probs", head, kind)
     layers = data.get("grad_nan_layers") or []
     norm = data.get("pre_clip_grad_norm") or data.get("grad_norm")
     for layer in layers if isinstance(layers, list | tuple) else []:
-        run.nonfinite.append(
-            Nonfinite(number, update.time, update.seq, "gradients", str(layer), "nan", False)
-        )
-    broken = isinstance(norm, float) and not math.isfinite(norm)
+        add("gradients", str(layer), "nan")
+    broken = _broken(norm)
     for kind, count in (("nan", data.get("nan_grad_count")), ("inf", data.get("inf_grad_count"))):
         if count and not layers:
-            run.nonfinite.append(
-                Nonfinite(number, update.time, update.seq, "gradients", None, kind, False)
-            )
-            broken = False
+            add("gradients", None, kind)
+            broken = None
     if broken and not layers:
-        kind = "nan" if norm != norm else "inf"
-        run.nonfinite.append(
-            Nonfinite(number, update.time, update.seq, "gradients", None, kind, False)
-        )
+        add("gradients", None, broken)
     for field, source in _SCALARS.items():
-        scalar = data.get(field)
-        if isinstance(scalar, float) and not math.isfinite(scalar):
-            kind, what = "nan" if scalar != scalar else "inf", field.replace("_", " ")
-            run.nonfinite.append(
-                Nonfinite(number, update.time, update.seq, source, None, kind, False, what)
-            )
+        if how := _broken(data.get(field)):
+            add(source, None, how, field.replace("_", " "))
     for field, kind in _LSTM:
         if data.get(field) is True:
-            run.nonfinite.append(
-                Nonfinite(number, update.time, update.seq, "lstm", None, kind, False)
-            )
+            add("lstm", None, kind)
+
+
+def _broken(value: Any) -> str | None:
+    """How a value is not finite, None for one that is."""
+    if not isinstance(value, float) or math.isfinite(value):
+        return None
+    return "nan" if value != value else "inf"
 
 
 def _items(values: Any) -> Iterable[tuple[str, Any]]:
@@ -142,35 +136,19 @@ def _rollback(run: RunRecord, row: Row, data: dict[str, Any]) -> None:
 def _anomaly(run: RunRecord, row: Row, data: dict[str, Any]) -> None:
     kind = str(data.get("anomaly_type") or row["event_type"].lower())
     detail = str(data.get("detail") or "")
+    time, seq = row["timestamp"], row["seq"]
     batch = data.get("batch")
     # An update that was skipped carries batch 0: it is the one after the last that ended.
     number = batch if isinstance(batch, int) and batch > 0 else run.done_batches + 1
-    if kind in _SKIPS or kind == "nonfinite_detected":
-        skipped = kind in _SKIPS
+    if kind in FINITENESS_ANOMALIES or kind == "nonfinite_detected":
+        skipped = kind in FINITENESS_ANOMALIES
         if skipped and number not in run.skipped:
             run.skipped.append(number)
         findings = parse_finiteness_detail(detail)
-        for finding in findings:
-            for each in finding.kinds:
-                run.nonfinite.append(
-                    Nonfinite(
-                        number,
-                        row["timestamp"],
-                        row["seq"],
-                        finding.source,
-                        finding.head,
-                        each,
-                        skipped,
-                        detail,
-                    )
-                )
-        if not findings:
-            run.nonfinite.append(
-                Nonfinite(
-                    number, row["timestamp"], row["seq"], "other", None, "nan", skipped, detail
-                )
-            )
-    run.incidents.append(Incident(kind, number, row["timestamp"], row["seq"], detail))
+        found = [(each.source, each.head, name) for each in findings for name in each.kinds]
+        for source, head, name in found if findings else [("other", None, "nan")]:
+            run.nonfinite.append(Nonfinite(number, time, seq, source, head, name, skipped, detail))
+    run.incidents.append(Incident(kind, number, time, seq, detail))
 
 
 def _memory(run: RunRecord, row: Row, data: dict[str, Any]) -> None:
@@ -224,12 +202,9 @@ EVENT_READERS = {
     "INFRASTRUCTURE_SNAPSHOT": _memory,
     ENDED: _ended,
     GPU_FAULT: _gpu,
-    **dict.fromkeys(
-        (
-            name
-            for name in tables()
-            if name in WANTED and any(c.name == "anomaly_type" for c in tables()[name].columns)
-        ),
-        _anomaly,
-    ),
+    **{
+        name: _anomaly
+        for name, table in tables().items()
+        if name in WANTED and any(column.name == "anomaly_type" for column in table.columns)
+    },
 }

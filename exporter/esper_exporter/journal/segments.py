@@ -8,7 +8,9 @@ are in the system's cache, whether or not they are on the disk yet.
 from __future__ import annotations
 
 import fcntl
+import json
 import os
+import secrets
 import struct
 import zlib
 from collections.abc import Iterator
@@ -18,6 +20,9 @@ from typing import Any
 
 import msgspec
 
+from esper_exporter.journal.sources import JOURNAL
+
+VERSION = 1
 MAGIC = b"ESPERJ1\n"
 SUFFIX = ".segment"
 FOLDER = "segments"
@@ -36,13 +41,13 @@ def frame(record: Any) -> bytes:
 
 @dataclass(slots=True)
 class SegmentState:
-    """Result of reading a segment: sound bytes, and why it stopped before the end."""
+    """Result of reading a segment: sound bytes, and what is damaged behind them.
+
+    A segment that ends within a record, as after a killed writer, is not damaged.
+    """
 
     sound: int = 0
-    records: int = 0
     problem: str | None = None
-    torn: bool = False
-    """It ends within a record, as after a killed writer; this is no damage."""
 
 
 def read_segment(path: Path, state: SegmentState) -> Iterator[dict[str, Any]]:
@@ -50,13 +55,11 @@ def read_segment(path: Path, state: SegmentState) -> Iterator[dict[str, Any]]:
     with path.open("rb") as file:
         magic = file.read(len(MAGIC))
         if magic != MAGIC:
-            state.torn = MAGIC.startswith(magic)
-            state.problem = None if state.torn else "not a segment"
+            state.problem = None if MAGIC.startswith(magic) else "not a segment"
             return
         state.sound = len(MAGIC)
         while header := file.read(_HEADER.size):
             if len(header) < _HEADER.size:
-                state.torn = True
                 return
             length, crc = _HEADER.unpack(header)
             if length > LONGEST_RECORD:
@@ -64,7 +67,6 @@ def read_segment(path: Path, state: SegmentState) -> Iterator[dict[str, Any]]:
                 return
             body = file.read(length)
             if len(body) < length:
-                state.torn = True
                 return
             if zlib.crc32(body) != crc:
                 state.problem = f"the checksum of the record at {state.sound} does not match"
@@ -75,7 +77,6 @@ def read_segment(path: Path, state: SegmentState) -> Iterator[dict[str, Any]]:
                 state.problem = f"the record at {state.sound} cannot be read ({error})"
                 return
             state.sound += _HEADER.size + length
-            state.records += 1
             yield record
 
 
@@ -89,6 +90,23 @@ def is_being_written(path: Path) -> bool:
     finally:
         os.close(descriptor)
     return False
+
+
+def make_journal(directory: Path) -> None:
+    """Make a directory a journal. Raises OSError."""
+    directory.mkdir(parents=True, exist_ok=True)
+    mark = directory / JOURNAL
+    if not mark.exists():
+        beside = mark.with_name(f".{JOURNAL}.{os.getpid()}-{secrets.token_hex(3)}")
+        beside.write_text(json.dumps({"version": VERSION}) + "\n")
+        beside.replace(mark)
+
+
+def new_segment(directory: Path, name: str) -> SegmentFile:
+    """A new segment of a journal, which is made if it is missing. Raises OSError."""
+    make_journal(directory)
+    (directory / FOLDER).mkdir(exist_ok=True)
+    return SegmentFile(directory / FOLDER / f"{name}{SUFFIX}")
 
 
 class SegmentFile:

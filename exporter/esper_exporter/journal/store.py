@@ -22,6 +22,7 @@ from esper_exporter.journal.parts import PartWriter
 from esper_exporter.journal.segments import (
     FOLDER,
     SUFFIX,
+    VERSION,
     SegmentState,
     is_being_written,
     read_segment,
@@ -30,15 +31,6 @@ from esper_exporter.journal.sources import JOURNAL
 
 PARTS = "parts"
 LOCK = "compact.lock"
-VERSION = 1
-
-
-def make_journal(directory: Path) -> None:
-    """Make a directory a journal. Raises OSError."""
-    (directory / PARTS).mkdir(parents=True, exist_ok=True)
-    mark = directory / JOURNAL
-    if not mark.exists():
-        mark.write_text(json.dumps({"version": VERSION}) + "\n")
 
 
 def parts_of(journal: Path) -> list[Path]:

@@ -6,7 +6,6 @@ ten times a second, and at once after a latch. A full disk ends the journal, nev
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 import subprocess
@@ -21,8 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from esper_exporter.daemon_thread import start_daemon
-from esper_exporter.journal.segments import FOLDER, SUFFIX, SegmentFile, frame
-from esper_exporter.journal.sources import JOURNAL
+from esper_exporter.journal.segments import SegmentFile, frame, new_segment
 
 if TYPE_CHECKING:
     from esper_exporter.contract.events import Event
@@ -33,13 +31,14 @@ ALIVE_SECONDS = 5.0
 SEGMENT_BYTES = 32 << 20
 SEGMENT_SECONDS = 3600.0
 MOST_WAITING = 200_000
-VERSION = 1
+LONGEST_DETAIL = 4096
 
 
 class JournalWriter:
     """Writes the accepted events of an exporter into a journal's directory. No method raises.
 
-    ``on_problem`` is called once, with a line for the user, when the journal has to stop.
+    ``on_problem`` is called with a line for the user when the journal has to stop, and each time it
+    leaves an event out because the disk is too slow.
     ``max_bytes`` and ``max_age`` (seconds) limit what the journal keeps, 0 keeps everything;
     ``compact`` turns closed segments into Parquet in a separate process.
     """
@@ -75,23 +74,19 @@ class JournalWriter:
         self._runs: dict[RunIdentity, int] = {}
         self._alive_at = 0.0
         self.active = True
-        self.lost = 0
-        """Events that were accepted and not written, because the journal had stopped."""
 
     def record(self, event: Event, run: RunIdentity) -> None:
         """Record an accepted event. Called with the state held: it only queues."""
-        if not self.active or len(self._queue) >= MOST_WAITING:
-            self.lost += 1
+        if not self.active:
             return
-        self._queue.append((event, run))
-        if self._thread is None:
-            self._begin()
+        if len(self._queue) >= MOST_WAITING:
+            self._on_problem(f"the journal in {self._directory} is too slow; events are missing")
+            return
+        self._put(event, run)
 
     def record_ending(self, run: RunIdentity, reason: str, detail: str, when: datetime) -> None:
         """Record how a run ended."""
-        self._queue.append(({"reason": reason, "detail": detail[:4096]}, run, when))
-        if self._thread is None:
-            self._begin()
+        self._put({"reason": reason, "detail": detail[:LONGEST_DETAIL]}, run, when)
         self.hurry()
 
     def record_gpu_fault(
@@ -99,10 +94,13 @@ class JournalWriter:
     ) -> None:
         """Record a GPU fault during a run."""
         entry = {"k": "gpu", "gpu": gpu, "uuid": uuid, "kind": kind, "count": count}
-        self._queue.append((entry, run, when))
+        self._put(entry, run, when)
+        self.hurry()
+
+    def _put(self, *entry: Any) -> None:
+        self._queue.append(entry)
         if self._thread is None:
             self._begin()
-        self.hurry()
 
     def hurry(self) -> None:
         """Write at once: a latch was lit."""
@@ -159,7 +157,6 @@ class JournalWriter:
 
     def _stop(self, problem: Exception) -> None:
         self.active = False
-        self.lost += len(self._queue)
         self._queue.clear()
         reason = problem.strerror if isinstance(problem, OSError) else repr(problem)
         self._on_problem(f"the journal in {self._directory} has stopped: {reason}")
@@ -218,15 +215,8 @@ class JournalWriter:
         return made
 
     def _open(self, now: float) -> None:
-        folder = self._directory / FOLDER
-        folder.mkdir(parents=True, exist_ok=True)
-        mark = self._directory / JOURNAL
-        if not mark.exists():
-            beside = mark.with_name(f".{JOURNAL}.{self._token}")
-            beside.write_text(json.dumps({"version": VERSION}) + "\n")
-            beside.replace(mark)
         self._number += 1
-        self._segment = SegmentFile(folder / f"{self._token}-{self._number:06d}{SUFFIX}")
+        self._segment = new_segment(self._directory, f"{self._token}-{self._number:06d}")
         self._opened_at = now
 
     def _end_segment(self) -> None:
@@ -256,41 +246,3 @@ class JournalWriter:
             )
         except OSError as problem:
             self._on_problem(f"the journal is not compacted: {problem.strerror}")
-
-
-def append_ending(
-    directory: Path,
-    run_id: str,
-    group_id: str,
-    rank: int,
-    reason: str,
-    *,
-    detail: str = "",
-    exit_code: int | None = None,
-    signal: int | None = None,
-    when: datetime | None = None,
-) -> None:
-    """Record how a run's process ended, seen from outside: a segment of one record.
-
-    ``reason`` is "finished", "killed", "out_of_memory", "exception" or "stalled". Raises OSError.
-    """
-    folder = directory / FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
-    mark = directory / JOURNAL
-    if not mark.exists():
-        mark.write_text(json.dumps({"version": VERSION}) + "\n")
-    moment = when or datetime.now(UTC)
-    # Sorts after the segments of the process that ended.
-    name = f"{moment:%Y%m%dT%H%M%S}-z{os.getpid()}-{secrets.token_hex(3)}-000001{SUFFIX}"
-    segment = SegmentFile(folder / name)
-    try:
-        entry: dict[str, Any] = {"reason": reason, "detail": detail[:4096]}
-        if exit_code is not None:
-            entry["exit_code"] = exit_code
-        if signal is not None:
-            entry["signal"] = signal
-        run = {"k": "run", "i": 0, "r": run_id, "g": group_id, "n": rank}
-        end = {"k": "end", "i": 0, "s": 0, "t": moment.timestamp(), **entry}
-        segment.write(frame(run) + frame(end))
-    finally:
-        segment.close()
