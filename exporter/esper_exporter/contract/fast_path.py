@@ -6,14 +6,10 @@ lone surrogates, long texts, sets. A check for each such field looks at them bef
 
 from __future__ import annotations
 
-import types
-import typing
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache, partial
-from itertools import chain
-from operator import attrgetter, itemgetter
 from typing import Any, get_args, get_origin
 
 import msgspec
@@ -21,118 +17,104 @@ import numpy as np
 from msgspec.structs import astuple
 
 from esper_exporter.contract.composites import MAX_ENTRIES
-from esper_exporter.contract.fields import LARGEST_WHOLE, Head, Label, Seed, Text, TextFloat
-from esper_exporter.contract.scalars import MAX_LABEL, MAX_TEXT, real_or_text
+from esper_exporter.contract.fields import LARGEST_WHOLE, Head, Seed, Text, TextFloat
+from esper_exporter.contract.plain_texts import (
+    NAMES,
+    TEXT,
+    compiled,
+    fits_of,
+    is_payload,
+    without_none,
+)
+from esper_exporter.contract.scalars import MAX_TEXT, real_or_text
 from esper_exporter.contract.stored_values import Getter, getter_of
 from esper_exporter.contract.vocabulary import OTHER_SPELLINGS
 
 MAX_CLASSES = 256
 """Classes of live payloads whose layout is remembered."""
 
-_TEXT: frozenset[type] = frozenset({str})
-_TEXT_OR_NONE = _TEXT | {type(None)}
 _NUMBERS: frozenset[type] = frozenset({float, int, str, np.float32, np.float64})
 """Types of a `TextFloat` whose conversion calls no foreign code."""
 
-_SEQUENCES = (list, tuple)
-_NAMES = (Head, Label)
-"""Hints of keys that are texts, of a length that msgspec checks."""
-
-Check = Callable[[Any], bool]
-"""Whether a value that is not None may go the fast way."""
-
-Texts = Callable[[Any], Iterable[Any]]
-"""The texts in a value that was converted."""
+_SEQUENCES: frozenset[type] = frozenset({list, tuple})
 
 
 @dataclass(frozen=True, slots=True)
 class FastPlan:
-    """What is looked at before and after a payload of a class is converted."""
+    """How a payload of a class is read: both ways return None for what is not plain."""
 
     payload: type[msgspec.Struct]
-    flat: bool
-    """Whether none of its values holds other values, or needs help with its conversion."""
-    checks: tuple[tuple[int, str, Check], ...]
-    """By place and name of the field."""
+    plain: bool
+    """Whether every value of its fields may be converted, whatever it is."""
     may_convert: Callable[[dict[str, Any]], bool]
-    """Whether a dict passes all of them."""
-    fits: Callable[[Any], bool]
-    """Whether the texts of a payload that was converted are plain."""
-    texts_of: Texts | None
-    """The texts of such a payload in another one, None where it has none."""
+    """Whether the values in a dict may be converted."""
+    may_convert_stored: Callable[[Sequence[Any]], bool]
+    """The same of a live payload's values, by place."""
+    read_dict: Callable[[dict[str, Any]], Any]
+    read_stored: Callable[[Sequence[Any]], Any]
     getters: dict[type, Getter | None] = field(default_factory=dict)
     """Class of a live payload → what gets its values, None where that would call its code."""
+
+    def getter(self, kind: type) -> Getter:
+        """What gets the fields of a live payload of a class. Raises TypeError for a class whose
+        code would be called."""
+        try:
+            found = self.getters[kind]
+        except KeyError:
+            found = getter_of(kind, self.payload.__struct_fields__)
+            if len(self.getters) < MAX_CLASSES:
+                self.getters[kind] = found
+        if found is None:
+            raise TypeError("attributes that are computed")
+        return found
 
 
 @cache
 def fast_plan_of(payload: type[msgspec.Struct]) -> FastPlan:
-    """The checks of a payload class."""
+    """How a payload class is read."""
     hints = {each.name: without_none(each.type)[0] for each in msgspec.structs.fields(payload)}
-    checks = {name: check for name, hint in hints.items() if (check := _check(hint)) is not None}
-    labels = [name for name, hint in hints.items() if hint is str]
-    inner: dict[str, Texts] = {}
-    keyed: list[str] = []
-    for name, hint in hints.items():
-        if get_origin(hint) is dict:
-            texts = _texts_of_values(hint)
-            if get_args(hint)[0] in _NAMES:
-                keyed.append(name)
-        else:
-            texts = None if hint is str else _texts(hint)
-        if texts is not None:
-            inner[name] = texts
+    scope: dict[str, Any] = {}
+    found = {name: _condition(hint, scope) for name, hint in hints.items()}
+    checks = {name: condition for name, condition in found.items() if condition is not None}
+    nested = any(
+        is_payload(hint) or hint is TextFloat or get_origin(hint) in (dict, tuple)
+        for hint in hints.values()
+    )
+    by_name = [(f"source.get({name!r})", condition) for name, condition in checks.items()]
+    by_place = [
+        (f"source[{place}]", checks[name]) for place, name in enumerate(hints) if name in checks
+    ]
+    of_nested = ", from_attributes=True, dec_hook=convert_custom"
+    in_dict = f"convert(source, payload{of_nested if nested else ''})"
+    stored = f"payload(*astuple(convert(source, row_of(payload){of_nested})))"
+    fits = fits_of(payload)
+    scope |= {
+        **{"convert": msgspec.convert, "convert_custom": _convert_custom, "payload": payload},
+        **{"astuple": astuple, "row_of": row_of, "fits": fits},
+    }
+    made = "made if fits(made) else None" if fits is not None else "made"
     return FastPlan(
         payload,
-        not any(
-            is_payload(hint) or hint is TextFloat or get_origin(hint) in (dict, tuple)
-            for hint in hints.values()
-        ),
-        tuple((place, name, checks[name]) for place, name in enumerate(hints) if name in checks),
-        _compiled_checks(checks),
-        _compiled_fits(labels, inner, keyed),
-        _attributes(labels),
+        not checks,
+        _compiled_checks(by_name, ["return True"], "False", scope),
+        _compiled_checks(by_place, ["return True"], "False", scope),
+        _compiled_checks(by_name, [f"made = {in_dict}", f"return {made}"], "None", scope),
+        _compiled_checks(by_place, [f"made = {stored}", f"return {made}"], "None", scope),
     )
 
 
-def _compiled_checks(checks: Mapping[str, Check]) -> Callable[[dict[str, Any]], bool]:
-    lines = []
-    for number, name in enumerate(checks):
-        lines.append(f"    value = source.get({name!r})")
-        lines.append(f"    if value is not None and not check_{number}(value): return False")
-    return _compiled(
-        ["def compiled(source):", *lines, "    return True"],
-        {f"check_{number}": check for number, check in enumerate(checks.values())},
-    )
-
-
-def _compiled_fits(
-    labels: Sequence[str], inner: Mapping[str, Texts], keyed: Sequence[str]
-) -> Callable[[Any], bool]:
-    lines = [f"    texts = ({''.join(f'made.{name}, ' for name in labels)})"]
-    for number, name in enumerate(inner):
-        lines.append(f"    value = made.{name}")
-        lines.append(f"    if value: texts = (*texts, *texts_{number}(value))")
-    if labels or inner:
-        lines.append("    if texts and not all_fit(texts): return False")
-    for name in keyed:
-        lines.append(f"    value = made.{name}")
-        lines.append("    if value and not ''.join(value).isascii(): return False")
-    return _compiled(
-        ["def compiled(made):", *lines, "    return True"],
-        {f"texts_{number}": texts for number, texts in enumerate(inner.values())}
-        | {"all_fit": _all_fit},
-    )
-
-
-def _compiled(lines: Sequence[str], scope: dict[str, Any]) -> Callable[[Any], bool]:
-    """A function from its lines: a loop over fields takes as long as what is done with them."""
-    exec("\n".join(lines), scope)
-    compiled: Callable[[Any], bool] = scope["compiled"]
-    return compiled
+def _compiled_checks(
+    checks: Iterable[tuple[str, str]], rest: Sequence[str], refused: str, scope: Mapping[str, Any]
+) -> Callable[[Any], Any]:
+    lines = ["def compiled(source):"]
+    for value, condition in checks:
+        lines.append(f"    value = {value}")
+        lines.append(f"    if value is not None and not ({condition}): return {refused}")
+    return compiled([*lines, *(f"    {line}" for line in rest)], scope)
 
 
 @cache
-def _row_of(payload: type[msgspec.Struct]) -> type[msgspec.Struct]:
+def row_of(payload: type[msgspec.Struct]) -> type[msgspec.Struct]:
     """A class with a payload's fields that is converted from their values in order.
 
     Nobody else has it before msgspec has worked it out, at its first conversion: a second thread
@@ -145,24 +127,12 @@ def _row_of(payload: type[msgspec.Struct]) -> type[msgspec.Struct]:
     return row
 
 
-def _attributes(names: Sequence[str]) -> Texts | None:
-    if not names:
-        return None
-    get = attrgetter(*names)
-    return get if len(names) > 1 else lambda made: (get(made),)
-
-
-def without_none(hint: Any) -> tuple[Any, bool]:
-    """An annotation without its None, and whether it had one."""
-    if get_origin(hint) in (typing.Union, types.UnionType):
-        rest = [arg for arg in get_args(hint) if arg is not types.NoneType]
-        return rest[0], len(rest) < len(get_args(hint))
-    return hint, False
-
-
-def is_payload(hint: Any) -> bool:
-    """Whether an annotation is a payload class."""
-    return isinstance(hint, type) and issubclass(hint, msgspec.Struct)
+def prepare(payloads: Iterable[type[msgspec.Struct]]) -> None:
+    """Work out how payloads are read: at its first event that would take a training a millisecond
+    a class."""
+    for payload in payloads:
+        fast_plan_of(payload)
+        row_of(payload)
 
 
 def read_at_once(payload: type[msgspec.Struct], source: Any) -> Any:
@@ -170,147 +140,76 @@ def read_at_once(payload: type[msgspec.Struct], source: Any) -> Any:
 
     It calls no code of the objects that it looks at.
     """
-    plan = fast_plan_of(payload)
     try:
+        plan = fast_plan_of(payload)
         if type(source) is dict:
-            if not plan.may_convert(source):
-                return None
-            if plan.flat:
-                made = msgspec.convert(source, payload)
-            else:
-                made = msgspec.convert(
-                    source, payload, from_attributes=True, dec_hook=_convert_custom
-                )
-        else:
-            stored = _stored(plan, source)
-            for place, _, check in plan.checks:
-                value = stored[place]
-                if value is not None and not check(value):
-                    return None
-            # By place: no name has to be looked up.
-            row = msgspec.convert(
-                stored, _row_of(payload), from_attributes=True, dec_hook=_convert_custom
-            )
-            made = payload(*astuple(row))
-        return made if plan.fits(made) else None
+            return plan.read_dict(source)
+        return plan.read_stored(plan.getter(type(source))(source))
     except Exception:
         return None
 
 
-def _all_fit(texts: Collection[Any]) -> bool:
-    """Whether texts need no conversion: none of a subclass, too long, or with lone surrogates."""
-    if not _TEXT_OR_NONE.issuperset(map(type, texts)):
-        return False
-    joined = "".join(filter(None, texts))
-    return joined.isascii() and (
-        len(joined) <= MAX_LABEL or max(map(len, filter(None, texts))) <= MAX_LABEL
-    )
-
-
-def _stored(plan: FastPlan, source: Any) -> Sequence[Any]:
-    """The fields of a live payload. Raises TypeError for one whose code would be called."""
-    kind = type(source)
-    if kind in plan.getters:
-        get = plan.getters[kind]
-    else:
-        get = getter_of(kind, plan.payload.__struct_fields__)
-        if len(plan.getters) < MAX_CLASSES:
-            plan.getters[kind] = get
-    if get is None:
-        raise TypeError("attributes that are computed")
-    return get(source)
-
-
-def _check(hint: Any) -> Check | None:
-    """The check of a field that ``msgspec.convert`` takes more for than the lenient way does, or
-    takes as it is: sets, long things, objects that run code. Texts are checked later."""
+def _condition(hint: Any, scope: dict[str, Any]) -> str | None:
+    """The condition on ``value``, with names in ``scope``, for a field that ``msgspec.convert``
+    takes more for than the lenient way does, or takes as it is: sets, long things, objects that run
+    code. Texts are checked later. None where there is none."""
     if hint == Text:
-        return lambda value: type(value) is str and len(value) <= MAX_TEXT and value.isascii()
+        return f"type(value) is str and len(value) <= {MAX_TEXT} and value.isascii()"
     if hint == Seed:
-        return lambda value: type(value) is int and value <= LARGEST_WHOLE
+        return f"type(value) is int and value <= {LARGEST_WHOLE}"
     if hint is TextFloat:
-        return lambda value: type(value) in _NUMBERS
+        return f"type(value) in {_named(_NUMBERS, scope)}"
     if hint is Any:
-        return lambda value: False
+        return "False"
     if is_payload(hint):
         plan = fast_plan_of(hint)
-        whole = partial(_is_plain, plan)
-        return whole if plan.checks else lambda value: type(value) is dict or whole(value)
+        live = _named(partial(_is_plain, plan), scope)
+        if plan.plain:
+            return f"type(value) is dict or {live}(value)"
+        in_dict = _named(plan.may_convert, scope)
+        return f"({in_dict}(value) if type(value) is dict else {live}(value))"
     origin, args = get_origin(hint), get_args(hint)
     if origin is dict:
-        return _plain_mapping(args[0], _check(args[1]))
+        return _of_mapping(args[0], args[1], scope)
     if origin is tuple:
-        return _plain_sequence(_check(args[0]))
+        few = f"type(value) in {_named(_SEQUENCES, scope)} and len(value) <= {MAX_ENTRIES}"
+        items = _of_items(args[0], "value", scope)
+        return few if items is None else f"{few} and {items}"
     return None
 
 
-def _plain_mapping(key: Any, item: Check | None) -> Check:
-    def is_plain(value: Any) -> bool:
-        if type(value) is not dict:
-            return False
-        return not value or (
-            len(value) <= MAX_ENTRIES
-            and (not named or _TEXT.issuperset(map(type, value)))
-            and (not by_head or OTHER_SPELLINGS.isdisjoint(value))
-            and (item is None or all(map(item, value.values())))
-        )
-
-    named, by_head = key in _NAMES, key == Head
-    return is_plain
+def _of_mapping(key: Any, item: Any, scope: dict[str, Any]) -> str:
+    conditions = [f"len(value) <= {MAX_ENTRIES}"]
+    if key in NAMES:
+        conditions.append(f"{_named(TEXT, scope)}.issuperset(map(type, value))")
+    if key == Head:
+        conditions.append(f"{_named(OTHER_SPELLINGS, scope)}.isdisjoint(value)")
+    items = _of_items(item, "value.values()", scope)
+    if items is not None:
+        conditions.append(items)
+    return f"type(value) is dict and (not value or ({' and '.join(conditions)}))"
 
 
-def _plain_sequence(item: Check | None) -> Check:
-    if item is None:
-        return lambda value: type(value) in _SEQUENCES and len(value) <= MAX_ENTRIES
-    return lambda value: (
-        type(value) in _SEQUENCES and len(value) <= MAX_ENTRIES and all(map(item, value))
-    )
+def _of_items(hint: Any, values: str, scope: dict[str, Any]) -> str | None:
+    inner: dict[str, Any] = {}
+    condition = _condition(hint, inner)
+    if condition is None:
+        return None
+    each = compiled(["def compiled(value):", f"    return {condition}"], inner)
+    return f"all(map({_named(each, scope)}, {values}))"
+
+
+def _named(value: Any, scope: dict[str, Any]) -> str:
+    """A name for a value that a condition uses."""
+    name = f"named_{len(scope)}"
+    scope[name] = value
+    return name
 
 
 def _is_plain(plan: FastPlan, value: Any) -> bool:
-    """Whether a payload in another one may be converted with it."""
-    if type(value) is dict:
-        return plan.may_convert(value)
-    stored = _stored(plan, value)
-    for place, _, check in plan.checks:
-        if stored[place] is not None and not check(stored[place]):
-            return False
-    return True
-
-
-def _texts(hint: Any) -> Texts | None:
-    """How to find the texts in a value, None where there are none."""
-    if hint is str:
-        return lambda value: (value,)
-    if is_payload(hint):
-        return fast_plan_of(hint).texts_of
-    origin, args = get_origin(hint), get_args(hint)
-    if origin is dict:
-        of_values = _texts_of_values(hint)
-        if of_values is not None:
-            return lambda value: chain(value, of_values(value))
-        return (lambda value: value) if args[0] in _NAMES else None
-    if origin is tuple and args[-1] is not Ellipsis:
-        places = [place for place, arg in enumerate(args) if arg is str]
-        if len(places) == 1:
-            return lambda value: (value[places[0]],)
-        return itemgetter(*places) if places else None
-    if origin is tuple:
-        return (lambda value: value) if args[0] is str else _texts_of_all(_texts(args[0]))
-    return None
-
-
-def _texts_of_values(hint: Any) -> Texts | None:
-    """How to find the texts in the values of a mapping."""
-    item = get_args(hint)[1]
-    if item is str:
-        return lambda value: value.values()
-    of_all = _texts_of_all(_texts(item))
-    return of_all and (lambda value: of_all(value.values()))
-
-
-def _texts_of_all(of_item: Texts | None) -> Texts | None:
-    return of_item and (lambda values: chain.from_iterable(map(of_item, values)))
+    """Whether a live payload in another one may be converted with it."""
+    get = plan.getter(type(value))
+    return plan.plain or plan.may_convert_stored(get(value))
 
 
 def _convert_custom(_kind: type, value: Any) -> Any:

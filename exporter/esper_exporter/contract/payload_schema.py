@@ -26,12 +26,7 @@ from esper_exporter.contract.composites import (
     records_of,
     sequence_of,
 )
-from esper_exporter.contract.fast_path import (
-    MAX_CLASSES,
-    is_payload,
-    read_at_once,
-    without_none,
-)
+from esper_exporter.contract.fast_path import MAX_CLASSES, read_at_once
 from esper_exporter.contract.fields import (
     LARGEST_WHOLE,
     MAX_ENV_ID,
@@ -46,6 +41,7 @@ from esper_exporter.contract.fields import (
     TextFloat,
     Whole,
 )
+from esper_exporter.contract.plain_texts import is_payload, without_none
 from esper_exporter.contract.rejection import INVALID_VALUE, MISSING_FIELD, WRONG_TYPE, Rejected
 from esper_exporter.contract.scalars import (
     MAX_LABEL,

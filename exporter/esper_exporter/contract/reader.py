@@ -10,9 +10,9 @@ from typing import Any
 
 from msgspec.structs import force_setattr
 
-from esper_exporter.contract.event_table import BY_NAME
+from esper_exporter.contract.event_table import BY_NAME, TYPES
 from esper_exporter.contract.events import DEFAULT_GROUP, Event
-from esper_exporter.contract.fast_path import MAX_CLASSES, read_at_once
+from esper_exporter.contract.fast_path import MAX_CLASSES, prepare, read_at_once
 from esper_exporter.contract.payload_schema import plan_of, read_fields
 from esper_exporter.contract.rejection import (
     INVALID_VALUE,
@@ -79,15 +79,20 @@ def read_plainly(obj: Any) -> Event | None:
         if type(sent_name) is not str:
             sent_name = sent_name._name_ if issubclass(type(sent_name), Enum) else None
         row = BY_NAME[sent_name]
-        if (
-            not type(event_id) is type(group_id) is type(severity) is type(message) is str
-            or not (slot_id is None or type(slot_id) is str)
-            or not (seed_id is None or type(seed_id) is str)
-            or not (epoch is None or (type(epoch) is int and -(2**63) <= epoch < 2**63))
-        ):
+        if not type(event_id) is type(group_id) is type(severity) is type(message) is str:
             return None
-        texts = f"{event_id}{group_id}{severity}{message}{slot_id}{seed_id}"
+        texts = f"{event_id}{group_id}{severity}{message}"
+        if slot_id is not None:
+            if type(slot_id) is not str:
+                return None
+            texts += slot_id
+        if seed_id is not None:
+            if type(seed_id) is not str:
+                return None
+            texts += seed_id
         if len(texts) > MAX_LABEL or not texts.isascii():
+            return None
+        if epoch is not None and not (type(epoch) is int and -(2**63) <= epoch < 2**63):
             return None
         if type(when) is str:
             when = datetime.fromisoformat(when)
@@ -113,6 +118,11 @@ def read_plainly(obj: Any) -> Event | None:
         severity or "info",
         payload,
     )
+
+
+def prepare_reading() -> None:
+    """Work out how every type of event is read, before the first comes."""
+    prepare(row.payload for row in TYPES.values())
 
 
 def _note_envelope(kind: type) -> None:
