@@ -16,7 +16,10 @@ from esper_exporter import Exporter
 from esper_exporter.contract.jsonlines import parse_line
 
 RECORDING = Path(__file__).parents[1] / "tests" / "recordings" / "run1.telemetry.jsonl.gz"
-LIMITS = {"PPO_UPDATE_COMPLETED": 300e-6, "EPOCH_COMPLETED": 60e-6, "last_action": None}
+LIMITS = {"PPO_UPDATE_COMPLETED": 70e-6, "last_action": 25e-6, "EPOCH_COMPLETED": 12e-6}
+"""Seconds that an event may take, by what it is; the others are those of `REPLAY_LIMIT`."""
+REPLAY_LIMIT = 12e-6
+"""Seconds that an event of a whole recording may take, in the mean."""
 
 
 @cache
@@ -41,7 +44,7 @@ def run(rounds: int) -> list[Result]:
         events = [parse_line(line) for line in lines]
     forms = {"dict": events, "live": [_as_live(event) for event in events]}
     medians: dict[tuple[str, str], list[float]] = defaultdict(list)
-    replays = []
+    replays: dict[str, list[float]] = defaultdict(list)
     for _ in range(max(2, rounds // 2)):
         for form, given in forms.items():
             spent: dict[str, list[float]] = defaultdict(list)
@@ -52,7 +55,7 @@ def run(rounds: int) -> list[Result]:
                 start = time.perf_counter()
                 exporter.emit(thing)
                 spent[_kind(event)].append(time.perf_counter() - start)
-            replays.append((time.thread_time() - begun) / len(events))
+            replays[form].append((time.thread_time() - begun) / len(events))
             for kind in LIMITS:
                 medians[form, kind].append(median(spent[kind]))
     results = [
@@ -69,10 +72,16 @@ def run(rounds: int) -> list[Result]:
         for kind, limit in LIMITS.items()
         for form in forms
     ]
-    return [
-        *results,
+    return results + [
         Result(
-            *("an event of a replay", min(replays), None, None, "s"),
+            "an event of a replay" + ("" if form == "dict" else f", {form}"),
+            min(replays[form]),
+            None,
+            None,
+            "s",
+            REPLAY_LIMIT,
+            more=False,
             note="CPU of this thread, mean over a recorded run, best of its replays",
-        ),
+        )
+        for form in forms
     ]

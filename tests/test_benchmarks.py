@@ -32,6 +32,7 @@ NAMES = {
     "emit PPO_UPDATE_COMPLETED, dict",
     "emit EPOCH_COMPLETED, dict",
     "emit last_action, live",
+    "an event of a replay, live",
     "an event of a replay",
     *(OF_TORCH if find_spec("torch") else ()),
     "vitals: a scrape while NVML hangs / not",
