@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from esper_exporter.agent.shared_page import SharedPage
+from esper_exporter.contract.reader import prepare_reading
 from esper_exporter.log_once import LogOnce
 from esper_exporter.metrics.families.run_metrics import JOB_LABELS
 from esper_exporter.metrics.live_page import LivePage, PublishErrors
@@ -165,6 +166,7 @@ class Parts:
             journal=lambda: self.journal,
             hurry_push=None if self.pusher is None else self.pusher.hurry,
         )
+        prepare_reading()
         self.ingest = Ingest(
             self.lock,
             self.runs,

@@ -89,8 +89,12 @@ def fast_plan_of(payload: type[msgspec.Struct]) -> FastPlan:
     stored = f"payload(*astuple(convert(source, row_of(payload){of_nested})))"
     fits = fits_of(payload)
     scope |= {
-        **{"convert": msgspec.convert, "convert_custom": _convert_custom, "payload": payload},
-        **{"astuple": astuple, "row_of": row_of, "fits": fits},
+        "convert": msgspec.convert,
+        "convert_custom": _convert_custom,
+        "payload": payload,
+        "astuple": astuple,
+        "row_of": row_of,
+        "fits": fits,
     }
     made = "made if fits(made) else None" if fits is not None else "made"
     return FastPlan(
@@ -214,4 +218,6 @@ def _is_plain(plan: FastPlan, value: Any) -> bool:
 
 def _convert_custom(_kind: type, value: Any) -> Any:
     """Called by msgspec for a TextFloat, whatever the value is."""
+    if type(value) is float:
+        return value
     return real_or_text(value, "", [])

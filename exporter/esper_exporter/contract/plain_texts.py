@@ -69,7 +69,9 @@ def compiled(lines: list[str], scope: Mapping[str, Any]) -> Callable[[Any], Any]
 
 
 def _of_payload(payload: type[msgspec.Struct]) -> Fits | None:
-    needed, optional, inner = [], [], {}
+    needed: list[str] = []
+    optional: list[str] = []
+    inner: dict[str, Fits] = {}
     for field in msgspec.structs.fields(payload):
         hint, may_be_none = without_none(field.type)
         if hint is str:
@@ -117,6 +119,9 @@ def _of_items(hint: Any) -> Fits | None:
     """The check of several values that are declared so, at once."""
     if without_none(hint)[0] is str:
         return _all_fit
+    if get_origin(hint) is tuple and (place := _only_text(get_args(hint))) is not None:
+        text = itemgetter(place)
+        return lambda values: _all_fit(list(map(text, values)))
     of_item = fits_of(hint)
     return None if of_item is None else lambda values: all(map(of_item, values))
 
@@ -128,18 +133,22 @@ def _of_tuple(items: tuple[Any, ...]) -> Fits | None:
     found = [(place, fits) for place, fits in checks if fits is not None]
     if not found:
         return None
-    if all(without_none(items[place])[0] is str for place, _ in found):
-        places = [place for place, _ in found]
-        texts = itemgetter(*places) if len(places) > 1 else itemgetter(slice(places[0], places[0] + 1))
-        return lambda value: _all_fit(texts(value))
     return lambda value: all(fits(value[place]) for place, fits in found)
+
+
+def _only_text(items: tuple[Any, ...]) -> int | None:
+    """The place of the only item that holds a text, if it is one."""
+    places = [place for place, item in enumerate(items) if fits_of(item) is not None]
+    if len(places) != 1 or items[-1] is Ellipsis or without_none(items[places[0]])[0] is not str:
+        return None
+    return places[0]
 
 
 def _all_fit(texts: Collection[Any]) -> bool:
     """Whether texts need no conversion: none of a subclass, too long, or with lone surrogates."""
-    if not _TEXT_OR_NONE.issuperset(map(type, texts)):
-        return False
-    joined = "".join(filter(None, texts))
-    return joined.isascii() and (
-        len(joined) <= MAX_LABEL or max(map(len, filter(None, texts))) <= MAX_LABEL
-    )
+    if not TEXT.issuperset(map(type, texts)):
+        if not _TEXT_OR_NONE.issuperset(map(type, texts)):
+            return False
+        texts = [text for text in texts if text is not None]
+    joined = "".join(texts)
+    return joined.isascii() and (len(joined) <= MAX_LABEL or max(map(len, texts)) <= MAX_LABEL)

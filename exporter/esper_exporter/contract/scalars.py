@@ -18,6 +18,8 @@ from typing import Any
 
 from numpy import bool_
 
+_FLOAT32 = struct.Struct("f")
+
 MAX_LABEL = 256
 """Characters of a text that names something: a slot, a stage, a reason."""
 
@@ -74,8 +76,7 @@ def real_or_text(value: Any, path: str, ignored: list[str]) -> float:
     if len(value) > 32 or not value.isascii():
         raise wrong("a number", value)
     try:
-        number = float(value)
-        packed: float = struct.unpack("f", struct.pack("f", number))[0]
+        packed: float = _FLOAT32.unpack(_FLOAT32.pack(float(value)))[0]
     except (ValueError, OverflowError):
         raise wrong("a number", value) from None
     return packed
