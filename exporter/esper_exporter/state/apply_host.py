@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from bisect import insort
+from copy import copy
 from dataclasses import replace
 from operator import attrgetter
 
@@ -159,14 +161,19 @@ def _record_best_runs(run: RunState, payload: TolariaBatchPayload) -> None:
     """Keep the ten best episodes, each with what it looked like at its peak and at its end."""
     snapshot = run.bare_snapshot
     first_episode = payload.episodes_completed - payload.n_envs
+    best = snapshot.best_runs
+    best.sort(key=_falling)  # a snapshot that was given may have any order
     for env in snapshot.envs.values():
         if env.best_accuracy <= 0:
             continue
+        if len(best) >= BEST_RUNS and env.best_accuracy <= best[BEST_RUNS - 1].peak_accuracy:
+            continue  # of two equal ones the earlier stays
         grown = sum(int(seed.seed_params or 0) for seed in env.best_seeds.values())
         base = env.host_params
         episode = first_episode + env.env_id
         grows = base > 0 and run.has_seeds(env.env_id)
-        snapshot.best_runs.append(
+        insort(
+            best,
             BestRunRecord(
                 env_id=env.env_id,
                 episode=episode,
@@ -192,21 +199,24 @@ def _record_best_runs(run: RunState, payload: TolariaBatchPayload) -> None:
                 blueprint_spawns=dict(env.best_blueprint_spawns),
                 blueprint_fossilized=dict(env.best_blueprint_fossilized),
                 blueprint_prunes=dict(env.best_blueprint_prunes),
-            )
+            ),
+            key=_falling,
         )
-    snapshot.best_runs.sort(key=lambda record: record.peak_accuracy, reverse=True)
-    del snapshot.best_runs[BEST_RUNS:]
+    del best[BEST_RUNS:]
+
+
+def _falling(record: BestRunRecord) -> float:
+    return -record.peak_accuracy
 
 
 def _ended_episode(env: EnvState) -> EnvState:
     """The environment as its episode ended: `_begin_episode` empties these in place."""
-    return replace(
-        env,
-        seeds=dict(env.seeds),
-        reward_history=env.reward_history.copy(),
-        accuracy_history=env.accuracy_history.copy(),
-        action_history=env.action_history.copy(),
-    )
+    ended = copy(env)
+    ended.seeds = dict(env.seeds)
+    ended.reward_history = env.reward_history.copy()
+    ended.accuracy_history = env.accuracy_history.copy()
+    ended.action_history = env.action_history.copy()
+    return ended
 
 
 def _begin_episode(env: EnvState) -> None:
