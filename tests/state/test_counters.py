@@ -59,3 +59,44 @@ def test_a_report_of_none_begins_a_counter_and_what_is_no_count_does_not(
     tallies = Tallies()
     tallies.add(counted.GAMING_STEPS, by=by)
     assert tallies.values.get((counted.GAMING_STEPS, ())) == counts
+
+
+@pytest.mark.parametrize("by", [0.0, 2.5, -1.0, math.nan, math.inf])
+def test_a_known_label_set_counts_as_any_other(by: float) -> None:
+    key = (counted.NONFINITE_OBSERVATIONS, ("nan",))
+    one, other = Tallies(), Tallies()
+    for _ in range(2):
+        one.add_to(key, by)
+        other.add(key[0], *key[1], by=by)
+        assert one.values == other.values
+        if by:
+            assert one.changes() == other.changes()
+
+
+def phase_profile(number: int, **wall: float) -> dict[str, object]:
+    phases = {
+        name: {"wall_ms": time, "python_cpu_ms": time / 2, "python_cpu_ratio": 0.5}
+        for name, time in wall.items()
+    }
+    return {
+        "event_type": "PHASE_PROFILE_COMPLETED",
+        "timestamp": "2026-01-01T00:00:00+00:00",
+        "event_id": f"profile-{number}",
+        "data": {"phases": phases},
+    }
+
+
+def test_a_phase_of_the_vocabulary_is_timed_like_any_other() -> None:
+    exporter = Exporter(port=0, state_dir="off")
+    for number, wall in enumerate((30.0, 50.0, -1.0)):
+        exporter.emit(phase_profile(2 * number, train=wall))
+        exporter.emit(phase_profile(2 * number + 1, train=wall, mine=wall))
+    exporter.emit(phase_profile(6))
+    page = exporter.render().decode()
+
+    def of(phase: str) -> list[float]:
+        found = [line for line in page.splitlines() if f'phase="{phase}"' in line]
+        return [float(line.split()[-1]) for line in found]
+
+    assert of("train") == [2 * each for each in of("mine")]
+    assert of("mine")

@@ -62,7 +62,10 @@ class Aggregator:
         """Bring one event into the state."""
         state = self.state
         name, counts = event.name, state.event_counts
-        counts[name] = counts.get(name, 0) + 1
+        try:
+            counts[name] += 1
+        except KeyError:
+            counts[name] = 1
         _see(state, event)
         _HANDLERS[event.type](state, event, event.data)
         state.touched.summary = True

@@ -21,7 +21,7 @@ from esper_exporter.state.attribution import (
     ShapleySnapshot,
 )
 from esper_exporter.state.copier import copier
-from esper_exporter.state.counters import HistogramRow
+from esper_exporter.state.counters import CounterKey, HistogramRow
 from esper_exporter.state.decision import HeldDecision, head_values
 from esper_exporter.state.environment import EnvState
 from esper_exporter.state.run import MAX_SLOTS, RunState
@@ -39,6 +39,10 @@ _HEAD_HISTOGRAMS = HistogramRow(
         for head in HEADS
     )
 )
+
+_NAN_OBSERVATIONS = (counted.NONFINITE_OBSERVATIONS, ("nan",))
+_INF_OBSERVATIONS = (counted.NONFINITE_OBSERVATIONS, ("inf",))
+_GAMING_STEPS: CounterKey = (counted.GAMING_STEPS, ())
 
 # Reward components: name in the event → name in the state; None in the event leaves the state.
 _COMPONENTS = {
@@ -111,9 +115,10 @@ def see_observations(run: RunState, event: Event, stats: ObservationStatsTelemet
     run.touched.observations = True
     if stats.nan_count or stats.inf_count:
         run.latches.light_source("observations", event.timestamp, run.attempt)
-    for kind, count in (("nan", stats.nan_count), ("inf", stats.inf_count)):
-        if count is not None:
-            run.tallies.add(counted.NONFINITE_OBSERVATIONS, kind, by=float(count))
+    if stats.nan_count is not None:
+        run.tallies.add_to(_NAN_OBSERVATIONS, stats.nan_count)
+    if stats.inf_count is not None:
+        run.tallies.add_to(_INF_OBSERVATIONS, stats.inf_count)
 
 
 def _apply_last_action(run: RunState, event: Event, payload: AnalyticsSnapshotPayload) -> None:
@@ -145,7 +150,7 @@ def _apply_last_action(run: RunState, event: Event, payload: AnalyticsSnapshotPa
     if components.ratio_penalty is not None or components.alpha_shock is not None:
         struck = bool(components.ratio_penalty or components.alpha_shock)
         env.gaming_trigger_count += struck
-        run.tallies.add(counted.GAMING_STEPS, by=float(struck))
+        run.tallies.add_to(_GAMING_STEPS, struck)
     _decide(run, event, payload, env, op, reward)
     run.touched.envs.add(env_id)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from esper_exporter.contract.events import Event
 from esper_exporter.contract.infra import (
     AllocatorStatsPayload,
@@ -20,6 +22,7 @@ from esper_exporter.contract.simic import (
     TrendDetectedPayload,
 )
 from esper_exporter.state import counted
+from esper_exporter.state.counters import CounterKey, HistogramRow
 from esper_exporter.state.environment import EnvState
 from esper_exporter.state.heads import see_heads
 from esper_exporter.state.latches import FINITENESS_ANOMALIES
@@ -28,6 +31,11 @@ from esper_exporter.state.run import MAX_ENVS, MAX_SLOTS, RunState
 from esper_exporter.state.snapshot import RunConfig
 from esper_exporter.state.torch_memory import of_allocator, of_infrastructure
 from esper_exporter.state.unreported import unreported
+
+_CPU_OF_PHASE: dict[str, CounterKey] = {
+    phase: (counted.PHASE_CPU_SECONDS, (phase,)) for (phase,) in counted.PHASE_CPU_SECONDS.known
+}
+_KNOWN_PHASES = frozenset(_CPU_OF_PHASE)
 
 INCOMPLETE_REASONS = ("raised", "skipped", "no_event")
 """How an update ended that was measured and not completed."""
@@ -186,9 +194,22 @@ def apply_episode_outcome(run: RunState, event: Event, payload: EpisodeOutcomePa
 
 def apply_phase_profile(run: RunState, event: Event, payload: PhaseProfileReport) -> None:
     """PHASE_PROFILE_COMPLETED: where the trainer's time went."""
+    phases = tuple(payload.phases)
+    if not _KNOWN_PHASES.issuperset(phases):
+        for phase, timing in payload.phases.items():
+            run.distributions.observe(counted.PHASE_DURATION, timing.wall_ms / 1000.0, phase)
+            run.tallies.add(counted.PHASE_CPU_SECONDS, phase, by=timing.python_cpu_ms / 1000.0)
+        return
+    timings = payload.phases.values()
+    if phases:
+        run.distributions.hold(_durations_of(phases), [each.wall_ms / 1000.0 for each in timings])
     for phase, timing in payload.phases.items():
-        run.distributions.observe(counted.PHASE_DURATION, timing.wall_ms / 1000.0, phase)
-        run.tallies.add(counted.PHASE_CPU_SECONDS, phase, by=timing.python_cpu_ms / 1000.0)
+        run.tallies.add_to(_CPU_OF_PHASE[phase], timing.python_cpu_ms / 1000.0)
+
+
+@lru_cache(maxsize=64)
+def _durations_of(phases: tuple[str, ...]) -> HistogramRow:
+    return HistogramRow(tuple((counted.PHASE_DURATION, (phase,)) for phase in phases))
 
 
 def apply_memory_warning(run: RunState, event: Event, payload: MemoryWarningPayload) -> None:

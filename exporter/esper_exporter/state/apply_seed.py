@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from esper_exporter.contract.events import Event
 from esper_exporter.contract.kasmina import (
@@ -29,8 +29,7 @@ SeedPayload = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class _Place:
+class _Place(NamedTuple):
     """Where a seed event belongs."""
 
     env: EnvState

@@ -173,6 +173,17 @@ class Tallies:
             count.changed = True
             self._changed.append(key)
 
+    def add_to(self, key: CounterKey, by: float) -> None:
+        """`add` to a label set from a fixed vocabulary."""
+        count = self._counts.get(key)
+        if count is None:
+            self.add(key[0], *key[1], by=float(by))
+        elif 0.0 < by < math.inf:
+            count.value += by
+            if not count.changed:
+                count.changed = True
+                self._changed.append(key)
+
     def get(self, counter: Counter, *labels: str) -> float:
         """The count so far; 0 for what was never counted."""
         self.before_reading()

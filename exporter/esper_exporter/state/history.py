@@ -62,6 +62,9 @@ ROUTINE = frozenset(
 )
 """Types that come every step. They have a separate ring: they must not push a fault out."""
 
+FOLLOWED = frozenset({"TOLARIA_ROLLBACK", "TAMIYO_POLICY_UPDATE", "TOLARIA_BATCH_COMPLETED"})
+"""Types that change more than a ring."""
+
 _plotted = itemgetter(*map(TamiyoPolicyUpdatePayload.__struct_fields__.index, PLOTTED))
 _generations = itertools.count(int(time.time() * 1000))
 
@@ -184,6 +187,10 @@ class RunHistory:
             self.routine.append(LoggedEvent(seq, self.number, event))
             return
         data = event.data
+        if kind not in ROUTINE and kind not in FOLLOWED and not lit and not skipped:
+            ring = self.faults if _nonfinite(data) else self.events
+            ring.append(LoggedEvent(seq, self.number, event))
+            return
         ring = self.routine if kind in ROUTINE else self.events
         if kind == "TOLARIA_ROLLBACK" or _nonfinite(data):
             ring = self.faults

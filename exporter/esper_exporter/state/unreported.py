@@ -16,8 +16,13 @@ T = TypeVar("T")
 
 def unreported(kind: type[T], **known: Any) -> T:
     """A state object whose numbers and flags are None, but for those that are ``known``."""
-    names: tuple[str, ...] = numbers(cast(Hashable, kind))
-    return kind(**{**dict.fromkeys(names), **known})
+    nothing: dict[str, None] = _nothing(cast(Hashable, kind))
+    return kind(**{**nothing, **known})
+
+
+@cache
+def _nothing(kind: Any) -> dict[str, None]:
+    return dict.fromkeys(numbers(kind))
 
 
 @cache
