@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.parse
@@ -21,6 +24,7 @@ from esper_exporter import Exporter
 from support.ports import free_port
 from support.programs import end, wait_until
 from support.prometheus import prometheus
+from support.pushed_run import TRAINER, trainer, wrapped
 from support.trainer import STARTED, UPDATE, latching
 
 LATCH = 'esper_tamiyo_head_nonfinite_latched{head="op",kind="nan"}'
@@ -181,3 +185,25 @@ def test_a_run_that_is_started_again_at_once_under_its_name_loses_no_end(tmp_pat
             assert 'push_samples_dropped_total{reason="refused"} 0' in page
         ends = partial(store.samples, "esper_run_finished")
         wait_until(lambda: [v for _, v in ends()].count(1.0) >= 2, "both ends are stored")
+
+
+@pytest.mark.slow
+def test_a_killed_run_that_nobody_scrapes_raises_the_alert_with_its_reason(tmp_path: Path) -> None:
+    """And not the one for a run that is gone without a word."""
+    port = free_port()
+    rules = sorted((Path(__file__).parents[2] / "alerts" / "rules").glob("*.yml"))
+    command = (sys.executable, TRAINER, "wait", "night-7")
+    with prometheus(tmp_path, [], receives=True, port=port, rule_files=rules) as server:
+        url = f"{server.url}/api/v1/write"
+        with wrapped(tmp_path, url, *command, interval="5") as running:
+            server.wait_for('esper_run_active{run_id="night-7"}', 1.0, 120.0)
+            os.kill(trainer(running.pid), signal.SIGKILL)
+            assert running.wait(180) == -signal.SIGKILL
+        fired = 'ALERTS{alertname="EsperRunFailed",alertstate="firing",reason="killed"}'
+        server.wait_for(fired, 1.0, 120.0)
+        latched = 'ALERTS{alertname="EsperHeadNonFiniteLatched",alertstate="firing",head="op"}'
+        server.wait_for(latched, 1.0, 120.0)
+        failed = 'esper_run_failed{reason="killed"}'
+        wait_until(lambda: server.value(failed) is None, "its series have ended", 120.0)
+        assert server.query('ALERTS{alertname="EsperRunDied"}') == {}
+        assert server.value(fired) == 1.0

@@ -182,14 +182,18 @@ class NodeAgent:
             except Exception:
                 logger.exception("checking the shares failed")
 
-    def wait_until_seen(self, seconds: float, *, failed: bool, ends_at_once: str) -> bool:
+    def wait_until_seen(
+        self, seconds: float, *, failed: bool, ends_at_once: str, pushed: bool = False
+    ) -> bool:
         """Wait until every regular scraper has fetched the current page; return whether it has.
 
-        Returns at once if nothing failed and no scraper comes. ``ends_at_once`` is for the log: how
-        the user can end the wait.
+        Returns at once if no scraper comes and nothing failed or what failed was ``pushed``.
+        ``ends_at_once`` is for the log: how the user can end the wait.
         """
         if failed or self._tracker.scraped_regularly:
             self._tracker.serious()
+        if pushed:
+            self._tracker.delivered(time.monotonic())
         return self._tracker.linger(seconds, ends_at_once)
 
     def linger(self, seconds: float) -> bool:

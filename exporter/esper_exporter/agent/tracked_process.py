@@ -13,7 +13,7 @@ from esper_exporter.agent.end_of_process import (
     with_end,
 )
 from esper_exporter.agent.exit_status import DIED, Exit, read_exit
-from esper_exporter.agent.merged_page import Part
+from esper_exporter.agent.merged_page import FamilyOrder, MergedPage, Part
 from esper_exporter.agent.page_view import PageView, RunKey
 from esper_exporter.agent.process_identity import ProcessIdentity, lives
 from esper_exporter.agent.share_directory import (
@@ -24,6 +24,7 @@ from esper_exporter.agent.share_directory import (
     identify,
     write_record,
 )
+from esper_exporter.metrics.exposition import TEXT
 
 WRAPPER_SECONDS = 5.0
 """How long to wait for the wrapper's record of an ended process before judging without it."""
@@ -124,6 +125,22 @@ class TrackedProcess:
         hidden = hidden_after_death(view.lines, families, self.seen)
         return Part(view.lines, families, values, hidden)
 
+    def last_page(self) -> bytes:
+        """The text page as the process published it last."""
+        view, published = self.view, self.view.published
+        if published is None or view.lines is None or view.schema is None:
+            return b""
+        return _rendered(Part(view.lines, view.schema.families, published.values))
+
+    def ended_page(self) -> bytes:
+        """The text page with how the process ended, without its own measurements."""
+        part = self.part()
+        return b"" if part is None else _rendered(part)
+
     def close(self) -> None:
         """Close the file descriptors."""
         self.view.close()
+
+
+def _rendered(part: Part) -> bytes:
+    return MergedPage(FamilyOrder(), TEXT).render([part])

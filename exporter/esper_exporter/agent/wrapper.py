@@ -13,11 +13,11 @@ import secrets
 import signal
 import socket
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from esper_exporter.agent.child import Children, end_like
 from esper_exporter.agent.process_identity import WRAPPER_VARIABLE, is_locked
@@ -37,19 +37,34 @@ TAKE_OVER_SECONDS = 0.5
 KILL_SECONDS = 30.0
 
 
+class EndPusher(Protocol):
+    """Pushes how processes of a share ended."""
+
+    def begin(self, directory: Path) -> None:
+        """Begin to push the end of the process of a directory, unless it did so itself."""
+
+    def wait(self) -> bool:
+        """Wait for the receiver, for a bounded time; whether it has all ends that needed it."""
+
+
+NewEndPusher = Callable[[Path, "Settings"], EndPusher]
+
+
 @dataclass(frozen=True, slots=True)
 class Launch:
     """What to run. ``command`` is a program with its arguments, ``environment`` that of its
     process, ``copies`` how many ranks of it (each gets RANK, LOCAL_RANK, WORLD_SIZE and the
     address to meet at, as torchrun sets them), ``share`` the directory of the shared pages, None
     for none: then only the exit status passes through, and the program serves itself. When one
-    rank fails the others get SIGTERM, and SIGKILL ``kill_seconds`` later."""
+    rank fails the others get SIGTERM, and SIGKILL ``kill_seconds`` later. ``pusher`` makes what
+    pushes the ends of processes that could not do so, where the settings name a receiver."""
 
     command: Sequence[str]
     environment: Mapping[str, str]
     share: Path | None
     copies: int = 1
     kill_seconds: float = KILL_SECONDS
+    pusher: NewEndPusher | None = None
 
 
 def run(launch: Launch) -> int:
@@ -63,7 +78,7 @@ def run(launch: Launch) -> int:
     started = [children.start(launch.command, each) for each in _environments(launch, token)]
     wrapper = None
     if launch.share is not None:
-        wrapper = _Wrapper(launch.share, token)
+        wrapper = _Wrapper(launch.share, token, launch.pusher)
         wrapper.start(launch.environment)
     first: int | None = None
     while (pid := children.wait()) is not None:
@@ -106,12 +121,14 @@ def _environments(launch: Launch, token: str) -> list[dict[str, str]]:
 class _Wrapper:
     """Serves the share if no agent does, and records how children end."""
 
-    def __init__(self, share: Path, token: str) -> None:
+    def __init__(self, share: Path, token: str, pusher: NewEndPusher | None) -> None:
         self._share = share
         self._token = token
         self._agent: NodeAgent | None = None
         self._settings: Settings | None = None
         self._oom: OomWatch | None = None
+        self._pusher = pusher
+        self._ends: EndPusher | None = None
         self._done = threading.Event()
         self._lock = threading.Lock()
         self._failed = False
@@ -231,6 +248,7 @@ class _Wrapper:
             self._failed = self._failed or bool(end.reason)
             for directory in self._pages_of(target):
                 write_record(directory / EXIT, end.to_json())
+                self._push_end(directory)
             if self._settings is not None and self._settings.journal is not None:
                 from esper_exporter.journal.exit_record import record_exit
 
@@ -238,6 +256,14 @@ class _Wrapper:
                 record_exit(self._settings.journal, target, end.reason, code, number)
         except Exception as problem:
             logger.warning("could not record how the training ended: %s", problem)
+
+    def _push_end(self, directory: Path) -> None:
+        """Push how the process of a directory ended, where its page is pushed."""
+        if self._settings is None or self._settings.push is None or self._pusher is None:
+            return
+        if self._ends is None:
+            self._ends = self._pusher(self._share, self._settings)
+        self._ends.begin(directory)
 
     def _ours(self) -> list[tuple[int, Path]]:
         from esper_exporter.agent.share_directory import identify, process_directories
@@ -259,9 +285,21 @@ class _Wrapper:
 
         return [pid for pid, directory in self._ours() if not is_locked(directory / LOCK)]
 
+    def _pushed(self) -> bool:
+        """Wait until the receiver of what is pushed has every end; Ctrl-C ends the wait."""
+        for pid in self._gone_processes():
+            for directory in self._pages_of(pid):
+                self._push_end(directory)
+        if self._ends is None:
+            return False
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        with suppress(KeyboardInterrupt):
+            return self._ends.wait()
+        return False
+
     def finish(self) -> None:
-        """If this wrapper serves the page, wait until every regular scraper has fetched how the
-        training ended; Ctrl-C or SIGTERM ends the wait."""
+        """Push how the training ended where it could not do so. If this wrapper serves the page,
+        wait until every regular scraper has fetched the end; Ctrl-C or SIGTERM ends each wait."""
         self._done.set()
         if not self._attached:
             notify(NOTHING_ATTACHED)
@@ -278,6 +316,7 @@ class _Wrapper:
         finally:
             self._lock.release()
         agent, settings = self._agent, self._settings
+        pushed = self._pushed()
         if agent is None or settings is None:
             return
         if pages:
@@ -285,7 +324,7 @@ class _Wrapper:
             seen = False
             with suppress(KeyboardInterrupt):
                 seen = agent.wait_until_seen(
-                    settings.linger, failed=self._failed, ends_at_once="Ctrl-C"
+                    settings.linger, failed=self._failed, ends_at_once="Ctrl-C", pushed=pushed
                 )
             if seen or not self._failed or not self._on_a_node_of_agents:
                 agent.retire(pages)

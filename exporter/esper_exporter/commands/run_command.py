@@ -7,10 +7,15 @@ import errno
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from esper_exporter import adapters
 from esper_exporter.commands.console import PROGRAM, CommandError
 from esper_exporter.commands.values import seconds, whole_number
+
+if TYPE_CHECKING:
+    from esper_exporter.agent.wrapper import EndPusher
+    from esper_exporter.settings import Settings
 
 AUTOATTACH = Path(adapters.__file__).parent / "autoattach"
 NOT_EXECUTABLE, NOT_FOUND = 126, 127
@@ -39,7 +44,10 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     run.add_argument("--host", metavar="ADDRESS", help="address to serve on")
     run.add_argument("--port", metavar="PORT", help="TCP port to serve on; 0 takes a free one")
     run.add_argument(
-        "--push", metavar="URL", help="push the page to a receiver of Prometheus' remote write"
+        "--push",
+        metavar="URL",
+        help="push the page to a receiver of Prometheus' remote write, and how the program ended"
+        " where it cannot do so itself",
     )
     run.add_argument(
         "--agent",
@@ -83,10 +91,17 @@ def _run(options: argparse.Namespace) -> int:
     except ValueError as error:
         raise CommandError(f"run: {error}") from error
     try:
-        return run(Launch(command, variables, share, options.nproc, options.kill_after))
+        launch = Launch(command, variables, share, options.nproc, options.kill_after, _pushed_ends)
+        return run(launch)
     except OSError as problem:
         print(f"{PROGRAM}: {command[0]}: {problem.strerror}", file=sys.stderr)
         return NOT_FOUND if problem.errno == errno.ENOENT else NOT_EXECUTABLE
+
+
+def _pushed_ends(share: Path, settings: Settings) -> EndPusher:
+    from esper_exporter.push.ended_process import PushedEnds
+
+    return PushedEnds(share, settings)
 
 
 def environment(options: argparse.Namespace, ours: os._Environ[str]) -> dict[str, str]:

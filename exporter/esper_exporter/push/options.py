@@ -34,13 +34,14 @@ class PushOptions:
     max_age: float
 
 
-def external_labels(texts: tuple[str, ...]) -> dict[str, str]:
+def external_labels(texts: tuple[str, ...], pid: int | None = None) -> dict[str, str]:
     """Labels from ``name=value`` texts, ``job`` and ``instance`` among them. Without one,
-    ``instance`` is this process's alone, so that two never write the same series.
+    ``instance`` is this process's alone (or that of ``pid``, on whose behalf it pushes), so that
+    two never write the same series.
 
     Raises ValueError.
     """
-    labels = {"job": "esper", "instance": f"{socket.gethostname()}:{os.getpid()}"}
+    labels = {"job": "esper", "instance": f"{socket.gethostname()}:{pid or os.getpid()}"}
     for text in texts:
         name, is_one, value = text.partition("=")
         if not is_one or not LABEL.fullmatch(name) or name.startswith("__"):
@@ -49,8 +50,11 @@ def external_labels(texts: tuple[str, ...]) -> dict[str, str]:
     return labels
 
 
-def push_options(settings: Settings, push: str) -> PushOptions:
-    """Options for pushing to an address. Raises ValueError with a line for the user."""
+def push_options(settings: Settings, push: str, pid: int | None = None) -> PushOptions:
+    """Options for pushing to an address, of this process or on behalf of ``pid``.
+
+    Raises ValueError with a line for the user.
+    """
     from esper_exporter.push.client_config import client_config
 
     missing = [name for module, name in LIBRARIES.items() if not _installed(module)]
@@ -63,7 +67,7 @@ def push_options(settings: Settings, push: str) -> PushOptions:
     return PushOptions(
         config=config,
         interval=settings.push_interval,
-        labels=external_labels(settings.push_labels or ()),
+        labels=external_labels(settings.push_labels or (), pid),
         directory=None if state is None else state / "push" / folder,
         max_bytes=settings.push_max_bytes,
         max_age=settings.push_max_age,

@@ -54,6 +54,7 @@ class Pusher:
 
     ``page`` renders it in the text format, ``clock`` is in Unix seconds, ``warn`` logs a line once,
     ``on_delivered`` gets the moment (``time.monotonic()``) up to which the receiver has everything.
+    ``before`` is the page that another process of the same labels pushed last, if one did.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class Pusher:
         warn: Callable[[str], object],
         on_error: Callable[[], None],
         on_delivered: Callable[[float], None],
+        before: bytes = b"",
     ) -> None:
         self._options = options
         self._page = page
@@ -73,6 +75,7 @@ class Pusher:
         self._warn = warn
         self._on_error = on_error
         self._on_delivered = on_delivered
+        self._before = before
         self._receiver = Receiver(options.config)
         self._pid = os.getpid()
         self._taking = threading.Lock()
@@ -212,7 +215,7 @@ class Pusher:
                 self._clock,
             )
             self._timeline = Timeline(options.directory, options.labels)
-            self._encoder = Encoder(PageSamples(options.labels))
+            self._encoder = Encoder(PageSamples(options.labels), self._before)
         return self._encoder, self._backlog, self._timeline
 
     def _dropped(self, reason: str, samples: int) -> None:

@@ -69,11 +69,14 @@ class Request:
 
 
 class Encoder:
-    """Turns pages into requests, and remembers which series the page before had."""
+    """Turns pages into requests, and remembers which series the page before had: at first that of
+    ``before``."""
 
-    def __init__(self, pages: PageSamples) -> None:
+    def __init__(self, pages: PageSamples, before: bytes = b"") -> None:
         self._pages = pages
-        self._present: dict[Labels, Any] = {}
+        self._present: dict[Labels, Any] = {
+            labels: _series(labels) for labels, _, _ in pages.read(before)
+        }
 
     def encode(self, page: bytes, moment: int, stale_at: int | None = None) -> list[Request]:
         """Requests for a page as it was at ``moment``, in Unix milliseconds.
@@ -85,9 +88,7 @@ class Encoder:
         for labels, value, own_moment in self._pages.read(page):
             series = self._present.get(labels)
             if series is None:
-                series = TimeSeries(
-                    labels=[{"name": name, "value": text} for name, text in labels], samples=[{}]
-                )
+                series = _series(labels)
             sample = series.samples[0]
             sample.value = value
             sample.timestamp = moment if own_moment is None else own_moment
@@ -101,6 +102,10 @@ class Encoder:
             requests += _requests([*present.values()])
             self._present = {}
         return requests
+
+
+def _series(labels: Labels) -> Any:
+    return TimeSeries(labels=[{"name": name, "value": text} for name, text in labels], samples=[{}])
 
 
 def _end(ended: Any, moment: int) -> None:

@@ -78,7 +78,7 @@ complete -c esper-exporter -n '_shtab_esper_exporter_using run' -s h -l help -d 
 complete -c esper-exporter -n '_shtab_esper_exporter_using run' -l run-id -x -d 'the label run_id of the run'
 complete -c esper-exporter -n '_shtab_esper_exporter_using run' -l host -x -d 'address to serve on'
 complete -c esper-exporter -n '_shtab_esper_exporter_using run' -l port -x -d 'TCP port to serve on; 0 takes a free one'
-complete -c esper-exporter -n '_shtab_esper_exporter_using run' -l push -x -d 'push the page to a receiver of Prometheus'"'"' remote write'
+complete -c esper-exporter -n '_shtab_esper_exporter_using run' -l push -x -d 'push the page to a receiver of Prometheus'"'"' remote write, and how the program ended where it cannot do so itself'
 complete -c esper-exporter -n '_shtab_esper_exporter_using run' -l agent -xka "(__fish_complete_directories)" -d 'the share of this machine'"'"'s agent (default: this user'"'"'s share)'
 complete -c esper-exporter -n '_shtab_esper_exporter_using run' -l nproc -x -d 'ranks to start, each with RANK, LOCAL_RANK and WORLD_SIZE set (1)'
 complete -c esper-exporter -n '_shtab_esper_exporter_using run' -l kill-after -x -d 'when one rank has failed, the others get SIGTERM, and SIGKILL this much later (30)'

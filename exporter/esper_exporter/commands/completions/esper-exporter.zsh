@@ -265,7 +265,7 @@ _shtab_esper_exporter_run_options=(
   "--run-id[the label run_id of the run]:ID:"
   "--host[address to serve on]:ADDRESS:"
   "--port[TCP port to serve on\; 0 takes a free one]:PORT:"
-  "--push[push the page to a receiver of Prometheus\' remote write]:URL:"
+  "--push[push the page to a receiver of Prometheus\' remote write, and how the program ended where it cannot do so itself]:URL:"
   "--agent[the share of this machine\'s agent (default\: this user\'s share)]:DIR:_files -/"
   "--nproc[ranks to start, each with RANK, LOCAL_RANK and WORLD_SIZE set (1)]:N:"
   "--kill-after[when one rank has failed, the others get SIGTERM, and SIGKILL this much later (30)]:SECONDS:"
