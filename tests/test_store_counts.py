@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import orjson
 import pytest
-from benchmarks.store.sample_counts import compare
+from benchmarks.store.sample_counts import Span, compare
 from benchmarks.store.store_servers import Server
 
 SERIES = {"__name__": "esper_run_active", "instance": "1", "job": "esper"}
@@ -52,12 +52,52 @@ def test_an_interval_is_lost_only_where_the_store_keeps_nothing_of_it(
     counts = compare(
         [cast("Server", each) for each in replicas],
         cast("Server", store),
-        "north",
+        Span("north", 10, 40, 5),
         ["1"],
-        10,
-        40,
-        5,
     )
     assert counts.windows == 3
     assert (counts.lost, counts.ended) == (lost, ended)
     assert (counts.duplicates, counts.foreign) == (duplicates, foreign)
+
+
+def test_a_sample_at_the_beginning_belongs_to_the_window_before() -> None:
+    """A range selector of Prometheus has it; the store is asked from just after it."""
+    counts = compare(
+        [cast("Server", Replica(10, 15))],
+        cast("Server", Store(s15=1.0)),
+        Span("north", 10, 40, 5),
+        ["1"],
+    )
+    assert (counts.windows, counts.lost, counts.scraped) == (1, 0, 1)
+
+
+def test_what_comes_late_is_not_lost() -> None:
+    store = Store(s12=1.0)
+    later = Store(s12=1.0, s18=1.0)
+
+    class Slow:
+        asked = 0
+
+        def bytes(self, path: str, **parameters: str) -> bytes:
+            self.asked += 1
+            return (store if self.asked == 1 else later).bytes(path, **parameters)
+
+    counts = compare(
+        [cast("Server", Replica(12, 18))],
+        cast("Server", Slow()),
+        Span("north", 10, 40, 5),
+        ["1"],
+        patience=60.0,
+    )
+    assert (counts.windows, counts.lost, counts.late) == (2, 0, 1)
+
+
+def test_a_lost_scrape_is_named_by_its_run_and_time() -> None:
+    counts = compare(
+        [cast("Server", Replica(11, 16))],
+        cast("Server", Store(s16=1.0)),
+        Span("north", 10, 40, 5),
+        ["1"],
+    )
+    assert counts.lost_scrapes == {("1", 5): 1}
+    assert "before 15: [[-4000, 1000]], [(1000, True)]" in counts.first_lost

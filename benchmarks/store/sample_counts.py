@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 
 import orjson
 
@@ -37,15 +38,26 @@ class Counts:
     """Samples of the store beyond one a window."""
     foreign: int = 0
     """Samples of the store that no replica has."""
+    late: int = 0
+    """Windows that the store had only when it was asked again."""
+    lost_scrapes: Counter[tuple[str, int]] = field(default_factory=Counter)
+    """Lost series by run, and by the window's end in seconds after the first window began."""
     first_lost: str = ""
     """A series of which an interval was lost, with the times around it, ms from the interval's
     end: of each replica's samples, then of the store's."""
     not_numbers: int = 0
     """Samples of NaN in both replicas: VictoriaMetrics keeps none, so they are not compared."""
 
+    def add(self, other: Counts) -> None:
+        """Add another part of the whole."""
+        for each in fields(self):
+            mine, its = getattr(self, each.name), getattr(other, each.name)
+            setattr(self, each.name, (mine or its) if isinstance(mine, str) else mine + its)
+
 
 def drained(replicas: Iterable[Server], moment: float, seconds: float = 300.0) -> float:
-    """Wait until the replicas have sent what they scraped until a moment; how long that took."""
+    """Wait until the replicas' newest sent sample is of a moment, which shows that they send again;
+    how long that took. Some of what is older may still wait: `compare` asks again for that."""
     began = time.monotonic()
 
     def sent(replica: Server) -> bool:
@@ -56,7 +68,7 @@ def drained(replicas: Iterable[Server], moment: float, seconds: float = 300.0) -
             if line.startswith("prometheus_remote_storage_")
         }
         newest = values["prometheus_remote_storage_queue_highest_sent_timestamp_seconds"]
-        return newest >= moment and values["prometheus_remote_storage_samples_pending"] < 5000
+        return newest >= moment
 
     for replica in replicas:
         wait_until(lambda one=replica: sent(one), f"{replica.name} has sent all", seconds)  # type: ignore[misc]
@@ -66,7 +78,7 @@ def drained(replicas: Iterable[Server], moment: float, seconds: float = 300.0) -
 def _of_replica(
     replica: Server, instance: str, begin: float, end: float
 ) -> tuple[dict[Series, set[int]], int]:
-    """Times (ms) of each series' samples, from a range selector, and how many more are NaN."""
+    """Times (ms) of each series' samples after ``begin``, and how many more are NaN."""
     found: dict[Series, set[int]] = {}
     not_numbers = 0
     selector = f'{{instance="{instance}",job="esper"}}[{int(end - begin)}s]'
@@ -74,8 +86,11 @@ def _of_replica(
         labels = {k: v for k, v in each["metric"].items() if k not in OF_THE_STORE}
         if ":" in labels["__name__"] or labels["__name__"].startswith("ALERTS"):
             continue
-        times = {round(float(t) * 1000) for t, v in each["values"] if v != "NaN"}
-        not_numbers += len(each["values"]) - len(times)
+        # A range selector of Prometheus 2 is closed on both sides: a sample at ``begin`` belongs
+        # to the window before.
+        within = [(float(t), v) for t, v in each["values"] if float(t) > begin]
+        times = {round(t * 1000) for t, v in within if v != "NaN"}
+        not_numbers += len(within) - len(times)
         found[tuple(sorted(labels.items()))] = times
     return found, not_numbers
 
@@ -104,61 +119,101 @@ def _of_store(
     return found
 
 
+@dataclass(frozen=True)
+class Span:
+    """Which samples to compare: of a cluster's runs between two times, Unix seconds that are
+    multiples of the interval; the store keeps the last sample of each window of so many seconds.
+    """
+
+    cluster: str
+    begin: float
+    end: float
+    interval: int
+
+    def window(self, moment: int) -> int:
+        """The number of the window that a time in milliseconds lies in."""
+        return -(-moment // (self.interval * 1000))
+
+
 def compare(
-    replicas: list[Server],
+    replicas: Sequence[Server],
     store: Server,
-    cluster: str,
+    span: Span,
     instances: Iterable[str],
-    begin: float,
-    end: float,
-    interval: int,
+    patience: float = 0.0,
 ) -> Counts:
-    """Every sample of every series between two times, Unix seconds that are multiples of the
-    interval: the store keeps the last sample of each window of so many seconds."""
-    counts, width = Counts(), interval * 1000
+    """Count every sample of every series of these runs, in the replicas and in the store.
 
-    def window(moment: int) -> int:
-        return -(-moment // width)
-
+    What the store lacks is asked for again for ``patience`` seconds in all: replicas go on sending,
+    and a store shows what it took only after a moment.
+    """
+    total, deadline = Counts(), time.monotonic() + patience
     for instance in instances:
-        scraped: dict[Series, set[int]] = {}
         apart: list[dict[Series, set[int]]] = []
+        counts = Counts()
         for replica in replicas:
-            found, not_numbers = _of_replica(replica, instance, begin, end)
+            found, not_numbers = _of_replica(replica, instance, span.begin, span.end)
             counts.not_numbers += not_numbers
+            counts.scraped += sum(map(len, found.values()))
             apart.append(found)
-            for series, times in found.items():
-                scraped.setdefault(series, set()).update(times)
-                counts.scraped += len(times)
-        stored = _of_store(store, cluster, instance, begin + 0.001, end)
-        counts.series += len(scraped)
-        for series, times in scraped.items():
-            # A range selector of Prometheus leaves the marks of ends out.
-            kept = [t for t, number in stored.get(series, []) if number or t in times]
-            ends = {
-                window(t) for t, number in stored.get(series, []) if not number and t not in times
-            }
-            wanted, have = {window(t) for t in times}, {window(t) for t in kept}
-            missing = wanted - have
-            lost = missing - ends
-            counts.windows += len(wanted)
-            counts.stored += len(kept)
-            counts.ended += len(missing & ends)
-            counts.lost += len(lost)
-            if lost and not counts.first_lost:
-                at = min(lost) * width
-                around = [sorted(t - at for t in each.get(series, ())) for each in apart]
-                marks = sorted((t - at, number) for t, number in stored.get(series, []))
-                counts.first_lost = f"{dict(series)} before {at / 1000:.0f}: " + ", ".join(
-                    str(
-                        [
-                            one
-                            for one in each
-                            if abs(one if isinstance(one, int) else one[0]) < 3 * width
-                        ]
-                    )
-                    for each in (*around, marks)
-                )
-            counts.duplicates += len(kept) - len(have)
-            counts.foreign += len(set(kept) - times)
+        lost_first: int | None = None
+        while True:
+            stored = _of_store(store, span.cluster, instance, span.begin + 0.001, span.end)
+            seen = _held_against(apart, stored, span, instance)
+            lost_first = seen.lost if lost_first is None else lost_first
+            if not seen.lost or time.monotonic() >= deadline:
+                break
+            time.sleep(1)
+        seen.late = lost_first - seen.lost
+        total.add(counts)
+        total.add(seen)
+    return total
+
+
+def _held_against(
+    apart: Sequence[Mapping[Series, set[int]]],
+    stored: Mapping[Series, list[tuple[int, bool]]],
+    span: Span,
+    instance: str,
+) -> Counts:
+    """What the store has of a run's samples, those of each replica given."""
+    scraped: dict[Series, set[int]] = {}
+    for found in apart:
+        for series, times in found.items():
+            scraped.setdefault(series, set()).update(times)
+    counts = Counts(series=len(scraped))
+    for series, times in scraped.items():
+        # A range selector of Prometheus leaves the marks of ends out.
+        pairs = stored.get(series, [])
+        kept = [t for t, number in pairs if number or t in times]
+        ends = {span.window(t) for t, number in pairs if not number and t not in times}
+        wanted, have = {span.window(t) for t in times}, {span.window(t) for t in kept}
+        missing = wanted - have
+        lost = missing - ends
+        counts.windows += len(wanted)
+        counts.stored += len(kept)
+        counts.ended += len(missing & ends)
+        counts.lost += len(lost)
+        for window in lost:
+            counts.lost_scrapes[instance, int(window * span.interval - span.begin)] += 1
+        if lost and not counts.first_lost:
+            counts.first_lost = _around(min(lost), series, apart, pairs, span)
+        counts.duplicates += len(kept) - len(have)
+        counts.foreign += len(set(kept) - times)
     return counts
+
+
+def _around(
+    window: int,
+    series: Series,
+    apart: Sequence[Mapping[Series, set[int]]],
+    pairs: list[tuple[int, bool]],
+    span: Span,
+) -> str:
+    """A lost window's series, and the times around it."""
+    width = span.interval * 1000
+    at = window * width
+    replicas = [sorted(t - at for t in each.get(series, ()) if abs(t - at) < 3 * width)
+                for each in apart]  # fmt: skip
+    marks = sorted((t - at, number) for t, number in pairs if abs(t - at) < 3 * width)
+    return f"{dict(series)} before {at / 1000:.0f}: {replicas}, {marks}"

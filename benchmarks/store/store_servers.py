@@ -13,8 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+import yaml
 
 from benchmarks.scrape import _free_port
+
+SHIPPED = Path(__file__).parents[2] / "deploy" / "prometheus" / "remote-write.yml"
 
 
 class TrialError(Exception):
@@ -61,6 +64,17 @@ class Server:
         except (urllib.error.URLError, OSError):
             return False
 
+    def is_up(self) -> bool:
+        """Whether it was started and answers."""
+        return self._process is not None and self.is_ready()
+
+    def kill(self) -> None:
+        """End it by SIGKILL."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.wait()
+
     def stop(self) -> None:
         """End it."""
         process, self._process = self._process, None
@@ -101,7 +115,7 @@ def prometheus(
 ) -> Server:
     """A replica that scrapes the targets of a file, evaluates the rules, sends alerts to
     ``options["notify"]`` and samples to ``options["store"]`` (HOST:PORT), every
-    ``options["interval"]`` seconds.
+    ``options["interval"]`` seconds; the rules are evaluated every ``options["evaluate"]``.
 
     The store drops duplicates of series with the same labels, so ``replica`` is dropped on the
     way; series that rules record stay here, because vmalert records its own.
@@ -113,7 +127,7 @@ def prometheus(
         "global": {
             "scrape_interval": every,
             "scrape_timeout": every,
-            "evaluation_interval": every,
+            "evaluation_interval": f"{options['evaluate']}s",
             "external_labels": {"cluster": cluster, "replica": name},
         },
         "rule_files": [f"{options['rules']}/*.yml"],
@@ -125,6 +139,7 @@ def prometheus(
         "remote_write": [
             {
                 "url": f"http://{options['store']}/api/v1/write",
+                "queue_config": shipped_queue(),
                 "write_relabel_configs": [
                     {"regex": "replica", "action": "labeldrop"},
                     {
@@ -143,9 +158,19 @@ def prometheus(
         f"--config.file={path_of_config}",
         f"--storage.tsdb.path={server.folder / 'data'}",
         f"--web.listen-address=127.0.0.1:{server.port}",
+        # Snapshots: what a killed store lacks is copied from them.
+        "--web.enable-admin-api",
+        "--storage.tsdb.retention.time=6h",
         "--log.level=warn",
     )
     return server
+
+
+def shipped_queue() -> dict[str, Any]:
+    """How the shipped configuration queues what it sends."""
+    shipped = yaml.safe_load(SHIPPED.read_text())
+    found: dict[str, Any] = shipped["remote_write"][0]["queue_config"]
+    return found
 
 
 def scrape_config(targets: Path) -> dict[str, Any]:

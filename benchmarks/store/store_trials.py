@@ -1,4 +1,4 @@
-"""The trials, in the order of one timeline: boards, replicas, faults, outage, counts, alerts."""
+"""The trials, in the order of one timeline: boards, replicas, faults, outages, counts, alerts."""
 
 from __future__ import annotations
 
@@ -6,26 +6,30 @@ import math
 import re
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.store import dashboard_answers, month_of_runs, sample_counts
-from benchmarks.store.alert_inbox import Inbox, Labels
-from benchmarks.store.simulated_fleet import Fleet
+from benchmarks.store.day import day
+from benchmarks.store.site import (
+    NORTH,
+    SOUTH,
+    Site,
+    alert_differences,
+    named,
+    sent_alerts,
+)
+from benchmarks.store.store_faults import SETTLE_SECONDS, compared, full_disk, killed, outage
 from benchmarks.store.store_servers import (
     Server,
     TrialError,
-    prometheus,
     victoria_metrics,
     vmagent,
-    vmalert,
     vmauth,
     wait_until,
     write_targets,
 )
 from esper_exporter import Exporter
 
-NORTH, SOUTH = "north", "south"
 SOUTHERN_RUNS = 10
 FAULTS = {
     11: "latch",
@@ -40,72 +44,8 @@ FAULTS = {
 SOUTHERN_FAULT = 4, "latch"
 NUMBER = re.compile(r"[\d.]+")
 """What an annotation may differ in: a rate's value, or the moment of an evaluation."""
-SETTLE_SECONDS = 60.0
-LATE_SECONDS = 90.0
+LATE_SECONDS = 120.0
 """How much later one evaluator may send an alert than the other."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How large and how long. ``outage`` is how long the store is down, seconds."""
-
-    runs: int
-    interval: int
-    outage: int
-    programs: tuple[str, str]
-    rules: Path
-
-
-@dataclass
-class Site:
-    """What runs while the trials go on."""
-
-    plan: Plan
-    folder: Path
-    fleet: Fleet
-    port: int
-    box: Inbox
-    say: Callable[[str], None]
-    servers: list[Server] = field(default_factory=list)
-    replicas: list[Server] = field(default_factory=list)
-    facts: dict[str, str] = field(default_factory=dict)
-
-    def keep(self, server: Server) -> Server:
-        """Remember a server, so that it is stopped."""
-        self.servers.append(server)
-        return server
-
-    @property
-    def store(self) -> Server:
-        """The long-term store."""
-        return self.servers[0]
-
-    def replica(self, number: int) -> Server:
-        """Start a replica of the north's Prometheus."""
-        name = f"replica-{'ab'[number]}"
-        options = {
-            "rules": self.plan.rules,
-            "notify": self.box.address(name),
-            "store": f"127.0.0.1:{self.store.port}",
-            "interval": self.plan.interval,
-        }
-        targets = self.folder / "north.json"
-        write_targets(targets, self.port, NORTH, range(self.plan.runs))
-        program = self.plan.programs[number]
-        server = prometheus(program, self.folder, name, NORTH, targets, options)
-        self.replicas.append(self.keep(server))
-        return server
-
-
-def begin(site: Site) -> None:
-    """The store, vmalert, and the first replica."""
-    site.keep(victoria_metrics(site.folder, site.plan.interval))
-    first = site.replica(0)
-    notify = site.box.address("vmalert")
-    site.keep(vmalert(site.folder, site.store, site.plan.rules, notify, site.plan.interval))
-    wait_until(
-        lambda: first.value('sum(up{job="esper"})') == site.plan.runs, "all runs are scraped"
-    )
 
 
 def boards(site: Site) -> None:
@@ -152,19 +92,6 @@ def faults(site: Site) -> None:
     time.sleep(SETTLE_SECONDS)
 
 
-def outage(site: Site) -> None:
-    """The store is away; the replicas keep what they scrape and send it afterwards."""
-    site.store.stop()
-    time.sleep(site.plan.outage)
-    site.store.start()
-    back = time.monotonic()
-    sample_counts.drained(site.replicas, time.time() - site.plan.interval)
-    sent = time.monotonic() - back
-    time.sleep(SETTLE_SECONDS)
-    site.say(f"down for {site.plan.outage} s; all sent {sent:.0f} s after its start")
-    site.facts["store down"] = f"{site.plan.outage} s"
-
-
 def samples(site: Site) -> None:
     """Count every sample of every series in both replicas and in the store."""
     interval = site.plan.interval
@@ -172,9 +99,9 @@ def samples(site: Site) -> None:
     end = math.floor((time.time() - 30) / interval) * interval
     sample_counts.drained(site.replicas, end + interval)
     time.sleep(5)
-    counts = sample_counts.compare(
-        site.replicas, site.store, NORTH, map(str, range(site.plan.runs)), begin, end, interval
-    )
+    counts = compared(site, begin, end)
+    site.counts.add(counts)
+    site.compared += end - begin
     site.facts |= {
         "time": f"{end - begin} s",
         "scrapes of a run, each replica": f"{(end - begin) // interval}, every {interval} s",
@@ -184,33 +111,40 @@ def samples(site: Site) -> None:
         "NaN, of which the store keeps none": f"{counts.not_numbers:,}",
         "of which one keeps the mark of a series' end": f"{counts.ended:,}",
         "lost": f"{counts.lost:,}",
+        "in the store only when asked again": f"{counts.late:,}",
         "duplicates": f"{counts.duplicates:,}",
         "in no replica": f"{counts.foreign:,}",
+        "requests that the store refused for good": f"{refused(site):,.0f} samples",
     }
     if counts.lost or counts.duplicates or counts.foreign:
         raise TrialError(f"not the same samples: {counts}")
 
 
+def refused(site: Site) -> float:
+    """Samples that the replicas dropped because the store answered so."""
+    name = b"prometheus_remote_storage_samples_failed_total"
+    return sum(
+        float(line.rpartition(b" ")[2])
+        for replica in site.replicas
+        for line in replica.bytes("/metrics").splitlines()
+        if line.startswith(name)
+    )
+
+
 def alerts(site: Site) -> None:
     """What vmalert sent for the north is what each replica sent: labels and annotations."""
-    sent = {
-        # Without a cluster: the watchdog, which vmalert sends before the store has a sample.
-        name: {k: at for k, at in site.box.fired.get(name, {}).items() if dict(k).get("cluster")}
-        for name in ("replica-a", "replica-b", "vmalert")
-    }
-
-    def of(labels: Labels) -> str:
-        found = dict(labels)
-        return f"{found['alertname']} {found.get('run_id', found.get('instance', ''))}"
-
+    # What lasted until the end may have been sent by one of them alone yet.
+    deadline = time.monotonic() + LATE_SECONDS
+    while alert_differences(site) and time.monotonic() < deadline:
+        time.sleep(1)
+    sent = sent_alerts(site)
     northern = {k: at for k, at in sent["vmalert"].items() if ("cluster", SOUTH) not in k}
     southern = sent["vmalert"].keys() - northern.keys()
-    differing = sorted({of(k) for k in sent["replica-a"].keys() ^ northern.keys()})
-    of_b = set(sent["replica-b"]) - set(sent["replica-a"])
+    differing = alert_differences(site)
     apart = [abs(at - northern[k]) for k, at in sent["replica-a"].items() if k in northern]
     texts = site.box.annotations
     others = [
-        of(k)
+        named(k)
         for k in sent["replica-a"]
         if k in northern
         and NUMBER.sub("", str(texts["replica-a"][k])) != NUMBER.sub("", str(texts["vmalert"][k]))
@@ -221,7 +155,7 @@ def alerts(site: Site) -> None:
     )
     names = sorted({dict(k)["alertname"] for k in northern})
     site.say(f"alerts: {', '.join(names)}")
-    site.say(f"of the south: {', '.join(sorted(of(k) for k in southern))}")
+    site.say(f"of the south: {', '.join(sorted(named(k) for k in southern))}")
     site.say(
         f"sent at most {max(apart, default=0):.0f} s apart; {len(others)} with other annotations"
         f"{': ' + others[0] if others else ''}"
@@ -230,19 +164,17 @@ def alerts(site: Site) -> None:
         other = texts["vmalert"].get(k, text)
         if text != other:
             key = next(key for key in text if text[key] != other.get(key))
-            site.say(f"for example {of(k)}, {key}: {text[key]!r} and {other.get(key)!r}")
+            site.say(f"for example {named(k)}, {key}: {text[key]!r} and {other.get(key)!r}")
             break
     site.facts["alerts of the north"] = f"{len(northern)}"
-    site.facts["alert differences"] = f"{len(differing) + len(of_b)}"
+    site.facts["alert differences"] = f"{len(differing)}"
     wanted = {f"EsperHeadNonFiniteLatched run-{SOUTHERN_FAULT[0]}"}
-    if not wanted <= {of(k) for k in southern}:
-        raise TrialError(f"the south's latch is missing among {sorted(map(of, southern))}")
-    if wanted & {of(k) for k in northern}:
+    if not wanted <= {named(k) for k in southern}:
+        raise TrialError(f"the south's latch is missing among {sorted(map(named, southern))}")
+    if wanted & {named(k) for k in northern}:
         raise TrialError("the south's latch fires for the north's run of the same name")
-    if differing or of_b:
-        raise TrialError(
-            f"sent by one alone: {', '.join(differing)}; by b: {sorted(map(of, of_b))}"
-        )
+    if differing:
+        raise TrialError(f"not sent by all: {'; '.join(differing)}")
 
 
 def pushed(site: Site) -> None:
@@ -323,7 +255,10 @@ TRIALS: dict[str, Callable[[Site], None]] = {
     "two clusters": two_clusters,
     "faults": faults,
     "outage": outage,
+    "full disk": full_disk,
     "samples": samples,
+    "SIGKILL": killed,
+    "day": day,
     "alerts": alerts,
     "pushed": pushed,
     "month": month,
