@@ -301,14 +301,16 @@ class Distributions:
         width = len(bounds) + 1
         places = np.searchsorted(bounds, values) + width * np.arange(len(row.keys))
         counts = np.bincount(places[taken], minlength=width * len(row.keys))
-        totals = np.where(taken, values, 0.0).sum(axis=0).tolist()
+        before = [0.0 if (old := self._values.get(key)) is None else old.total for key in row.keys]
+        # One after the other: the sum must not depend on how many were held.
+        totals = np.vstack((before, np.where(taken, values, 0.0))).cumsum(axis=0)[-1].tolist()
         observed = np.atleast_1d(taken.any(axis=0))
         for number, (histogram, labels) in enumerate(row.keys):
             if observed[number]:
                 found = self.begin(histogram, *labels)
                 new = counts[number * width : (number + 1) * width].tolist()
                 found.counts = [one + more for one, more in zip(found.counts, new, strict=True)]
-                found.total += totals[number]
+                found.total = totals[number]
 
     def observe_all(self, histogram: Histogram, values: Sequence[float]) -> None:
         """Observe many values of a histogram without labels."""
