@@ -36,6 +36,7 @@ MAX_CLASSES = 256
 _NUMBERS: frozenset[type] = frozenset({float, int, str, np.float32, np.float64})
 """Types of a `TextFloat` whose conversion calls no foreign code."""
 
+_DICT: frozenset[type] = frozenset({dict})
 _SEQUENCES: frozenset[type] = frozenset({list, tuple})
 
 
@@ -132,8 +133,7 @@ def row_of(payload: type[msgspec.Struct]) -> type[msgspec.Struct]:
 
 
 def prepare(payloads: Iterable[type[msgspec.Struct]]) -> None:
-    """Work out how payloads are read: at its first event that would take a training a millisecond
-    a class."""
+    """Work out how payloads are read, before the first comes."""
     for payload in payloads:
         fast_plan_of(payload)
         row_of(payload)
@@ -200,7 +200,10 @@ def _of_items(hint: Any, values: str, scope: dict[str, Any]) -> str | None:
     if condition is None:
         return None
     each = compiled(["def compiled(value):", f"    return {condition}"], inner)
-    return f"all(map({_named(each, scope)}, {values}))"
+    checked = f"all(map({_named(each, scope)}, {values}))"
+    if is_payload(hint) and fast_plan_of(hint).plain:
+        return f"({_named(_DICT, scope)}.issuperset(map(type, {values})) or {checked})"
+    return checked
 
 
 def _named(value: Any, scope: dict[str, Any]) -> str:

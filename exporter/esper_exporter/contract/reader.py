@@ -11,8 +11,15 @@ from typing import Any
 from msgspec.structs import force_setattr
 
 from esper_exporter.contract.event_table import BY_NAME, TYPES
+from esper_exporter.contract.event_type import EventType
 from esper_exporter.contract.events import DEFAULT_GROUP, Event
-from esper_exporter.contract.fast_path import MAX_CLASSES, prepare, read_at_once
+from esper_exporter.contract.fast_path import (
+    MAX_CLASSES,
+    FastPlan,
+    fast_plan_of,
+    prepare,
+    read_at_once,
+)
 from esper_exporter.contract.payload_schema import plan_of, read_fields
 from esper_exporter.contract.rejection import (
     INVALID_VALUE,
@@ -78,7 +85,10 @@ def read_plainly(obj: Any) -> Event | None:
         sent_name, when, event_id, group_id, seed_id, slot_id, severity, epoch, message, data = raw
         if type(sent_name) is not str:
             sent_name = sent_name._name_ if issubclass(type(sent_name), Enum) else None
-        row = BY_NAME[sent_name]
+        try:
+            name_now, plan, of_update = _ways[sent_name]
+        except KeyError:
+            name_now, plan, of_update = _way(BY_NAME[sent_name], sent_name)
         if not type(event_id) is type(group_id) is type(severity) is type(message) is str:
             return None
         texts = f"{event_id}{group_id}{severity}{message}"
@@ -98,16 +108,19 @@ def read_plainly(obj: Any) -> Event | None:
             when = datetime.fromisoformat(when)
         if type(when) is not datetime or when.tzinfo is not UTC or when.year < 1970:
             return None
-        payload = read_at_once(row.payload, data)
+        if type(data) is dict:
+            payload = plan.read_dict(data)
+        else:
+            payload = plan.read_stored(plan.getter(type(data))(data))
     except Exception:
         return None
     if payload is None:
         return None
-    if row.payload is TamiyoPolicyUpdatePayload:
+    if of_update:
         _fill_aliases(payload)
     return Event(
         sent_name,
-        row.name,
+        name_now,
         when,
         event_id,
         group_id or DEFAULT_GROUP,
@@ -120,9 +133,23 @@ def read_plainly(obj: Any) -> Event | None:
     )
 
 
+_ways: dict[str, tuple[str, FastPlan, bool]] = {}
+"""By name of an event: its present name, how its payload is read, whether that has aliases."""
+
+
+def _way(row: EventType, sent_name: str) -> tuple[str, FastPlan, bool]:
+    found = row.name, fast_plan_of(row.payload), row.payload is TamiyoPolicyUpdatePayload
+    _ways[sent_name] = found
+    return found
+
+
 def prepare_reading() -> None:
-    """Work out how every type of event is read, before the first comes."""
-    prepare(row.payload for row in TYPES.values())
+    """Work out how every type of event is read: at its first event that would take a training a
+    millisecond."""
+    if not _ways:
+        prepare(row.payload for row in TYPES.values())
+        for sent_name, row in BY_NAME.items():
+            _way(row, sent_name)
 
 
 def _note_envelope(kind: type) -> None:

@@ -89,7 +89,7 @@ class Ingest:
         self._journal = journal
         self._on_batch = on_batch
         self._batch_ended = False
-        self._unix = unix_time if clock is utc_now else lambda: clock().timestamp()
+        self._unix = None if clock is utc_now else lambda: clock().timestamp()
         self._forked = False
         self._reading = _Reading()
         self._in_flight: deque[None] = deque()
@@ -240,7 +240,7 @@ class Ingest:
     def _bring(self, event: Event, begun: float) -> None:
         counts = self._counts
         arrived = unix_time()
-        counts.last_event = arrived if self._unix is unix_time else self._unix()
+        counts.last_event = arrived if self._unix is None else self._unix()
         try:
             if event.ignored:
                 counts.count(counted.FIELDS_IGNORED, by=float(len(event.ignored)))
