@@ -49,10 +49,6 @@ def test_an_incomplete_row_is_an_error_that_says_what_is_missing(
     [
         (EventType("A", Payload, "apply_run.apply_nothing"), "apply_run.apply_nothing, which"),
         (EventType("A", Payload, "apply_none.apply"), "apply_none.apply, which does not exist"),
-        (
-            EventType("A", Payload, "apply_run.apply_trend", latest="no_such"),
-            "RunState.no_such, which does not exist",
-        ),
     ],
 )
 def test_a_row_that_the_state_cannot_apply_is_an_error_that_says_so(

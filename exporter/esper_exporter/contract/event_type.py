@@ -23,7 +23,8 @@ class EventType:
     identity: tuple[str, ...] = ()
     """Payload fields that recognise the same event under another of its names."""
     latest: str | None = None
-    """Attribute of the run's state that holds the payload of the last one, for metrics."""
+    """What metrics call the payload of the last one. Where the run's state has no attribute of that
+    name, it is kept in ``RunState.latest``."""
     payload_optional: bool = False
     group_unreliable: bool = False
     """The trainer emits it with group "default" whatever the run's group is."""

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from esper_exporter.contract.event_table import TYPES
 from esper_exporter.contract.vocabulary import AUX_HEADS, OPS
 from esper_exporter.metrics.families.head_metrics import SOURCE_LATCH_ROWS
 from esper_exporter.metrics.families.run_metrics import RUN_INFO_LABELS
@@ -23,6 +24,7 @@ from esper_exporter.state.aggregator import Aggregator
 from esper_exporter.state.latches import Latch
 
 MAX_LAYERS = 512
+LATEST: dict[str, object] = {row.latest: None for row in TYPES.values() if row.latest is not None}
 
 
 class RunPublisher:
@@ -115,18 +117,8 @@ class RunPublisher:
 
     def _write_run(self) -> None:
         state = self._state
-        roots = self._roots(
-            batch=state.batch,
-            started=state.started,
-            checkpoint=state.checkpoint,
-            trend=state.trend,
-            batch_stats=state.batch_stats,
-            infrastructure=state.infrastructure,
-            memory_warning=state.memory_warning,
-            rollback=state.rollback,
-            degradation=state.degradation,
-            hacking=state.hacking,
-        )
+        of_run = self._roots(started=state.started, batch_stats=state.batch_stats)
+        roots = LATEST | state.latest | of_run
         self._run.write(self._blocks.fillers["run"].values(roots))
         snapshot = state.snapshot
         if state.began and state.has_seeds():

@@ -28,12 +28,16 @@ def handler_of(row: EventType) -> Handler:
         raise IncompleteEventType(
             f"{row.name} is applied by esper_exporter.state.{row.apply}, which does not exist"
         ) from problem
-    if row.latest is not None and row.latest not in RunState.__slots__:
-        raise IncompleteEventType(
-            f"{row.name} is kept as RunState.{row.latest}, which does not exist"
-        )
     handler: Handler = found
-    return handler
+    latest = row.latest
+    if latest is None or latest in RunState.__slots__:
+        return handler
+
+    def keep_and_apply(run: RunState, event: Event, payload: Any) -> None:
+        run.latest[latest] = payload
+        handler(run, event, payload)
+
+    return keep_and_apply
 
 
 _HANDLERS = {row.name: handler_of(row) for row in TYPES.values()}

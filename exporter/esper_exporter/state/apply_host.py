@@ -119,7 +119,6 @@ def apply_batch(run: RunState, event: Event, payload: TolariaBatchPayload) -> No
     run.end_attempt()
     snapshot = run.bare_snapshot
     tamiyo, vitals = snapshot.tamiyo, snapshot.vitals
-    run.batch = payload
     run.batches_completed += 1
     now = event.timestamp.timestamp()
     snapshot.current_episode = payload.episodes_completed
@@ -264,7 +263,6 @@ def apply_rollback(run: RunState, event: Event, payload: TolariaRollbackPayload)
     """
     reason = payload.panic_reason or payload.reason
     run.tallies.add(counted.ROLLBACKS, reason)
-    run.rollback = payload
     env = run.env(payload.env_id)
     if env is None:
         run.tallies.add(counted.EVENTS_OUT_OF_BOUNDS)

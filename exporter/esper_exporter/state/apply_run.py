@@ -85,14 +85,12 @@ def apply_checkpoint_loaded(
 ) -> None:
     """CHECKPOINT_LOADED: the run continues an earlier one."""
     run.tallies.add(counted.CHECKPOINTS_LOADED)
-    run.checkpoint = payload
     run.checkpoint_at = event.timestamp
 
 
 def apply_trend(run: RunState, event: Event, payload: TrendDetectedPayload) -> None:
     """PLATEAU_, DEGRADATION_ and IMPROVEMENT_DETECTED."""
     run.tallies.add(counted.TRENDS, event.type.removesuffix("_DETECTED").lower())
-    run.trend = payload
 
 
 def apply_anomaly(run: RunState, event: Event, payload: AnomalyDetectedPayload) -> None:
@@ -152,7 +150,6 @@ def apply_performance_degradation(
 ) -> None:
     """PERFORMANCE_DEGRADATION: an environment fell below its rolling accuracy."""
     run.tallies.add(counted.PERFORMANCE_DEGRADATIONS)
-    run.degradation = payload
 
 
 def apply_reward_hacking(
@@ -160,7 +157,6 @@ def apply_reward_hacking(
 ) -> None:
     """REWARD_HACKING_SUSPECTED."""
     run.tallies.add(counted.REWARD_HACKING, payload.pattern)
-    run.hacking = payload
 
 
 def apply_episode_outcome(run: RunState, event: Event, payload: EpisodeOutcomePayload) -> None:
@@ -215,7 +211,6 @@ def _durations_of(phases: tuple[str, ...]) -> HistogramRow:
 def apply_memory_warning(run: RunState, event: Event, payload: MemoryWarningPayload) -> None:
     """MEMORY_WARNING."""
     run.tallies.add(counted.MEMORY_WARNINGS)
-    run.memory_warning = payload
 
 
 def apply_allocator_stats(run: RunState, event: Event, payload: AllocatorStatsPayload) -> None:
@@ -227,7 +222,6 @@ def apply_infrastructure(
     run: RunState, event: Event, payload: InfrastructureSnapshotPayload
 ) -> None:
     """INFRASTRUCTURE_SNAPSHOT: torch.compile, memory and step times, every N batches."""
-    run.infrastructure = payload
     run.see_memory(of_infrastructure(payload))
     for phase, times in (payload.phase_times_ms or {}).items():
         for milliseconds in times:

@@ -14,23 +14,13 @@ from esper_exporter.contract.analytics import (
     RewardComponentsTelemetry,
 )
 from esper_exporter.contract.events import Event
-from esper_exporter.contract.infra import (
-    InfrastructureSnapshotPayload,
-    MemoryWarningPayload,
-)
 from esper_exporter.contract.simic import (
-    CheckpointLoadedPayload,
     EpisodeOutcomePayload,
-    PerformanceDegradationPayload,
-    RewardHackingSuspectedPayload,
     TrainingStartedPayload,
-    TrendDetectedPayload,
 )
 from esper_exporter.contract.tamiyo import TamiyoPolicyUpdatePayload
 from esper_exporter.contract.tolaria import (
-    TolariaBatchPayload,
     TolariaEpochPayload,
-    TolariaRollbackPayload,
 )
 from esper_exporter.contract.vocabulary import HEADS
 from esper_exporter.state import counted
@@ -188,16 +178,10 @@ class RunState:
     recent_events: deque[tuple[Event, int]] = field(
         default_factory=lambda: deque(maxlen=EVENT_LOG_LENGTH)
     )
-    batch: TolariaBatchPayload | None = None
+    latest: dict[str, object] = field(default_factory=dict)
+    """Payloads of the last events, by the name that their row of the table of events has for it."""
     batch_stats: AnalyticsSnapshotPayload | None = None
-    trend: TrendDetectedPayload | None = None
     torch_memory: dict[str, TorchMemory] = field(default_factory=dict)
-    infrastructure: InfrastructureSnapshotPayload | None = None
-    memory_warning: MemoryWarningPayload | None = None
-    checkpoint: CheckpointLoadedPayload | None = None
-    rollback: TolariaRollbackPayload | None = None
-    degradation: PerformanceDegradationPayload | None = None
-    hacking: RewardHackingSuspectedPayload | None = None
     checkpoint_at: datetime | None = None
     td_advantages: dict[int, float] = field(default_factory=dict)
     observed: bool = False
@@ -284,7 +268,7 @@ class RunState:
     @property
     def batch_ended(self) -> bool:
         """Whether a batch of episodes has ended."""
-        return self.batch is not None or (self.given and bool(self.bare_snapshot.current_batch))
+        return "batch" in self.latest or (self.given and bool(self.bare_snapshot.current_batch))
 
     @property
     def episode_ended(self) -> bool:
