@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from itertools import pairwise
+from pathlib import Path
+from unittest.mock import MagicMock
 
 import pytest
+from benchmarks.chaos.__main__ import faults_seconds
 from benchmarks.chaos.checks import gaps
-from benchmarks.chaos.faults import Fault
+from benchmarks.chaos.faults import Fault, faults
 from benchmarks.chaos.messages import Message, Reported, judge, longest_silence
 from benchmarks.chaos.schedule import schedule
 
+ROOT = Path(__file__).parents[1]
 NAN = {"alertname": "EsperHeadNonFiniteLatched", "run_id": "r"}
 DOWN = {"alertname": "EsperAgentDown", "instance": "n"}
 
@@ -81,3 +86,18 @@ def test_with_little_time_only_faults_that_touch_different_things_overlap() -> N
     assert all(start + one.seconds <= 300.0 for start, one in plan)
     with pytest.raises(ValueError, match="too few"):
         schedule(chosen, 190.0, seed=2)
+
+
+def test_all_faults_find_room_in_the_time_that_the_makefile_gives_them() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    given = re.search(r"ARGS='--minutes (\d+) --interval (\d+)'", makefile)
+    assert given is not None
+    seconds = faults_seconds(float(given[1]), float(given[2]))
+    for seed in range(1, 4):
+        plan = schedule(faults(MagicMock()), seconds, seed)
+        assert len(plan) == 15
+        outage = next(at for at, one in plan if one.name.startswith("Alertmanager is away"))
+        for at, other in plan:
+            if not {*other.touches} & {"killed", "vanished", "raises", "nan-and-killed", "c"}:
+                continue
+            assert at > outage + 120.0 or at + other.seconds + other.rest < outage

@@ -96,6 +96,16 @@ def table(
     return lines
 
 
+def around(interval: float) -> tuple[float, float]:
+    """Seconds before the first fault and after the last, of scrapes every ``interval``."""
+    return WARM_INTERVALS * interval, SETTLE_SECONDS + SETTLE_INTERVALS * interval
+
+
+def faults_seconds(minutes: float, interval: float) -> float:
+    """What a trial of so many minutes leaves for the faults."""
+    return minutes * 60 - sum(around(interval))
+
+
 def try_all(options: argparse.Namespace) -> int:
     """The whole trial; how much was wrong."""
     with fleet(options.interval) as scene:
@@ -106,9 +116,8 @@ def try_all(options: argparse.Namespace) -> int:
         ]
         if options.without:
             chosen = [f for f in chosen if not any(text in f.name for text in options.without)]
-        warm = WARM_INTERVALS * options.interval
-        settle = SETTLE_SECONDS + SETTLE_INTERVALS * options.interval
-        seconds = options.minutes * 60 - warm - settle
+        warm, settle = around(options.interval)
+        seconds = faults_seconds(options.minutes, options.interval)
         plan = schedule(chosen, seconds, options.seed)
         started = time.time()
         time.sleep(warm)

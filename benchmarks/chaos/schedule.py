@@ -10,6 +10,8 @@ from benchmarks.chaos.faults import Fault
 GAP_SECONDS = 30.0
 """Between the mending of a fault and the next fault, at least."""
 TRIES = 10_000
+PLACES = 100
+"""Moments tried for one fault beside the others before all are placed anew."""
 
 
 def schedule(faults: Sequence[Fault], seconds: float, seed: int) -> list[tuple[float, Fault]]:
@@ -26,8 +28,8 @@ def schedule(faults: Sequence[Fault], seconds: float, seed: int) -> list[tuple[f
         if spare >= 0:
             places = _in_sequence(order, spare, numbers)
         else:
-            places = [(numbers.uniform(0, max(0, seconds - f.seconds)), f) for f in order]
-        if all(f.seconds <= seconds for f in order) and not _clash(places):
+            places = _beside(order, seconds, numbers)
+        if len(places) == len(order) and not _clash(places):
             return sorted(places, key=lambda place: place[0])
     raise ValueError(f"{seconds:.0f} s are too few for these faults")
 
@@ -45,9 +47,27 @@ def _in_sequence(
     return found
 
 
+def _beside(
+    order: Sequence[Fault], seconds: float, numbers: random.Random
+) -> list[tuple[float, Fault]]:
+    """Each at a moment of its own, the long ones first; without those that found no room."""
+    places: list[tuple[float, Fault]] = []
+    for fault in sorted(order, key=lambda each: -each.seconds - each.rest):
+        for _ in range(PLACES if fault.seconds <= seconds else 0):
+            place = (numbers.uniform(0, seconds - fault.seconds), fault)
+            if not _clash([place, *places]):
+                places.append(place)
+                break
+    return places
+
+
 def _clash(places: Sequence[tuple[float, Fault]]) -> bool:
     return any(
-        set(one.touches) & set(other.touches)
+        (
+            {*one.touches} & {*other.touches}
+            or {*one.apart} & {*other.touches}
+            or {*one.touches} & {*other.apart}
+        )
         and start < then + other.seconds + other.rest
         and then < start + one.seconds + one.rest
         for number, (start, one) in enumerate(places)
