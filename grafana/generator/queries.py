@@ -118,7 +118,7 @@ def grown(name: str, labels: tuple[str, ...], scope: str = SCOPE, /, **matchers:
     def growth(selector: str) -> str:
         now = once(name, f"last_over_time({selector}[$__interval])")
         before = once(name, f"last_over_time({selector}[1h] offset $__interval)")
-        return f"({now} - ({before} or 0 * {now})) >= 0 or {now}"
+        return f"{now} - {before} >= 0 or {now}"
 
     return total(name, labels, growth, scope, **matchers)
 
