@@ -93,11 +93,13 @@ class EventIdFilter:
 
     def seen(self, event_id: str) -> bool:
         """Whether this id came before; from now on it did."""
-        ids, order = self._ids, self._order
-        if event_id in ids:
+        ids = self._ids
+        known = len(ids)
+        ids.add(event_id)  # not looked up first: the place in memory is mostly far away
+        if len(ids) == known:
             return True
-        if len(order) == MAX_IDS:
+        order = self._order
+        if known == MAX_IDS:
             ids.discard(order[0])
         order.append(event_id)
-        ids.add(event_id)
         return False

@@ -105,6 +105,8 @@ def _of_payload(payload: type[msgspec.Struct]) -> Fits | None:
 def _of_mapping(key: Any, item: Any) -> Fits | None:
     of_item = _of_items(item)
     if key in NAMES:
+        if item is str:
+            return _named_texts_fit
         if of_item is None:
             return lambda value: "".join(value).isascii()
         return lambda value: "".join(value).isascii() and of_item(value.values())
@@ -142,6 +144,14 @@ def _only_text(items: tuple[Any, ...]) -> int | None:
     if len(places) != 1 or items[-1] is Ellipsis or without_none(items[places[0]])[0] is not str:
         return None
     return places[0]
+
+
+def _named_texts_fit(value: dict[str, Any]) -> bool:
+    texts = value.values()
+    if not TEXT.issuperset(map(type, texts)):
+        return False
+    joined = "".join((*value, *texts))
+    return joined.isascii() and (len(joined) <= MAX_LABEL or max(map(len, texts)) <= MAX_LABEL)
 
 
 def _all_fit(texts: Collection[Any]) -> bool:
