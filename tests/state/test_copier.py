@@ -6,7 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from esper_exporter.state.copier import copier
+from esper_exporter.state.copier import copier, twin
+from esper_exporter.state.rewards import RewardComponents
 
 
 def test_all_that_was_reported_is_copied_and_nothing_else() -> None:
@@ -20,3 +21,11 @@ def test_all_that_was_reported_is_copied_and_nothing_else() -> None:
 def test_what_is_no_name_is_refused(names: dict[str, str]) -> None:
     with pytest.raises(ValueError, match="no names"):
         copier(names)
+
+
+def test_a_twin_is_equal_and_changes_by_itself() -> None:
+    components = RewardComponents(total=2.0, last_action="WAIT")
+    other = twin(components)
+    assert other == components
+    other.total = 3.0
+    assert components.total == 2.0

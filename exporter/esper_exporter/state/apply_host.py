@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from bisect import insort
-from copy import copy
 from dataclasses import replace
 from operator import attrgetter
 
@@ -18,7 +17,7 @@ from esper_exporter.contract.vocabulary import OPS
 from esper_exporter.state import counted
 from esper_exporter.state.apply_analytics import see_observations
 from esper_exporter.state.attribution import CounterfactualSnapshot, ShapleySnapshot
-from esper_exporter.state.copier import copier
+from esper_exporter.state.copier import copier, twin
 from esper_exporter.state.environment import EnvState
 from esper_exporter.state.lifecycle import SeedState, new_seed
 from esper_exporter.state.rewards import RewardComponents
@@ -210,7 +209,7 @@ def _falling(record: BestRunRecord) -> float:
 
 def _ended_episode(env: EnvState) -> EnvState:
     """The environment as its episode ended: `_begin_episode` empties these in place."""
-    ended = copy(env)
+    ended = twin(env)
     ended.seeds = dict(env.seeds)
     ended.reward_history = env.reward_history.copy()
     ended.accuracy_history = env.accuracy_history.copy()

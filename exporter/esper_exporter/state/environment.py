@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import ClassVar
 
@@ -17,6 +17,7 @@ from esper_exporter.health import (
     ENV_STALL_EPOCHS,
 )
 from esper_exporter.state.attribution import CounterfactualSnapshot, ShapleySnapshot
+from esper_exporter.state.copier import twin
 from esper_exporter.state.lifecycle import SeedLifecycleEvent, SeedState
 from esper_exporter.state.rewards import RewardComponents
 
@@ -163,11 +164,12 @@ class EnvState:
             for slot_id, seed in self.seeds.items()
             if seed.stage in CONTRIBUTING_STAGES
         }
-        self.best_reward_components = replace(self.reward_components)
+        self.best_reward_components = twin(self.reward_components)
         matrix = self.counterfactual_matrix
-        self.best_counterfactual_matrix = (
-            replace(matrix, configs=list(matrix.configs)) if matrix.slot_ids else None
-        )
+        self.best_counterfactual_matrix = None
+        if matrix.slot_ids:
+            self.best_counterfactual_matrix = twin(matrix)
+            self.best_counterfactual_matrix.configs = list(matrix.configs)
         self.best_action_history = list(self.action_history)
         self.peak_cumulative_reward = self.cumulative_reward
         self.best_blueprint_spawns = dict(self.blueprint_spawns)
