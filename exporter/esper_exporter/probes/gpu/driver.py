@@ -120,8 +120,9 @@ class Gpu(Protocol):
     def identity(self) -> Identity: ...
 
     def read(self, field: str) -> Cells:
-        """Read a field's values; empty where the GPU reports "not known". Raises ReadError, with
-        ``not_supported`` for a field that the GPU lacks."""
+        """Read a field's values, by the metrics of `metrics.families.gpu_metrics` that show them;
+        empty where the GPU reports "not known". Raises ReadError, with ``not_supported`` for a
+        field that the GPU lacks."""
         ...
 
     def instances(self) -> Sequence[MigInstance]:
