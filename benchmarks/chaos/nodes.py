@@ -1,4 +1,4 @@
-"""The simulated nodes: an agent, its trainings, and disks that can be filled, each of its own."""
+"""The simulated nodes: each with an agent, its trainings, and disks that can be filled."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ def _in_sequence(
 def _beside(
     order: Sequence[Fault], seconds: float, numbers: random.Random
 ) -> list[tuple[float, Fault]]:
-    """Each at a moment of its own, the long ones first; without those that found no room."""
+    """Each at its own time, the long ones first; without those that found no room."""
     places: list[tuple[float, Fault]] = []
     for fault in sorted(order, key=lambda each: -each.seconds - each.rest):
         for _ in range(PLACES if fault.seconds <= seconds else 0):

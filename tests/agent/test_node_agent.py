@@ -140,7 +140,7 @@ def test_a_part_of_the_page_is_chosen_by_run_and_rank(node: Node) -> None:
 @pytest.mark.parametrize(
     "steps", [("sigkill",), ("sigsegv",), ("sigabrt",), ("exit", "3")], ids=lambda each: each[0]
 )
-def test_a_process_that_died_without_a_word_stays_with_its_latch(
+def test_a_killed_process_stays_on_the_page_with_its_latch(
     node: Node, steps: tuple[str, ...]
 ) -> None:
     node.train("night-7", "nan", "op", *steps).wait(timeout=60)
@@ -154,7 +154,7 @@ def test_a_process_that_died_without_a_word_stays_with_its_latch(
     assert values(page, "esper_run_exit_code") == []
 
 
-def test_a_process_that_said_why_it_ended_keeps_its_word(node: Node) -> None:
+def test_the_reason_that_a_process_reported_is_kept(node: Node) -> None:
     agent = node.look()
     agent.start()
     try:
@@ -167,7 +167,7 @@ def test_a_process_that_said_why_it_ended_keeps_its_word(node: Node) -> None:
         agent.close()
 
 
-def test_a_good_end_goes_when_everybody_has_seen_it(node: Node) -> None:
+def test_a_good_end_leaves_the_page_once_every_scraper_has_fetched_it(node: Node) -> None:
     agent = node.look()
     agent.start()
     try:
@@ -184,7 +184,7 @@ def test_a_good_end_goes_when_everybody_has_seen_it(node: Node) -> None:
         agent.close()
 
 
-def test_gauges_of_the_moment_go_when_the_end_was_seen_and_the_fault_stays(node: Node) -> None:
+def test_live_gauges_leave_the_page_after_the_end_and_the_fault_stays(node: Node) -> None:
     node.train("night-7", "nan", "op", "update", "7", "ready", "sigkill").wait(timeout=60)
     page = node.page()
     assert value(page, "esper_tamiyo_policy_loss", run_id="night-7") == 0.1
@@ -210,7 +210,7 @@ def test_a_dead_page_is_retired_after_its_time(node: Node) -> None:
     assert not list(node.share.glob("[0-9]*"))
 
 
-def test_a_new_agent_knows_what_the_one_before_knew(node: Node) -> None:
+def test_a_new_agent_keeps_the_ended_processes_of_the_one_before(node: Node) -> None:
     node.train("night-7", "nan", "op", "sigkill").wait(timeout=60)
     first = value(node.page(), "esper_run_end_timestamp_seconds")
     node.agent = None

@@ -129,7 +129,7 @@ def _stored(samples: Path, tmp_path: Path) -> None:
     )
 
 
-def test_a_rarely_scraped_run_is_not_said_to_be_what_it_was_not(
+def test_no_cause_is_invented_for_a_rarely_scraped_run(
     tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]
 ) -> None:
     """At one sample in five seconds most updates are on no sample."""

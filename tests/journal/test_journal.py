@@ -260,7 +260,7 @@ def test_a_full_disk_stops_the_journal_and_not_the_training(
     assert count(tmp_path) >= 100
 
 
-def test_without_a_journal_the_page_says_nothing_of_one() -> None:
+def test_without_a_journal_the_page_has_no_metric_of_one() -> None:
     exporter = Exporter(port=0, state_dir="off", watch_process=False)
     assert b"esper_exporter_journal_active" not in exporter.render()
 

@@ -130,7 +130,7 @@ def test_a_view_has_a_row_for_each_of_its_events_under_every_name(name: str, vie
             assert total([value for (value,) in found]) == pytest.approx(expected)
 
 
-def test_a_happening_that_is_emitted_under_both_names_is_one_row(tmp_path: Path) -> None:
+def test_an_event_emitted_under_both_names_is_one_row(tmp_path: Path) -> None:
     with recording("run2b") as path:
         events = events_of(path)
     new = dict(ALIASES)
@@ -192,7 +192,7 @@ def test_a_folder_of_runs_is_read_whatever_its_files_are_compressed_with(
     assert connection.execute("SELECT DISTINCT run_dir FROM runs").fetchall() == [("seed 1",)]
 
 
-def test_a_hostile_file_is_counted_and_not_believed(tmp_path: Path) -> None:
+def test_bad_lines_of_a_hostile_file_are_counted(tmp_path: Path) -> None:
     with recording("run2b") as path:
         good = gzip.decompress(path.read_bytes()).splitlines()
     bad = [

@@ -119,7 +119,7 @@ def test_without_a_directory_requests_wait_in_memory() -> None:
     assert queue.drain() == [b"one", b"two"]
 
 
-def test_memory_has_a_limit_of_its_own() -> None:
+def test_requests_in_memory_have_their_own_limit() -> None:
     queue = Queue(None, max_bytes=1 << 30)
     queue.put(b"a" * (module.MEMORY_BYTES - 1), b"bb")
     assert queue.dropped == [("bytes", module.MEMORY_BYTES - 1)]

@@ -193,7 +193,7 @@ ENDS = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ENDS)
-def test_however_a_process_ends_its_receiver_knows(tmp_path: Path, how: str) -> None:
+def test_the_receiver_gets_the_end_however_the_process_ends(tmp_path: Path, how: str) -> None:
     name, reason = ENDS[how]
     with fake_receiver() as receiver:
         running = process(how, receiver, tmp_path)

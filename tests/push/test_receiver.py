@@ -61,7 +61,7 @@ def test_retry_after_may_be_a_date() -> None:
     assert 0 < outcome.wait <= 61
 
 
-def test_nobody_there_and_no_answer_are_worth_another_try() -> None:
+def test_a_refused_connection_and_a_timeout_are_retried() -> None:
     url = f"http://127.0.0.1:{free_port()}/api/v1/write"
     assert Receiver(client_config(url, None)).send(BODY).reason == "connection"
     with fake_receiver() as receiver:
