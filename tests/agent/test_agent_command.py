@@ -116,7 +116,7 @@ def test_nothing_new_to_fetch_ends_at_once(agents: Start, tmp_path: Path) -> Non
     assert "staying" not in (tmp_path / "log").read_text()
 
 
-def test_a_second_agent_waits_until_the_first_ends_then_serves(agents: Start, tmp_path: Path) -> None:
+def test_a_second_agent_waits_for_the_first_then_serves(agents: Start, tmp_path: Path) -> None:
     port = str(free_port())
     first = agents("--port", port)
     url_of(tmp_path / "log")
