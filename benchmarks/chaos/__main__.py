@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import time
 from collections import defaultdict
@@ -177,6 +178,9 @@ def main() -> int:
         print("· not run: it needs root, and libfaketime (apt-get install faketime)")
         print("not proven here: that each fault of a fleet is reported once, and nothing else")
         return 0
+    # Ended from outside, it ends its servers and trainings too, also where a shell ignores Ctrl-C.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.default_int_handler)
     return int(try_all(options) > 0)
 
 
