@@ -86,26 +86,25 @@ test-all: test
 	@scripts/cluster-slurm
 	@scripts/cluster-store
 	@deploy/image
-	@$(BIN)/python -m benchmarks.upgrades
+	@$(MAKE) cluster-upgrades ARGS=
 	@$(MAKE) cluster-chaos ARGS='--minutes 25 --interval 5'
 	@$(MAKE) cluster-scale ARGS='--targets 10 100 --slim'
 	@$(BIN)/python scripts/check_dashboard_schema.py
 
 cluster-chaos:
 	$(SETUP) dev $(PYTHON)
-	@scripts/debian-packages prometheus:prometheus prometheus-alertmanager:prometheus-alertmanager victoria-metrics:victoria-metrics faketime:faketime
-	@$(BIN)/python -m benchmarks.chaos $(ARGS)
+	@scripts/when-installed 'each fault of a fleet is reported once, and nothing else' \
+	    prometheus:prometheus prometheus-alertmanager:prometheus-alertmanager victoria-metrics:victoria-metrics faketime:faketime \
+	    -- $(BIN)/python -m benchmarks.chaos $(ARGS)
 
 cluster-scale:
 	$(SETUP) dev $(PYTHON)
-	@scripts/debian-packages prometheus:prometheus
-	@$(BIN)/python -m benchmarks.fleet $(ARGS)
+	@scripts/when-installed 'what fleets of runs cost a Prometheus' prometheus:prometheus -- $(BIN)/python -m benchmarks.fleet $(ARGS)
 	@$(BIN)/python -m benchmarks.scale_model
 
 cluster-upgrades:
 	$(SETUP) dev $(PYTHON)
-	@scripts/debian-packages prometheus:promtool
-	@$(BIN)/python -m benchmarks.upgrades $(ARGS)
+	@scripts/when-installed 'versions beside each other: agents, exporters, state, rules' prometheus:promtool -- $(BIN)/python -m benchmarks.upgrades $(ARGS)
 
 image:
 	$(SETUP) dev $(PYTHON)

@@ -81,6 +81,7 @@ def main() -> int:
     version = sys.argv[1] if len(sys.argv) > 1 else VERSION
     if shutil.which("npm") is None:
         print("not run: npm is missing; apt-get install npm")
+        print("not proven here: the dashboards are valid by Grafana's own types")
         return 0
     with tempfile.TemporaryDirectory() as name:
         validator = Draft7Validator(schema(Path(name), version))
