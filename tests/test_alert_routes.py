@@ -345,13 +345,13 @@ def test_the_cause_leads_in_title_and_text(tmp_path: Path) -> None:
             "runbook_url": "alerts/runbooks/EsperRunFailed.md",
             "dashboard_url": "/d/esper-fleet",
         },
-        "startsAt": "2026-01-02T03:04:05Z",
+        "startsAt": "2026-01-02T05:04:05+02:00",
     }
     title = rendered("esper.title", tmp_path / "title", beside=[failed]).strip()
     assert title.startswith("[FIRING: 2 alerts] EsperHeadNonFiniteLatched: head op nan, run r1")
     text = rendered("esper.text", tmp_path / "text", beside=[failed])
     assert text.index("head op produced nan") < text.index("Run r1 has failed: oom")
-    assert "It ended.\nOn 8 ranks.\nWhere:\nSince" in text
+    assert "It ended.\nOn 8 ranks.\nWhere:\nSince 2026-01-02 03:04:05 UTC.\n" in text
     assert "Dashboard: http://127.0.0.1:3000/d/esper-fleet?from=1767321245000" in text
 
 
