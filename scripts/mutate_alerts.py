@@ -1,9 +1,9 @@
 """Change alerting and recording rules one place at a time, and see whether a promtool test notices.
 
-usage: mutate_alerts.py [FILE …]
+usage: mutate_alerts.py [NAME …]
 
-FILE is the name of a rule file, such as run.yml; all of them when there is none. Prints the
-survivors and the share that was killed. A rule is tried with those that record what it
+NAME is that of a file of rules, such as run.yml, or of a rule; all of them when there is none.
+Prints the survivors and the share that was killed. A rule is tried with those that record what it
 reads and those that read what it records. Exits 1 below 95 %, where alerts/tests/SURVIVORS.md and
 the survivors are not the same, and where a test fails before anything is changed.
 """
@@ -211,6 +211,10 @@ def _every_group() -> dict[str, list[dict[str, Any]]]:
     }
 
 
+NOTICED: Counter[tuple[str, int]] = Counter()
+"""How many changes of a rule each test file has noticed."""
+
+
 def _fails(path: Path, changed: dict[str, Any] | None, name: str) -> bool:
     """Whether a test of a rule fails, or of one that reads it, once the rule is ``changed``."""
     rules = [
@@ -220,7 +224,9 @@ def _fails(path: Path, changed: dict[str, Any] | None, name: str) -> bool:
     needed = _recording(rules, read_by | _named_beside(rules, read_by))
     with tempfile.TemporaryDirectory() as folder:
         mutated, test = Path(folder) / "rules.yml", Path(folder) / "test.yml"
-        for tests in every_test():
+        # What noticed most changes of this rule first.
+        order = sorted(enumerate(every_test()), key=lambda each: -NOTICED[name, each[0]])
+        for number, tests in order:
             files = [Path(each).name for each in tests["rule_files"]]
             if path.name not in files:
                 continue
@@ -233,6 +239,8 @@ def _fails(path: Path, changed: dict[str, Any] | None, name: str) -> bool:
             expressions = yaml.safe_dump(kept, width=10_000)
             present = {_name(rule) for group in kept for rule in group["rules"]}
             about = _about(tests, read_by & present, present, expressions)
+            if not about["tests"]:
+                continue
             for group in kept:
                 group["rules"] = [
                     changed if changed and _name(rule) == name else rule for rule in group["rules"]
@@ -244,6 +252,7 @@ def _fails(path: Path, changed: dict[str, Any] | None, name: str) -> bool:
             if done.returncode:
                 if changed is None:
                     print(f"{name} fails unchanged: {done.stdout}{done.stderr}", file=sys.stderr)
+                NOTICED[name, number] += 1
                 return True
     return False
 
@@ -266,8 +275,8 @@ def explained() -> set[tuple[str, str]]:
 
 
 def main() -> int:
-    files = sys.argv[1:]
-    every = [mutant for mutant in mutants() if not files or mutant.path.name in files]
+    names = set(sys.argv[1:])
+    every = [each for each in mutants() if not names or names & {each.path.name, each.rule}]
     known = {each for each in explained() if each[0] in {mutant.rule for mutant in every}}
     survivors: set[tuple[str, str]] = set()
     with ThreadPoolExecutor(2) as pool:
