@@ -54,6 +54,8 @@ ROWS = {
     "": "Process and Python",
 }
 MOST_LINES = 12
+A_SECOND = "suffix: /s"
+"""What a counter is shown as."""
 
 
 def dashboard(others: Iterable[Dashboard]) -> Dashboard:
@@ -91,13 +93,14 @@ def _domain(metric: Metric) -> str:
 
 def _unit(metric: Metric) -> str:
     words = metric.name.removesuffix("_total").split("_")
-    return "short" if metric.kind == "counter" else UNITS.get(words[-1], "short")
+    return A_SECOND if metric.kind == "counter" else UNITS.get(words[-1], "short")
 
 
 def _panel(metric: Metric) -> Panel:
     """A family over time: the highest of its ranks, a counter a second, a histogram's mean."""
     column_labels = {label for each in columns_of(metric) for label, _ in each.labels} - {"le"}
-    own = tuple(label for label in (*metric.labels, *column_labels) if label not in (*RUN, "rank"))
+    labels = dict.fromkeys((*metric.labels, *sorted(column_labels)))
+    own = tuple(label for label in labels if label not in (*RUN, "rank"))
     of_run = "run_id" in metric.labels
     grouped = "group_id" in metric.labels
     owner: tuple[str, ...] = (RUN if grouped else RUN[:1]) if of_run else ("instance",)
