@@ -110,6 +110,7 @@ ROWS = (
     Row(
         "What happened",
         (
+            ALERTS,
             timeline(
                 "Runs over time",
                 STATE_OVER_TIME,
@@ -120,7 +121,6 @@ ROWS = (
                 width=14,
                 height=12,
             ),
-            ALERTS,
             timeline(
                 "Alerts over time",
                 f"max by (alertname) ({FIRING})",
@@ -128,7 +128,8 @@ ROWS = (
                 "When which alert fired, for any run. Good: empty. What began first is the likely"
                 " cause; the alert's runbook says what to do.",
                 values(value(1, "firing", BAD)),
-                height=7,
+                width=10,
+                height=12,
             ),
         ),
     ),

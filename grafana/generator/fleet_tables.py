@@ -175,8 +175,8 @@ ALERTS = table(
     ),
     "Alerts of esper that fire at the end of the time range. Good: an empty table. Each alert has a"
     " runbook of its name under alerts/runbooks.",
-    width=10,
-    height=12,
+    width=24,
+    height=8,
     hidden=("Count",),
     key_properties={
         "Severity": (
@@ -191,7 +191,7 @@ ALERTS = table(
             ("custom.cellOptions", {"type": "color-text"}),
             ("custom.width", 105),
         ),
-        "Alert": (("custom.width", 215),),
+        "Alert": (("custom.width", 240),),
         "Head": (
             ("custom.width", 80),
             ("links", [to_board("esper-heads", "This head", run="Run", head="Head")]),
@@ -204,7 +204,7 @@ ALERTS = table(
             ("links", [to_board("esper-exporter", "Exporter", instance="Instance"), PAGE_LINK]),
         ),
         "Run": (
-            ("custom.width", 150),
+            ("custom.width", 230),
             (
                 "links",
                 [

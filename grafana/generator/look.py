@@ -41,9 +41,15 @@ THING_COLORS = (
     "#a0693a",
     "#00b8b8",
     "#7a86c8",
+    "#d8b98a",
+    "#b3e0ff",
+    "#e2c6f5",
+    "#8a9a3c",
+    "#f7f3d0",
+    "#b84fd8",
 )
-"""Of runs and environments, by the last character of the name: ten digits, ten colours, and neither
-red nor green, which would say that one is ill or well."""
+"""Of runs and environments, by their names; neither red nor green, which would say that one is ill
+or well."""
 
 OP_COLORS = {
     "WAIT": "#8a8d96",

@@ -43,9 +43,9 @@ HOT, TOO_HOT = 80.0, 90.0
 
 SHORT_UUID: Json = {
     "id": "renameByRegex",
-    "options": {"regex": "^(.*)GPU-(\\w{4})[\\w-]*(.*)$", "renamePattern": "$1$2$3"},
+    "options": {"regex": "^(.*)(?:GPU|MIG)-[\\w-]*([\\w-]{4})(.*)$", "renamePattern": "$1$2$3"},
 }
-"""Four digits tell GPUs of several nodes apart."""
+"""The last four digits tell GPUs of several nodes apart."""
 
 
 def gpu(name: str, aggregation: str = "max", *labels: str, **matchers: str) -> str:
@@ -190,15 +190,15 @@ GPUS = table(
     worst_first="Score",
     key_properties={
         "Node": (
-            ("custom.width", 150),
+            ("custom.width", 230),
             ("links", [to_board("esper-exporter", "Exporter", instance="Node"), PAGE_LINK]),
         ),
         "GPU": (
             ("custom.width", 60),
             ("links", [to_board("esper-gpu", "This GPU", gpu="GPU", instance="Node")]),
         ),
-        "Model": (("custom.width", 170),),
-        "UUID": (("custom.width", 120),),
+        "Model": (("custom.width", 150),),
+        "UUID": (("custom.width", 330),),
     },
     order=(
         "Node",

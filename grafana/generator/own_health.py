@@ -184,7 +184,10 @@ PROCESSES = table(
     " half a second, taking in an event below a millisecond.",
     height=8,
     hidden=("Info",),
-    key_properties={"Instance": (("custom.width", 150), ("links", [PAGE_LINK]))},
+    key_properties={
+        "Job": (("custom.width", 90),),
+        "Instance": (("custom.width", 230), ("links", [PAGE_LINK])),
+    },
     sort=(("Up", False),),
 )
 

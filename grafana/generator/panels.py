@@ -121,16 +121,33 @@ def series(
     )
 
 
+BITS = 4
+"""Of the number that stands for a name's colour."""
+
+
 def _colors_of_things() -> tuple[Override, ...]:
-    """By the last digit of the name: run ids end in a time or a number, and perhaps a letter."""
-    found = []
-    for number, color in enumerate(THING_COLORS):
-        letters = "".join(
-            each for each in string.ascii_letters if ord(each) % len(THING_COLORS) == number
+    """By all characters of the name, so that neither what names begin with nor what they end in
+    makes them one: each character stands for the low half of its code, which tells the ten digits
+    apart, and a name for the exclusive or of its characters, a number below 16."""
+    half = {
+        (bit, odd): f"(?={_has_bit(bit, odd)}$)" for bit in range(BITS) for odd in (False, True)
+    }
+    return tuple(
+        Override(
+            "/^" + "".join(half[bit, bool(number >> bit & 1)] for bit in range(BITS)) + "/",
+            (("color", {"mode": "fixed", "fixedColor": color}),),
+            regex=True,
         )
-        properties = (("color", {"mode": "fixed", "fixedColor": color}),)
-        found.append(Override(rf"/({number}\D*|^\D*[{letters}])$/", properties, regex=True))
-    return tuple(found)
+        for number, color in enumerate(THING_COLORS)
+    )
+
+
+def _has_bit(bit: int, odd: bool) -> str:
+    """A pattern of names of which an odd or an even number of characters has a bit."""
+    characters = string.digits + string.ascii_letters
+    having = "".join(each for each in characters if ord(each) >> bit & 1)
+    one = f"[^{having}]*[{having}]"
+    return f"(?:{one}{one})*" + (one if odd else "") + f"[^{having}]*"
 
 
 def timeline(

@@ -27,9 +27,9 @@ CONFIGURATION: Panel = table(
             "Info",
             by("max", (*RUN, *_TEXTS), over_range("last_over_time", select("esper_run_info"))),
         ),
-        column("Learning rate", worst("max", "esper_run_initial_learning_rate")),
+        column("Learning rate", worst("max", "esper_run_initial_learning_rate"), width=120),
         column("Clip range", worst("max", "esper_run_clip_ratio")),
-        column("Entropy coef.", worst("max", "esper_run_initial_entropy_coefficient")),
+        column("Entropy coef.", worst("max", "esper_run_initial_entropy_coefficient"), width=120),
         column("Envs", worst("max", "esper_run_environments"), decimals=0),
         column("Batches", worst("max", "esper_run_batches"), decimals=0),
         column("Epochs", worst("max", "esper_run_episode_epochs"), decimals=0),
@@ -39,4 +39,9 @@ CONFIGURATION: Panel = table(
     " not tell is a dash.",
     height=5,
     hidden=("Info",),
+    key_properties={
+        "Run": (("custom.width", 230),),
+        "Task": (("custom.width", 130),),
+        "Reward mode": (("custom.width", 120),),
+    },
 )

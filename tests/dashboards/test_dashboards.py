@@ -160,3 +160,25 @@ def test_links_lead_to_dashboards_and_variables_that_there_are() -> None:
                 assert uid in BOARDS, url
                 there = {variable["name"] for variable in BOARDS[uid]["templating"]["list"]}
                 assert set(re.findall(r"var-(\w+)=", query)) <= there, url
+
+
+def color_of(name: str) -> str:
+    """The colour of a run's line in the fleet's graphs; there must be one."""
+    (panel,) = (each for each in panels(BOARDS["esper-fleet"]) if each["title"] == "Mean return")
+    (color,) = (
+        override["properties"][0]["value"]["fixedColor"]
+        for override in panel["fieldConfig"]["overrides"]
+        if re.search(override["matcher"]["options"].strip("/"), name)
+    )
+    return str(color)
+
+
+@pytest.mark.parametrize(
+    "name", ["run-{}", "{}", "2026-11-2{}-lr3e-4", "seed{}/shaped", "run-20261121T20563{}Z"]
+)
+def test_runs_whose_names_differ_in_one_digit_have_different_colors(name: str) -> None:
+    assert len({color_of(name.format(digit)) for digit in range(10)}) == 10
+
+
+def test_a_run_without_digits_has_a_color() -> None:
+    assert color_of("baseline") != color_of("baseline-b")
