@@ -236,56 +236,33 @@ def _port(value: Any) -> int | None:
     return None if value == OFF else _whole(value)
 
 
-_NUMBER = (_whole, "a whole number")
-_TIME = (_real, "a number of seconds")
-_SWITCH = (_flag, "yes or no (1/0, true/false, on/off)")
-_WORDS = (_text, "text")
-_FILE = (_path, "a path")
+_Reader = tuple[Callable[[Any], Any], str]
+"""What reads a value, from an argument or a variable's text, and what that has to be."""
 
-_KINDS: dict[str, tuple[Callable[[Any], Any], str]] = {
+_BY_TYPE: dict[str, _Reader] = {
+    "int": (_whole, "a whole number"),
+    "float": (_real, "a number of seconds"),
+    "bool": (_flag, "yes or no (1/0, true/false, on/off)"),
+    "str": (_text, "text"),
+    "Path": (_path, "a path"),
+}
+_SPECIAL: dict[str, _Reader] = {
     "port": (_port, "a whole number, or off"),
-    "host": _WORDS,
-    "run_id": _WORDS,
-    "job_id": _WORDS,
-    "job_partition": _WORDS,
-    "job_user": _WORDS,
-    "web_config": _FILE,
-    "unix_socket": _FILE,
     "allowed_hosts": (_names, "host names"),
-    "strict": _SWITCH,
-    "max_series": _NUMBER,
     "share": (_directory, "a path, or off"),
     "state_dir": (_directory, "a path, or off"),
-    "textfile_dir": _FILE,
-    "file_sd": _FILE,
-    "linger": _TIME,
-    "term_linger": _TIME,
-    "watch_process": _SWITCH,
-    "rank": _NUMBER,
     "explosion_norm": (_real, "a number"),
-    "gpu_vitals": _WORDS,
-    "host_vitals": _WORDS,
-    "vitals_interval": _TIME,
-    "gpu_slow_interval": _TIME,
-    "telemetry_dir": _FILE,
-    "checkpoint_dir": _FILE,
-    "journal": _FILE,
-    "journal_max_bytes": _NUMBER,
-    "journal_max_age": _TIME,
-    "push": _WORDS,
-    "push_interval": _TIME,
     "push_labels": (_names, "NAME=VALUE, with commas between them"),
-    "push_config": _FILE,
-    "push_max_bytes": _NUMBER,
-    "push_max_age": _TIME,
-    "push_linger": _TIME,
 }
-"""How each setting is read, from an argument or a variable's text, and what it has to be."""
+_READERS = {
+    each.name: _SPECIAL.get(each.name) or _BY_TYPE[str(each.type).removesuffix(" | None")]
+    for each in fields(Settings)
+}
 
 
 def _read(setting: str, name: str, value: Any) -> Any:
     """A setting's value, or ValueError that calls it ``name``: the argument or the variable."""
-    read, wanted = _KINDS[setting]
+    read, wanted = _READERS[setting]
     try:
         return read(value)
     except (ValueError, TypeError, AttributeError):
@@ -304,7 +281,7 @@ def override(settings: Settings, given: Mapping[str, Any]) -> Settings:
 
 def check_names(given: Mapping[str, Any]) -> None:
     """Raise TypeError for an argument that is no setting."""
-    unknown = [name for name in given if name not in _KINDS]
+    unknown = [name for name in given if name not in _READERS]
     if unknown:
         raise TypeError(f"Exporter got an unexpected keyword argument {unknown[0]!r}")
 

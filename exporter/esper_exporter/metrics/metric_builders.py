@@ -63,6 +63,23 @@ def _unit(name: str) -> str:
     return last if last in UNIT_SUFFIXES else ""
 
 
+def _in_block(
+    block: str, name: str, kind: Kind, source: str | tuple[str, ...], help: str, **more: Any
+) -> Metric:
+    """A metric in a row of a block; ``state_label`` is one label more."""
+    extra = (more["state_label"],) if "state_label" in more else ()
+    return Metric(
+        name=name,
+        kind=kind,
+        help=help,
+        block=block,
+        unit=_unit(name),
+        labels=(*BLOCK_LABELS[block], *extra),
+        sources=(source,) if isinstance(source, str) else source,
+        **more,
+    )
+
+
 def gauge(
     block: str,
     name: str,
@@ -74,17 +91,8 @@ def gauge(
     read: Callable[[Any], Any] | None = None,
 ) -> Metric:
     """A gauge in a row of a block."""
-    return Metric(
-        name=name,
-        kind="gauge",
-        help=help,
-        block=block,
-        unit=_unit(name),
-        labels=BLOCK_LABELS[block],
-        sources=(source,) if isinstance(source, str) else source,
-        scale=scale,
-        read=read,
-        zero_is_absent=zero_is_absent,
+    return _in_block(
+        block, name, "gauge", source, help, scale=scale, read=read, zero_is_absent=zero_is_absent
     )
 
 
@@ -98,16 +106,8 @@ def states(
     read: Callable[[Any], Any],
 ) -> Metric:
     """A one-hot gauge: 1 for the current state, 0 for the others."""
-    return Metric(
-        name=name,
-        kind="gauge",
-        help=help,
-        block=block,
-        labels=(*BLOCK_LABELS[block], label),
-        sources=(source,),
-        read=read,
-        states=values,
-        state_label=label,
+    return _in_block(
+        block, name, "gauge", source, help, read=read, states=values, state_label=label
     )
 
 
@@ -116,30 +116,13 @@ def split(
 ) -> Metric:
     """A family in a row of a block with one sample for each value of a label, any of which may be
     absent. A counter if its name ends in ``_total``, else a gauge."""
-    return Metric(
-        name=name,
-        kind="counter" if name.endswith("_total") else "gauge",
-        help=help,
-        block=block,
-        unit=_unit(name),
-        labels=(*BLOCK_LABELS[block], label),
-        sources=(source,),
-        states=values,
-        state_label=label,
-    )
+    kind: Kind = "counter" if name.endswith("_total") else "gauge"
+    return _in_block(block, name, kind, source, help, states=values, state_label=label)
 
 
 def counter_in(block: str, name: str, source: str | tuple[str, ...], help: str) -> Metric:
     """A counter in a row of a block, beside gauges: for counts that are kept elsewhere."""
-    return Metric(
-        name=name,
-        kind="counter",
-        help=help,
-        block=block,
-        unit=_unit(name),
-        labels=BLOCK_LABELS[block],
-        sources=(source,) if isinstance(source, str) else source,
-    )
+    return _in_block(block, name, "counter", source, help)
 
 
 def counter(counted: Counter, source: str, help: str) -> Metric:
