@@ -41,9 +41,7 @@ class Loaded:
 
 
 def connect(
-    source: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
-    *,
-    memory_limit: str = MEMORY,
+    source: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], *, memory_limit: str = MEMORY
 ) -> duckdb.DuckDBPyConnection:
     """A DuckDB connection with the views of `esper_exporter.journal.views` over some sources.
 

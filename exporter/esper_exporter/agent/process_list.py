@@ -15,11 +15,7 @@ import numpy as np
 from esper_exporter.agent.merged_page import Part
 from esper_exporter.agent.owned_file import PageRefused
 from esper_exporter.agent.page_view import RunKey
-from esper_exporter.agent.share_directory import (
-    check_share,
-    process_directories,
-    remove_process,
-)
+from esper_exporter.agent.share_directory import check_share, process_directories, remove_process
 from esper_exporter.agent.tracked_process import TrackedProcess
 
 logger = logging.getLogger("esper_exporter")

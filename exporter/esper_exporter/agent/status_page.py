@@ -55,10 +55,7 @@ def status_page(lines: Iterable[ProcessLine]) -> Answer:
         f"<h1>Training processes of this node</h1>{table}"
         f"<p><a href=/metrics>Metrics</a> · esper-exporter {escape(__version__)}"
     )
-    fields = (
-        (b"content-type", b"text/html; charset=utf-8"),
-        (b"content-security-policy", _POLICY),
-    )
+    fields = ((b"content-type", b"text/html; charset=utf-8"), (b"content-security-policy", _POLICY))
     return Answer(200, body.encode(), fields)
 
 

@@ -16,14 +16,7 @@ from esper_exporter.agent.exit_status import DIED, Exit, read_exit
 from esper_exporter.agent.merged_page import FamilyOrder, MergedPage, Part
 from esper_exporter.agent.page_view import PageView, RunKey
 from esper_exporter.agent.process_identity import ProcessIdentity, lives
-from esper_exporter.agent.share_directory import (
-    CLOSED,
-    DEATH,
-    EXIT,
-    LOCK,
-    identify,
-    write_record,
-)
+from esper_exporter.agent.share_directory import CLOSED, DEATH, EXIT, LOCK, identify, write_record
 from esper_exporter.metrics.exposition import TEXT
 
 WRAPPER_SECONDS = 5.0

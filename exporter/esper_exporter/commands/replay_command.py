@@ -43,9 +43,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         help="stop after line N, counted over all files, bad lines included",
     )
     replay.add_argument(
-        "--follow",
-        action="store_true",
-        help="keep reading the last FILE as it grows, like tail -F",
+        "--follow", action="store_true", help="keep reading the last FILE as it grows, like tail -F"
     )
     replay.add_argument(
         "--once", action="store_true", help="print the final page instead of serving"

@@ -62,9 +62,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         help="your routes and receivers instead of the shipped ones, which send nothing",
     )
     stack.add_argument(
-        "--data",
-        metavar="DIR",
-        help="keep the servers' data in DIR (default: deleted at the end)",
+        "--data", metavar="DIR", help="keep the servers' data in DIR (default: deleted at the end)"
     )
     stack.add_argument("--with-parent", action="store_true", help=argparse.SUPPRESS)
 

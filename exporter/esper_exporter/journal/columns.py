@@ -79,7 +79,7 @@ class Table:
 
 
 _BESIDE: dict[str, dict[str, Shape]] = {
-    "RewardComponentsTelemetry": {"shaped_reward_ratio": "DOUBLE"},
+    "RewardComponentsTelemetry": {"shaped_reward_ratio": "DOUBLE"}
 }
 """Columns that the trainer computes from other fields and writes into its files only."""
 

@@ -52,12 +52,7 @@ def compare(one: RunRecord, other: RunRecord) -> dict[str, Any]:
 
 
 def _named(run: RunRecord) -> dict[str, Any]:
-    return {
-        "run_id": run.run_id,
-        "group_id": run.group_id,
-        "rank": run.rank,
-        "source": run.source,
-    }
+    return {"run_id": run.run_id, "group_id": run.group_id, "rank": run.rank, "source": run.source}
 
 
 def _result(run: RunRecord, name: str) -> Any:

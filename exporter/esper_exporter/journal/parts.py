@@ -18,12 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from esper_exporter.contract.event_table import TYPES
 from esper_exporter.contract.jsonlines import MAX_LINE
-from esper_exporter.contract.rejection import (
-    MALFORMED,
-    MALFORMED_JSON,
-    MISSING_FIELD,
-    UNKNOWN_TYPE,
-)
+from esper_exporter.contract.rejection import MALFORMED, MALFORMED_JSON, MISSING_FIELD, UNKNOWN_TYPE
 from esper_exporter.journal.acceptance import Acceptance
 from esper_exporter.journal.columns import Table, table_of_name, tables
 from esper_exporter.journal.line_batch import Line, LineBatch, is_utf8, select

@@ -16,14 +16,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from esper_exporter.contract.vocabulary import HEADS
-from esper_exporter.journal.record import (
-    Ending,
-    Incident,
-    Nonfinite,
-    Rollback,
-    RunRecord,
-    Update,
-)
+from esper_exporter.journal.record import Ending, Incident, Nonfinite, Rollback, RunRecord, Update
 
 SECONDS = 10.0
 LOOK_BACK = "14d"

@@ -7,14 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from esper_exporter.journal.columns import ENDED, GPU_FAULT, tables
-from esper_exporter.journal.record import (
-    Ending,
-    Incident,
-    Nonfinite,
-    Rollback,
-    RunRecord,
-    Update,
-)
+from esper_exporter.journal.record import Ending, Incident, Nonfinite, Rollback, RunRecord, Update
 from esper_exporter.state.latches import FINITENESS_ANOMALIES, parse_finiteness_detail
 
 WANTED = frozenset(

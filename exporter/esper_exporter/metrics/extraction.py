@@ -22,10 +22,7 @@ _STARTS: dict[str, tuple[tuple[str, str], ...]] = {
         ("event:EPOCH_COMPLETED.", "epoch"),
         ("event:EPISODE_OUTCOME.", "outcome"),
     ),
-    "head": (
-        ("tamiyo.head_{head}_", "head"),
-        ("event:PPO_UPDATE_COMPLETED.head_{head}_", "head"),
-    ),
+    "head": (("tamiyo.head_{head}_", "head"), ("event:PPO_UPDATE_COMPLETED.head_{head}_", "head")),
     "slot": (("envs[{env_id}].seeds[{slot_id}].", "seed"),),
     "shapley": (("envs[{env_id}].shapley_snapshot.values[{slot_id}].", "estimate"),),
     "best_run": (("best_runs[{place}].", "record"),),

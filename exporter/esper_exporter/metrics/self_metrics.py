@@ -29,12 +29,7 @@ class OwnMetrics:
         self._rows = TallyRows(table, counted.OF_EXPORTER, (), lambda: None)
         self._gauges = RowSet(table, "exporter", (), ())
         self._columns = [metric.name for metric in blocks.catalogue.block("exporter")]
-        build = RowSet(
-            table,
-            "esper_exporter_build_info",
-            (),
-            ("version", "python_version"),
-        )
+        build = RowSet(table, "esper_exporter_build_info", (), ("version", "python_version"))
         build.write([1.0], __version__, platform.python_version())
         self._seams = RowSet(table, "seam", (), ("seam",))
         self._collectors = RowSet(table, "collector", (), ("collector",))

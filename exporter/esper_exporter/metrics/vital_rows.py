@@ -17,14 +17,7 @@ from esper_exporter.state.run import RunState
 
 Rows = Mapping[tuple[str, ...], Cells]
 
-GPU_BLOCKS = (
-    "gpus",
-    "esper_gpu_info",
-    "gpu",
-    "gpu_ecc",
-    "esper_gpu_mig_info",
-    "gpu_mig",
-)
+GPU_BLOCKS = ("gpus", "esper_gpu_info", "gpu", "gpu_ecc", "esper_gpu_mig_info", "gpu_mig")
 ERRORS = counted.GPU_FIELD_ERRORS.name
 ECC = "esper_gpu_ecc_errors_total"
 

@@ -77,9 +77,7 @@ class Passwords:
     """
 
     def __init__(
-        self,
-        workers: Workers,
-        check: Callable[[bytes, bytes], bool] | None = None,
+        self, workers: Workers, check: Callable[[bytes, bytes], bool] | None = None
     ) -> None:
         self._workers = workers
         self._check = _bcrypt_check() if check is None else check

@@ -31,8 +31,4 @@ def routes(source: PageSource) -> Mapping[str, Route]:
     def ready(_request: Request) -> Answer:
         return _READY if source.ready() else _NOT_READY
 
-    return {
-        **source.page_routes(),
-        "/-/healthy": _HEALTHY,
-        "/-/ready": ready,
-    }
+    return {**source.page_routes(), "/-/healthy": _HEALTHY, "/-/ready": ready}

@@ -127,8 +127,7 @@ class Runtime:
 
     async def _serve(self) -> None:
         budget = ResponseBudget(
-            self._limits.unsent_bytes,
-            lambda: self._clients.cut_stalled(self._limits.stall_seconds),
+            self._limits.unsent_bytes, lambda: self._clients.cut_stalled(self._limits.stall_seconds)
         )
         self._security = None if self._security_of is None else self._security_of(self._workers)
         rendering = Rendering(self._source, self._workers, self._limits)

@@ -171,10 +171,7 @@ class WebSecurity:
     """Applies a watched configuration to connections and requests, on the event loop's thread."""
 
     def __init__(
-        self,
-        config: WatchedConfig,
-        workers: Workers,
-        clock: Callable[[], float] = time.monotonic,
+        self, config: WatchedConfig, workers: Workers, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._config = config
         self._workers = workers

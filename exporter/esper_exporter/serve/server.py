@@ -14,13 +14,7 @@ from esper_exporter.daemon_thread import start_daemon
 from esper_exporter.log_once import ErrorLog
 from esper_exporter.serve.interfaces import PageSource
 from esper_exporter.serve.limits import Limits
-from esper_exporter.serve.listening import (
-    Address,
-    Listener,
-    ListenError,
-    TcpAddress,
-    UnixAddress,
-)
+from esper_exporter.serve.listening import Address, Listener, ListenError, TcpAddress, UnixAddress
 
 if TYPE_CHECKING:
     from esper_exporter.serve.runtime import Runtime, Security

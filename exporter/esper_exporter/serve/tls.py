@@ -10,12 +10,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from esper_exporter.serve.web_config import (
-    OPENSSL_CIPHERS,
-    Pem,
-    TlsSettings,
-    WebConfigError,
-)
+from esper_exporter.serve.web_config import OPENSSL_CIPHERS, Pem, TlsSettings, WebConfigError
 
 _VERSIONS = {"TLS12": ssl.TLSVersion.TLSv1_2, "TLS13": ssl.TLSVersion.TLSv1_3}
 _CURVES = {
@@ -24,11 +19,7 @@ _CURVES = {
     "CurveP521": "secp521r1",
     "X25519": "X25519",
 }
-_VERIFY = {
-    "none": ssl.CERT_NONE,
-    "if_given": ssl.CERT_OPTIONAL,
-    "required": ssl.CERT_REQUIRED,
-}
+_VERIFY = {"none": ssl.CERT_NONE, "if_given": ssl.CERT_OPTIONAL, "required": ssl.CERT_REQUIRED}
 
 
 def tls_context(settings: TlsSettings) -> ssl.SSLContext:

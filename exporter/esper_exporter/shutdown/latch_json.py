@@ -117,12 +117,7 @@ class _Reader:
         )
 
     def _field(
-        self,
-        data: dict[str, Any],
-        name: str,
-        read: Callable[[Any], T],
-        *,
-        may_lack: bool = False,
+        self, data: dict[str, Any], name: str, read: Callable[[Any], T], *, may_lack: bool = False
     ) -> T | None:
         value = data.get(name)
         if value is None and may_lack:

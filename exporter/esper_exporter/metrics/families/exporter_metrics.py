@@ -26,12 +26,7 @@ METRICS: tuple[Metric, ...] = (
         "The process' clock when the page was made. Against the time of the scrape it shows a clock"
         " that is wrong.",
     ),
-    gauge(
-        "exporter",
-        "esper_exporter_runs",
-        "derived: runs on this page",
-        "Runs on this page.",
-    ),
+    gauge("exporter", "esper_exporter_runs", "derived: runs on this page", "Runs on this page."),
     gauge(
         "exporter",
         "esper_exporter_series",
@@ -139,11 +134,7 @@ METRICS: tuple[Metric, ...] = (
         "derived: backend_stats.*.processed_events of the hub's snapshot",
         "Events that esper's hub delivered, by the backend's class name.",
     ),
-    counter(
-        counted.SCRAPES,
-        "derived: number of pages delivered",
-        "Pages delivered.",
-    ),
+    counter(counted.SCRAPES, "derived: number of pages delivered", "Pages delivered."),
     counter(
         counted.PUSH_SAMPLES,
         "derived: number of samples that the receiver has taken",

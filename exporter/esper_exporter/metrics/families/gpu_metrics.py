@@ -17,15 +17,7 @@ from esper_exporter.state import counted
 NVML = "derived: NVML's "
 
 INFO_LABELS = ("gpu", "uuid", "name", "pci_bus_id", "driver_version", "cuda_version", "source")
-MIG_LABELS = (
-    "gpu",
-    "uuid",
-    "mig",
-    "mig_uuid",
-    "name",
-    "gpu_instance_id",
-    "compute_instance_id",
-)
+MIG_LABELS = ("gpu", "uuid", "mig", "mig_uuid", "name", "gpu_instance_id", "compute_instance_id")
 
 
 def _gpu(name: str, source: str, help: str) -> Metric:
@@ -102,9 +94,7 @@ METRICS: tuple[Metric, ...] = (
         "Time that clocks were held down since the driver was loaded, by reason.",
     ),
     _gpu(
-        "performance_state",
-        "performance state",
-        "Performance state, 0 (highest) to 15 (lowest).",
+        "performance_state", "performance state", "Performance state, 0 (highest) to 15 (lowest)."
     ),
     _gpu(
         "fan_speed_ratio",
@@ -194,10 +184,7 @@ METRICS: tuple[Metric, ...] = (
         "When the driver last reported an error with this code.",
     ),
     info(
-        "esper_gpu_mig_info",
-        MIG_LABELS,
-        "derived: NVML's MIG devices",
-        "A MIG instance of a GPU.",
+        "esper_gpu_mig_info", MIG_LABELS, "derived: NVML's MIG devices", "A MIG instance of a GPU."
     ),
     gauge(
         "gpu_mig",

@@ -149,10 +149,7 @@ METRICS: tuple[Metric, ...] = (
     gauge(
         "head_latch",
         "esper_tamiyo_head_nonfinite_latched",
-        (
-            "tamiyo.head_{kind}_latch[{head}]",
-            UPDATE + "head_{kind}_detected[{head}]",
-        ),
+        ("tamiyo.head_{kind}_latch[{head}]", UPDATE + "head_{kind}_detected[{head}]"),
         "1 once a head produced NaN or Inf log-probabilities, until the run ends. Where the trainer"
         " does not say which of the two, nan is lit.",
     ),

@@ -22,12 +22,7 @@ def _process(name: str, help: str) -> Metric:
 
 def _collector(name: str, help: str) -> Metric:
     return split(
-        "process",
-        f"python_gc_{name}",
-        "generation",
-        GENERATIONS,
-        CLIENT + "GCCollector",
-        help,
+        "process", f"python_gc_{name}", "generation", GENERATIONS, CLIENT + "GCCollector", help
     )
 
 

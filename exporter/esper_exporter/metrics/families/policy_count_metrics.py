@@ -200,11 +200,7 @@ COUNTERS: tuple[Metric, ...] = (
         "derived: number of last_action snapshots by normalised action and success",
         "Actions by operation and success.",
     ),
-    counter(
-        counted.DECISIONS,
-        "derived: number of last_action snapshots",
-        "Decisions taken.",
-    ),
+    counter(counted.DECISIONS, "derived: number of last_action snapshots", "Decisions taken."),
     counter(
         counted.MASKED_DECISIONS,
         "derived: number of last_action snapshots with {head}_masked",

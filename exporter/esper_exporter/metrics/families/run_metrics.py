@@ -175,13 +175,7 @@ METRICS: tuple[Metric, ...] = (
         " it is active.",
         read=_clock("ended_at"),
     ),
-    gauge(
-        "run",
-        "esper_run_episode",
-        "current_episode",
-        "Episodes finished.",
-        read=_episode,
-    ),
+    gauge("run", "esper_run_episode", "current_episode", "Episodes finished.", read=_episode),
     batch_end("esper_run_batch", "current_batch", "Batches finished."),
     snapshot_field(
         "esper_run_batches",

@@ -63,11 +63,7 @@ SLOT_METRICS: tuple[Metric, ...] = (
         "contribution_velocity",
         "Smoothed change of a seed's contribution.",
     ),
-    _seed(
-        "esper_kasmina_seed_synergy",
-        "interaction_sum",
-        "Synergy of a seed with all others.",
-    ),
+    _seed("esper_kasmina_seed_synergy", "interaction_sum", "Synergy of a seed with all others."),
     _seed(
         "esper_kasmina_seed_boost_received",
         "boost_received",

@@ -10,12 +10,7 @@ from esper_exporter.health import Level
 Json = dict[str, object]
 Number = float | str | None
 
-LEVELS = {
-    Level.HEALTHY: "ok",
-    Level.WARNING: "warn",
-    Level.CRITICAL: "crit",
-    Level.UNKNOWN: "none",
-}
+LEVELS = {Level.HEALTHY: "ok", Level.WARNING: "warn", Level.CRITICAL: "crit", Level.UNKNOWN: "none"}
 """A level's word in the JSON; the style sheet has a class of the same name."""
 
 
