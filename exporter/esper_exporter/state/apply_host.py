@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from bisect import insort
-from dataclasses import replace
 from operator import attrgetter
 
 from esper_exporter.contract.events import Event
@@ -156,7 +155,10 @@ def apply_batch(run: RunState, event: Event, payload: TolariaBatchPayload) -> No
 
 
 def _record_best_runs(run: RunState, payload: TolariaBatchPayload) -> None:
-    """Keep the ten best episodes, each with what it looked like at its peak and at its end."""
+    """Keep the ten best episodes, each with what it looked like at its peak and at its end.
+
+    What the environment remembers of its peak becomes the record's: the next peak makes it anew.
+    """
     snapshot = run.bare_snapshot
     first_episode = payload.episodes_completed - payload.n_envs
     best = snapshot.best_runs
@@ -178,7 +180,7 @@ def _record_best_runs(run: RunState, payload: TolariaBatchPayload) -> None:
                 peak_accuracy=env.best_accuracy,
                 final_accuracy=env.host_accuracy or 0.0,
                 epoch=env.best_accuracy_epoch,
-                seeds={slot: replace(seed) for slot, seed in env.best_seeds.items()},
+                seeds=env.best_seeds,
                 slot_ids=list(snapshot.slot_ids),
                 growth_ratio=(base + grown) / base if grows else None,
                 cumulative_reward=env.cumulative_reward if env.reward_history else None,
@@ -186,7 +188,7 @@ def _record_best_runs(run: RunState, payload: TolariaBatchPayload) -> None:
                 reward_components=env.best_reward_components,
                 counterfactual_matrix=env.best_counterfactual_matrix,
                 shapley_snapshot=env.best_shapley_snapshot,
-                action_history=list(env.best_action_history),
+                action_history=env.best_action_history,
                 reward_history=list(env.reward_history),
                 accuracy_history=list(env.accuracy_history),
                 host_loss=env.host_loss or 0.0,
@@ -194,9 +196,9 @@ def _record_best_runs(run: RunState, payload: TolariaBatchPayload) -> None:
                 fossilized_count=env.fossilized_count,
                 pruned_count=env.pruned_count,
                 reward_mode=env.reward_mode,
-                blueprint_spawns=dict(env.best_blueprint_spawns),
-                blueprint_fossilized=dict(env.best_blueprint_fossilized),
-                blueprint_prunes=dict(env.best_blueprint_prunes),
+                blueprint_spawns=env.best_blueprint_spawns,
+                blueprint_fossilized=env.best_blueprint_fossilized,
+                blueprint_prunes=env.best_blueprint_prunes,
             ),
             key=_falling,
         )

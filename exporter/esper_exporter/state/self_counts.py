@@ -6,7 +6,7 @@ from esper_exporter.state import counted
 from esper_exporter.state.counters import Counter, Distributions, Histogram, Tallies
 from esper_exporter.state.hub import HubHealth
 
-HELD_EMITS = 1024
+HELD_EMITS = 2048
 """Durations that are held before they are put into their histogram."""
 
 
