@@ -54,6 +54,7 @@ SLOW = (
     "serve/test_target_files.py",
     "shutdown/test_process.py",
     "test_bad_input.py",
+    "test_chart.py",
     "test_cli.py",
     "test_integration_examples.py",
     "test_packaging.py",
@@ -61,6 +62,18 @@ SLOW = (
 )
 """Tests without servers that train, draw many examples or start a process each. They take most of
 the suite's time: `make check`, the inner loop, leaves them out as well."""
+
+
+FAST = "not slow and not e2e"
+"""The marks that `make check` chooses."""
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out unread what `make check` leaves out: importing it takes each process seconds."""
+    if config.option.markexpr != FAST or collection_path.suffix != ".py":
+        return None
+    name = collection_path.relative_to(Path(__file__).parent).as_posix()
+    return True if name.startswith((*E2E, *SLOW)) else None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

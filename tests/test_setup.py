@@ -212,3 +212,8 @@ def test_arguments_are_checked_by_a_python_without_any_package(arguments: tuple[
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_make_check_chooses_the_marks_whose_files_are_left_unread() -> None:
+    chosen = runpy.run_path(str(ROOT / "tests" / "conftest.py"))["FAST"]
+    assert f"-m '{chosen}'" in (ROOT / "Makefile").read_text()
