@@ -16,7 +16,7 @@ import orjson
 
 from benchmarks.store import sample_counts
 from benchmarks.store.sample_counts import Counts
-from benchmarks.store.site import Site, alert_differences
+from benchmarks.store.site import LATE_SECONDS, Site, alert_differences
 from benchmarks.store.store_faults import compared
 from benchmarks.store.store_servers import TrialError
 
@@ -38,16 +38,17 @@ def day(site: Site) -> None:
     if done:
         site.say(f"{plan.log} has {plan.day - remaining:.0f} s already")
     began = time.time()
-    outages = threading.Thread(target=_outages, args=(site, began, remaining), daemon=True)
+    # No outage begins while a part is counted, and none is counted in an outage.
+    turn = threading.Lock()
+    outages = threading.Thread(target=_outages, args=(site, turn, began, remaining), daemon=True)
     outages.start()
     first = _multiple(max(began, site.fleet.began + 30), plan.interval)
     while (left := began + remaining - first) > plan.interval:
         last = _multiple(first + min(PART_SECONDS, left), plan.interval)
         time.sleep(max(0.0, last + BEHIND_SECONDS - time.time()))
-        while not site.store.is_up():
-            time.sleep(1)
-        sample_counts.drained(site.replicas, last, 1200)
-        found = compared(site, first, last)
+        with turn:
+            sample_counts.drained(site.replicas, last, 1200)
+            found = compared(site, first, last)
         line = {
             "date": f"{datetime.now(UTC):%Y-%m-%d %H:%M}",
             "runs": plan.runs,
@@ -56,7 +57,7 @@ def day(site: Site) -> None:
             "series": found.series,
             **{name: getattr(found, name) for name in COUNTED},
             "alerts": len(site.box.fired.get("vmalert", {})),
-            "alert_differences": len(alert_differences(site)),
+            "alert_differences": len(alert_differences(site, time.time() - LATE_SECONDS)),
         }
         with plan.log.open("ab") as file:
             file.write(orjson.dumps(line) + b"\n")
@@ -88,13 +89,14 @@ def _read(site: Site) -> list[dict[str, float]]:
     return [line for line in lines if (line["runs"], line["interval"]) == wanted]
 
 
-def _outages(site: Site, began: float, seconds: float) -> None:
+def _outages(site: Site, turn: threading.Lock, began: float, seconds: float) -> None:
     outages = site.plan.outages
     for number, away in enumerate(outages, start=1):
         at = began + seconds * number / (len(outages) + 1)
         time.sleep(max(0.0, at - time.time()))
-        site.store.stop()
-        time.sleep(away)
-        site.store.start()
+        with turn:
+            site.store.stop()
+            time.sleep(away)
+            site.store.start()
         site.say(f"the store was down for {away} s")
     site.facts["store down"] = ", ".join(f"{away} s" for away in outages)

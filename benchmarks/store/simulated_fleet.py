@@ -10,6 +10,7 @@ hundreds fit on a small machine.
 from __future__ import annotations
 
 import gzip
+import math
 import re
 import threading
 import time
@@ -22,7 +23,7 @@ from benchmarks.fleet import RUN_ID, pages, slim
 
 MOMENT_SECONDS = 30.0
 BEGIN_SECONDS = 40.0
-"""So long all counters are 0: the runs begin while they are scraped."""
+"""So long all counters of the first runs are 0: they begin while they are scraped."""
 WHOLE_RUNS = 3
 """Runs that show all their series."""
 LEFT_OUT = re.compile(
@@ -79,7 +80,10 @@ class Fleet:
         self._moment_seconds = moment_seconds
         self._faults: dict[tuple[str, int], str] = {}
         self._lock = threading.Lock()
+        self.name = "run"
+        """What the runs' names begin with."""
         self.began = time.time()
+        self._moves_at = self.began + BEGIN_SECONDS
         self.served: dict[tuple[str, int], int] = {}
         """Pages served, by cluster and run."""
 
@@ -87,17 +91,28 @@ class Fleet:
         """Change a run's pages from now on; "gone" refuses them, "" heals it."""
         self._faults[cluster, run] = kind
 
+    def begin_again(self, name: str) -> None:
+        """Other runs follow, whose counters stay at 0 until `go`: two servers that saw a counter
+        first at different values differ about its increase."""
+        self._moves_at = math.inf
+        self.began = time.time()
+        self.name = name
+
+    def go(self, seconds: float) -> None:
+        """The runs train from so many seconds from now on."""
+        self._moves_at = time.time() + seconds
+
     def page(self, cluster: str, run: int) -> bytes | None:
         """A run's page now, None when it is gone."""
         kind = self._faults.get((cluster, run), "")
         if kind == "gone":
             return None
         now = time.time()
-        age = now - self.began - BEGIN_SECONDS
+        age = now - self._moves_at
         moment = run * 7 % 30 + int(max(age, 0) / self._moment_seconds)
         source = self._whole if run < WHOLE_RUNS else self._reduced
         page = source[min(moment, len(source) - 1)]
-        page = page.replace(f'run_id="{RUN_ID}"', f'run_id="run-{run}"')
+        page = page.replace(f'run_id="{RUN_ID}"', f'run_id="{self.name}-{run}"')
         if age < 0:
             page = COUNTER.sub(r"\1 0", page)
         page = STARTED.sub(rf"\1 {self.began - 5:.0f}", page)

@@ -24,6 +24,9 @@ from benchmarks.store.store_servers import (
 
 NORTH, SOUTH = "north", "south"
 DISK_MEGABYTES = 512
+SENDERS = ("replica-a", "replica-b", "vmalert")
+LATE_SECONDS = 300.0
+"""How much later one evaluator may send an alert than the other."""
 
 
 @dataclass(frozen=True)
@@ -111,24 +114,30 @@ def named(labels: Labels) -> str:
 
 
 def sent_alerts(site: Site) -> dict[str, dict[Labels, float]]:
-    """Alerts by sender, and when each was first sent."""
-    # Without a cluster: the watchdog, which vmalert sends before the store has a sample.
+    """Alerts of the fleet's present runs by sender, and when each was first sent."""
+    runs = f"{site.fleet.name}-"
+
+    def wanted(labels: Labels) -> bool:
+        found = dict(labels)
+        # Without a cluster: the watchdog, which vmalert sends before the store has a sample.
+        return bool(found.get("cluster")) and found.get("run_id", runs).startswith(runs)
+
     return {
-        name: {k: at for k, at in site.box.fired.get(name, {}).copy().items()
-               if dict(k).get("cluster")}
-        for name in ("replica-a", "replica-b", "vmalert")
-    }  # fmt: skip
+        sender: {k: at for k, at in list(site.box.fired.get(sender, {}).items()) if wanted(k)}
+        for sender in SENDERS
+    }
 
 
-def alert_differences(site: Site) -> list[str]:
-    """Alerts of the north that not all three senders have sent, with those that have."""
-    senders: dict[Labels, list[str]] = {}
+def alert_differences(site: Site, before: float) -> list[str]:
+    """Alerts of the north that not all have sent, with those that have, among those that were
+    first sent before a time (Unix seconds)."""
+    first: dict[Labels, dict[str, float]] = {}
     for sender, alerts in sent_alerts(site).items():
-        for labels in alerts:
+        for labels, at in alerts.items():
             if ("cluster", SOUTH) not in labels:
-                senders.setdefault(labels, []).append(sender)
+                first.setdefault(labels, {})[sender] = at
     return sorted(
         f"{named(labels)} by {' and '.join(who)} alone"
-        for labels, who in senders.items()
-        if len(who) < len(("replica-a", "replica-b", "vmalert"))
+        for labels, who in first.items()
+        if len(who) < len(SENDERS) and min(who.values()) < before
     )

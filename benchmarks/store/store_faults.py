@@ -18,7 +18,7 @@ from benchmarks.store.sample_counts import Counts, Span
 from benchmarks.store.site import NORTH, Site
 from benchmarks.store.store_servers import TrialError, wait_until
 
-SETTLE_SECONDS = 60.0
+SETTLE_SECONDS = 30.0
 PATIENCE = 120.0
 """How long to ask again for samples that the store lacks."""
 FULL_SECONDS = 30
@@ -90,7 +90,7 @@ def killed(site: Site) -> None:
     time.sleep(interval)
     site.store.start()
     sample_counts.drained(site.replicas, time.time())
-    time.sleep(max(0.0, moment + 4 * interval + 35 - time.time()))
+    time.sleep(max(0.0, moment + 2 * interval + 35 - time.time()))
     begin = math.floor(moment / interval - 8) * interval
     end = math.floor((time.time() - 30) / interval) * interval
     before = compared(site, begin, end, patience=10.0)

@@ -64,10 +64,6 @@ class Server:
         except (urllib.error.URLError, OSError):
             return False
 
-    def is_up(self) -> bool:
-        """Whether it was started and answers."""
-        return self._process is not None and self.is_ready()
-
     def kill(self) -> None:
         """End it by SIGKILL."""
         process, self._process = self._process, None
