@@ -47,6 +47,8 @@ class Part:
     before_clipping: bool
     scaled: bool
     sharded: bool
+    total: float = math.nan
+    """The norm that the clipping goes by, where the host knows it at once."""
 
 
 class Step:

@@ -62,12 +62,14 @@ class GradientSteps:
         owned, numbers = self._of(optimizer)
         if not numbers <= self._measured:
             numbers = frozenset(place for place, p in owned if p.grad is not None)
-        self._used |= numbers
+        self._used = self._used | numbers if self._used else numbers
 
     def _of(self, optimizer: torch.optim.Optimizer) -> tuple[Numbered, Indices]:
         """The policy's parameters that an optimizer has, looked up once an update."""
         groups = optimizer.param_groups
-        count = sum(len(group["params"]) for group in groups)
+        count = len(groups[0]["params"])
+        if len(groups) > 1:
+            count = sum(len(group["params"]) for group in groups)
         known = self._owned.get(id(optimizer))
         if known is None or known[0] != count:
             places = self._places

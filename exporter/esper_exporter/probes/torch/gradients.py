@@ -12,9 +12,12 @@ from torch import Tensor, nn
 DEAD = 1e-6
 """A parameter tensor with a gradient norm below it learns nothing."""
 
+SURELY_BELOW = 0.99
+"""A norm below this share of the limit is not clipped, however the limit's share is rounded."""
+
 FOREACH_DEVICES = ("cpu", "cuda")
 
-_KINDS = (attrgetter("dtype"), attrgetter("layout"), attrgetter("device"))
+_kind = attrgetter("dtype", "layout", "device")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +32,8 @@ class Clipped:
     """Whether all are dense, of one type and on one CPU or CUDA device."""
     sharded: bool = False
     """Whether the norms cover this rank's shard only."""
+    covers: bool = False
+    """Whether a finite total means that every norm is finite."""
 
 
 def is_sharded(tensor: Tensor) -> bool:
@@ -58,9 +63,10 @@ def measure(
     plain = set(map(type, gradients)) <= {Tensor, nn.Parameter}
     sharded = not plain and any(is_sharded(gradient) for gradient in gradients)
     local = tuple(_local(gradient) for gradient in gradients) if sharded else gradients
-    uniform = all(len(set(map(kind, local))) == 1 for kind in _KINDS)
+    uniform = len(set(map(_kind, local))) == 1
     uniform = uniform and not local[0].is_sparse and local[0].device.type in FOREACH_DEVICES
     norms = _norms(local, norm_type, uniform, torch.float64 if exact else None)
+    covers = total is None and norm_type > 0
     if total is None:
         if sharded or not uniform:
             # Of mixed types torch adds up the norms type by type: the sum's last bit depends on it.
@@ -69,12 +75,15 @@ def measure(
                 total = total.full_tensor()
         else:
             total = torch.linalg.vector_norm(norms, norm_type)
-    return Clipped(total, norms, indices, local, uniform, sharded)
+    return Clipped(total, norms, indices, local, uniform, sharded, covers)
 
 
-def scale(clipped: Clipped, max_norm: float) -> None:
+def scale(clipped: Clipped, max_norm: float, *, known: bool) -> None:
     """Clip uniform gradients in place to ``max_norm``, by the factor of
-    ``torch.nn.utils.clip_grad_norm_``."""
+    ``torch.nn.utils.clip_grad_norm_``. Where the norm is ``known``, nothing has to wait for it, and
+    gradients well below the limit are left alone: torch multiplies them by 1."""
+    if known and clipped.total.item() < SURELY_BELOW * max_norm:
+        return
     factor = torch.clamp(max_norm / (clipped.total + 1e-6), max=1.0)
     torch._foreach_mul_(list(clipped.gradients), factor)
 

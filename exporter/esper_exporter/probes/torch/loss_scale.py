@@ -36,6 +36,8 @@ class LossScale:
 
     def look(self) -> None:
         """Note the optimizers that it unscales now; it forgets them after each step."""
+        if self._scaler is None:
+            return
         records = self._records()
         if self.enabled and records and self._optimizer is not None:
             self._known = self._known or id(self._optimizer) in records

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -48,50 +48,37 @@ class Given:
     valid: bool
 
 
-@dataclass(slots=True)
-class Rows:
-    """Minibatches with the same arrays, until they are measured."""
-
-    given: Given
-    values: list[Tensor] = field(default_factory=list)
-    flags: list[Tensor] = field(default_factory=list)
-    size: int = 0
-
-    def add(self, values: Tensor, flags: Tensor | None) -> None:
-        """One minibatch: `stack_values`, `stack_flags`."""
-        self.values.append(values)
-        if flags is not None:
-            self.flags.append(flags)
-        self.size += values.numel()
-
-    def measured(self, clip_ratio: float) -> Tensor:
-        """The vector of all minibatches, by `measure`; they are dropped."""
-        values = self.values[0] if len(self.values) == 1 else torch.cat(self.values, 1)
-        flags = torch.cat(self.flags, 1) if self.flags else None
-        self.values, self.flags, self.size = [], [], 0
-        return measure(_steps(self.given, values, flags), clip_ratio)
+def given_of(
+    heads: Iterable[str],
+    log_probs: Collection[str],
+    old_log_probs: Collection[str],
+    entropy: Collection[str],
+    active: bool,
+    learnable: bool,
+    valid: bool,
+) -> Given:
+    """The arrays of a minibatch, by the heads that each kind of value has."""
+    present = tuple(head for head in heads if head in log_probs)
+    old = tuple(head for head in present if head in old_log_probs)
+    spread = tuple(head for head in present if head in entropy)
+    return Given(present, old, spread, active, learnable, valid)
 
 
 def stack_values(
-    heads: Iterable[str],
+    given: Given,
     log_probs: Mapping[str, Tensor],
     old_log_probs: Mapping[str, Tensor],
     entropy: Mapping[str, Tensor],
-) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...], Tensor]:
-    """The heads of each kind of value, and the values, a row each: (rows, steps) float32."""
-    present = tuple([head for head in heads if head in log_probs])
-    old = tuple([head for head in present if head in old_log_probs])
-    spread = tuple([head for head in present if head in entropy])
-    rows = [
-        *(log_probs[head] for head in present),
-        *(old_log_probs[head] for head in old),
-        *(entropy[head] for head in spread),
-    ]
-    if not rows:
-        return present, old, spread, torch.empty(0, 0)
+) -> Tensor | None:
+    """The values, a row each: (rows, steps) float32; None without any."""
+    rows = [log_probs[head] for head in given.heads]
+    if not rows or rows[0].numel() == 0:
+        return None
+    rows += [old_log_probs[head] for head in given.with_old]
+    rows += [entropy[head] for head in given.with_entropy]
     if rows[0].dim() != 1:
         rows = [row.reshape(-1) for row in rows]
-    return present, old, spread, torch.stack(rows).float()
+    return torch.stack(rows).float()
 
 
 def stack_flags(
@@ -99,8 +86,8 @@ def stack_flags(
     active: Mapping[str, Tensor] | None,
     learnable: Mapping[str, Tensor] | None,
     valid: Tensor | None,
-) -> Tensor | None:
-    """Flags by head, then whether a step is valid: (rows, steps) bool; None without flags."""
+) -> Tensor:
+    """Flags by head, then whether a step is valid: (rows, steps) bool."""
     rows = [
         given[head].reshape(-1).bool()
         for given in (active, learnable)
@@ -109,10 +96,11 @@ def stack_flags(
     ]
     if valid is not None:
         rows.append(valid.reshape(-1).bool())
-    return torch.stack(rows) if rows else None
+    return torch.stack(rows)
 
 
-def _steps(given: Given, values: Tensor, flags: Tensor | None) -> Steps:
+def steps_of(given: Given, values: Tensor, flags: Tensor | None) -> Steps:
+    """The arrays of stacked values and flags."""
     count = len(given.heads)
     new = values[:count]
     old, entropy = new, torch.zeros_like(new)

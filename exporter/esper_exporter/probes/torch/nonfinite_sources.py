@@ -36,7 +36,7 @@ class Piece:
     vector: Tensor | None
     about: Any = None
     values: Array = field(default_factory=lambda: np.empty(0))
-    """The vector on the host, where it is available at once."""
+    """The vector on the host, once it is there."""
 
 
 class Sources:

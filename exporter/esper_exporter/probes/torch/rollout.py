@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -11,6 +11,30 @@ MOMENTS = ("count", "mean", "m2", "m3", "m4", "min", "max", "positive", "nonfini
 """Of a sample: size, mean, central moments (population), bounds, above 0, not finite, NaN."""
 
 QUANTILES = (0.1, 0.5, 0.9)
+
+
+def vectors(
+    given: Mapping[str, Tensor],
+    actions: Mapping[str, Tensor],
+    choices: Mapping[str, int],
+    valid: Tensor | None,
+) -> Iterator[tuple[str, Tensor]]:
+    """The rollout's vectors by kind: `MOMENTS` of each sample in ``given`` and of the critic's
+    errors, what `covariance` and `quantiles` give, and of the heads in ``choices`` the actions'."""
+    seen = None if valid is None else valid.reshape(-1).bool()
+    flat = {kind: each.reshape(-1).double() for kind, each in given.items()}
+    if "values" in flat and "returns" in flat:
+        flat["errors"] = flat["values"] - flat["returns"]
+        yield "covariance", covariance(flat["values"], flat["returns"], seen)
+    if flat:
+        rows = moments(torch.stack(list(flat.values())), seen).unbind()
+        yield from zip(flat, rows, strict=True)
+    if "returns" in flat:
+        yield "quantiles", quantiles(flat["returns"], seen)
+    if choices:
+        yield "action_mix", action_mix(actions, choices, seen)
+        if "op" in choices:
+            yield "ops", shares(actions["op"], choices["op"], seen)
 
 
 def moments(samples: Tensor, valid: Tensor | None) -> Tensor:
@@ -49,11 +73,11 @@ def quantiles(values: Tensor, valid: Tensor | None) -> Tensor:
         ordered, count = flat.sort().values, torch.full((), flat.numel(), device=flat.device)
     else:
         ordered, count = torch.where(valid, flat, torch.inf).sort().values, valid.sum()
-    where = torch.stack([(count - 1).clamp(min=0) * share for share in QUANTILES])
+    where = torch.stack([(count - 1).clamp(min=0).double() * share for share in QUANTILES])
     low = where.floor()
     below = ordered[low.long()]
     above = ordered[where.ceil().long()]
-    return torch.where(above == below, below, torch.lerp(below, above, (where - low).double()))
+    return torch.where(above == below, below, below + (where - low) * (above - below))
 
 
 def covariance(one: Tensor, other: Tensor, valid: Tensor | None) -> Tensor:

@@ -52,8 +52,8 @@ class Transfer:
     def home(self, tensor: Tensor) -> Tensor:
         """The tensor where it is measured: on the CPU for devices that are neither CPU nor CUDA,
         since some know no float64."""
-        found = tensor.detach()
-        return found if found.device.type in ("cpu", "cuda") else found.cpu()
+        found = tensor.detach() if tensor.requires_grad else tensor
+        return found if found.is_cpu or found.is_cuda else found.cpu()
 
     def send(self, pieces: Sequence[Tensor], done: Done) -> None:
         """Start the copy of ``pieces``; ``done`` gets them as float64 arrays, in this order."""

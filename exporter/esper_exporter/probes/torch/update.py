@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 
 from esper_exporter.probes.torch import minibatch as policy
-from esper_exporter.probes.torch import rollout as sample
+from esper_exporter.probes.torch import rollout, rollout_on_cpu
 from esper_exporter.probes.torch.action_heads import Heads
 from esper_exporter.probes.torch.gradient_fields import Layout, Part, Step
 from esper_exporter.probes.torch.gradients import Clipped, look_closer
+from esper_exporter.probes.torch.minibatch_rows import Rows
 from esper_exporter.probes.torch.nonfinite_report import Findings
 from esper_exporter.probes.torch.nonfinite_sources import Piece, Sources
 
@@ -42,17 +43,17 @@ class Setup:
 class Guarded:
     """A block that records no gradients; an error in it is counted and goes no further.
 
-    A class, since a generator's overhead is a tenth of what a minibatch costs.
+    A class, since a generator's overhead is a tenth of what a minibatch costs, and so is that of
+    ``torch.no_grad`` over ``set_grad_enabled``.
     """
 
     __slots__ = ("_failed", "_grad")
 
     def __init__(self, failed: Callable[[], None]) -> None:
         self._failed = failed
-        self._grad = torch.no_grad()
 
     def __enter__(self) -> None:
-        self._grad.__enter__()
+        self._grad = torch.set_grad_enabled(False)
 
     def __exit__(
         self,
@@ -100,7 +101,7 @@ class PolicyUpdate:
         self.sources = Sources(self.findings, setup.layout)
         self._setup = setup
         self._lifecycle = lifecycle
-        self._rows: dict[tuple[object, ...], policy.Rows] = {}
+        self._rows: dict[tuple[object, ...], Rows] = {}
         self._minibatches = 0
 
     def begin(self) -> Self:
@@ -149,30 +150,17 @@ class PolicyUpdate:
                 "td_errors": td_errors,
             }
             home = self._setup.home
-            seen = None if valid is None else home(valid).reshape(-1).bool()
-            flat = {
-                kind: home(tensor).reshape(-1).double()
+            given = {
+                kind: home(tensor)
                 for kind, tensor in reported.items()
                 if tensor is not None and tensor.numel()
             }
-            if "values" in flat and "returns" in flat:
-                flat["errors"] = flat["values"] - flat["returns"]
-                self._keep("covariance", sample.covariance(flat["values"], flat["returns"], seen))
-            if flat:
-                rows = sample.moments(torch.stack(list(flat.values())), seen).unbind()
-                for kind, row in zip(flat, rows, strict=True):
-                    self._keep(kind, row)
-            if "returns" in flat:
-                self._keep("quantiles", sample.quantiles(flat["returns"], seen))
-            self._see_actions({h: home(a) for h, a in (actions or {}).items()}, seen)
-
-    def _see_actions(self, actions: Mapping[str, Tensor], seen: Tensor | None) -> None:
-        choices = {h: n for h, n in self._setup.heads.items() if h in actions and n is not None}
-        if not choices or not actions[next(iter(choices))].numel():
-            return
-        self._keep("action_mix", sample.action_mix(actions, choices, seen))
-        if "op" in choices:
-            self._keep("ops", sample.shares(actions["op"], choices["op"], seen))
+            taken = {head: home(each) for head, each in (actions or {}).items() if each.numel()}
+            choices = {h: n for h, n in self._setup.heads.items() if h in taken and n is not None}
+            vectors = rollout_on_cpu.vectors if self._setup.at_once else rollout.vectors
+            seen = None if valid is None else home(valid)
+            for kind, vector in vectors(given, taken, choices, seen):
+                self._keep(kind, vector)
 
     def minibatch(
         self,
@@ -213,7 +201,7 @@ class PolicyUpdate:
         if isinstance(loss, Tensor) and not self._setup.at_once:
             self._keep("loss", loss.detach().reshape(1), name)
             return
-        self.sources.loss(name, float(loss))
+        self.sources.loss(name, loss.item() if isinstance(loss, Tensor) else float(loss))
 
     def logits(self, logits: Mapping[str, Tensor]) -> None:
         """Logits by head, (…, choices), read now: waits for the device. For a loop that has just
@@ -242,33 +230,36 @@ class PolicyUpdate:
         valid: Tensor | None,
     ) -> None:
         setup = self._setup
-        heads, old, spread, values = policy.stack_values(
-            setup.heads, log_probs, old_log_probs or {}, entropy or {}
-        )
-        if values.numel() == 0:
-            return
-        values = setup.home(values)
-        if setup.at_once and not math.isfinite(float(values[: len(heads)].sum())):
-            seen = None if valid is None else setup.home(valid).reshape(-1).bool()
-            nan, inf = policy.nonfinite(values, len(heads), seen)
-            self.sources.log_probs(heads, nan, inf)
-        if (self._minibatches - 1) % setup.sample_minibatches:
-            return
-        flags = policy.stack_flags(heads, active, learnable, valid)
-        if flags is not None and flags.shape[1] != values.shape[1]:
-            raise ValueError(f"{flags.shape[1]} flags for {values.shape[1]} steps")
         reported = (
-            heads,
-            old,
-            spread,
+            tuple(log_probs),
+            tuple(old_log_probs or ()),
+            tuple(entropy or ()),
             active is not None,
             learnable is not None,
             valid is not None,
         )
         rows = self._rows.get(reported)
         if rows is None:
-            rows = self._rows[reported] = policy.Rows(policy.Given(*reported))
-        rows.add(values, None if flags is None else setup.home(flags))
+            given = policy.given_of(setup.heads, *reported)
+            rows = self._rows[reported] = Rows(given, setup.at_once)
+        heads = rows.given.heads
+        values = policy.stack_values(rows.given, log_probs, old_log_probs or {}, entropy or {})
+        if values is None:
+            return
+        values = setup.home(values)
+        # Of what few operations the loop uses too: one that it does not is not in the cache.
+        if setup.at_once and not math.isfinite(values.sum().item()):
+            seen = None if valid is None else setup.home(valid).reshape(-1).bool()
+            nan, inf = policy.nonfinite(values, len(heads), seen)
+            self.sources.log_probs(heads, nan, inf)
+        if (self._minibatches - 1) % setup.sample_minibatches:
+            return
+        flags = None
+        if not (active is None and learnable is None and valid is None):
+            flags = setup.home(policy.stack_flags(heads, active, learnable, valid))
+            if flags.shape[1] != values.shape[1]:
+                raise ValueError(f"{flags.shape[1]} flags for {values.shape[1]} steps")
+        rows.add(values, flags)
         if rows.size > policy.MOST_VALUES:
             self._keep("minibatch", rows.measured(setup.clip_ratio), rows.given)
 
@@ -335,19 +326,22 @@ class PolicyUpdate:
         if not self._setup.at_once:
             self._keep("gradients", torch.cat([clipped.total.reshape(1).to(norms), norms]), part)
             return
-        values = np.empty(1 + len(clipped.indices))
-        values[0] = total = float(clipped.total)
-        host = values[1:]
-        host[:] = self._setup.home(norms).double().numpy()
-        finite = math.isfinite(total)
-        if not finite:
-            for found in look_closer(clipped, np.flatnonzero(~np.isfinite(host)).tolist()):
-                place = clipped.indices.index(found.index)
-                host[place] = math.nan if found.nan else found.norm
-        piece = Piece("gradients", None, part, values)
+        piece = Piece("gradients", self._setup.home(norms), part)
         self.pieces.append(piece)
-        if not finite or not math.isfinite(host.sum()):
-            self.sources.look(piece, values)
+        part.total = clipped.total.item()
+        finite = math.isfinite(part.total)
+        if finite and clipped.covers:
+            return  # so is every norm, and the host needs none before the update ends
+        values = _on_host(piece)
+        if not finite:
+            for found in look_closer(clipped, np.flatnonzero(~np.isfinite(values[1:])).tolist()):
+                place = 1 + clipped.indices.index(found.index)
+                values[place] = math.nan if found.nan else found.norm
+        self.sources.look(piece, values)
+
+    def arrays(self) -> list[Array]:
+        """The vectors on the host, where it need not wait for them."""
+        return [piece.values if piece.vector is None else _on_host(piece) for piece in self.pieces]
 
     def saw_weights(self, norms: Tensor, weights: Sequence[Tensor]) -> None:
         """The norm of each parameter tensor after the update."""
@@ -368,14 +362,17 @@ class PolicyUpdate:
         """Keep a vector until the update ends."""
         self._keep(kind, vector)
 
-    def _keep(self, kind: str, vector: Tensor, about: Any = None) -> None:
-        vector = self._setup.home(vector)
-        piece = Piece(kind, vector, about)
-        self.pieces.append(piece)
-        if self._setup.at_once:
+    def _keep(self, kind: str, vector: Tensor | Array, about: Any = None) -> None:
+        if isinstance(vector, Tensor):
+            vector = self._setup.home(vector)
+            if not self._setup.at_once:
+                self.pieces.append(Piece(kind, vector, about))
+                return
             # A copy: what the loop gave may change before the update ends.
-            piece.values = vector.to(torch.float64, copy=True).numpy()
-            self.sources.look(piece, piece.values)
+            vector = vector.to(torch.float64, copy=True).numpy()
+        piece = Piece(kind, None, about, vector)
+        self.pieces.append(piece)
+        self.sources.look(piece, vector)
 
     def _report_nonfinite(self, detail: str) -> None:
         self._setup.report(detail, self)
@@ -388,3 +385,15 @@ class PolicyUpdate:
                 step = found.setdefault(piece.about.step, Step())
                 step.add(piece.about, float(values[0]), values[1:], limit)
         return list(found.values())
+
+
+def _on_host(piece: Piece) -> Array:
+    """A measurement of gradients that the host can read: the total, then each norm."""
+    norms = piece.vector
+    assert norms is not None
+    values = piece.values = np.empty(1 + norms.numel())
+    values[0] = piece.about.total
+    # numpy has no bfloat16.
+    values[1:] = norms.numpy() if norms.dtype is torch.float32 else norms.double().numpy()
+    piece.vector = None
+    return values
