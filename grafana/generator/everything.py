@@ -136,6 +136,7 @@ def _panel(metric: Metric) -> Panel:
         Target(f"topk({MOST_LINES}, {query})", legend),
         f"{said} At most {MOST_LINES} lines, the highest.",
         unit=_unit(metric),
-        width=6,
-        height=7,
+        # The longest name has room at 900 pixels.
+        width=12,
+        height=6,
     )
