@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,7 @@ FACES = {"journal": {"sql"}}
 """Modules beside the rooms that are a room's own public names."""
 
 
+@cache
 def modules() -> dict[str, ast.Module]:
     """Every module of the package by its full name."""
     found = {}
@@ -35,9 +37,6 @@ def modules() -> dict[str, ast.Module]:
             parts.pop()
         found[".".join(parts)] = ast.parse(path.read_text())
     return found
-
-
-MODULES = modules()
 
 
 def imports(tree: ast.AST, *, also_late: bool) -> Iterator[str]:
@@ -51,11 +50,11 @@ def imports(tree: ast.AST, *, also_late: bool) -> Iterator[str]:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) and not also_late:
             continue
         if isinstance(node, ast.Import):
-            yield from (each.name for each in node.names if each.name in MODULES)
-        elif isinstance(node, ast.ImportFrom) and node.module in MODULES:
+            yield from (each.name for each in node.names if each.name in modules())
+        elif isinstance(node, ast.ImportFrom) and node.module in modules():
             for each in node.names:
                 inner = f"{node.module}.{each.name}"
-                yield inner if inner in MODULES else node.module
+                yield inner if inner in modules() else node.module
         else:
             yield from imports(node, also_late=also_late)
 
@@ -84,7 +83,7 @@ def circles(graph: dict[str, set[str]]) -> list[list[str]]:
 
 
 def test_no_module_imports_itself_through_others() -> None:
-    graph = {name: set(imports(tree, also_late=False)) for name, tree in MODULES.items()}
+    graph = {name: set(imports(tree, also_late=False)) for name, tree in modules().items()}
     assert sum(map(len, graph.values())) > 500
     assert circles(graph) == []
 
@@ -100,7 +99,7 @@ def test_a_room_imports_only_what_is_left_of_it(room: str) -> None:
     known = {"", *TOOLS, *FACES.get(room, ()), *ROOMS[: ROOMS.index(room) + 1]}
     wrong = [
         f"{name} imports {target}"
-        for name, tree in MODULES.items()
+        for name, tree in modules().items()
         if room_of(name) == room
         for target in imports(tree, also_late=True)
         if room_of(target) not in known
@@ -110,5 +109,5 @@ def test_a_room_imports_only_what_is_left_of_it(room: str) -> None:
 
 @pytest.mark.parametrize("tool", TOOLS)
 def test_what_every_room_uses_imports_no_room(tool: str) -> None:
-    targets = {room_of(target) for target in imports(MODULES[f"{NAME}.{tool}"], also_late=True)}
+    targets = {room_of(target) for target in imports(modules()[f"{NAME}.{tool}"], also_late=True)}
     assert targets <= {"", *TOOLS}
