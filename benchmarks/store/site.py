@@ -103,7 +103,7 @@ def begin(site: Site) -> None:
     notify = site.box.address("vmalert")
     site.keep(vmalert(site.folder, site.store, site.plan.rules, notify, site.plan.evaluate))
     wait_until(
-        lambda: first.value('sum(up{job="esper"})') == site.plan.runs, "all runs are scraped", 300.0
+        lambda: first.value('sum(up{job="esper"})') == site.plan.runs, "all runs are scraped"
     )
 
 

@@ -60,14 +60,14 @@ def full_disk(site: Site) -> None:
     with filler.open("wb") as file:
         os.posix_fallocate(file.fileno(), 0, size)
     read_only = "vm_storage_is_read_only"
-    wait_until(lambda: _metric(site, read_only) == 1.0, "the store takes no more", 120.0)
+    wait_until(lambda: _metric(site, read_only) == 1.0, "the store takes no more")
     # What it had acknowledged before is on disk soon; then not a byte is free.
     time.sleep(10)
     site.disk.fill()
     time.sleep(FULL_SECONDS)
     site.disk.free()
     freed = time.monotonic()
-    wait_until(lambda: _metric(site, read_only) == 0.0, "the store takes samples again", 120.0)
+    wait_until(lambda: _metric(site, read_only) == 0.0, "the store takes samples again")
     sample_counts.drained(site.replicas, time.time() - site.plan.interval)
     took = time.monotonic() - freed
     site.say(f"disk full for {FULL_SECONDS} s, all sent {took:.0f} s after it was freed")

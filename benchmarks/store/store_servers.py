@@ -24,7 +24,7 @@ class TrialError(Exception):
     """A trial did not show what it should; the text says what."""
 
 
-def wait_until(condition: Callable[[], object], what: str, seconds: float = 120.0) -> None:
+def wait_until(condition: Callable[[], object], what: str, seconds: float = 300.0) -> None:
     """Poll another process. Raises TrialError."""
     deadline = time.monotonic() + seconds
     while not condition():
