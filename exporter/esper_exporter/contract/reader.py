@@ -108,10 +108,12 @@ def read_plainly(obj: Any) -> Event | None:
             when = datetime.fromisoformat(when)
         if type(when) is not datetime or when.tzinfo is not UTC or when.year < 1970:
             return None
-        if type(data) is dict:
+        kind = type(data)
+        if kind is dict:
             payload = plan.read_dict(data)
         else:
-            payload = plan.read_stored(plan.getter(type(data))(data))
+            get = plan.getters.get(kind) or plan.getter(kind)
+            payload = plan.read_stored(get(data))
     except Exception:
         return None
     if payload is None:
