@@ -98,3 +98,12 @@ def test_an_ignored_field_is_logged_once() -> None:
 def test_what_is_not_utf_8_is_refused(line: bytes) -> None:
     with pytest.raises(Rejected):
         parse_line(line)
+
+
+@pytest.mark.parametrize(
+    ("seed", "kept"), [(2**64 - 1, True), (2**64, False), (-(2**63), True), (-(2**63) - 1, False)]
+)
+def test_a_seed_that_no_column_of_the_journal_holds_is_left_out(seed: int, kept: bool) -> None:
+    event = read(like("SEED_GERMINATED", rng_seed=seed), now)
+    assert not isinstance(event, Rejected)
+    assert event.data.rng_seed == (seed if kept else None)

@@ -19,7 +19,7 @@ import pytest
 from esper_exporter import Exporter
 from esper_exporter.cli import main
 from esper_exporter.demo.bundled import recording
-from esper_exporter.journal.exit_record import append_ending
+from esper_exporter.journal.exit_record import append_ending, record_exit
 from esper_exporter.journal.reading import read_runs
 from esper_exporter.journal.report import explain
 from esper_exporter.journal.segments import FOLDER, MAGIC, SegmentState, read_segment
@@ -175,6 +175,20 @@ def test_a_killed_run_without_a_fault_was_killed(tmp_path: Path) -> None:
     append_ending(tmp_path, (run.run_id, run.group_id, run.rank), "out_of_memory", -9, 9)
     [run], _ = read_runs([tmp_path])
     assert explain(run, LATER)["cause"] == "out_of_memory"
+
+
+def test_only_a_run_that_recorded_no_end_gets_one_from_outside(tmp_path: Path) -> None:
+    [begun, *_] = events_of("run1")
+    other = begun | {"event_id": "other", "group_id": "other"}
+    exporter = journalled(tmp_path, [begun, other])
+    assert exporter.journal is not None
+    (ended,) = (one for one in exporter._runs.identities() if one.group_id == "default")
+    exporter.journal.record_ending(ended, "exception", "it raised", datetime.now(UTC))
+    exporter.journal.flush(30.0)
+    assert record_exit(tmp_path, os.getpid(), "killed", 137, 9) == 1
+    runs, _ = read_runs([tmp_path])
+    reasons = {run.group_id: run.ending.reason for run in runs if run.ending is not None}
+    assert reasons == {"default": "exception", "other": "killed"}
 
 
 def test_the_wrapper_records_what_the_process_could_not(tmp_path: Path) -> None:
