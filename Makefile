@@ -29,7 +29,7 @@ help:
 	@echo 'make image     build the image with buildah and try it, unprivileged (root; 10 minutes)'
 	@echo 'make cluster-upgrades  let versions from git history meet this one: agents, exporters, state, rules (2 minutes)'
 	@echo 'make cluster-chaos  faults in a simulated fleet: is each reported once, and nothing else (root; an hour; ARGS="--minutes 25 --interval 5")'
-	@echo 'make cluster-scale  what fleets of 10 to 5,000 runs cost a Prometheus, and what the laws of docs/SCALE.md say (10 minutes, 8 GB)'
+	@echo 'make cluster-scale  what fleets of 10 to 5,000 runs cost a Prometheus, and what the laws of docs/SCALE.md say (12 minutes, 12 GB)'
 	@echo 'make cluster-store  two Prometheus replicas of 200 simulated runs, VictoriaMetrics and vmalert (15 minutes, 4 GB)'
 	@echo 'make cluster-slurm  jobs on a real Slurm in a chroot, watched by Prometheus (root; 4 minutes, 7 the first time)'
 	@echo 'make test-adapters  the fields of each trainer beside a second opinion, in an environment apart (5 minutes, 1 GB)'
