@@ -10,9 +10,7 @@ from pathlib import Path
 from esper_exporter.commands.console import OK, PROGRAM, CommandError
 from esper_exporter.demo.bundled import RECORDINGS, files_of
 from esper_exporter.journal.examples import EXAMPLES
-
-FORMATS = ("table", "csv", "json", "parquet", "arrow")
-BINARY = ("parquet", "arrow")
+from esper_exporter.journal.query import BINARY, FORMATS
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
