@@ -12,6 +12,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from esper_exporter import Exporter, PolicyProbe
+from esper_exporter.probes.torch.machine import Memory
+from esper_exporter.probes.torch.phases import Phases
 from esper_exporter.probes.torch.transfer import Transfer
 from probes.loop import HEADS, LATCHED, NAN, Policy, Told, batch, broken, gradients, page, probe
 from support.pages import value
@@ -140,6 +142,23 @@ def test_on_a_device_a_latch_outlives_an_update_that_raises_or_is_skipped(
     except ZeroDivisionError:
         pass
     assert value(page(exporter), LATCHED, head="slot", kind="nan") == 1
+
+
+@pytest.mark.parametrize("kind", ["mps", "xpu", "hpu"])
+def test_a_device_that_is_neither_cpu_nor_cuda_is_read_at_once(kind: str) -> None:
+    device = torch.device(kind)
+    assert Transfer(device).at_once and Memory(device).stats() == {}
+    with (phases := Phases(device)).time("forward"):
+        pass
+    assert len(phases.take()["forward"]) == 1  # by the clock: it has no CUDA events
+
+    class Elsewhere:
+        requires_grad = is_cpu = is_cuda = False
+
+        def cpu(self) -> Tensor:
+            return torch.ones(3)
+
+    assert Transfer(device).home(Elsewhere()).is_cpu  # type: ignore[arg-type]
 
 
 def test_parameters_of_ddp_and_of_fsdp_are_measured() -> None:
