@@ -42,6 +42,8 @@ FAULTS = {
     31: "finished",
 }
 """Runs of the north and what happens to them."""
+BOARD_SECONDS = 120
+"""How far back the dashboards are asked for."""
 SOUTHERN_FAULT = 4, "latch"
 NUMBER = re.compile(r"[\d.]+")
 """What an annotation may differ in: a rate's value, or the moment of an evaluation."""
@@ -50,12 +52,14 @@ NUMBER = re.compile(r"[\d.]+")
 def boards(site: Site) -> None:
     """Every query of every dashboard answers the same, while the first replica is alone."""
     time.sleep(max(0.0, 160 - (time.time() - site.fleet.began)))
-    moment = math.floor(time.time()) - 15.0
+    interval = site.plan.interval
+    moment = math.floor(time.time() / interval) * interval
+    time.sleep(interval + 5)  # a scrape may take as long as its interval
     sample_counts.drained(site.replicas, moment)
-    time.sleep(5)  # the store shows rows a moment after it took them
-    found = dashboard_answers.compare(
-        site.replicas[0], site.store, NORTH, moment, site.plan.interval
-    )
+    missing = compared(site, moment - BOARD_SECONDS, moment)
+    if missing.lost:
+        raise TrialError(f"the store lacks samples before the dashboards are asked: {missing}")
+    found = dashboard_answers.compare(site.replicas[0], site.store, NORTH, float(moment), interval)
     site.say(
         f"{found.asked} queries of 7 dashboards: {found.same} the same, {found.empty} empty in both"
     )
