@@ -11,6 +11,7 @@ from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -102,6 +103,13 @@ class _Count:
     changed: bool = True
 
 
+@cache
+def _start_keys(declared: tuple[Counter | Histogram, ...]) -> tuple[CounterKey, ...]:
+    """The label sets of all counters that exist from the start."""
+    counters = [counter for counter in declared if isinstance(counter, Counter)]
+    return tuple(dict.fromkeys((each, labels) for each in counters for labels in each.start))
+
+
 def _nothing() -> None:
     """Nothing is held."""
 
@@ -114,13 +122,10 @@ class Tallies:
 
     def __init__(self, declared: Iterable[Counter | Histogram] = ()) -> None:
         self.before_reading: Callable[[], None] = _nothing
-        self._counts: dict[CounterKey, _Count] = {}
-        self._changed: list[CounterKey] = []
+        start = _start_keys(tuple(declared))
+        self._counts: dict[CounterKey, _Count] = {key: _Count() for key in start}
+        self._changed: list[CounterKey] = list(start)
         self._sets = _Sets()
-        for counter in declared:
-            if isinstance(counter, Counter):
-                for labels in counter.start:
-                    self.begin(counter, *labels)
 
     @property
     def values(self) -> dict[CounterKey, float]:
