@@ -44,6 +44,12 @@ class Law:
     unit: str
     scale: float
     terms: Sequence[Callable[[Size], float]]
+    of_slim: bool = True
+    """Whether it holds for slim pages, too."""
+
+    def holds_for(self, size: Size) -> bool:
+        """Whether it says something of this size."""
+        return self.of_slim or not size.get("slim")
 
 
 def _one(_: Size) -> float:
@@ -134,6 +140,7 @@ LAWS = (
         "a page, compressed, kB",
         1e3,
         (lambda s: s["page_series"],),
+        of_slim=False,
     ),
 )
 
@@ -156,6 +163,7 @@ def laws_of(sizes: Sequence[Size]) -> list[Law]:
 
 def fit(law: Law, sizes: Sequence[Size]) -> list[float]:
     """The coefficients by which the law is off by least, relatively; none is below 0."""
+    sizes = [size for size in sizes if law.holds_for(size)]
     rows = np.array([[term(size) / size[law.name] for term in law.terms] for size in sizes])
     used = list(range(len(law.terms)))
     while True:
@@ -241,6 +249,7 @@ def differences(sizes: Sequence[Size]) -> dict[tuple[str, float, float], float]:
         - 1.0
         for law in laws_of(sizes)
         for size in sizes
+        if law.holds_for(size)
     }
 
 
@@ -265,6 +274,8 @@ def beside(measured: Measurements) -> list[str]:
             f"{number(size[law.name] / law.scale)}, law"
             f" {number(predict(law, model.coefficients[law.name], size) / law.scale)}"
             f" ({off[law.name, size['targets'], size['slim']]:+.0%})"
+            if law.holds_for(size)
+            else number(size[law.name] / law.scale)
             for size in sizes
         ]
         lines.append(f"| {law.unit} | {law.words} | {' | '.join(cells)} |")
