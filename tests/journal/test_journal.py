@@ -27,6 +27,8 @@ from esper_exporter.journal.store import PARTS, compact, open_segments, verify
 from esper_exporter.journal.writer import JournalWriter
 from esper_exporter.sql import connect
 from esper_exporter.state.failure_reason import Reason
+from support.programs import wait_until
+from support.threads import exporter_threads
 
 LATER = datetime.now(UTC) + timedelta(days=400)
 
@@ -189,6 +191,7 @@ def test_only_a_run_that_recorded_no_end_gets_one_from_outside(tmp_path: Path) -
     runs, _ = read_runs([tmp_path])
     reasons = {run.group_id: run.ending.reason for run in runs if run.ending is not None}
     assert reasons == {"default": "exception", "other": "killed"}
+    exporter.close()
 
 
 def test_the_wrapper_records_what_the_process_could_not(tmp_path: Path) -> None:
@@ -288,6 +291,24 @@ def test_a_directory_that_cannot_be_written_is_a_warning(tmp_path: Path) -> None
         time.sleep(0.01)
     assert not exporter.journal.active
     exporter.close()
+
+
+def test_a_disk_that_is_slow_at_the_end_loses_nothing_and_leaves_no_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("esper_exporter.journal.writer.CLOSE_SECONDS", 0.01)
+    events = events_of("run2b")[:50]
+    exporter = journalled(tmp_path, events[:20])
+    writer = exporter.journal
+    assert writer is not None
+    with writer._writing:  # as long as a write takes
+        for event in events[20:]:
+            exporter.emit(event)
+        exporter.close()
+        assert "esper-exporter-journal" in exporter_threads()
+    wait_until(lambda: not exporter_threads(), "the thread of the journal ends")
+    assert writer._segment is None
+    assert count(tmp_path) == len(events)
 
 
 def test_segments_turn_over_and_every_event_is_read_once(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from esper_exporter.state.run import RunIdentity
 
 PERIOD_SECONDS = 0.1
+CLOSE_SECONDS = 5.0
 ALIVE_SECONDS = 5.0
 SEGMENT_BYTES = 32 << 20
 SEGMENT_SECONDS = 3600.0
@@ -116,16 +117,15 @@ class JournalWriter:
             self._writing.release()
 
     def close(self) -> None:
-        """Write the rest and close the segment."""
-        if os.getpid() != self._pid:
+        """Write the rest and close the segment.
+
+        Where the disk takes longer than `CLOSE_SECONDS`, the thread does it after this returns.
+        """
+        if os.getpid() != self._pid or (thread := self._thread) is None:
             return
-        thread = self._thread
         self._closing = True
         self._wake.set()
-        if thread is not None:
-            thread.join(5.0)
-            self._thread = None
-        self._closing = False
+        thread.join(CLOSE_SECONDS)
 
     # -- the thread ------------------------------------------------------------------------
 
@@ -151,6 +151,8 @@ class JournalWriter:
             except Exception as problem:
                 self._stop(problem)
             if closing:
+                self._thread = None
+                self._closing = False  # last, or an event that comes now would begin a second one
                 return
             self._wake.wait(PERIOD_SECONDS)
             self._wake.clear()
