@@ -18,6 +18,7 @@ from support.command import run
 from support.programs import program, wait_until
 from support.prometheus import Prometheus, prometheus
 from support.recordings import telemetry, telemetry_lines
+from support.remote_write import fake_receiver
 
 # What only a trainer of the plan's age, or our own probe, reports of an update.
 UPDATE: dict[str, Any] = {
@@ -104,8 +105,18 @@ def blocks(folder: Path) -> None:
 
 @contextmanager
 def filled(folder: Path) -> Iterator[Prometheus]:
-    """A server with the blocks, that has scraped a run before and after the rest of its events."""
+    """A server with the blocks, that has scraped a run before and after the rest of its events.
+
+    The run is pushed to a receiver, too, which keeps what it takes to itself.
+    """
     blocks(folder)
+    with fake_receiver() as receiver, scraped(folder, receiver.url) as server:
+        yield server
+
+
+@contextmanager
+def scraped(folder: Path, push: str) -> Iterator[Prometheus]:
+    """A server on the blocks in a folder and a run, which also pushes to a receiver."""
     faults = [Fault("hot", gpu=1), Fault("xid", code=94)]
     exporter = Exporter(
         run_id="live",
@@ -116,6 +127,9 @@ def filled(folder: Path) -> Iterator[Prometheus]:
         vitals_interval=0.5,
         gpu_slow_interval=0.5,
         gpu_driver=FakeDriver(2, faults=faults),
+        push=push,
+        push_interval=1,
+        push_linger=1,
     )
     exporter.start()
     try:

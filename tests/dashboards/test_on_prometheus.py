@@ -38,6 +38,8 @@ NOTHING_THERE = {
     "esper_exporter_series_dropped_total": "there were none",
     "esper_exporter_fields_ignored_total": "there were none",
     "esper_exporter_gpu_field_errors_total": "there were none",
+    "esper_exporter_push_failures_total": "the receiver took every push",
+    "esper_exporter_push_samples_dropped_total": "the receiver took every push",
 }
 """Parts of queries that may find nothing on this server, and why."""
 
