@@ -13,7 +13,8 @@ ROOT = Path(__file__).parents[1]
 OF_TORCH = (
     "probe: an update with it / without, 64x64",
     "probe: an update with it / without, 5M parameters",
-    "probe: clipping / clip_grad_norm_",
+    "probe: clipping / clip_grad_norm_, 64x64",
+    "probe: clipping / clip_grad_norm_, 5M parameters",
     "an update with TensorBoard / without",
     "an update with wandb.watch / without",
     "an update with Lightning's grad_norm / without",
