@@ -1,4 +1,4 @@
-"""Time to take an event in, by type, from a recorded run."""
+"""Time to emit an event, by type, from a recorded run."""
 
 from __future__ import annotations
 

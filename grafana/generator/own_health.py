@@ -169,7 +169,7 @@ PROCESSES = table(
             decimals=3,
             levels=rising(SLOW_SCRAPE, TOO_SLOW_SCRAPE),
         ),
-        column("Taking in", _mean("emit_duration_seconds"), unit="s", decimals=3),
+        column("Emit", _mean("emit_duration_seconds"), unit="s", decimals=3),
         column(
             "Last event", f"1000 * {_own('last_event_timestamp_seconds')}", unit="dateTimeFromNow"
         ),
@@ -181,7 +181,7 @@ PROCESSES = table(
         ),
     ),
     "One row for each process that is scraped. Good: up, nothing rejected, no errors, scrapes below"
-    " half a second, taking in an event below a millisecond.",
+    " half a second, an emit below a millisecond.",
     height=8,
     hidden=("Info",),
     key_properties={
@@ -216,25 +216,25 @@ COST = (
         unit="s",
     ),
     series(
-        "Time to take an event in",
+        "Time to emit an event",
         (
             Target(_mean("emit_duration_seconds"), f"mean {NAME}"),
             Target(_quantile(0.95, "emit_duration_seconds"), f"95 % below {NAME}"),
         ),
-        "What an event costs on the telemetry's thread. Good: below a millisecond.",
+        "What an event costs the thread that emits it. Good: below a millisecond.",
         unit="s",
     ),
     _per(
         "Share of a core for events",
         _totals("emit_duration_seconds_sum"),
-        "Seconds a second spent on taking events in. Good: below 5 %. More: the trainer emits far"
+        "Seconds a second that emitting takes. Good: below 5 %. More: the trainer emits far"
         " more than it needs to.",
         "percentunit",
         soft_maximum=0.05,
         decimals=2,
     ),
     heatmap(
-        "Events by time taken",
+        "Events by time to emit",
         buckets("esper_exporter_emit_duration_seconds", PROCESS),
         "Where the events' times lie. Good: one band below a millisecond; a second one far above it"
         " means that another thread holds the interpreter.",
@@ -249,9 +249,9 @@ COST = (
     ),
 )
 
-INTAKE = (
+EVENTS = (
     _per(
-        "Events taken in",
+        "Events received",
         _totals("events_total"),
         "Events a second by process. Good: as the trainer emits; 0 while it trains is a fault of"
         " the chain before the exporter.",
@@ -378,8 +378,8 @@ CARDINALITY = (
 ROWS = (
     Row("Is the exporter healthy?", (*in_lines(TILES), PROCESSES)),
     Row("What it costs", COST),
-    Row("What comes in", INTAKE),
-    Row("Is what is pushed taken?", PUSH, closed=True),
+    Row("Events", EVENTS),
+    Row("Push to a receiver", PUSH, closed=True),
     Row("Cardinality", CARDINALITY, closed=True),
 )
 

@@ -1,1 +1,1 @@
-"""What comes in: events of both ages, read once at the border into frozen contract types."""
+"""Events of both ages, read once at the border into frozen contract types."""
