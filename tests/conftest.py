@@ -21,13 +21,22 @@ settings.load_profile("any load")
 E2E = (
     "e2e/",
     "dashboards/test_on_prometheus.py",
+    "page/test_access.py",
+    "page/test_cost.py",
+    "page/test_decisions.py",
+    "page/test_heads_oracle.py",
+    "page/test_marks.py",
+    "page/test_node.py",
+    "page/test_page.py",
+    "page/test_replay_controls.py",
+    "serve/test_secured_scrapes.py",
     "test_alert_routes.py",
     "test_alerts.py",
     "test_benchmarks.py",
     "test_deployment.py",
     "test_installed.py",
 )
-"""Tests with real servers, programs or environments: `make check` leaves them out."""
+"""Tests with real servers, browsers, programs or environments: `make check` leaves them out."""
 
 SLOW = (
     "adapters/test_attach.py",
@@ -47,7 +56,6 @@ SLOW = (
     "journal/test_sql_views.py",
     "metrics/test_scrape_independence.py",
     "metrics/test_unreported.py",
-    "page/test_page.py",
     "probes/test_waiting.py",
     "serve/test_attacks.py",
     "serve/test_forks.py",
