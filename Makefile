@@ -100,7 +100,7 @@ cluster-chaos:
 cluster-scale:
 	$(SETUP) dev $(PYTHON)
 	@scripts/when-installed 'what fleets of runs cost a Prometheus' prometheus:prometheus -- $(BIN)/python -m benchmarks.fleet $(ARGS)
-	@$(BIN)/python -m benchmarks.scale_model
+	@$(BIN)/python -m benchmarks.scale_document
 
 cluster-upgrades:
 	$(SETUP) dev $(PYTHON)

@@ -8,9 +8,9 @@ meanwhile, and is asked the fleet board's queries in the end. ``--slim`` takes p
 families that the rules use, a quarter of the series, so that more runs find room. ``--dense``
 scrapes some runs every second meanwhile, until chunks are full, for the bytes of a sample. What
 comes out is what docs/SCALE.md reckons with: `benchmarks.scale_model` fits the laws of growth and
-prints them beside it. About 4 kB of memory a series in Prometheus; two minutes for each size below
-1,000 runs, three from there on, seven for 5,000. Durations mean something on a quiet machine only:
-what else the machine did is measured, too.
+`benchmarks.scale_document` prints them beside it. About 4 kB of memory a series in Prometheus; two
+minutes for each size below 1,000 runs, three from there on, seven for 5,000. Durations mean
+something on a quiet machine only: what else the machine did is measured, too.
 """
 
 from __future__ import annotations

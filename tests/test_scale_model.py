@@ -9,14 +9,11 @@ from itertools import pairwise
 
 import pytest
 from benchmarks.page_server import serving
+from benchmarks.scale_document import BEGIN, DOCUMENT, END, document
 from benchmarks.scale_model import (
     ALLOWED,
-    BEGIN,
-    DOCUMENT,
-    END,
     Law,
     differences,
-    document,
     fit,
     laws_of,
     model_of,
